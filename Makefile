@@ -1,0 +1,72 @@
+# msrecd: `make demo` and `make test` do everything on a fresh Debian 12/13 or Raspberry Pi OS, set-up included.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+STAMP := $(VENV)/.msrecd-setup
+BIN := $(VENV)/bin
+# More arguments for pytest: make test ARGS="-k rotation -x"
+ARGS ?=
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup demo bench acceptance deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Anew when the list of packages changes; otherwise this is instant.
+$(STAMP): pyproject.toml scripts/setup.sh
+	@VENV=$(VENV) scripts/setup.sh
+
+setup: $(STAMP) ## install what is missing (Debian packages, then .venv)
+
+demo: $(STAMP) ## record 20 seconds under MQTT control and show the result
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+test: $(STAMP) ## everything that needs no hardware
+	$(BIN)/python -X dev -m pytest $(ARGS)
+
+test-quick: $(STAMP) ## without the tests that take more than ten seconds
+	$(BIN)/python -X dev -m pytest -m "not slow" $(ARGS)
+
+conformance: $(STAMP) ## the web-platform-tests that apply: rows, covered, passing
+	@$(BIN)/python tests/conformance/table.py $(ARGS)
+
+bench: $(STAMP) ## what recording costs, against ffmpeg on the same input at the same time (some minutes)
+	$(BIN)/python benchmarks/cost.py $(ARGS)
+
+acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 kills, 100 cycles (some 25 minutes)
+	MSRECD_LONG_S=600 MSRECD_KILLS=50 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \
+	    tests/system/test_long.py tests/system/test_kill.py tests/system/test_cycles.py
+
+lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## ruff: repair what it can, then format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+trixie-test: ## the tests on Debian 13 with its own packages only (Python 3.13; root; makes .cache/trixie once)
+	@scripts/trixie-test.sh $(ARGS)
+
+vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (root; makes .cache/vm once)
+	@$(BIN)/python hw-tests/vm/run.py $(ARGS)
+
+ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .cache/trixie-ha once)
+	@scripts/ha-test.sh $(ARGS)
+
+deb: ## the Debian package, in dist/
+	@scripts/build-deb.sh
+
+deb-test: ## install, record, upgrade, remove and purge the package on Debian 13 (root; the tree of trixie-test)
+	@scripts/deb-test.sh
+
+pip-test: ## `pip install .` and `pipx install .` in fresh environments (fetches from PyPI)
+	@scripts/pip-test.sh
+
+clean: ## remove what make and the tests made (not the recordings of the demo)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""What msrecd uses of pyalsaaudio 0.10 and 0.11 (0.10 has no type information)."""
+
+from typing import Any
+
+PCM_CAPTURE: int
+PCM_NONBLOCK: int
+PCM_FORMAT_S16_LE: int
+PCM_FORMAT_S32_LE: int
+PCM_FORMAT_S24_LE: int
+PCM_FORMAT_S24_3LE: int
+PCM_STATE_XRUN: int
+PCM_TSTAMP_ENABLE: int
+PCM_TSTAMP_TYPE_MONOTONIC: int
+
+class ALSAAudioError(Exception): ...
+
+class PCM:
+    def __init__(
+        self,
+        type: int = ...,
+        mode: int = ...,
+        device: str = ...,
+        *,
+        rate: int = ...,
+        channels: int = ...,
+        format: int = ...,
+        periodsize: int = ...,
+        periods: int = ...,
+    ) -> None: ...
+    def info(self) -> dict[str, Any]: ...
+    def state(self) -> int: ...
+    def read(self) -> tuple[int, bytes]: ...
+    def htimestamp(self) -> tuple[int, int, int]: ...
+    def set_tstamp_mode(self, mode: int = ...) -> None: ...
+    def set_tstamp_type(self, type: int = ...) -> None: ...
+    def getformats(self) -> dict[str, int]: ...
+    def getrates(self) -> int | tuple[int, int] | list[int]: ...
+    def getchannels(self) -> list[int]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,4 @@
+"""What msrecd uses of libcamera's Python binding."""
+
+class StreamRole:
+    VideoRecording: StreamRole
