@@ -1,0 +1,109 @@
+"""msrecd: W3C MediaStreams and MediaRecorders on asyncio, and the recorder daemon made of them.
+
+The names of the object model are imported when they are first used: `msrecd check-config` needs none of them, and
+libav alone costs a small board a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "msrecd.dom.blob": ("Blob",),
+    "msrecd.dom.events": ("ErrorEvent", "Event", "EventTarget"),
+    "msrecd.dom.exceptions": (
+        "AbortError",
+        "DOMException",
+        "InvalidModificationError",
+        "InvalidStateError",
+        "NotAllowedError",
+        "NotFoundError",
+        "NotReadableError",
+        "NotSupportedError",
+        "OverconstrainedError",
+        "UnknownError",
+    ),
+    "msrecd.media.canvas": ("Canvas", "CanvasCaptureMediaStreamTrack"),
+    "msrecd.media.devices": ("MediaDevices",),
+    "msrecd.media.element": ("MediaElement",),
+    "msrecd.media.events": ("BlobEvent", "DeviceChangeEvent", "GapEvent", "MediaStreamTrackEvent"),
+    "msrecd.media.infos": ("InputDeviceInfo", "MediaDeviceInfo"),
+    "msrecd.media.reader": ("MediaStreamTrackReader",),
+    "msrecd.media.recorder": ("MediaRecorder",),
+    "msrecd.media.stream": ("MediaStream",),
+    "msrecd.media.track": ("MediaStreamTrack",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from msrecd.dom.blob import Blob
+    from msrecd.dom.events import ErrorEvent, Event, EventTarget
+    from msrecd.dom.exceptions import (
+        AbortError,
+        DOMException,
+        InvalidModificationError,
+        InvalidStateError,
+        NotAllowedError,
+        NotFoundError,
+        NotReadableError,
+        NotSupportedError,
+        OverconstrainedError,
+        UnknownError,
+    )
+    from msrecd.media.canvas import Canvas, CanvasCaptureMediaStreamTrack
+    from msrecd.media.devices import MediaDevices
+    from msrecd.media.element import MediaElement
+    from msrecd.media.events import BlobEvent, DeviceChangeEvent, GapEvent, MediaStreamTrackEvent
+    from msrecd.media.infos import InputDeviceInfo, MediaDeviceInfo
+    from msrecd.media.reader import MediaStreamTrackReader
+    from msrecd.media.recorder import MediaRecorder
+    from msrecd.media.stream import MediaStream
+    from msrecd.media.track import MediaStreamTrack
+
+__all__ = [
+    "AbortError",
+    "Blob",
+    "BlobEvent",
+    "Canvas",
+    "CanvasCaptureMediaStreamTrack",
+    "DOMException",
+    "DeviceChangeEvent",
+    "ErrorEvent",
+    "Event",
+    "EventTarget",
+    "GapEvent",
+    "InputDeviceInfo",
+    "InvalidModificationError",
+    "InvalidStateError",
+    "MediaDeviceInfo",
+    "MediaDevices",
+    "MediaElement",
+    "MediaRecorder",
+    "MediaStream",
+    "MediaStreamTrack",
+    "MediaStreamTrackEvent",
+    "MediaStreamTrackReader",
+    "NotAllowedError",
+    "NotFoundError",
+    "NotReadableError",
+    "NotSupportedError",
+    "OverconstrainedError",
+    "UnknownError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'msrecd' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

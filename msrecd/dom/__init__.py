@@ -1,0 +1,1 @@
+"""What the Media specifications borrow from the DOM: exceptions, events, blobs. Imports nothing of ours."""

@@ -1,0 +1,114 @@
+"""The errors of the object model (https://webidl.spec.whatwg.org/#idl-DOMException).
+
+Exception
+└── DOMException
+    ├── AbortError
+    ├── InvalidModificationError
+    ├── InvalidStateError
+    ├── NotAllowedError
+    ├── NotFoundError
+    ├── NotReadableError
+    ├── NotSupportedError
+    ├── OverconstrainedError
+    └── UnknownError
+"""
+
+from __future__ import annotations
+
+
+class DOMException(Exception):
+    """An error with a stable `name` for programs and a `message` for people."""
+
+    _name = "Error"
+
+    def __init__(self, message: str = "", name: str | None = None) -> None:
+        super().__init__(message)
+        self._message = message
+        if name is not None:
+            self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def message(self) -> str:
+        return self._message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}: {self.message})"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+
+class _Named(DOMException):
+    """A DOMException whose class fixes its name."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+
+class AbortError(_Named):
+    """A device could not be opened for a reason that is none of the others."""
+
+    _name = "AbortError"
+
+
+class InvalidModificationError(_Named):
+    """The set of tracks changed under a running recorder."""
+
+    _name = "InvalidModificationError"
+
+
+class InvalidStateError(_Named):
+    """The object is in a state that does not allow this call."""
+
+    _name = "InvalidStateError"
+
+
+class NotAllowedError(_Named):
+    """The operating system or the configuration denies access to the device."""
+
+    _name = "NotAllowedError"
+
+
+class NotFoundError(_Named):
+    """There is no device of the wanted kind."""
+
+    _name = "NotFoundError"
+
+
+class NotReadableError(_Named):
+    """The device is there but cannot be read: busy, or faulty."""
+
+    _name = "NotReadableError"
+
+
+class NotSupportedError(_Named):
+    """The format, the option or the combination cannot be recorded here."""
+
+    _name = "NotSupportedError"
+
+
+class UnknownError(_Named):
+    """The recording could not go on, for a reason outside of the specification."""
+
+    _name = "UnknownError"
+
+
+class OverconstrainedError(DOMException):
+    """No device satisfies the required constraint named in `constraint` ("" when no single one is to blame).
+
+    https://www.w3.org/TR/mediacapture-streams/#overconstrainederror-interface
+    """
+
+    _name = "OverconstrainedError"
+
+    def __init__(self, constraint: str, message: str = "") -> None:
+        super().__init__(message)
+        self._constraint = constraint
+
+    @property
+    def constraint(self) -> str:
+        return self._constraint
