@@ -1,0 +1,77 @@
+"""StreamParameters from encoders, from inputs, and from a camera's first key frame."""
+
+from __future__ import annotations
+
+from msrecd import libav
+from msrecd.codecs.strings import codec_string, nal_units
+from msrecd.flow.encoded import StreamParameters
+
+
+def of_video_encoder(encoder: libav.VideoEncoder, frame_rate: float | None) -> StreamParameters:
+    return StreamParameters(
+        kind="video",
+        codec=encoder.codec,
+        header=encoder.header,
+        codec_string=codec_string(encoder.codec, encoder.extradata, width=encoder.width, height=encoder.height),
+        extradata=encoder.extradata,
+        width=encoder.width,
+        height=encoder.height,
+        frame_rate=frame_rate,
+        encoder=encoder.name,
+    )
+
+
+def of_audio_encoder(encoder: libav.AudioEncoder, channels: int) -> StreamParameters:
+    return StreamParameters(
+        kind="audio",
+        codec=encoder.codec,
+        header=encoder.header,
+        codec_string=codec_string(encoder.codec, encoder.extradata),
+        extradata=encoder.extradata,
+        sample_rate=encoder.sample_rate,
+        channels=channels,
+        frame_samples=encoder.frame_samples,
+        encoder=encoder.name,
+    )
+
+
+def of_input(info: libav.StreamInfo) -> StreamParameters:
+    """Of a stream that is passed through as it is."""
+    return StreamParameters(
+        kind=info.kind,
+        codec=info.codec,
+        header=info.header,
+        codec_string=codec_string(info.codec, info.extradata, width=info.width, height=info.height),
+        extradata=info.extradata,
+        width=info.width,
+        height=info.height,
+        frame_rate=info.frame_rate,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        frame_samples=info.frame_samples,
+        encoder="passthrough",
+    )
+
+
+def h264_parameters(
+    key_frame: bytes, *, width: int, height: int, frame_rate: float | None, encoder: str
+) -> StreamParameters:
+    """Of a camera's H.264 in Annex B form, from a key frame that carries its SPS and PPS.
+
+    Raises:
+        LibavError: the key frame has no parameter sets.
+    """
+    info = libav.stream_info_of_annexb(key_frame)
+    sets = [unit for unit in nal_units(key_frame) if unit and unit[0] & 0x1F in (7, 8)]
+    extradata = info.extradata or b"".join(b"\0\0\0\1" + unit for unit in sets)
+    return StreamParameters(
+        kind="video",
+        codec="h264",
+        header=info.header,
+        codec_string=codec_string("h264", extradata),
+        extradata=extradata,
+        width=width,
+        height=height,
+        frame_rate=frame_rate,
+        encoder=encoder,
+    )

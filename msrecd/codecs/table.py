@@ -1,0 +1,212 @@
+"""Which containers and codecs can be recorded, and which are taken for a stream. Pure but for asking the build."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from msrecd.codecs.mime import MimeType, parse
+from msrecd.flow.units import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A file format: libav's muxer, the codecs it may hold (best first), the extension with and without video."""
+
+    muxer: Literal["mp4", "webm", "matroska", "ogg", "flac", "wav"]
+    video: tuple[str, ...]
+    audio: tuple[str, ...]
+    extension: str
+    audio_extension: str
+
+
+_MP4 = Container(
+    muxer="mp4",
+    video=("h264", "hevc", "av1", "vp9", "mjpeg"),
+    audio=("aac", "opus", "flac"),
+    extension=".mp4",
+    audio_extension=".m4a",
+)
+_WEBM = Container(
+    muxer="webm", video=("vp8", "vp9", "av1"), audio=("opus",), extension=".webm", audio_extension=".webm"
+)
+_MATROSKA = Container(
+    muxer="matroska",
+    video=("h264", "hevc", "vp8", "vp9", "av1", "mjpeg"),
+    audio=("aac", "opus", "flac", "pcm_s16le"),
+    extension=".mkv",
+    audio_extension=".mka",
+)
+_OGG = Container(muxer="ogg", video=(), audio=("opus", "flac"), extension=".ogg", audio_extension=".ogg")
+_FLAC = Container(muxer="flac", video=(), audio=("flac",), extension=".flac", audio_extension=".flac")
+_WAV = Container(muxer="wav", video=(), audio=("pcm_s16le",), extension=".wav", audio_extension=".wav")
+
+CONTAINERS: Mapping[str, Container] = {
+    "video/mp4": _MP4,
+    "audio/mp4": _MP4,
+    "video/webm": _WEBM,
+    "audio/webm": _WEBM,
+    "video/x-matroska": _MATROSKA,
+    "audio/x-matroska": _MATROSKA,
+    "video/matroska": _MATROSKA,
+    "audio/matroska": _MATROSKA,
+    "audio/ogg": _OGG,
+    "audio/flac": _FLAC,
+    "audio/wav": _WAV,
+    "audio/x-wav": _WAV,
+    "audio/wave": _WAV,
+}
+
+# Identifier of a codec string (before the first ".") -> libav's codec name.
+_IDENTIFIERS: Mapping[str, tuple[str, Kind]] = {
+    "avc1": ("h264", "video"),
+    "avc3": ("h264", "video"),
+    "h264": ("h264", "video"),
+    "hvc1": ("hevc", "video"),
+    "hev1": ("hevc", "video"),
+    "vp8": ("vp8", "video"),
+    "vp08": ("vp8", "video"),
+    "vp9": ("vp9", "video"),
+    "vp09": ("vp9", "video"),
+    "av1": ("av1", "video"),
+    "av01": ("av1", "video"),
+    "mjpeg": ("mjpeg", "video"),
+    "mp4a": ("aac", "audio"),
+    "aac": ("aac", "audio"),
+    "opus": ("opus", "audio"),
+    "flac": ("flac", "audio"),
+    "pcm": ("pcm_s16le", "audio"),
+    "1": ("pcm_s16le", "audio"),
+}
+# Only passed through: encoding these in software is beyond the boards this runs on.
+PASSTHROUGH_ONLY = frozenset({"hevc"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a recorder writes: the container and one codec per kind (None: the stream has no such track)."""
+
+    essence: str
+    container: Container
+    video: str | None
+    audio: str | None
+
+    @property
+    def extension(self) -> str:
+        return self.container.extension if self.video else self.container.audio_extension
+
+
+class Unsupported(Exception):
+    """The type cannot be recorded; the message says why."""
+
+
+def codec_of(identifier: str) -> tuple[str, Kind] | None:
+    """libav's codec name and kind for a codec string; None for an unknown one."""
+    text = identifier.lower()
+    if text in ("mp4v.6c", "jpeg"):
+        return "mjpeg", "video"
+    return _IDENTIFIERS.get(text.partition(".")[0])
+
+
+@functools.cache
+def can_encode(codec: str) -> bool:
+    """Whether this libav build encodes the codec and we use it for that."""
+    from msrecd import libav
+
+    return codec not in PASSTHROUGH_ONLY and libav.encoder_for(codec) is not None
+
+
+def check_type(text: str, *, can_provide: Callable[[str], bool] = can_encode) -> MimeType | None:
+    """Parse and check a type against containers and codecs; None for the empty string (anything goes).
+
+    https://w3c.github.io/mediacapture-record/#dom-mediarecorder-istypesupported, with our decision C2: the answer is
+    the truth for every codec, also for those outside of the specification's list.
+
+    Raises:
+        Unsupported: with the reason.
+    """
+    if text == "":
+        return None
+    mime = parse(text)
+    if mime is None:
+        raise Unsupported(f"{text!r} is not a MIME type")
+    container = CONTAINERS.get(mime.essence)
+    if container is None:
+        raise Unsupported(f"{mime.essence} cannot be recorded; known are {', '.join(sorted(CONTAINERS))}")
+    kinds: set[Kind] = set()
+    for identifier in mime.codecs:
+        known = codec_of(identifier)
+        if known is None:
+            raise Unsupported(f"codec {identifier!r} is not known")
+        codec, kind = known
+        if kind in kinds:
+            raise Unsupported(f"{text!r} names more than one {kind} codec")
+        kinds.add(kind)
+        if codec not in (container.video if kind == "video" else container.audio):
+            raise Unsupported(f"{mime.essence} cannot hold {identifier}")
+        if kind == "video" and mime.top_level == "audio":
+            raise Unsupported(f"{mime.essence} cannot hold video")
+        if not can_provide(codec):
+            raise Unsupported(f"this libav build cannot encode {codec}")
+    return mime
+
+
+def is_type_supported(text: str) -> bool:
+    """MediaRecorder.isTypeSupported without a stream."""
+    try:
+        check_type(text)
+    except Unsupported:
+        return False
+    return True
+
+
+def select(text: str, kinds: frozenset[Kind], native: Mapping[Kind, str | None]) -> Selection:
+    """Complete a type for the tracks at hand: what it names, else what the source already delivers, else the best.
+
+    Args:
+        text: the constrained type, "" for none.
+        kinds: of the live tracks.
+        native: the codec each kind's source already delivers, None for raw sources.
+
+    Raises:
+        Unsupported: the tracks cannot be recorded so.
+    """
+    natives = {codec for codec in native.values() if codec}
+    mime = check_type(text, can_provide=lambda codec: can_encode(codec) or codec in natives)
+    if mime is None:
+        mime = MimeType("video/mp4" if "video" in kinds else "audio/mp4")
+        if native.get("video") in ("vp8",):
+            mime = MimeType("video/webm")
+    container = CONTAINERS[mime.essence]
+    if "video" in kinds and (mime.top_level == "audio" or not container.video):
+        raise Unsupported(f"{mime.essence} cannot hold the stream's video track")
+    named: dict[Kind, str] = {}
+    for identifier in mime.codecs:
+        known = codec_of(identifier)
+        if known is not None:
+            named[known[1]] = known[0]
+
+    def choose(kind: Kind) -> str | None:
+        if kind not in kinds:
+            return None
+        allowed = container.video if kind == "video" else container.audio
+        if kind in named:
+            return named[kind]
+        own = native.get(kind)
+        if own in allowed:
+            return own
+        for codec in allowed:
+            if can_encode(codec):
+                return codec
+        raise Unsupported(f"no {kind} codec of this libav build fits into {mime.essence}")
+
+    return Selection(essence=mime.essence, container=container, video=choose("video"), audio=choose("audio"))
+
+
+def full_type(selection: Selection, codec_strings: Mapping[Kind, str]) -> str:
+    """The type with the codecs really written: `video/mp4;codecs=avc1.640028,mp4a.40.2`."""
+    order: tuple[Kind, Kind] = ("video", "audio")
+    codecs = ",".join(codec_strings[kind] for kind in order if kind in codec_strings)
+    return f"{selection.essence};codecs={codecs}" if codecs else selection.essence

@@ -1,0 +1,190 @@
+"""VideoEncoding: raw pictures in, packets out, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from msrecd import libav
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.codecs import parameters
+from msrecd.flow.encoded import EncodedFeed, EncodingError, EncodingRequest
+from msrecd.flow.feed import Feed
+from msrecd.flow.queue import UnitQueue
+from msrecd.flow.source import SourceThread
+from msrecd.flow.units import Packet, VideoFormat, VideoFrame
+
+log = logging.getLogger(__name__)
+
+DEFAULT_KEY_FRAME_INTERVAL_NS = 2 * NS
+# A picture that nothing follows is shown again after this long: what is seen is what is recorded, also of a source
+# that delivers only changes (a canvas).
+REPEAT_AFTER_NS = 200_000_000
+_MAX_FRAMES = 64  # two seconds of small pictures; of large ones what the bytes allow
+_MAX_BYTES = 48 << 20
+
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "h264": {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1", "x264-params": "scenecut=0"},
+    "vp8": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "error-resilient": "1"},
+    "vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
+    # Low delay, which SVT-AV1 has with a constant bit rate only (rc=2).
+    "av1": {"preset": "11", "svtav1-params": "pred-struct=1:lookahead=0:rc=2"},
+    "mjpeg": {"qmin": "3", "qmax": "6"},
+}
+
+
+class Decimator:
+    """Which pictures of a faster source a slower track keeps (https://w3c.github.io/mediacapture-main/: decimation)."""
+
+    def __init__(self, frame_rate: float | None) -> None:
+        self._period = NS / frame_rate if frame_rate else 0.0
+        self._due: float | None = None
+
+    def keep(self, pts_ns: int) -> bool:
+        """Whether the picture at `pts_ns` is delivered; times must rise."""
+        if not self._period:
+            return True
+        if self._due is None or pts_ns >= self._due + 4 * self._period:
+            self._due = float(pts_ns)
+        if pts_ns < self._due - self._period * 0.25:
+            return False
+        self._due += self._period
+        return True
+
+
+class KeyFrames:
+    """Decides which pictures become key frames; `ask` from any thread, `due` from the encoder's."""
+
+    def __init__(self, interval_ns: int, interval_count: int) -> None:
+        self._interval_ns = interval_ns or (0 if interval_count else DEFAULT_KEY_FRAME_INTERVAL_NS)
+        self._interval_count = interval_count
+        self._asked: list[int] = []
+        self._lock = threading.Lock()
+        self._last_ns: int | None = None
+        self._since = 0
+
+    def ask(self, at_ns: int) -> None:
+        with self._lock:
+            if at_ns not in self._asked and len(self._asked) < 64:
+                self._asked.append(at_ns)
+
+    def due(self, pts_ns: int) -> bool:
+        """Whether the picture at `pts_ns` is to be a key frame; counts it as given."""
+        with self._lock:
+            before = len(self._asked)
+            self._asked = [at for at in self._asked if at > pts_ns]
+            asked = len(self._asked) != before
+        self._since += 1
+        key = (
+            asked
+            or self._last_ns is None
+            or (self._interval_ns > 0 and pts_ns - self._last_ns >= self._interval_ns)
+            or (self._interval_count > 0 and self._since > self._interval_count)
+        )
+        if key:
+            self._last_ns = pts_ns
+            self._since = 1
+        return key
+
+
+class VideoEncoding:
+    """Encodes one raw feed for one request; `start` and `close` are the hub's, `output` is everybody's."""
+
+    def __init__(self, source: Feed[VideoFrame], request: EncodingRequest, *, name: str, clock: Clock = SYSTEM_CLOCK):
+        self._source = source
+        self._request = request
+        self._clock = clock
+        self._queue: UnitQueue[VideoFrame] = UnitQueue(
+            max_units=_MAX_FRAMES, max_bytes=_MAX_BYTES, size=lambda frame: len(frame.data)
+        )
+        self._keys = KeyFrames(request.key_frame_interval_ns, request.key_frame_interval_count)
+        self._repeats = request.frame_rate is None
+        self.output = EncodedFeed(key_frame_at=self._keys.ask)
+        self._thread = SourceThread(f"encode-{name}", self._run, self._failed)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop taking pictures; what is under way is encoded and delivered by the encoding's own thread."""
+        self._source.remove(self._queue)
+        self._thread.stopping.set()
+        self._queue.nudge()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _failed(self, exc: Exception) -> None:
+        if not isinstance(exc, libav.LibavError):
+            log.error("video encoder stopped", exc_info=exc)
+        self._source.remove(self._queue)
+        error = EncodingError(str(exc) or type(exc).__name__)
+        error.__cause__ = exc
+        self.output.feed.end(error)
+
+    def _run(self, stopping: threading.Event) -> None:
+        request = self._request
+        encoder = libav.VideoEncoder(
+            codec=request.codec,
+            width=_even(request.width),
+            height=_even(request.height),
+            frame_rate=request.frame_rate or 30.0,
+            bit_rate=request.bit_rate,
+            constant_bit_rate=request.bitrate_mode == "constant",
+            options=_OPTIONS.get(request.codec),
+        )
+        try:
+            self.output.set_parameters(parameters.of_video_encoder(encoder, request.frame_rate))
+            self._source.add(self._queue)
+            self._encode_until(encoder, stopping)
+            for packet in encoder.flush():
+                self._deliver(packet)
+        finally:
+            encoder.close()
+        self.output.feed.end(self._queue.error)
+
+    def _encode_until(self, encoder: libav.VideoEncoder, stopping: threading.Event) -> None:
+        decimator = Decimator(self._request.frame_rate)
+        last: VideoFrame | None = None
+        last_ns = -1
+        refused = 0
+        while True:
+            frames = self._queue.take(REPEAT_AFTER_NS / NS if self._repeats else 0.5)
+            for frame in frames:
+                if frame.pts_ns <= last_ns or not decimator.keep(frame.pts_ns):
+                    continue
+                last, last_ns = frame, frame.pts_ns
+                self._encode(encoder, frame.format, frame, last_ns)
+            if self._queue.refused != refused:
+                self.output.facts.dropped += self._queue.refused - refused
+                refused = self._queue.refused
+            if stopping.is_set() or (self._queue.ended and not frames):
+                return
+            now = self._clock.monotonic_ns()
+            if self._repeats and last is not None and not frames and now - last_ns >= REPEAT_AFTER_NS:
+                last_ns = now
+                self._encode(encoder, last.format, last, now)
+
+    def _encode(self, encoder: libav.VideoEncoder, format: VideoFormat, frame: VideoFrame, pts_ns: int) -> None:
+        picture = libav.picture(format, frame.data)
+        for packet in encoder.encode(picture, pts_ns, key_frame=self._keys.due(pts_ns)):
+            self._deliver(packet)
+
+    def _deliver(self, packet: libav.Encoded) -> None:
+        duration = round(NS / self._request.frame_rate) if self._request.frame_rate else REPEAT_AFTER_NS
+        self.output.feed.put(
+            Packet(
+                pts_ns=packet.pts,
+                dts_ns=packet.dts,
+                duration_ns=duration,
+                is_keyframe=packet.is_keyframe,
+                data=packet.data,
+            )
+        )
+
+
+def _even(size: int) -> int:
+    return max(2, size & ~1)

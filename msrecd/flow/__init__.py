@@ -1,0 +1,1 @@
+"""How media moves: units, feeds (fan-out), queues, sources. No vendor library, no files, no event loop."""

@@ -1,0 +1,143 @@
+"""Encoded feeds: what a recorder asks for and what it gets, whoever does the encoding."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from msrecd.flow.feed import Feed
+from msrecd.flow.units import Kind, Packet
+
+
+class EncodingError(Exception):
+    """The encoder did not open, or failed while the source was well; the message is the encoder's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingRequest:
+    """One encoding; equal requests on one source are served by one encoder.
+
+    codec: libav's codec name ("h264", "vp9", "aac", "opus", "flac", "pcm_s16le", …).
+    width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
+    key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).
+    bit_rate: bits a second, a hint.
+    """
+
+    kind: Kind
+    codec: str
+    bit_rate: int = 0
+    bitrate_mode: Literal["constant", "variable"] = "variable"
+    width: int = 0
+    height: int = 0
+    frame_rate: float | None = None
+    key_frame_interval_ns: int = 0
+    key_frame_interval_count: int = 0
+    sample_rate: int = 0
+    channels: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamParameters:
+    """What a container must know of a stream before its first packet.
+
+    extradata: out-of-band codec headers in the codec's own form (H.264: Annex B SPS+PPS or avcC; Opus: OpusHead; …).
+    header: a small container file (Matroska or MP4) that holds this stream's description and no media: what a muxer
+    takes its stream description from.
+    codec_string: RFC 6381, "avc1.640028".
+    encoder: who encodes, for people: "passthrough", "libx264", "v4l2", …
+    """
+
+    kind: Kind
+    codec: str
+    header: bytes
+    codec_string: str
+    extradata: bytes = b""
+    width: int = 0
+    height: int = 0
+    frame_rate: float | None = None
+    sample_rate: int = 0
+    channels: int = 0
+    frame_samples: int = 0
+    encoder: str = ""
+
+
+@dataclass(slots=True)
+class EncodingFacts:
+    """Running totals of one encoding; written by the producing thread, read by anybody.
+
+    dropped: units lost before or in the encoder; xruns, gap_samples: sound that was replaced by silence;
+    drift_ppm: rate of the sound card against the monotonic clock; offset_ms: what is not corrected of it at present.
+    """
+
+    dropped: int = 0
+    xruns: int = 0
+    gap_samples: int = 0
+    drift_ppm: float = 0.0
+    offset_ms: float = 0.0
+
+
+class EncodedFeed:
+    """A feed of packets with its parameters, which may become known only with the first packet.
+
+    The producer calls `set_parameters` once, before the first packet. `add`/`remove` as with Feed.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_demand: Callable[[bool], None] | None = None,
+        request_key_frame: Callable[[], None] | None = None,
+        key_frame_at: Callable[[int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            on_demand: see Feed.
+            request_key_frame: makes the next picture a key frame.
+            key_frame_at: makes the first picture at or after a monotonic time (ns) a key frame; the better of the two.
+        """
+        self.feed: Feed[Packet] = Feed(on_demand)
+        self.facts = EncodingFacts()
+        self._key_frame_at = key_frame_at
+        self._parameters: StreamParameters | None = None
+        self._request_key_frame = request_key_frame
+        self._waiting: list[Callable[[StreamParameters], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def parameters(self) -> StreamParameters | None:
+        return self._parameters
+
+    @property
+    def can_force_key_frames(self) -> bool:
+        return self._request_key_frame is not None or self._key_frame_at is not None
+
+    @property
+    def can_time_key_frames(self) -> bool:
+        return self._key_frame_at is not None
+
+    def set_parameters(self, parameters: StreamParameters) -> None:
+        with self._lock:
+            self._parameters = parameters
+            waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call(parameters)
+
+    def when_parameters(self, call: Callable[[StreamParameters], None]) -> None:
+        """Call `call(parameters)` once they are known: at once in this thread, or later in the producer's."""
+        with self._lock:
+            if self._parameters is None:
+                self._waiting.append(call)
+                return
+        call(self._parameters)
+
+    def request_key_frame(self, at_ns: int = 0) -> None:
+        """Ask for a key frame at the first picture at or after `at_ns` (0: as soon as can be).
+
+        A source that cannot time it takes the next picture; one that cannot force any ignores it.
+        """
+        if self._key_frame_at is not None:
+            self._key_frame_at(at_ns)
+        elif self._request_key_frame is not None:
+            self._request_key_frame()

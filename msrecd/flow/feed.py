@@ -1,0 +1,86 @@
+"""Feed: the fan-out of one sequence of units from its producing thread to any number of sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sink(Protocol[T_contra]):
+    """Takes units. Both methods are called from the producing thread and must neither block nor raise."""
+
+    def put(self, unit: T_contra) -> None:
+        """Take one unit, or drop and count it."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing follows. `error` is None at a regular end."""
+
+
+class Feed(Generic[T]):
+    """Fan-out. `put` and `end` belong to the producing thread; `add` and `remove` may come from any thread.
+
+    `on_demand(True)` is called when the first sink comes and `on_demand(False)` when the last one goes, in the thread
+    that adds or removes: a source that costs something (an encoder, a decoder) runs only in between.
+    """
+
+    def __init__(self, on_demand: Callable[[bool], None] | None = None) -> None:
+        self._sinks: tuple[Sink[T], ...] = ()
+        self._lock = threading.Lock()
+        self._demand_lock = threading.Lock()
+        self._on_demand = on_demand
+        self._ended = False
+        self._error: BaseException | None = None
+
+    @property
+    def has_sinks(self) -> bool:
+        return bool(self._sinks)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it has ended; None at a regular end, and before."""
+        return self._error
+
+    def add(self, sink: Sink[T]) -> None:
+        """Give `sink` every later unit; on an ended feed it gets its `end` at once."""
+        with self._demand_lock:
+            with self._lock:
+                first = not self._sinks
+                ended = self._ended
+                if not ended:
+                    self._sinks = (*self._sinks, sink)
+            if ended:
+                sink.end(self._error)
+            elif first and self._on_demand is not None:
+                self._on_demand(True)
+
+    def remove(self, sink: Sink[T]) -> None:
+        """Give `sink` nothing more; unknown sinks are ignored. A unit that is under way may still arrive."""
+        with self._demand_lock:
+            with self._lock:
+                before = self._sinks
+                self._sinks = tuple(known for known in before if known is not sink)
+                last = bool(before) and not self._sinks
+            if last and self._on_demand is not None:
+                self._on_demand(False)
+
+    def put(self, unit: T) -> None:
+        for sink in self._sinks:
+            sink.put(unit)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell every sink once that nothing follows."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended, self._error = True, error
+            sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            sink.end(error)

@@ -1,0 +1,75 @@
+"""UnitQueue: the bounded way from a producing thread into a consuming one; what does not fit is dropped and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class UnitQueue(Generic[T]):
+    """A sink with a bound in bytes and in units. `put`/`end` from producers, `take` from the one consumer.
+
+    When full, the newest unit is refused and counted (`refused`): what is queued stays in order. `nudge` wakes the
+    consumer with nothing, for commands that came another way.
+    """
+
+    def __init__(self, *, max_units: int, max_bytes: int, size: Callable[[T], int], batch: int = 1) -> None:
+        self._units: deque[T] = deque()
+        self._condition = threading.Condition()
+        self._max_units = max_units
+        self._max_bytes = max_bytes
+        self._size = size
+        self._batch = batch
+        self._bytes = 0
+        self._nudged = False
+        self.refused = 0
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def put(self, unit: T) -> None:
+        self.offer(unit)
+
+    def offer(self, unit: T) -> bool:
+        """Put, and say whether there was room."""
+        size = self._size(unit)
+        with self._condition:
+            if self.ended:
+                return False
+            if len(self._units) >= self._max_units or self._bytes + size > self._max_bytes:
+                self.refused += 1
+                return False
+            self._units.append(unit)
+            self._bytes += size
+            if len(self._units) == self._batch:
+                self._condition.notify()
+            return True
+
+    def end(self, error: BaseException | None = None) -> None:
+        with self._condition:
+            if not self.ended:
+                self.ended, self.error = True, error
+            self._condition.notify()
+
+    def nudge(self) -> None:
+        with self._condition:
+            self._nudged = True
+            self._condition.notify()
+
+    def take(self, timeout: float) -> list[T]:
+        """All queued units, at latest after `timeout` seconds (then perhaps none)."""
+        with self._condition:
+            if len(self._units) < self._batch and not self._nudged and not self.ended:
+                self._condition.wait(timeout)
+            self._nudged = False
+            units = list(self._units)
+            self._units.clear()
+            self._bytes = 0
+            return units
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._bytes

@@ -1,0 +1,145 @@
+"""Source: one opened device, canvas or file; what a MediaStreamTrack is a handle of.
+
+A source lives in threads of its own. It sends facts: units through its feeds, the end and muting by two callbacks.
+Decisions (which state a track is in, when the source is closed) are taken on the event loop by those who hold it.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msrecd.flow.feed import Feed
+from msrecd.flow.shutdown import end_with_process
+from msrecd.flow.units import AudioBlock, AudioFormat, Kind, VideoFormat, VideoFrame
+
+if TYPE_CHECKING:
+    from msrecd.flow.encoded import EncodedFeed, EncodingRequest
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """What a source knows of its own losses; read by anybody, written by the source's thread."""
+
+    delivered: int = 0
+    dropped: int = 0
+    xruns: int = 0
+    lost_samples: int = 0
+
+
+class Source(ABC):
+    """Base of all sources; a subclass provides `kind`, the format, and starts delivering when its feed is wanted.
+
+    `on_ended(error)` is called once, from any thread, when the source stops for good by itself (unplugged, end of file:
+    error None; failure: the error). `on_muted(muted)` when it temporarily has nothing to give, or has again.
+    """
+
+    kind: Kind
+
+    def __init__(self, *, label: str, device_id: str = "", group_id: str = "") -> None:
+        self.label = label
+        self.device_id = device_id
+        self.group_id = group_id
+        self.stats = SourceStats()
+        self.muted = False
+        self.on_ended: Callable[[BaseException | None], None] = _ignore
+        self.on_muted: Callable[[bool], None] = _ignore
+
+    @property
+    @abstractmethod
+    def format(self) -> VideoFormat | AudioFormat:
+        """What `raw()` delivers at present."""
+
+    @abstractmethod
+    def raw(self) -> Feed[Any]:
+        """The feed of VideoFrame or AudioBlock.
+
+        Raises:
+            NotSupportedError: this source has encoded units only.
+        """
+
+    def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
+        """A feed of packets that the source itself can make for `request` (hardware encoder, file that is already so).
+
+        None means: cannot; the caller encodes `raw()` through libav.
+        """
+        return None
+
+    def native_codec(self) -> str | None:
+        """The codec the source already delivers ("h264", "opus", …), None for raw sources."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop and free the device; idempotent; may be called from any thread; returns within a few seconds.
+
+        Feeds end without an error, `on_ended` is not called.
+        """
+
+
+class Gate:
+    """Whether a track lets its source through: closed (muted or disabled) means black and silence. For any thread."""
+
+    __slots__ = ("_on_change", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self._on_change: tuple[Callable[[bool], None], ...] = ()
+
+    def set(self, is_open: bool) -> None:
+        """Called on the loop by the track."""
+        if is_open != self.is_open:
+            self.is_open = is_open
+            for call in self._on_change:
+                call(is_open)
+
+    def watch(self, call: Callable[[bool], None]) -> None:
+        self._on_change = (*self._on_change, call)
+
+    def unwatch(self, call: Callable[[bool], None]) -> None:
+        self._on_change = tuple(known for known in self._on_change if known != call)
+
+
+class SourceThread(threading.Thread):
+    """A thread with a stop event, for a source's loop; an exception in `run_until` reaches `failed`."""
+
+    def __init__(
+        self, name: str, run_until: Callable[[threading.Event], None], failed: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.stopping = threading.Event()
+        end_with_process(self, lambda thread: thread.stopping.set())
+        self._run_until = run_until
+        self._failed = failed
+
+    def run(self) -> None:
+        try:
+            self._run_until(self.stopping)
+        except Exception as exc:
+            self._failed(exc)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Set the event and wait.
+
+        Raises:
+            ZombieThread: the thread did not end in time.
+        """
+        self.stopping.set()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(timeout)
+            if self.is_alive():
+                raise ZombieThread(f"thread {self.name} did not end within {timeout:g} s")
+
+
+class ZombieThread(RuntimeError):
+    """A thread that was told to end did not."""
+
+
+def _ignore(_: Any) -> None:
+    return None
+
+
+__all__ = ["AudioBlock", "Gate", "Source", "SourceStats", "SourceThread", "VideoFrame", "ZombieThread"]

@@ -1,0 +1,1 @@
+"""From packets to chunks: order, time line, cuts, containers. One worker thread per recording."""

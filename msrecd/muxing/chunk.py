@@ -1,0 +1,132 @@
+"""ChunkWriter: one chunk of a recording, its container and its accounts. Belongs to the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msrecd.codecs.table import Container
+from msrecd.flow.encoded import StreamParameters
+from msrecd.flow.units import Packet
+from msrecd.muxing.container import ChunkContainer
+from msrecd.muxing.facts import ChunkInfo, Gap, TrackFacts
+from msrecd.muxing.input import TrackInput
+
+NS = 1_000_000_000
+_TRAILER_BYTES = 500  # of a file, about
+_PACKET_BYTES = 24  # what the containers add to a packet, about
+
+
+_ROUGH_EDGE_S = 0.15  # sound and picture of a chunk do not begin and end at the same instant
+
+
+class ChunkWriter:
+    """Takes packets at times of the recording's line and writes them at times of the chunk's."""
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        container: Container,
+        streams: Sequence[StreamParameters],
+        inputs: Sequence[TrackInput],
+        fragment_ns: int,
+        started_ns: int,
+    ) -> None:
+        self.number = number
+        self.zero_ns = 0  # on the recording's line
+        self.started_ns = started_ns  # on CLOCK_MONOTONIC
+        self.gaps: list[Gap] = []
+        self._streams = streams
+        self._inputs = inputs
+        self._units = [0] * len(streams)
+        self._dropped = [0] * len(streams)
+        self._kept_bytes = 0  # payload that the muxer has not given yet
+        self._end_ns = 0
+        self._last_capture_ns = started_ns
+        self._before = [_copy(track) for track in inputs]
+        self._container = ChunkContainer(container, streams, fragment_ns=fragment_ns)
+
+    def begins_at(self, capture_ns: int) -> None:
+        """The recording's first packet: the line is zero here."""
+        self.started_ns = self._last_capture_ns = capture_ns
+
+    def continues(self, line_ns: int, capture_ns: int) -> None:
+        """A later chunk begins at `line_ns` of the recording."""
+        self.zero_ns = self._end_ns = line_ns
+        self.begins_at(capture_ns)
+
+    @property
+    def written_bytes(self) -> int:
+        return self._container.written_bytes
+
+    @property
+    def expected_bytes(self) -> int:
+        """Size of the file if it ended here: what is written and what the muxer still keeps, as far as can be told."""
+        return self._container.written_bytes + self._kept_bytes + _TRAILER_BYTES
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._container.pending_bytes
+
+    def write(self, index: int, packet: Packet, *, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
+        before = self._container.written_bytes
+        self._container.write(
+            index, packet, pts_ns=pts_ns - self.zero_ns, dts_ns=dts_ns - self.zero_ns, duration_ns=duration_ns
+        )
+        if self._container.written_bytes != before:
+            self._kept_bytes = 0
+        self._kept_bytes += len(packet.data) + _PACKET_BYTES
+        stream = self._streams[index]
+        self._units[index] += 1 if stream.kind == "video" else round(packet.duration_ns * stream.sample_rate / NS)
+        self._end_ns = max(self._end_ns, dts_ns + duration_ns)
+        self._last_capture_ns = max(self._last_capture_ns, packet.pts_ns + duration_ns)
+
+    def dropped(self, index: int) -> None:
+        """Count a packet that did not get in."""
+        self._dropped[index] += 1
+
+    def take(self) -> list[bytes]:
+        return self._container.take()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _unfilled_s(self, index: int) -> float:
+        """Seconds of the chunk for which a sound track has nothing, whatever the reason: it is told all the same."""
+        stream = self._streams[index]
+        if stream.kind != "audio" or not stream.sample_rate:
+            return 0.0
+        missing_s = (self._end_ns - self.zero_ns) / NS - self._units[index] / stream.sample_rate
+        return missing_s if missing_s > _ROUGH_EDGE_S else 0.0
+
+    def info(self) -> ChunkInfo:
+        """The accounts; call after `close`."""
+        tracks = []
+        for index, track in enumerate(self._inputs):
+            facts, before = track.output.facts, self._before[index]
+            rate = self._streams[index].sample_rate or 1
+            tracks.append(
+                TrackFacts(
+                    kind=track.kind,
+                    units=self._units[index],
+                    dropped=self._dropped[index] + facts.dropped + track.refused - before[0],
+                    xruns=facts.xruns - before[1],
+                    gap_s=round((facts.gap_samples - before[2]) / rate + self._unfilled_s(index), 6),
+                    drift_ppm=round(facts.drift_ppm, 1),
+                    offset_ms=round(facts.offset_ms, 2),
+                )
+            )
+        return ChunkInfo(
+            chunk=self.number,
+            started_ns=self.started_ns,
+            ended_ns=self._last_capture_ns,
+            duration_s=round(max(0, self._end_ns - self.zero_ns) / NS, 6),
+            bytes=self._container.written_bytes,
+            tracks=tuple(tracks),
+            gaps=tuple(self.gaps),
+        )
+
+
+def _copy(track: TrackInput) -> tuple[int, int, int]:
+    facts = track.output.facts
+    return facts.dropped + track.refused, facts.xruns, facts.gap_samples

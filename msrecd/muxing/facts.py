@@ -1,0 +1,95 @@
+"""What a worker tells its recorder: facts, in order, from the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msrecd.flow.units import Kind
+
+GapReason = Literal["no_frames", "slow_consumer", "encoder", "lost_sound"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Media that should be there and is not; at_s from the chunk's beginning."""
+
+    at_s: float
+    duration_s: float
+    reason: GapReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackFacts:
+    """One track in one chunk.
+
+    units: frames (video) or samples (audio) written; dropped: units lost on the way; xruns, gap_s: sound replaced by
+    silence; drift_ppm, offset_ms: of the sound card's clock against the monotonic one.
+    """
+
+    kind: Kind
+    units: int
+    dropped: int = 0
+    xruns: int = 0
+    gap_s: float = 0.0
+    drift_ppm: float = 0.0
+    offset_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkInfo:
+    """A finished chunk: begin and end on CLOCK_MONOTONIC, length on its own time line, what is in it and what lacks."""
+
+    chunk: int
+    started_ns: int
+    ended_ns: int
+    duration_s: float
+    bytes: int
+    tracks: tuple[TrackFacts, ...]
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The header is written; codec strings by kind."""
+
+    codec_strings: Mapping[Kind, str]
+    encoders: Mapping[Kind, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Bytes for a blob.
+
+    created_ns: when its first media was captured (or when it was asked for); started_ns: when its chunk's first was;
+    request: the number of the request_data call it answers, None otherwise; info: with the last of a chunk.
+    """
+
+    parts: tuple[bytes, ...]
+    created_ns: int
+    chunk: int
+    started_ns: int
+    chunk_end: bool = False
+    request: int | None = None
+    info: ChunkInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapSeen:
+    """A gap, as soon as it is known; at_ns on CLOCK_MONOTONIC."""
+
+    at_ns: int
+    gap: Gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last fact: everything is delivered. error: why it ended by itself; None: stop(), or all tracks have ended."""
+
+    data: Data | None = None  # the last blob's
+    error: BaseException | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+Fact = Ready | Data | GapSeen | Finished

@@ -1,0 +1,92 @@
+"""Shifting the decode time of one track in the fragmented MP4 that libav writes.
+
+With `empty_moov` the header exists before the first packet, and libav then starts every track at 0: sound that begins
+some milliseconds after the picture would be early by as much. An edit list would say it, but needs the header to be
+delayed, and not every player honours edit lists of fragmented files. The decode time of each fragment (`tfdt`,
+ISO/IEC 14496-12 8.8.12) is the place that all of them read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+
+class DecodeTimeShifter:
+    """Passes a stream of boxes on, adding each track's shift to its `tfdt`. Everything but `moof` passes uncopied."""
+
+    def __init__(self, write: Callable[[bytes], None], shift_of: Callable[[int], int]) -> None:
+        """
+        Args:
+            write: takes the result, in order.
+            shift_of: track id -> what to add, in units of the track's time scale.
+        """
+        self._write = write
+        self._shift_of = shift_of
+        self._pending = b""  # the beginning of a box header or of a moof
+        self._rest = 0  # bytes of the present box still to be passed
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of the stream, cut anywhere."""
+        if not self._pending and len(data) <= self._rest:
+            self._rest -= len(data)
+            self._write(data)
+            return
+        data = self._pending + data
+        self._pending = b""
+        at = 0
+        while at < len(data):
+            if self._rest:
+                part = data[at : at + self._rest]
+                self._rest -= len(part)
+                self._write(part)
+                at += len(part)
+                continue
+            size, kind = _box_header(data, at)
+            if not size or (kind == b"moof" and at + size > len(data)):
+                self._pending = data[at:]
+                return
+            if kind == b"moof":
+                moof = bytearray(data[at : at + size])
+                shift_decode_times(moof, self._shift_of)
+                self._write(bytes(moof))
+                at += size
+            else:
+                self._rest = size
+
+
+def _box_header(data: bytes, at: int) -> tuple[int, bytes]:
+    """Size and kind of the box at `at`; size 0 when its header is not whole yet."""
+    if len(data) - at < 8:
+        return 0, b""
+    size, kind = struct.unpack_from(">I4s", data, at)
+    if size == 1:
+        if len(data) - at < 16:
+            return 0, b""
+        (size,) = struct.unpack_from(">Q", data, at + 8)
+    return size, kind
+
+
+def shift_decode_times(moof: bytearray, shift_of: Callable[[int], int]) -> None:
+    """Add each track's shift to the `tfdt` boxes of one whole moof, in place."""
+    for kind, start, end in _boxes(moof, 8, len(moof)):
+        if kind != b"traf":
+            continue
+        track = 0
+        for inner, at, _ in _boxes(moof, start, end):
+            if inner == b"tfhd":
+                (track,) = struct.unpack_from(">I", moof, at + 4)
+            elif inner == b"tfdt" and (shift := shift_of(track)):
+                form = ">Q" if moof[at] == 1 else ">I"
+                (time,) = struct.unpack_from(form, moof, at + 4)
+                struct.pack_into(form, moof, at + 4, time + shift)
+
+
+def _boxes(data: bytearray, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of the content of each box in data[start:end]."""
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if size < 8:
+            return
+        yield kind, start + 8, start + size
+        start += size

@@ -1,0 +1,353 @@
+"""Recording: what becomes of the packets of all tracks: pauses, cuts, gaps, chunks, blobs. In the worker's thread."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.codecs.table import Container
+from msrecd.flow.units import Packet
+from msrecd.muxing.chunk import ChunkWriter
+from msrecd.muxing.facts import ChunkInfo, Data, Fact, Gap, GapReason, GapSeen
+from msrecd.muxing.input import TrackInput
+from msrecd.muxing.pauses import Pauses, join_after_pause
+from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
+from msrecd.muxing.shedding import Shedding
+from msrecd.muxing.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+FIRST_VIDEO_DEADLINE_NS = 3 * NS
+_LONGEST_FRAGMENT_NS = 500 * MS
+_UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """timeslice_ns: a blob at least every so much media (None: only at the end of a chunk).
+
+    max_buffered_bytes: what may wait between the sources and the consumer of the blobs before whole GOPs are dropped.
+    """
+
+    container: Container
+    timeslice_ns: int | None = None
+    limits: ChunkLimits = field(default_factory=ChunkLimits)
+    max_buffered_bytes: int = 64 << 20
+    name: str = "recorder"
+
+    @property
+    def fragment_ns(self) -> int:
+        """Longest piece of media that the muxer keeps before it gives bytes."""
+        if self.timeslice_ns is None:
+            return _UNASKED_FRAGMENT_NS
+        return max(20 * MS, min(_LONGEST_FRAGMENT_NS, self.timeslice_ns // 2))
+
+
+class Recording:
+    """Takes packets in rising dts over all tracks; posts Data and GapSeen facts."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        inputs: Sequence[TrackInput],
+        post: Callable[[Fact], None],
+        *,
+        started_ns: int,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """All inputs know their parameters; the first chunk is opened, its header written.
+
+        Raises:
+            LibavError: the container refuses the streams.
+        """
+        self.options = options
+        self.pauses = Pauses()
+        self.stop_ns: int | None = None
+        self.outstanding_bytes: Callable[[], int] = lambda: 0
+        self._inputs = inputs
+        self._post = post
+        self._clock = clock
+        self._started_ns = started_ns
+        self._timeline = Timeline(len(inputs))
+        self._video = next((i for i, track in enumerate(inputs) if track.kind == "video"), None)
+        self._audio = next((i for i, track in enumerate(inputs) if track.kind == "audio"), None)
+        self._held: list[Packet | None] = [None] * len(inputs)  # pictures, until the successor tells their duration
+        self._chunk: ChunkWriter | None = None
+        self._chunks = 0
+        self._blob_capture_ns: int | None = None
+        self._newest_ns = 0
+        self._split_asked = False
+        self._key_asked_ns = -1
+        self._wait_for_key = self._video is not None
+        self._resumed_ns = 0
+        self._skipped_audio: deque[Packet] = deque(maxlen=2)
+        self._shedding = Shedding(options.max_buffered_bytes)
+        self._gap_samples = [track.output.facts.gap_samples for track in inputs]
+        self._open_chunk(started_ns)
+
+    # --- packets -----------------------------------------------------------------------------------------------------
+
+    def write(self, index: int, packet: Packet) -> None:
+        if not self._is_wanted(index, packet):
+            return
+        is_cut_point = self._is_cut_point(index, packet)
+        if not self._timeline.started:
+            if self._wait_for_key and not self._can_begin(index, packet):
+                return
+            self._begin(packet)
+        elif self._wait_for_key:
+            if not is_cut_point and not self._video_is_gone():
+                if index == self._audio:
+                    self._skipped_audio.append(packet)
+                return
+            self._continue(packet)
+        chunk = self._the_chunk
+        if is_cut_point and cut_before(
+            self.options.limits,
+            elapsed_ns=self._timeline.place(packet.dts_ns) - chunk.zero_ns,
+            written_bytes=chunk.expected_bytes,
+            packet_bytes=len(packet.data),
+            is_cut_point=True,
+            asked=self._split_asked,
+        ):
+            chunk = self._next_chunk(packet)
+        if index == self._video:
+            self._hold(index, packet)
+            self._foresee_cut(chunk, packet)
+        else:
+            self._put(index, packet, packet.duration_ns)
+
+    def split(self) -> None:
+        """The chunk ends at the next key frame."""
+        self._split_asked = True
+
+    def _is_cut_point(self, index: int, packet: Packet) -> bool:
+        return packet.is_keyframe and (self._video is None or index == self._video)
+
+    def _is_wanted(self, index: int, packet: Packet) -> bool:
+        if packet.pts_ns < self._started_ns and not packet.is_keyframe:
+            return False
+        if packet.pts_ns + packet.duration_ns <= self._started_ns:
+            return False
+        if self.stop_ns is not None and packet.pts_ns >= self.stop_ns:
+            return False
+        if self.pauses.covers(packet.dts_ns):
+            if index == self._audio:
+                self._skipped_audio.append(packet)
+            return False
+        resumed_ns = self.pauses.passed(packet.dts_ns)
+        if resumed_ns is not None:
+            self._wait_for_key = True
+            self._resumed_ns = resumed_ns
+        return not self._sheds(index, packet)
+
+    def _sheds(self, index: int, packet: Packet) -> bool:
+        """Whether the packet is dropped because nobody takes the blobs."""
+        if self.options.timeslice_ns is None:
+            return False  # everything is kept for the one blob at the end, as the specification has it
+        chunk = self._chunk
+        waiting = self.outstanding_bytes() + (chunk.pending_bytes if chunk is not None else 0)
+        was_shedding = self._shedding.since_ns is not None
+        drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
+        if since_ns is not None:
+            self._gap(since_ns, packet.pts_ns - since_ns, "slow_consumer")
+        if not drops:
+            return False
+        if not was_shedding:
+            log.warning(
+                "%s: %d KiB wait for who takes the blobs; dropping until it follows", self.options.name, waiting >> 10
+            )
+        if chunk is not None:
+            chunk.dropped(index)
+        if self._video is not None and self._shedding.may_end(waiting):
+            self._inputs[self._video].request_key_frame(0)
+        return True
+
+    def _can_begin(self, index: int, packet: Packet) -> bool:
+        if index == self._video:
+            return packet.is_keyframe
+        # Sound alone begins only when the picture does not come.
+        return self._video_is_gone() or (
+            self._clock.monotonic_ns() - self._started_ns > FIRST_VIDEO_DEADLINE_NS
+            and packet.pts_ns - self._started_ns > FIRST_VIDEO_DEADLINE_NS // 2
+        )
+
+    def _video_is_gone(self) -> bool:
+        return self._video is None or self._inputs[self._video].ended
+
+    def _begin(self, packet: Packet) -> None:
+        self._timeline.start(packet.dts_ns)
+        self._wait_for_key = False
+        self._the_chunk.begins_at(packet.dts_ns)
+
+    def _continue(self, packet: Packet) -> None:
+        """After a pause: this packet joins what was written before."""
+        self._release_held()
+        self._wait_for_key = False
+        timeline, audio, video = self._timeline, self._audio, self._video
+        skipped = list(self._skipped_audio)
+        self._skipped_audio.clear()
+        if video is None or audio is None or not timeline.track_end_ns(audio) or not skipped or self._video_is_gone():
+            end_ns = timeline.end_ns if video is None else timeline.track_end_ns(video) or timeline.end_ns
+            timeline.resume(packet.dts_ns, end_ns)
+            return
+        following_ns = skipped[-1].dts_ns + skipped[-1].duration_ns
+        skipped = [kept for kept in skipped if kept.pts_ns + kept.duration_ns > self._resumed_ns]
+        at_ns, first = join_after_pause(
+            key_ns=packet.dts_ns,
+            last_video_ns=timeline.track_last_ns(video),
+            video_end_ns=timeline.track_end_ns(video),
+            audio_end_ns=timeline.track_end_ns(audio),
+            audio_starts_ns=[following_ns, *(kept.dts_ns for kept in reversed(skipped))],
+        )
+        timeline.resume(packet.dts_ns, at_ns)
+        for kept in skipped[len(skipped) - first :]:
+            self._put(audio, kept, kept.duration_ns)
+
+    def _hold(self, index: int, packet: Packet) -> None:
+        """Write the packet before this one, whose duration is known now."""
+        before = self._held[index]
+        self._held[index] = packet
+        if before is not None:
+            self._put(index, before, packet.dts_ns - before.dts_ns)
+
+    def _put(self, index: int, packet: Packet, duration_ns: int) -> None:
+        chunk = self._the_chunk
+        nominal = packet.duration_ns or duration_ns
+        if index == self._video and nominal and duration_ns > max(5 * nominal, NS) and self._shedding.since_ns is None:
+            self._gap(packet.pts_ns + nominal, duration_ns - nominal, "no_frames")
+        if duration_ns <= 0:
+            duration_ns = nominal
+        dts_ns = self._timeline.place(packet.dts_ns)
+        if not self._timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
+            chunk.dropped(index)
+            return
+        self._timeline.written(index, dts_ns, dts_ns + duration_ns)
+        chunk.write(index, packet, pts_ns=self._timeline.place(packet.pts_ns), dts_ns=dts_ns, duration_ns=duration_ns)
+        self._newest_ns = max(self._newest_ns, packet.pts_ns + duration_ns)
+        if self._blob_capture_ns is None:
+            self._blob_capture_ns = packet.pts_ns
+
+    def _release_held(self, following: Packet | None = None) -> None:
+        for index, packet in enumerate(self._held):
+            if packet is not None:
+                self._held[index] = None
+                joins = following is not None and index == self._video
+                self._put(
+                    index, packet, following.dts_ns - packet.dts_ns if joins and following else packet.duration_ns
+                )
+
+    def _foresee_cut(self, chunk: ChunkWriter, packet: Packet) -> None:
+        elapsed = packet.pts_ns - chunk.started_ns
+        wanted = wants_key_frame_at(
+            self.options.limits,
+            chunk_start_ns=self._timeline.capture_of(chunk.zero_ns),
+            written_bytes=chunk.expected_bytes,
+            bytes_per_ns=chunk.expected_bytes / elapsed if elapsed > 0 else 0.0,
+        )
+        if wanted is None or wanted <= self._key_asked_ns:
+            return
+        assert self._video is not None
+        track = self._inputs[self._video]
+        # A source that can only make the next picture a key frame is asked when the next one is the one.
+        if track.output.can_time_key_frames or packet.pts_ns + 2 * packet.duration_ns >= wanted:
+            self._key_asked_ns = wanted
+            track.request_key_frame(wanted)
+
+    # --- chunks and blobs --------------------------------------------------------------------------------------------
+
+    @property
+    def _the_chunk(self) -> ChunkWriter:
+        assert self._chunk is not None, "the recording has ended"
+        return self._chunk
+
+    def _open_chunk(self, started_ns: int) -> None:
+        self._chunks += 1
+        self._chunk = ChunkWriter(
+            number=self._chunks,
+            container=self.options.container,
+            streams=[track.parameters for track in self._inputs if track.parameters is not None],
+            inputs=self._inputs,
+            fragment_ns=self.options.fragment_ns,
+            started_ns=started_ns,
+        )
+
+    def _next_chunk(self, packet: Packet) -> ChunkWriter:
+        data, failure = self._end_chunk(packet)
+        self._post(data)
+        if failure is not None:
+            raise failure
+        self._open_chunk(packet.dts_ns)
+        self._the_chunk.continues(self._timeline.place(packet.dts_ns), packet.dts_ns)
+        self._split_asked = False
+        return self._the_chunk
+
+    def _end_chunk(self, following: Packet | None) -> tuple[Data, Exception | None]:
+        """Write what is held and close; the chunk's last data, and what went wrong on the way."""
+        chunk = self._the_chunk
+        failure: Exception | None = None
+        try:
+            self._release_held(following)
+        except Exception as exc:
+            failure = exc
+        try:
+            chunk.close()
+        except Exception as exc:
+            failure = failure or exc
+        self._chunk = None
+        return self._data(chunk, info=chunk.info()), failure
+
+    def finish(self) -> tuple[Data | None, Exception | None]:
+        """The last data, and what went wrong on the way."""
+        return (None, None) if self._chunk is None else self._end_chunk(None)
+
+    def emit_slice(self) -> None:
+        """Give a blob when there is enough for one."""
+        chunk, timeslice = self._chunk, self.options.timeslice_ns
+        if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
+            return
+        if self._newest_ns - self._blob_capture_ns >= timeslice:
+            self._post(self._data(chunk))
+
+    def answer(self, request: int, asked_ns: int) -> None:
+        """Give what there is, perhaps nothing."""
+        if self._chunk is not None:
+            self._post(self._data(self._chunk, request=request, asked_ns=asked_ns))
+
+    def _data(
+        self, chunk: ChunkWriter, *, info: ChunkInfo | None = None, request: int | None = None, asked_ns: int = 0
+    ) -> Data:
+        created, self._blob_capture_ns = self._blob_capture_ns, None
+        return Data(
+            parts=tuple(chunk.take()),
+            created_ns=created if created is not None else (asked_ns or chunk.started_ns),
+            chunk=chunk.number,
+            started_ns=chunk.started_ns,
+            chunk_end=info is not None,
+            request=request,
+            info=info,
+        )
+
+    # --- losses ------------------------------------------------------------------------------------------------------
+
+    def report_lost_sound(self) -> None:
+        """Tell of sound that the encodings have replaced by silence since the last call."""
+        for index, track in enumerate(self._inputs):
+            lost = track.output.facts.gap_samples - self._gap_samples[index]
+            if lost > 0 and track.parameters is not None:
+                self._gap_samples[index] += lost
+                if self._timeline.started:
+                    at_ns = self._timeline.capture_of(self._timeline.track_end_ns(index))
+                    self._gap(at_ns, lost * NS // (track.parameters.sample_rate or 48_000), "lost_sound")
+
+    def _gap(self, at_ns: int, duration_ns: int, reason: GapReason) -> None:
+        chunk = self._chunk
+        if chunk is None or duration_ns <= 0:
+            return
+        at_s = max(0.0, (self._timeline.place(at_ns) - chunk.zero_ns) / NS)
+        gap = Gap(at_s=round(at_s, 3), duration_s=round(duration_ns / NS, 3), reason=reason)
+        chunk.gaps.append(gap)
+        self._post(GapSeen(at_ns=at_ns, gap=gap))

@@ -1,0 +1,66 @@
+"""The time line of a recording: monotonic capture times in, file times out. Pure; belongs to one thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _TrackEnd:
+    dts_ns: int | None = None  # of the last packet written, on the recording's line
+    end_ns: int = 0
+
+
+class Timeline:
+    """Maps capture times to the recording's line, from which paused time is absent.
+
+    https://github.com/w3c/mediacapture-record/issues/191: what is captured between pause and resume is not there.
+    """
+
+    def __init__(self, tracks: int) -> None:
+        self._zero_ns: int | None = None
+        self._tracks = [_TrackEnd() for _ in range(tracks)]
+
+    @property
+    def started(self) -> bool:
+        return self._zero_ns is not None
+
+    @property
+    def end_ns(self) -> int:
+        """End of what is written, over all tracks."""
+        return max(track.end_ns for track in self._tracks)
+
+    def track_end_ns(self, track: int) -> int:
+        return self._tracks[track].end_ns
+
+    def track_last_ns(self, track: int) -> int:
+        """Time of the track's last packet; 0 when there is none."""
+        return self._tracks[track].dts_ns or 0
+
+    def start(self, capture_ns: int) -> None:
+        """`capture_ns` becomes 0 of the line."""
+        self._zero_ns = capture_ns
+
+    def resume(self, capture_ns: int, at_ns: int) -> None:
+        """After a pause: `capture_ns` continues the line at `at_ns`."""
+        self._zero_ns = capture_ns - at_ns
+
+    def place(self, capture_ns: int) -> int:
+        """Time on the line."""
+        return capture_ns - (self._zero_ns or 0)
+
+    def capture_of(self, line_ns: int) -> int:
+        """The other way round."""
+        return line_ns + (self._zero_ns or 0)
+
+    def accepts(self, track: int, dts_ns: int, duration_ns: int) -> bool:
+        """Whether a packet at `dts_ns` of the line fits behind what the track has: later, half overlapping at most."""
+        last = self._tracks[track]
+        return last.dts_ns is None or (
+            dts_ns > last.dts_ns and dts_ns >= last.end_ns - max(duration_ns // 2, 1_000_000)
+        )
+
+    def written(self, track: int, dts_ns: int, end_ns: int) -> None:
+        last = self._tracks[track]
+        last.dts_ns = dts_ns
+        last.end_ns = max(last.end_ns, end_ns)

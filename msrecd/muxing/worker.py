@@ -1,0 +1,315 @@
+"""RecorderWorker: the thread of one recording. Packets in, facts out; it never touches the disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.flow.encoded import EncodingError
+from msrecd.flow.queue import UnitQueue
+from msrecd.flow.shutdown import end_with_process
+from msrecd.muxing.facts import Data, Fact, Finished, Ready
+from msrecd.muxing.input import Arrival, TrackInput
+from msrecd.muxing.interleave import Interleaver
+from msrecd.muxing.preroll import PreRoll
+from msrecd.muxing.recording import Recording, WorkerOptions
+
+log = logging.getLogger(__name__)
+
+PARAMETERS_DEADLINE_NS = 15 * NS
+DRAIN_DEADLINE_NS = 1 * NS
+OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
+EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for a track that has given nothing so far
+_POLL_S = 0.2
+_BATCH = 64
+_MAX_UNITS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    verb: str
+    at_ns: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    options: WorkerOptions
+    post: Callable[[Fact], None]
+    at_ns: int
+
+
+class RecorderWorker(threading.Thread):
+    """Commands (`begin`, `pause`, `resume`, `split`, `request_data`, `stop`, `gate_changed`) come from the loop, at
+    once and in order; facts go out through `post` in the worker's thread and end with exactly one Finished.
+
+    A worker that is started before `begin` keeps the packets of the last `pre_roll_ns` in memory until then; if it is
+    stopped, or all tracks end, before `begin`, it just ends and posts nothing.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        inputs: Sequence[TrackInput],
+        *,
+        pre_roll_ns: int = 0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(name=f"record-{options.name}", daemon=True)
+        end_with_process(self, lambda worker: worker.stop(0))
+        self._options = options
+        self._inputs = list(inputs)
+        self._clock = clock
+        self._queue: UnitQueue[Arrival] = UnitQueue(
+            max_units=_MAX_UNITS,
+            max_bytes=options.max_buffered_bytes,
+            size=lambda arrival: 0 if arrival.packet is None else len(arrival.packet.data),
+            batch=_BATCH,
+        )
+        self._commands: deque[_Command] = deque()  # bounded by the recorder's states: a handful per event-loop turn
+        self._interleaver = Interleaver(len(self._inputs))
+        self._last_dts: list[int | None] = [None] * len(self._inputs)
+        self._created_ns = clock.monotonic_ns()
+        video = next((i for i, track in enumerate(self._inputs) if track.kind == "video"), None)
+        self._pre_roll = PreRoll(duration_ns=pre_roll_ns, max_bytes=options.max_buffered_bytes, video=video)
+        self._begin: _Begin | None = None
+        self._begin_lock = threading.Lock()
+        self._is_over = False  # too late for `begin`
+        self._recording: Recording | None = None
+        self._failure: EncodingError | None = None
+        self._stop_ns: int | None = None
+        self._stop_seen_ns = 0
+        self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
+        self._poll_s = _POLL_S
+        self._early: list[Arrival] = []
+        self._asked: list[_Command] = []
+
+    # --- from the loop -----------------------------------------------------------------------------------------------
+
+    def begin(self, options: WorkerOptions, post: Callable[[Fact], None], at_ns: int) -> bool:
+        """Record what is captured from `at_ns` on, and what the pre-roll holds. False: the worker has ended already."""
+        with self._begin_lock:
+            if self._is_over or self._begin is not None:
+                return False
+            self._begin = _Begin(options, post, at_ns)
+        self._queue.nudge()
+        return True
+
+    def pause(self, at_ns: int) -> None:
+        self._command(_Command("pause", at_ns))
+
+    def resume(self, at_ns: int) -> None:
+        self._command(_Command("resume", at_ns))
+
+    def split(self) -> None:
+        """End the chunk at the next key frame, and ask for one."""
+        self._command(_Command("split"))
+
+    def request_data(self, number: int) -> None:
+        """Answer with a Data fact that carries this number: what is there, perhaps nothing."""
+        self._command(_Command("data", self._clock.monotonic_ns(), number))
+
+    def stop(self, at_ns: int) -> None:
+        """Record what was captured before `at_ns`, then finish."""
+        self._command(_Command("stop", at_ns))
+
+    def gate_changed(self, track: int, is_open: bool) -> None:
+        self._command(_Command("open" if is_open else "close", self._clock.monotonic_ns(), track))
+
+    def _command(self, command: _Command) -> None:
+        self._commands.append(command)
+        self._queue.nudge()
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._record()
+            error = self._failure
+        except Exception as exc:
+            error = exc
+            log.debug("recording ends: %s", exc)
+        last: Data | None = None
+        recording = self._recording
+        if recording is not None:
+            last, failure = recording.finish()
+            error = error or failure
+            self._obey(recording)
+        for track in self._inputs:
+            track.disconnect()
+        with self._begin_lock:
+            self._is_over = True
+            begin = self._begin
+        if begin is not None:
+            begin.post(Finished(data=last, error=error, counters={"refused": self._queue.refused}))
+        elif error is not None:
+            log.warning("%s keeps no pre-roll: %s", self.name, error)
+
+    def _record(self) -> None:
+        for track in self._inputs:
+            track.connect(self._queue.offer, self._queue.nudge)
+            track.request_key_frame(0)
+        if not self._wait_for_parameters():
+            return
+        for index, track in enumerate(self._inputs):
+            self._move_gate(index, track.began_open, 0)
+        begin = self._wait_for_begin()
+        if begin is None:
+            return
+        recording = self._start_recording(begin)
+        while True:
+            arrivals = self._arrivals()
+            self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
+            self._take(arrivals)
+            drained = self._is_drained()
+            for index, packet in self._interleaver.ready(flush=drained):
+                recording.write(index, packet)
+            self._answer(recording)
+            recording.report_lost_sound()
+            recording.emit_slice()
+            if drained:
+                return
+
+    def _wait_for_parameters(self) -> bool:
+        """True when all are known; False when stopped before."""
+        while any(track.parameters is None for track in self._inputs):
+            self._early += self._queue.take(0.1)  # for when it is known which gates are closed
+            failed = next(
+                (track for track in self._inputs if track.parameters is None and track.output.feed.ended), None
+            )
+            if failed is not None:
+                raise failed.output.feed.error or RuntimeError(f"the {failed.kind} track ended before it gave anything")
+            if any(command.verb == "stop" for command in self._commands):
+                return False
+            begin = self._begin
+            waited = self._clock.monotonic_ns() - (self._created_ns if begin is None else begin.at_ns)
+            if begin is not None and waited > PARAMETERS_DEADLINE_NS:
+                missing = next(track for track in self._inputs if track.parameters is None)
+                raise TimeoutError(
+                    f"the {missing.kind} source {missing.source.label!r} gave nothing for "
+                    f"{PARAMETERS_DEADLINE_NS // NS} s"
+                )
+        return True
+
+    def _wait_for_begin(self) -> _Begin | None:
+        """Keep the pre-roll until the recording begins; None when it never will."""
+        while self._begin is None:
+            arrivals = self._arrivals()
+            self._obey(None)
+            self._take(arrivals)
+            for index, packet in self._interleaver.ready():
+                self._pre_roll.push(index, packet)
+            if self._stop_ns is not None or self._failure is not None or self._interleaver.all_ended:
+                with self._begin_lock:
+                    if self._begin is None:
+                        self._is_over = True
+                        return None
+        return self._begin
+
+    def _start_recording(self, begin: _Begin) -> Recording:
+        kept = self._pre_roll.take()
+        options = begin.options
+        if options.timeslice_ns is not None:
+            self._poll_s = max(0.01, min(_POLL_S, options.timeslice_ns / NS / 3))
+        started_ns = kept[0][1].dts_ns if kept else begin.at_ns
+        self._recording = recording = Recording(
+            options, self._inputs, begin.post, started_ns=min(started_ns, begin.at_ns), clock=self._clock
+        )
+        recording.outstanding_bytes = lambda: self.outstanding_bytes
+        parameters = [track.parameters for track in self._inputs if track.parameters is not None]
+        begin.post(
+            Ready(
+                codec_strings={known.kind: known.codec_string for known in parameters},
+                encoders={known.kind: known.encoder for known in parameters},
+            )
+        )
+        for index, packet in kept:
+            recording.write(index, packet)
+        return recording
+
+    def _arrivals(self) -> list[Arrival]:
+        early, self._early = self._early, []
+        return early + self._queue.take(0.0 if early else self._poll_s)
+
+    def _take(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            track = self._inputs[arrival.track]
+            if arrival.packet is None:
+                self._end_track(arrival.track, arrival.error)
+                continue
+            packet = track.accept(arrival, self._last_dts[arrival.track])
+            if packet is not None:
+                self._last_dts[arrival.track] = packet.dts_ns
+                self._interleaver.push(arrival.track, packet)
+        if not arrivals:  # an end may not have found room in the queue
+            for index, track in enumerate(self._inputs):
+                if not track.ended and track.parameters is not None and track.output.feed.ended:
+                    self._end_track(index, track.output.feed.error)
+
+    def _end_track(self, index: int, error: BaseException | None) -> None:
+        """A source that ends by itself, even broken, ends its tracks; only an encoder's failure ends the recording."""
+        track = self._inputs[index]
+        track.ended, track.error = True, error
+        self._interleaver.end(index)
+        if isinstance(error, EncodingError) and self._failure is None:
+            self._failure = error
+
+    def _obey(self, recording: Recording | None) -> None:
+        while self._commands:
+            command = self._commands.popleft()
+            if command.verb in ("open", "close"):
+                self._move_gate(command.number, command.verb == "open", command.at_ns)
+            elif command.verb == "stop":
+                if self._stop_ns is None:
+                    self._stop_ns = command.at_ns
+                    self._stop_seen_ns = self._clock.monotonic_ns()
+                    if recording is not None:
+                        recording.stop_ns = command.at_ns
+            elif recording is None:
+                continue
+            elif command.verb == "pause":
+                recording.pauses.pause(command.at_ns)
+            elif command.verb == "resume":
+                recording.pauses.resume(command.at_ns)
+                self._ask_for_key_frames(command.at_ns)
+            elif command.verb == "split":
+                recording.split()
+                self._ask_for_key_frames(0)
+            elif command.verb == "data":
+                self._asked.append(command)
+
+    def _answer(self, recording: Recording) -> None:
+        for command in self._asked:
+            recording.answer(command.number, command.at_ns)
+        self._asked.clear()
+
+    def _ask_for_key_frames(self, at_ns: int) -> None:
+        for track in self._inputs:
+            track.request_key_frame(at_ns)
+
+    def _move_gate(self, index: int, is_open: bool, at_ns: int) -> None:
+        self._inputs[index].set_gate(is_open, at_ns)
+
+    def _is_drained(self) -> bool:
+        """Whether everything that belongs to the recording has arrived."""
+        if self._interleaver.all_ended or self._failure is not None:
+            return True
+        if self._stop_ns is None:
+            return False
+        waited = self._clock.monotonic_ns() - self._stop_seen_ns
+        is_opening = any(track.is_blank and self._interleaver.newest(i) is None for i, track in enumerate(self._inputs))
+        if waited >= (OPENING_DEADLINE_NS if is_opening else DRAIN_DEADLINE_NS):
+            return True
+        for index, track in enumerate(self._inputs):
+            newest = self._interleaver.newest(index)
+            if track.ended or (newest is not None and newest >= self._stop_ns):
+                continue
+            if newest is None and waited >= EMPTY_TRACK_DEADLINE_NS and not track.is_blank:
+                continue
+            return False
+        return True

@@ -1,0 +1,67 @@
+"""What picamera2 tells of some cameras: `sensor_modes`, `camera_controls` (name -> min, max, default), listing entries.
+
+Sizes and rates of the sensor modes as Raspberry Pi's documentation and picamera2's manual give them; ranges of controls
+as libcamera's Raspberry Pi pipeline announces them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Controls = dict[str, tuple[Any, Any, Any]]
+
+IMX219_ID = "/base/soc/i2c0mux/i2c@1/imx219@10"
+IMX708_ID = "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a"
+IMX477_ID = "/base/soc/i2c0mux/i2c@1/imx477@1a"
+USB_ID = "/base/soc/usb@7e980000-1.2:1.0-046d:082d"
+
+
+def _modes(*rows: tuple[int, int, float, int]) -> list[dict[str, Any]]:
+    return [
+        {"format": f"SRGGB{bits}_CSI2P", "bit_depth": bits, "size": (width, height), "fps": fps}
+        for width, height, fps, bits in rows
+    ]
+
+
+IMX219_MODES = _modes(
+    (640, 480, 206.65, 8),
+    (1640, 1232, 83.70, 8),
+    (1920, 1080, 47.57, 8),
+    (3280, 2464, 21.19, 8),
+    (640, 480, 103.33, 10),
+    (1640, 1232, 41.85, 10),
+    (1920, 1080, 47.57, 10),
+    (3280, 2464, 21.19, 10),
+)
+IMX708_MODES = _modes((1536, 864, 120.13, 10), (2304, 1296, 56.03, 10), (4608, 2592, 14.35, 10))
+IMX477_MODES = _modes((1332, 990, 120.05, 10), (2028, 1080, 50.03, 12), (2028, 1520, 40.01, 12), (4056, 3040, 10.0, 12))
+
+
+def _controls(width: int, height: int, *, gain: float, slowest_us: int) -> Controls:
+    return {
+        "Brightness": (-1.0, 1.0, 0.0),
+        "Contrast": (0.0, 32.0, 1.0),
+        "Saturation": (0.0, 32.0, 1.0),
+        "Sharpness": (0.0, 16.0, 1.0),
+        "ExposureValue": (-8.0, 8.0, 0.0),
+        "AeEnable": (False, True, None),
+        "ExposureTime": (75, 11_766_829, None),
+        "AnalogueGain": (1.0, gain, None),
+        "AwbEnable": (False, True, None),
+        "ColourTemperature": (100, 100_000, None),
+        "ColourGains": (0.0, 32.0, None),
+        "ScalerCrop": ((0, 0, 64, 64), (0, 0, width, height), (0, 0, width, height)),
+        "FrameDurationLimits": (slowest_us, 11_767_556, None),
+        "NoiseReductionMode": (0, 4, 0),
+    }
+
+
+IMX219_CONTROLS = _controls(3280, 2464, gain=10.666666984558105, slowest_us=47183)
+IMX477_CONTROLS = _controls(4056, 3040, gain=22.2608642578125, slowest_us=100_000)
+IMX708_CONTROLS: Controls = {
+    **_controls(4608, 2592, gain=16.0, slowest_us=69_669),
+    "AfMode": (0, 2, 0),
+    "AfTrigger": (0, 1, 0),
+    "LensPosition": (0.0, 32.0, 1.0),
+}
+USB_CONTROLS: Controls = {"Brightness": (-1.0, 1.0, 0.0), "Contrast": (0.0, 2.0, 1.0)}

@@ -1,0 +1,126 @@
+"""A person at the broker: sends commands to a daemon under test, sees states, events and replies."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import paho.mqtt.client as mqtt
+
+BASE = "msrecd/v1/test-device/"
+
+
+class Console:
+    """A person at the broker: sends commands, sees states, events and replies."""
+
+    def __init__(self, port: int) -> None:
+        self.messages: list[tuple[str, Any]] = []
+        self.times: list[float] = []  # monotonic, of each message
+        self._arrived = threading.Condition()
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.on_connect = lambda client, *_: client.subscribe("msrecd/#", qos=1)
+        self._client.on_message = self._take
+        # Sooner than the daemon (at least 1 s), or its first words after an outage would go unheard.
+        self._client.reconnect_delay_set(0.02, 0.05)  # type: ignore[arg-type]
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        self._port = port
+        self._number = 0
+
+    def _take(self, _client: object, _data: object, message: Any) -> None:
+        try:
+            payload = json.loads(message.payload)
+        except ValueError:
+            payload = message.payload.decode("utf-8", "replace")
+        with self._arrived:
+            self.messages.append((message.topic, payload))
+            self.times.append(time.monotonic())
+            self._arrived.notify_all()
+
+    def wait(
+        self, topic: str, predicate: Callable[[Any], object] = lambda _: True, *, timeout: float = 20.0, since: int = 0
+    ) -> Any:
+        """The first message of a topic (below the device) that fits."""
+        deadline = time.monotonic() + timeout
+        with self._arrived:
+            while True:
+                for known, payload in self.messages[since:]:
+                    if known == BASE + topic and predicate(payload):
+                        return payload
+                left = deadline - time.monotonic()
+                assert left > 0, f"nothing fitting on {topic}; last: {self.messages[-5:]}"
+                self._arrived.wait(left)
+
+    def command(self, path: str, args: dict[str, object] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
+        """Send a command and wait for its reply."""
+        self._number += 1
+        id_ = f"test-{id(self)}-{self._number}"
+        since = len(self.messages)
+        self._client.publish(BASE + "cmd/" + path, json.dumps({"id": id_, "args": args or {}}), qos=1)
+        reply: dict[str, Any] = self.wait(
+            "reply/" + path, lambda reply: reply.get("id") == id_, timeout=timeout, since=since
+        )
+        return reply
+
+    def raw(self, path: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(BASE + "cmd/" + path, payload, qos=1, retain=retain)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def send(self, path: str) -> None:
+        """Send a command without waiting for anything."""
+        self._client.publish(BASE + "cmd/" + path, b"{}", qos=1)
+
+    def wait_connected(self, timeout: float = 30.0) -> None:
+        """Wait until this client is connected (again)."""
+        deadline = time.monotonic() + timeout
+        while not self._client.is_connected():
+            assert time.monotonic() < deadline, "the test's own client does not reconnect"
+            time.sleep(0.02)
+
+    def wait_online(self, timeout: float = 60.0) -> None:
+        """Wait until the daemon answers a ping."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.command("daemon/ping", timeout=2.0)
+                return
+            except AssertionError:
+                assert time.monotonic() < deadline, "the daemon does not come back to the broker"
+
+    def retained(self, topic: str, timeout: float = 10.0) -> Any:
+        """What a new subscriber of a topic gets."""
+        got: list[Any] = []
+        arrived = threading.Event()
+
+        def take(_client: object, _data: object, message: Any) -> None:
+            got.append(json.loads(message.payload))
+            arrived.set()
+
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        client.on_connect = lambda client, *_: client.subscribe(BASE + topic, qos=1)
+        client.on_message = take
+        client.connect("127.0.0.1", self._port)
+        client.loop_start()
+        try:
+            assert arrived.wait(timeout), f"nothing retained on {topic}"
+        finally:
+            client.disconnect()
+            client.loop_stop()
+        return got[0]
+
+    def wait_for_events(self, predicate: Callable[[list[Any]], object], timeout: float = 60.0) -> None:
+        """Wait until the events of cam0 seen so far satisfy `predicate`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._arrived:
+                events = [payload for topic, payload in self.messages if topic == BASE + "event/recorder/cam0"]
+            if predicate(events):
+                return
+            assert time.monotonic() < deadline, f"events missing; the last: {events[-3:]}"
+            time.sleep(0.05)

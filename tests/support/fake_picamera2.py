@@ -1,0 +1,374 @@
+"""A stand-in at picamera2's public interface, with the habits of 0.3.36 that matter, bad ones included.
+
+Camera and encoder run in one thread, as with NullPreview and libav: an exception in a callback or an output ends that
+thread for good and nobody is told. `Picamera2(n)` takes the position in the list. When frames stop nothing is raised.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import camera_facts as facts
+
+
+@dataclass
+class FakeCamera:
+    """One camera of the machine and its faults."""
+
+    id: str
+    model: str
+    modes: list[dict[str, Any]]
+    controls: dict[str, tuple[Any, Any, Any]]
+    location: int | None = 2
+    num: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    formats: tuple[str, ...] = ("YUV420", "BGR888")
+    fps: float = 50.0
+    is_rpi: bool = True
+    has_lores: bool = True
+    boot_offset_ns: int = 0
+    stalled: threading.Event = field(default_factory=threading.Event)
+    refuse: str = ""
+    hang_in: set[str] = field(default_factory=set)
+    unhang: threading.Event = field(default_factory=threading.Event)
+    holder: Any = None
+    opened: int = 0
+    calls: list[str] = field(default_factory=list)
+
+    def step(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.hang_in:
+            self.unhang.wait(60)
+
+
+def imx219(**changes: Any) -> FakeCamera:
+    return FakeCamera(facts.IMX219_ID, "imx219", facts.IMX219_MODES, facts.IMX219_CONTROLS, **changes)
+
+
+def imx708(**changes: Any) -> FakeCamera:
+    return FakeCamera(facts.IMX708_ID, "imx708", facts.IMX708_MODES, facts.IMX708_CONTROLS, **changes)
+
+
+def usb(**changes: Any) -> FakeCamera:
+    defaults: dict[str, Any] = {
+        "is_rpi": False,
+        "sizes": [(1920, 1080), (1280, 720), (640, 480)],
+        "location": None,
+    }
+    modes = [{"format": "MJPEG"}, {"format": "YUYV"}]
+    return FakeCamera(facts.USB_ID, "HD Pro Webcam C920", modes, facts.USB_CONTROLS, **{**defaults, **changes})
+
+
+class Request:
+    """CompletedRequest; a buffer that is not released is missing in the camera for ever."""
+
+    def __init__(self, owner: Picamera2, timestamp_ns: int) -> None:
+        self._owner = owner
+        self._timestamp_ns = timestamp_ns
+        self._uses = 1
+
+    def acquire(self) -> None:
+        with self._owner.buffer_lock:
+            if self._uses == 0:
+                raise RuntimeError("CompletedRequest: acquiring lock with ref_count 0")
+            self._uses += 1
+
+    def release(self) -> None:
+        with self._owner.buffer_lock:
+            self._uses -= 1
+            if self._uses < 0:
+                raise RuntimeError("CompletedRequest: lock now has negative ref_count")
+            if self._uses == 0:
+                self._owner.buffers_free += 1
+
+    def get_metadata(self) -> dict[str, Any]:
+        return {"SensorTimestamp": self._timestamp_ns, "ExposureTime": 10_000}
+
+    def make_buffer(self, name: str) -> bytearray:
+        stream = self._owner.camera_config[name]
+        (width, height), stride = stream["size"], stream["stride"]
+        if stream["format"] == "BGR888":
+            return bytearray(b"\x33" * stride * height)
+        luma = (b"\x10" * width + b"\xee" * (stride - width)) * height
+        chroma = (b"\x80" * (width // 2) + b"\xee" * (stride // 2 - width // 2)) * (height // 2)
+        return bytearray(luma + chroma + chroma + b"\xee" * 512)
+
+
+class Output:
+    def __init__(self, pts: Any = None) -> None:
+        self.recording = False
+
+    def start(self) -> None:
+        self.recording = True
+
+    def stop(self) -> None:
+        self.recording = False
+
+
+class Encoder:
+    def __init__(self) -> None:
+        self.output: Any = None
+        self.name = ""
+        self.size = (0, 0)
+        self.format = ""
+        self.stride = 0
+        self.framerate: Any = None
+        self.firsttimestamp: int | None = None
+        self.frame_skip_count = 1
+        self.running = False
+        self.forced = 0
+        self.iperiod = 30
+        self._skip = 0
+        self._frames = 0
+
+    def start(self, quality: Any = None) -> None:
+        self.firsttimestamp = None
+        self.running = True
+        self.output.start()
+
+    def stop(self) -> None:
+        if not self.running:
+            raise RuntimeError("Encoder already stopped")
+        self.running = False
+        self.output.stop()
+
+    def encode(self, name: str, request: Request) -> None:
+        if self._skip == 0 and self.running:
+            timestamp = request.get_metadata()["SensorTimestamp"] // 1000
+            if self.firsttimestamp is None:
+                self.firsttimestamp = timestamp
+            is_key = self._frames % self.iperiod == 0 or self._take_forced()
+            start = b"\0\0\0\1\x67SPS\0\0\0\1\x68PPS\0\0\0\1\x65" if is_key else b"\0\0\0\1\x41"
+            self.output.outputframe(start + bytes(200), is_key, timestamp - self.firsttimestamp, None, False)
+            self._frames += 1
+        self._skip = (self._skip + 1) % self.frame_skip_count
+
+    def _take_forced(self) -> bool:
+        forced, self.forced = self.forced > 0, 0
+        return forced
+
+    def force_key_frame(self) -> None:
+        self.forced += 1
+
+
+class H264Encoder(Encoder):
+    """The V4L2 one."""
+
+    def __init__(
+        self,
+        bitrate: int | None = None,
+        repeat: bool = True,
+        iperiod: int | None = None,
+        framerate: float | None = None,
+        enable_sps_framerate: bool = False,
+        qp: int | None = None,
+        profile: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.bitrate, self.repeat, self.framerate = bitrate, repeat, framerate
+        self.iperiod = iperiod or 60
+
+
+class LibavH264Encoder(Encoder):
+    def __init__(
+        self,
+        bitrate: int | None = None,
+        repeat: bool = True,
+        iperiod: int = 30,
+        framerate: Any = 30,
+        qp: int | None = None,
+        profile: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.bitrate, self.repeat, self.framerate = bitrate, repeat, framerate
+        self.iperiod = iperiod
+        _ = framerate.numerator  # PyAV wants a rational number
+
+    def _take_forced(self) -> bool:
+        if self.forced:
+            raise TypeError("an integer is required")  # frame.pict_type = "I"
+        return False
+
+
+class Machine:
+    """All cameras, as Picamera2.global_camera_info() lists them."""
+
+    cameras: list[FakeCamera]
+
+    def __init__(self) -> None:
+        self.cameras = []
+
+
+class Picamera2:
+    machine = Machine()
+
+    @staticmethod
+    def global_camera_info() -> list[dict[str, Any]]:
+        found = []
+        for camera in Picamera2.machine.cameras:
+            info: dict[str, Any] = {"Model": camera.model, "Id": camera.id, "Num": camera.num, "Rotation": 0}
+            if camera.location is not None:
+                info["Location"] = camera.location
+            found.append(info)
+        return found
+
+    def __init__(self, camera_num: int = 0) -> None:
+        self.fake = fake = Picamera2.machine.cameras[camera_num]
+        fake.step("open")
+        if fake.refuse or fake.holder is not None:
+            cause = RuntimeError(fake.refuse or "Failed to acquire camera: Device or resource busy")
+            raise RuntimeError("Camera __init__ sequence did not complete.") from cause
+        fake.holder = self
+        fake.opened += 1
+        self.lock = threading.Lock()
+        self.buffer_lock = threading.Lock()
+        self.buffers_free = 0
+        self.pre_callback: Callable[[Request], None] | None = None
+        self.camera_config: dict[str, Any] = {}
+        self.started = False
+        self._encoders: set[Encoder] = set()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.died: BaseException | None = None
+        self.set: dict[str, Any] = {}
+        sizes = [SimpleNamespace(width=w, height=h) for w, h in fake.sizes]
+        formats = SimpleNamespace(pixel_formats=["YUYV"], sizes=lambda _: sizes)
+        config = SimpleNamespace(at=lambda _: SimpleNamespace(formats=formats))
+        self.camera = SimpleNamespace(generate_configuration=lambda roles: config)
+
+    @property
+    def camera_properties(self) -> dict[str, Any]:
+        return {"Model": self.fake.model} | ({"ColorFilterArrangement": 0} if self.fake.is_rpi else {})
+
+    @property
+    def camera_controls(self) -> dict[str, tuple[Any, Any, Any]]:
+        return self.fake.controls
+
+    @property
+    def sensor_modes(self) -> list[dict[str, Any]]:
+        self.fake.step("sensor_modes")
+        return self.fake.modes
+
+    def create_video_configuration(self, main: dict[str, Any], lores: Any = None, raw: Any = None, **kw: Any) -> Any:
+        for key in kw.get("controls", {}):
+            if key not in self.fake.controls:
+                raise RuntimeError(f"Control {key} is not advertised by libcamera")
+        return {"main": main, "lores": lores, "raw": raw, **kw}
+
+    def configure(self, camera_config: dict[str, Any]) -> None:
+        self.fake.step("configure")
+        if self.started:
+            raise RuntimeError("Camera must be stopped before configuring")
+        self.camera_config = {}
+        if camera_config["lores"] is not None and not self.fake.has_lores:
+            raise OSError(12, "Cannot allocate memory")
+        for name in ("main", "lores"):
+            wanted = camera_config[name]
+            if wanted is None:
+                self.camera_config[name] = None
+                continue
+            chosen = wanted["format"] if wanted["format"] in self.fake.formats else self.fake.formats[-1]
+            width, height = wanted["size"]
+            line = -(-width // 64) * 64 * (3 if chosen == "BGR888" else 1)
+            self.camera_config[name] = {"format": chosen, "size": (width, height), "stride": line}
+        self.asked = camera_config
+        self.buffers_free = camera_config["buffer_count"]
+
+    def camera_configuration(self) -> dict[str, Any]:
+        return self.camera_config
+
+    def set_controls(self, controls: dict[str, Any]) -> None:
+        self.set |= controls
+
+    def start(self) -> None:
+        self.fake.step("start")
+        self.started = True
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="fake camera", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.fake.step("stop")
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(10)
+        self.started = False
+
+    def close(self) -> None:
+        self.fake.step("close")
+        if self.started:
+            self.stop()
+        if self.fake.holder is self:
+            self.fake.holder = None
+
+    def start_encoder(self, encoder: Encoder, output: Output, *, name: str) -> None:
+        self.fake.step("start_encoder")
+        if self.camera_config.get(name) is None:
+            raise RuntimeError(f"Encode stream {name} was not defined")
+        encoder.output = output
+        encoder.name = name
+        encoder.size = self.camera_config[name]["size"]
+        self.fake.controls["FrameDurationLimits"]
+        encoder.start()
+        with self.lock:
+            self._encoders.add(encoder)
+
+    def stop_encoder(self, encoder: Encoder) -> None:
+        self.fake.step("stop_encoder")
+        encoder.stop()
+        with self.lock:
+            self._encoders.remove(encoder)
+
+    @property
+    def encoders(self) -> set[Encoder]:
+        return self._encoders
+
+    @encoders.setter
+    def encoders(self, value: Encoder) -> None:
+        self._encoders.add(value)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(1 / self.fake.fps):
+                if not self.fake.stalled.is_set() and self in (self.fake.holder,) and self.buffers_free > 0:
+                    self._one_frame()
+        except Exception as exc:
+            self.died = exc
+
+    def _one_frame(self) -> None:
+        with self.buffer_lock:
+            self.buffers_free -= 1
+        request = Request(self, time.monotonic_ns() - 5_000_000 + self.fake.boot_offset_ns)
+        with self.lock:
+            if self.pre_callback is not None:
+                self.pre_callback(request)
+            for encoder in self._encoders:
+                if self.camera_config.get(encoder.name):
+                    encoder.encode(encoder.name, request)
+        request.release()
+
+
+def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
+    """Put the stand-in for picamera2 into place; returns msrecd.devices.picamera, imported anew with it."""
+    package, encoders, outputs, libcamera = (
+        ModuleType(name) for name in ("picamera2", "picamera2.encoders", "picamera2.outputs", "libcamera")
+    )
+    Picamera2.machine.cameras = list(cameras)
+    package.Picamera2 = Picamera2  # type: ignore[attr-defined]
+    encoders.Encoder = Encoder  # type: ignore[attr-defined]
+    encoders.LibavH264Encoder = LibavH264Encoder  # type: ignore[attr-defined]
+    encoders.H264Encoder = LibavH264Encoder if board == "pi5" else H264Encoder  # type: ignore[attr-defined]
+    outputs.Output = Output  # type: ignore[attr-defined]
+    libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
+    for module in (package, encoders, outputs, libcamera):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delitem(sys.modules, "msrecd.devices.picamera", raising=False)
+    import msrecd.devices.picamera as backend
+
+    return backend

@@ -1,0 +1,273 @@
+"""Streams of virtual devices, and a log of what a MediaRecorder says, for tests that record."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import judge
+
+from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.devices.virtual import VirtualCamera, VirtualDevice, VirtualMicrophone
+from msrecd.flow.feed import Feed
+from msrecd.flow.source import Source
+from msrecd.flow.units import Kind, VideoFormat, VideoFrame
+from msrecd.media.recorder import MediaRecorder
+from msrecd.media.stream import MediaStream
+from msrecd.media.track import MediaStreamTrack
+
+DEADLINE_S = 20.0
+RECORDER_EVENTS = ("start", "stop", "dataavailable", "pause", "resume", "error", "gap")
+
+
+def open_track(device: VirtualDevice, clock: Clock = SYSTEM_CLOCK) -> MediaStreamTrack:
+    """A track over a freshly opened virtual device; the device closes with its last clone."""
+    source = device.open({}, clock)
+    format = source.format
+    if isinstance(format, VideoFormat):
+        settings: dict[str, Any] = {"width": format.width, "height": format.height, "frame_rate": format.frame_rate}
+    else:
+        settings = {"sample_rate": format.sample_rate, "channel_count": format.channels, "sample_size": 16}
+    track = MediaStreamTrack._create(source, settings=settings, capabilities={}, on_last_ended=source.close)
+    track._shared.listen()
+    return track
+
+
+class PaintedSource(Source):
+    """Pictures only when somebody paints, as from a canvas: a source without a frame rate that does not flow."""
+
+    kind: Kind = "video"
+
+    def __init__(self, size: tuple[int, int] = (160, 96)) -> None:
+        super().__init__(label="painted")
+        self._format = VideoFormat(width=size[0], height=size[1], pixel_format="rgb24")
+        self._feed: Feed[VideoFrame] = Feed()
+
+    @property
+    def format(self) -> VideoFormat:
+        return self._format
+
+    def raw(self) -> Feed[VideoFrame]:
+        return self._feed
+
+    def close(self) -> None:
+        self._feed.end()
+
+    def paint(self, rgb: tuple[int, int, int], size: tuple[int, int] | None = None) -> None:
+        if size is not None:
+            self._format = VideoFormat(width=size[0], height=size[1], pixel_format="rgb24")
+        data = bytes(rgb) * (self._format.width * self._format.height)
+        self._feed.put(VideoFrame(pts_ns=SYSTEM_CLOCK.monotonic_ns(), format=self._format, data=data))
+
+    def track(self) -> MediaStreamTrack:
+        settings = {"width": self._format.width, "height": self._format.height}
+        return MediaStreamTrack._create(self, settings=settings, capabilities={}, on_last_ended=self.close)
+
+
+class Scene:
+    """A camera, a microphone and a stream of both or one of them; use inside of a running loop."""
+
+    def __init__(
+        self,
+        kinds: str = "av",
+        *,
+        size: tuple[int, int] = (160, 96),
+        frame_rate: float = 30,
+        signal: str = "beep",
+        sample_rate: int = 48_000,
+        channels: int = 2,
+        ppm: float = 0.0,
+    ) -> None:
+        self.camera = VirtualCamera("camera", modes=[(*size, frame_rate)])
+        self.microphone = VirtualMicrophone(
+            "microphone", sample_rate=sample_rate, channels=channels, signal=signal, ppm=ppm
+        )
+        tracks = []
+        if "v" in kinds:
+            tracks.append(open_track(self.camera))
+        if "a" in kinds:
+            tracks.append(open_track(self.microphone))
+        self.stream = MediaStream(tracks)
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for track in self.stream.get_tracks():
+            track.stop()
+
+
+class Log:
+    """What a recorder fired, in order, with what it looked like at that moment."""
+
+    def __init__(self, recorder: MediaRecorder) -> None:
+        self.recorder = recorder
+        self.events: list[Any] = []
+        self.states: list[tuple[str, str, str]] = []  # (event type, state, mime_type) inside the handler
+        self._changed = asyncio.Event()
+        for type_ in RECORDER_EVENTS:
+            recorder.add_event_listener(type_, self._take)
+
+    def _take(self, event: Any) -> None:
+        self.events.append(event)
+        self.states.append((event.type, str(self.recorder.state), self.recorder.mime_type))
+        self._changed.set()
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def count(self, type_: str) -> int:
+        return self.types.count(type_)
+
+    async def until(self, type_: str, count: int = 1, deadline_s: float = DEADLINE_S) -> Any:
+        """The `count`th event of a type; fails with the log so far when it does not come."""
+
+        async def wait() -> Any:
+            while self.count(type_) < count:
+                self._changed.clear()
+                await self._changed.wait()
+            return [event for event in self.events if event.type == type_][count - 1]
+
+        try:
+            return await asyncio.wait_for(wait(), deadline_s)
+        except TimeoutError:
+            raise AssertionError(f"no {type_} number {count} in {deadline_s:g} s, only {self.types}") from None
+
+    async def until_true(self, what: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+        """Wait until a condition holds; it is looked at after every event and every 20 ms."""
+        end = asyncio.get_running_loop().time() + deadline_s
+        while not what():
+            assert asyncio.get_running_loop().time() < end, f"did not come true; events {self.types}"
+            await asyncio.sleep(0.02)
+
+    def error(self) -> Any:
+        """The exception of the only `error` event."""
+        (event,) = [event for event in self.events if event.type == "error"]
+        return event.error
+
+    @property
+    def blobs(self) -> list[Any]:
+        return [event for event in self.events if event.type == "dataavailable"]
+
+    def data(self, chunk: int | None = None) -> bytes:
+        """All blobs joined; of one chunk where its number is given."""
+        return b"".join(bytes(event.data) for event in self.blobs if chunk is None or event.chunk == chunk)
+
+    @property
+    def chunks(self) -> list[bytes]:
+        return [self.data(number) for number in sorted({event.chunk for event in self.blobs})]
+
+    @property
+    def infos(self) -> list[Any]:
+        return [event.chunk_info for event in self.blobs if event.chunk_info is not None]
+
+
+def run(coroutine: Awaitable[Any], deadline_s: float = 60.0) -> Any:
+    """Run a test's coroutine with a deadline; exceptions that reached nobody fail the test."""
+
+    async def guarded() -> Any:
+        unhandled: list[Mapping[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        result = await asyncio.wait_for(coroutine, deadline_s)
+        assert not unhandled, unhandled
+        return result
+
+    return asyncio.run(guarded())
+
+
+@contextmanager
+def as_file(data: bytes) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(suffix=".media") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)
+
+
+def judged(data: bytes) -> judge.Judged:
+    """What virtual devices put into this file."""
+    with as_file(data) as path:
+        return judge.read_chunk(path)
+
+
+def streams_of(data: bytes) -> dict[str, str]:
+    """Codec by kind."""
+    with av.open(io.BytesIO(data)) as container:
+        return {stream.type: stream.codec_context.codec.canonical_name for stream in container.streams}
+
+
+def pictures(data: bytes) -> list[Any]:
+    """All pictures of a file as (height, width, 3) arrays."""
+    with av.open(io.BytesIO(data)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def picture_times(data: bytes) -> list[float]:
+    with av.open(io.BytesIO(data)) as container:
+        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+
+
+def key_frame_indexes(data: bytes) -> list[int]:
+    with av.open(io.BytesIO(data)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    return [index for index, packet in enumerate(packets) if packet.is_keyframe]
+
+
+async def record(
+    stream: MediaStream,
+    options: Mapping[str, object] | None,
+    seconds: float,
+    *,
+    timeslice: float | None = None,
+) -> Log:
+    """Record so long, from the `start` event on, and wait for `stop`."""
+    recorder = MediaRecorder(stream, options)
+    log = Log(recorder)
+    recorder.start(timeslice)
+    await log.until("start")
+    await asyncio.sleep(seconds)
+    recorder.stop()
+    await log.until("stop")
+    return log
+
+
+_AT_ONCE = 4  # more encoders at the same time than two slow cores bear would judge the machine
+
+
+def each_of(name: str, values: Sequence[Any]) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """Make a test of a coroutine function that runs at the same time for each value of its argument `name`."""
+
+    def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        async def main(arguments: Mapping[str, Any]) -> None:
+            places = asyncio.Semaphore(_AT_ONCE)
+
+            async def one(value: Any) -> None:
+                async with places:
+                    await test(**arguments, **{name: value})
+
+            runs = [one(value) for value in values]
+            results = await asyncio.gather(*runs, return_exceptions=True)
+            failed = [(value, result) for value, result in zip(values, results, strict=True) if result is not None]
+            for value, result in failed:
+                assert isinstance(result, BaseException)
+                result.add_note(f"with {name}={value!r}; it failed with {len(failed)} of {len(values)}")
+                raise result
+
+        def run_all(**arguments: Any) -> None:
+            run(main(arguments))
+
+        signature = inspect.signature(test)
+        run_all.__name__, run_all.__doc__, run_all.__module__ = test.__name__, test.__doc__, test.__module__
+        run_all.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[parameter for parameter in signature.parameters.values() if parameter.name != name]
+        )
+        return run_all
+
+    return decorate

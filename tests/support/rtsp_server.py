@@ -1,0 +1,28 @@
+"""An RTSP camera for tests: plays a file in a loop. Run by the system's Python, which has GStreamer's bindings.
+
+/usr/bin/python3 tests/support/rtsp_server.py PORT FILE.mp4
+"""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+PORT, FILE = sys.argv[1:3]
+Gst.init(None)
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(
+    f"( filesrc location={FILE} ! qtdemux name=d d.video_0 ! queue ! h264parse"
+    " ! rtph264pay config-interval=1 name=pay0 pt=96 )"
+)
+factory.set_shared(True)
+server = GstRtspServer.RTSPServer()
+server.set_address("127.0.0.1")
+server.set_service(PORT)
+server.get_mount_points().add_factory("/camera", factory)
+server.attach(None)
+print("ready", flush=True)
+GLib.MainLoop().run()
