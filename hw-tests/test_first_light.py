@@ -1,0 +1,122 @@
+"""Is the device there, does it record ten seconds, is the file whole?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CameraMode
+
+import msrecd
+
+
+async def find(kind: str, label: str = "") -> str:
+    """The id of the first device of a kind whose label contains `label`."""
+    found = msrecd.MediaDevices()
+    try:
+        devices = await found.enumerate_devices()
+    finally:
+        await found.close()
+    fitting = [device for device in devices if device.kind == kind and label.lower() in device.label.lower()]
+    assert fitting, f"no {kind} with {label!r} in its label; there are: {[(d.kind, d.label) for d in devices]}"
+    return fitting[0].device_id
+
+
+def asked_of(device_id: str, mode: CameraMode) -> dict[str, Any]:
+    """MediaTrackConstraints; the rate is only a wish, for not every camera can be told one."""
+    return {
+        "device_id": {"exact": device_id},
+        "width": mode.width,
+        "height": mode.height,
+        "frame_rate": {"ideal": mode.frame_rate},
+    }
+
+
+async def record(constraints: dict[str, Any], mime_type: str, duration_s: float, target: Path) -> None:
+    devices = msrecd.MediaDevices()
+    try:
+        stream = await asyncio.wait_for(devices.get_user_media(constraints), 60)
+        started, stopped = asyncio.Event(), asyncio.Event()
+        errors: list[object] = []
+        with target.open("wb") as file:
+            recorder = msrecd.MediaRecorder(stream, {"mime_type": mime_type})
+            recorder.ondataavailable = lambda event: file.write(bytes(event.data))
+            recorder.onstart = lambda event: started.set()
+            recorder.onstop = lambda event: stopped.set()
+            recorder.onerror = lambda event: errors.append(event)
+            recorder.start(1000)
+            await asyncio.wait_for(started.wait(), 30)
+            await asyncio.sleep(duration_s)
+            recorder.stop()
+            await asyncio.wait_for(stopped.wait(), 30)
+        for track in stream.get_tracks():
+            track.stop()
+        assert not errors, errors
+    finally:  # one process owns a camera: the next test may be that of the service
+        await devices.close()
+
+
+def probe(file: Path) -> dict[str, dict[str, Any]]:
+    """The streams of a file by their type, decoded to the end by ffprobe, which must have nothing to say."""
+    command = ["ffprobe", "-v", "warning", "-count_frames", "-show_streams", "-of", "json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert not done.stderr, done.stderr
+    return {stream["codec_type"]: stream for stream in json.loads(done.stdout)["streams"]}
+
+
+@pytest.mark.timeout(120)
+def test_camera_records_ten_seconds(camera: bool, camera_mode: CameraMode, tmp_path: Path) -> None:
+    file = tmp_path / "camera.mp4"
+
+    async def main() -> None:
+        device = await find("videoinput")
+        await record({"video": asked_of(device, camera_mode)}, "video/mp4", 10, file)
+
+    asyncio.run(main())
+    video = probe(file)["video"]
+    frames = int(video["nb_read_frames"])
+    print(f"camera: {video['width']}x{video['height']}, {frames} frames in 10 s, {file.stat().st_size} bytes")
+    expected = 10 * camera_mode.frame_rate
+    assert (video["width"], video["height"]) == (camera_mode.width, camera_mode.height)
+    assert 0.9 * expected <= frames <= 1.05 * expected
+
+
+@pytest.mark.timeout(120)
+def test_microphone_records_ten_seconds(microphone: str, tmp_path: Path) -> None:
+    file = tmp_path / "microphone.m4a"  # not WAV: as a stream it cannot know its length
+
+    async def main() -> None:
+        device = await find("audioinput", microphone)
+        await record({"audio": {"device_id": {"exact": device}}}, "audio/mp4", 10, file)
+
+    asyncio.run(main())
+    audio = probe(file)["audio"]
+    seconds = float(audio["duration"])
+    print(f"microphone: {audio['sample_rate']} Hz, {audio['channels']} channels, {seconds:.3f} s")
+    assert 9.8 <= seconds <= 10.3
+
+
+@pytest.mark.timeout(0)
+def test_long_recording_loses_nothing(
+    camera: bool, camera_mode: CameraMode, microphone: str, minutes: float, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.mp4"
+
+    async def main() -> None:
+        constraints = {
+            "video": asked_of(await find("videoinput"), camera_mode),
+            "audio": {"device_id": {"exact": await find("audioinput", microphone)}},
+        }
+        await record(constraints, "video/mp4", 60 * minutes, file)
+
+    asyncio.run(main())
+    streams = probe(file)
+    frames = int(streams["video"]["nb_read_frames"])
+    lengths = {kind: float(stream["duration"]) for kind, stream in streams.items()}
+    print(f"{minutes} minutes: {frames} frames, picture {lengths['video']:.2f} s, sound {lengths['audio']:.2f} s")
+    assert abs(lengths["video"] - lengths["audio"]) < 0.1
+    assert frames >= 0.999 * camera_mode.frame_rate * lengths["video"]

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# In the machine: the hardware that is not there. hardware.sh start, or hardware.sh camera|encoder|microphone out|in.
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+loopback=/sys/bus/platform/drivers/snd_aloop
+
+camera_in() {
+    systemctl reset-failed vm-camera.service 2>/dev/null || true
+    systemd-run --quiet --collect --unit=vm-camera.service --property=StandardError=journal \
+        /usr/bin/python3 "$here/usbcam.py" --name "Virtual USB Camera"
+}
+tone_in() { # somebody has to speak; the loopback card gives silence otherwise
+    systemd-run --quiet --collect --unit=vm-tone.service --property=Restart=always --property=RestartSec=1 \
+        --property=StartLimitIntervalSec=0 \
+        /usr/bin/aplay --quiet --device=hw:CARD=Loopback,DEV=0,SUBDEV=0 /run/vm-tone.wav
+}
+
+case "$*" in
+start)
+    modprobe vh264 # first: it wants to be /dev/video11
+    modprobe snd-aloop
+    modprobe vhci-hcd
+    modprobe vusbfw
+    modprobe uvcvideo
+    ffmpeg -v error -y -f lavfi -i "sine=frequency=440:sample_rate=48000:duration=600" -ac 2 -c:a pcm_s16le /run/vm-tone.wav
+    camera_in
+    tone_in
+    ;;
+"camera out") systemctl stop vm-camera.service ;;
+"camera in") camera_in ;;
+"encoder out") modprobe -r vh264 ;;
+"encoder in") modprobe vh264 ;;
+"camera freeze") systemctl kill --signal=USR1 vm-camera.service ;;
+"microphone out") echo snd_aloop.0 >$loopback/unbind ;;
+"microphone in") echo snd_aloop.0 >$loopback/bind ;;
+*)
+    echo "usage: hardware.sh start | camera out|in|freeze | microphone out|in" >&2
+    exit 2
+    ;;
+esac

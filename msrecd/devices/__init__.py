@@ -1,0 +1,41 @@
+"""Backends: where cameras and microphones come from. Each vendor library is imported in exactly one file here."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msrecd.devices.base import Backend
+    from msrecd.flow.encoded import StreamParameters
+
+log = logging.getLogger(__name__)
+
+
+def default_backends(
+    *, alsa_pcms: Sequence[str] = (), h264_parameters: Callable[..., StreamParameters] | None = None
+) -> list[Backend]:
+    """The backends of this machine: libcamera and ALSA, each if its library is installed.
+
+    Imports vendor libraries, which takes a while: call it in a worker thread. A library that is absent is no error,
+    one that is broken is a warning; either way the others work.
+
+    Args:
+        alsa_pcms: PCMs of alsa-lib's configuration that are microphones too.
+        h264_parameters: `msrecd.codecs.parameters.h264_parameters`; without it the cameras' own encoders are not used.
+    """
+    hardware: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("msrecd.devices.picamera", "PicameraBackend", {"h264_parameters": h264_parameters}),
+        ("msrecd.devices.alsa", "AlsaBackend", {"extra_pcms": alsa_pcms}),
+    )
+    backends: list[Backend] = []
+    for module, name, options in hardware:
+        try:
+            backends.append(getattr(importlib.import_module(module), name)(**options))
+        except ImportError as exc:
+            log.debug("%s left out: %s", name, exc)
+        except Exception as exc:
+            log.warning("%s left out, it does not start: %s", name, exc)
+    return backends

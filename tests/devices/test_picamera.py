@@ -1,0 +1,561 @@
+"""PicameraBackend and PicameraSource on a stand-in for picamera2."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_picamera2 as fake
+import pytest
+from fake_picamera2 import FakeCamera, imx219, imx708, usb
+
+from msrecd.clock import MS, NS, SystemClock
+from msrecd.devices import default_backends, picamera_source
+from msrecd.devices.picamera_source import PicameraSource
+from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
+from msrecd.flow.encoded import EncodingRequest, StreamParameters
+from msrecd.flow.units import Packet, VideoFrame
+
+H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
+
+
+def parameters(
+    key_frame: bytes, *, width: int, height: int, frame_rate: float | None, encoder: str
+) -> StreamParameters:
+    assert b"SPS" in key_frame
+    return StreamParameters(
+        kind="video",
+        codec="h264",
+        header=b"mkv",
+        codec_string="avc1.42c028",
+        width=width,
+        height=height,
+        frame_rate=frame_rate,
+        encoder=encoder,
+    )
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.units: list[Any] = []
+        self.ended: list[BaseException | None] = []
+        self._news = threading.Condition()
+
+    def put(self, unit: Any) -> None:
+        with self._news:
+            self.units.append(unit)
+            self._news.notify_all()
+
+    def end(self, error: BaseException | None) -> None:
+        with self._news:
+            self.ended.append(error)
+            self._news.notify_all()
+
+    def wait(self, condition: Callable[[], bool], timeout: float = 15) -> None:
+        with self._news:
+            assert self._news.wait_for(condition, timeout), (len(self.units), self.ended)
+
+    def wait_for(self, count: int) -> list[Any]:
+        self.wait(lambda: len(self.units) >= count)
+        return self.units
+
+
+class Rig:
+    """A machine with cameras, and a backend on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._monkeypatch = monkeypatch
+        self.node = folder / "video11"
+        self.meminfo = folder / "meminfo"
+        self.sources: list[PicameraSource] = []
+        self.backends: list[Any] = []
+        self.ended: list[BaseException | None] = []
+        self.muted: list[bool] = []
+        self.news = threading.Event()
+
+    def backend(self, *cameras: FakeCamera, board: str = "pi4") -> Any:
+        module = fake.install(self._monkeypatch, *cameras, board=board)
+        if board == "pi4":
+            self.node.touch()
+        backend = module.PicameraBackend(h264_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo)
+        self.backends.append(backend)
+        return backend
+
+    def open(self, backend: Any, settings: dict[str, Any] | None = None, index: int = 0) -> PicameraSource:
+        wanted = {"width": 1280, "height": 720, "frame_rate": 50.0} if settings is None else settings
+        source: PicameraSource = backend.open(backend.describe()[index], wanted)
+        source.on_ended = self._on_ended
+        source.on_muted = self.muted.append
+        self.sources.append(source)
+        return source
+
+    def _on_ended(self, error: BaseException | None) -> None:
+        self.ended.append(error)
+        self.news.set()
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(monkeypatch, tmp_path)
+    yield rig
+    for camera in fake.Picamera2.machine.cameras:
+        camera.unhang.set()
+    for source in rig.sources:
+        source.close()
+    for backend in rig.backends:
+        backend.close()
+
+
+def until(condition: Callable[[], bool], timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def camera_of(source: PicameraSource) -> fake.Picamera2:
+    camera: fake.Picamera2 = source._device._camera  # type: ignore[attr-defined]
+    return camera
+
+
+def test_cameras_are_described_from_their_modes(rig: Rig) -> None:
+    backend = rig.backend(imx219(), usb(num=1))
+    first, second = backend.describe()
+    assert (first.label, first.kind, first.driver, first.state) == ("imx219", "video", "libcamera", "free")
+    assert [(m.width, m.height, m.frame_rate) for m in first.video_modes] == [
+        (1920, 1080, 47.57),
+        (3280, 2464, 21.19),
+        (1640, 1232, 83.70),
+        (1280, 720, 41.85),
+        (640, 480, 206.65),
+    ]
+    assert first.detail["encoder"] == "v4l2"
+    assert "focus_mode" not in first.controls
+    assert [(m.width, m.height) for m in second.video_modes] == [(1920, 1080), (1280, 720), (640, 480)]
+    assert backend.describe() == [first, second]
+    assert fake.Picamera2.machine.cameras[0].opened == 1  # looked into once
+
+
+def test_ids_do_not_depend_on_the_order(rig: Rig) -> None:
+    before = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx219(), imx708(num=1)).describe()}
+    after = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx708(), imx219(num=1)).describe()}
+    assert before == after
+    assert len({*before.values()}) == 2
+
+
+def test_the_position_in_the_list_opens_and_not_the_number(rig: Rig) -> None:
+    backend = rig.backend(imx219(num=1), usb(num=0))
+    source = rig.open(backend)
+    assert camera_of(source).fake.model == "imx219"
+
+
+def test_hardware_encoder(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    packets: list[Packet] = sink.wait_for(60)
+    assert feed.parameters is not None
+    assert (feed.parameters.width, feed.parameters.height, feed.parameters.encoder) == (1280, 720, "v4l2")
+    assert [p.is_keyframe for p in packets[:3]] == [True, False, False]
+    assert packets[50].is_keyframe  # a second's worth
+    assert all(a.pts_ns < b.pts_ns for a, b in itertools.pairwise(packets))
+    assert 0 <= time.monotonic_ns() - packets[-1].pts_ns < NS
+    assert packets[0].duration_ns == 20 * MS
+    (encoder,) = camera_of(source).encoders
+    assert isinstance(encoder, fake.H264Encoder)
+    assert (encoder.bitrate, encoder.iperiod, encoder.framerate) == (4_000_000, 50, 50.0)
+    assert camera_of(source).asked["buffer_count"] == 4
+    assert camera_of(source).asked["sensor"] == {"output_size": (1640, 1232), "bit_depth": 8}
+    assert camera_of(source).asked["controls"]["FrameDurationLimits"] == (20000, 20000)
+    feed.feed.remove(sink)
+    until(lambda: not camera_of(source).encoders)
+    assert sink.ended == []
+
+
+def test_key_frames_are_made_where_they_are_wanted(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264", key_frame_interval_ns=100 * NS))
+    assert feed is not None
+    assert feed.can_time_key_frames
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(5)
+    at_ns = time.monotonic_ns() + 300 * MS
+    feed.request_key_frame(at_ns)
+    sink.wait(lambda: any(p.is_keyframe and p.pts_ns >= at_ns for p in sink.units))
+    index = next(i for i, p in enumerate(sink.units) if p.pts_ns >= at_ns)
+    assert [p.is_keyframe for p in sink.units[1 : index + 1]] == [False] * (index - 1) + [True]
+    feed.request_key_frame()
+    count = len(sink.units)
+    sink.wait(lambda: any(p.is_keyframe for p in sink.units[count:]))
+
+
+def test_software_encoder_is_never_forced(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219(), board="pi5"))
+    feed = source.encoded(H264)
+    assert feed is not None
+    assert not feed.can_force_key_frames
+    feed.request_key_frame()
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(20)
+    assert feed.parameters is not None
+    assert feed.parameters.encoder == "libx264"
+    assert camera_of(source).died is None
+
+
+def test_a_board_without_the_encoders_node_encodes_in_software(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    rig.node.unlink()
+    assert backend.describe()[0].detail["encoder"] == "software"
+    feed = rig.open(backend).encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(3)
+
+
+def test_equal_requests_share_an_encoder_and_a_second_run_works(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(H264)
+    assert feed is not None
+    assert source.encoded(H264) is feed
+    for _ in range(3):
+        sink = Sink()
+        feed.feed.add(sink)
+        sink.wait_for(5)
+        assert sink.units[0].is_keyframe
+        feed.feed.remove(sink)
+    until(lambda: not camera_of(source).encoders)
+    assert camera_of(source).fake.calls.count("start_encoder") == 3
+
+
+def test_a_smaller_size_is_encoded_from_a_second_stream(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    small = source.encoded(EncodingRequest(kind="video", codec="h264", width=640, height=360))
+    large = source.encoded(H264)
+    assert small is not None
+    assert large is not None
+    one, two = Sink(), Sink()
+    small.feed.add(one)
+    large.feed.add(two)
+    one.wait_for(3)
+    two.wait_for(3)
+    assert small.parameters is not None
+    assert (small.parameters.width, small.parameters.height) == (640, 360)
+    assert {e.name: e.size for e in camera_of(source).encoders} == {"lores": (640, 360), "main": (1280, 720)}
+
+
+def test_no_memory_for_a_second_stream_costs_that_stream_only(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219(has_lores=False)))
+    small = source.encoded(EncodingRequest(kind="video", codec="h264", width=640, height=360))
+    large = source.encoded(H264)
+    assert small is not None
+    assert large is not None
+    one, two = Sink(), Sink()
+    small.feed.add(one)
+    large.feed.add(two)
+    one.wait(lambda: bool(one.ended))
+    assert isinstance(one.ended[0], NotReadableError)
+    two.wait_for(3)
+    assert rig.ended == []
+    again = EncodingRequest(kind="video", codec="h264", width=640, height=360)
+    assert source.encoded(again) is None  # the next attempt goes another way
+
+
+def test_what_the_camera_cannot_encode_is_left_to_others(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    assert source.encoded(EncodingRequest(kind="video", codec="vp8")) is None
+    assert source.encoded(EncodingRequest(kind="video", codec="h264", width=1920, height=1080)) is None
+    assert source.encoded(EncodingRequest(kind="video", codec="h264", frame_rate=35.0)) is None
+    assert source.encoded(H264) is not None
+    late = EncodingRequest(kind="video", codec="h264", width=320, height=180)
+    assert source.encoded(late) is None  # would interrupt the one that is there
+
+
+def test_every_other_frame(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264", frame_rate=25.0))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    packets = sink.wait_for(20)
+    distances = sorted(b.pts_ns - a.pts_ns for a, b in itertools.pairwise(packets))
+    assert distances[len(distances) // 2] > 35 * MS
+    assert packets[0].duration_ns == 40 * MS
+
+
+def test_raw_pictures_only_while_wanted(rig: Rig) -> None:
+    camera = imx219()
+    source = rig.open(rig.backend(camera), {"width": 648, "height": 480, "frame_rate": 50.0})
+    sink = Sink()
+    source.raw().add(sink)
+    frames: list[VideoFrame] = sink.wait_for(5)
+    assert frames[0].format == source.format
+    assert (source.format.width, source.format.height, source.format.pixel_format) == (648, 480, "yuv420p")
+    assert len(frames[0].data) == 648 * 480 * 3 // 2
+    assert bytes(frames[0].data).count(b"\xee") == 0  # the padding of lines is gone
+    assert 0 <= time.monotonic_ns() - frames[0].pts_ns < 2 * NS
+    source.raw().remove(sink)
+    until(lambda: camera_of(source).buffers_free >= 3)  # all buffers are back
+    assert camera_of(source).died is None
+
+
+def test_a_consumer_that_is_too_slow_costs_pictures_and_nothing_else(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    fast, blocked = Sink(), threading.Event()
+
+    class Slow(Sink):
+        def put(self, unit: Any) -> None:
+            blocked.wait(20)
+
+    feed = source.encoded(H264)
+    assert feed is not None
+    feed.feed.add(fast)
+    source.raw().add(Slow())
+    count = len(fast.units)
+    fast.wait_for(count + 40)
+    assert source.stats.dropped > 10
+    blocked.set()
+
+
+def test_a_usb_camera_without_frame_duration_limits(rig: Rig) -> None:
+    source = rig.open(rig.backend(usb(formats=("BGR888",))), {"width": 640, "height": 480})
+    assert source.format.pixel_format == "rgb24"
+    assert source.format.frame_rate is None  # nobody knows
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264"))
+    assert feed is not None
+    sink, raw = Sink(), Sink()
+    feed.feed.add(sink)
+    source.raw().add(raw)
+    sink.wait_for(10)
+    assert len(raw.wait_for(2)[0].data) == 640 * 480 * 3
+
+
+def test_a_format_that_nobody_reads_is_refused(rig: Rig) -> None:
+    backend = rig.backend(usb(formats=("MJPEG",)))
+    with pytest.raises(NotReadableError, match="gives MJPEG only"):
+        rig.open(backend)
+    assert fake.Picamera2.machine.cameras[0].holder is None
+
+
+def test_timestamps_of_another_clock_are_shifted(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219(boot_offset_ns=86_400 * NS)))
+    sink = Sink()
+    source.raw().add(sink)
+    frames = sink.wait_for(3)
+    assert abs(time.monotonic_ns() - frames[-1].pts_ns) < 2 * NS
+
+
+def test_busy_elsewhere(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    description = backend.describe()[0]
+    fake.Picamera2.machine.cameras[0].refuse = "Failed to acquire camera: Device or resource busy"
+    with pytest.raises(NotReadableError, match=r"imx219 is busy or faulty: .*Device or resource busy"):
+        backend.open(description, {})
+    assert backend.describe()[0].state == "busy"
+    fake.Picamera2.machine.cameras[0].refuse = ""
+    rig.open(backend)
+
+
+def test_own_camera_is_busy_until_it_is_closed(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    source = rig.open(backend)
+    assert backend.describe()[0].state == "busy"
+    source.close()
+    assert backend.describe()[0].state == "free"
+    assert rig.ended == []
+    rig.open(backend)
+
+
+def test_access_denied(rig: Rig) -> None:
+    backend = rig.backend(imx219(refuse="Could not open any dmaHeap device: Permission denied"))
+    with pytest.raises(NotAllowedError, match="group video"):
+        rig.open(backend)
+
+
+def test_gone_before_it_is_opened(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    description = backend.describe()[0]
+    fake.Picamera2.machine.cameras.clear()
+    with pytest.raises(NotFoundError):
+        backend.open(description, {})
+
+
+def test_contiguous_memory_is_checked_first(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    rig.meminfo.write_text("MemTotal: 430000 kB\nCmaTotal: 65536 kB\nCmaFree: 9000 kB\n")
+    with pytest.raises(NotReadableError, match=r"no_memory: .*CMA"):
+        rig.open(backend, {"width": 1920, "height": 1080})
+    rig.open(backend, {"width": 320, "height": 240})
+
+
+def test_a_camera_that_hangs_at_opening(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = imx219()
+    backend = rig.backend(camera)
+    description = backend.describe()[0]
+    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 0.3)
+    camera.hang_in = {"start"}
+    with pytest.raises(NotReadableError, match=r"did not return within 0\.3 s"):
+        backend.open(description, {})
+
+
+def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
+    camera = imx219()
+    source = rig.open(rig.backend(camera))
+    camera.hang_in = {"stop"}
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 4
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera_source, "LOOK_AFTER_NS", 300 * MS)
+    monkeypatch.setattr(picamera_source, "MUTED_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(picamera_source, "RESTART_AFTER_NS", 1200 * MS)
+    monkeypatch.setattr(picamera_source, "FAILED_AFTER_NS", 2500 * MS)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_frames_any_more(rig: Rig) -> None:
+    camera = imx219()
+    backend = rig.backend(camera)
+    source = rig.open(backend)
+    feed = source.encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(3)
+    camera.stalled.set()
+    assert rig.news.wait(15)
+    assert rig.muted == [True]
+    assert source.restarts == 1
+    assert len(rig.ended) == 1
+    assert isinstance(rig.ended[0], NotReadableError)
+    assert "gave no frame for" in str(rig.ended[0])
+    assert sink.ended == rig.ended
+    until(lambda: camera.holder is None)  # freed without waiting for close()
+    camera.stalled.clear()
+    rig.open(backend)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_frames_that_come_back_in_time(rig: Rig) -> None:
+    camera = imx219()
+    source = rig.open(rig.backend(camera))
+    camera.stalled.set()
+    until(lambda: source.muted)
+    camera.stalled.clear()
+    until(lambda: not source.muted)
+    assert rig.muted == [True, False]
+    assert rig.ended == []
+
+
+class JumpingClock(SystemClock):
+    jumped_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + self.jumped_ns
+
+
+def test_a_stop_of_the_whole_process_is_no_failure_of_the_camera(rig: Rig) -> None:
+    camera, clock = imx219(), JumpingClock()
+    backend = rig.backend(camera)
+    backend._clock = clock
+    source = rig.open(backend)
+    camera.stalled.set()
+    clock.jumped_ns = 60 * NS
+    time.sleep(0.7)  # two or three looks of the watch
+    camera.stalled.clear()
+    until(lambda: source.frame_age_ns < NS)
+    time.sleep(0.5)
+    assert rig.muted == []
+    assert rig.ended == []
+    assert source.restarts == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_unplugged(rig: Rig) -> None:
+    camera = usb()
+    source = rig.open(rig.backend(camera), {})
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(1)
+    camera.stalled.set()
+    fake.Picamera2.machine.cameras.clear()
+    assert rig.news.wait(15)
+    assert rig.ended == [None]
+    assert sink.ended == [None]
+    assert source.restarts == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_hanging_call_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera_source, "STUCK_AFTER_NS", 400 * MS)
+    monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
+    camera = imx219()
+    source = rig.open(rig.backend(camera))
+    camera.hang_in = {"start_encoder"}
+    feed = source.encoded(H264)
+    assert feed is not None
+    feed.feed.add(Sink())  # returns at once: this may be the event loop
+    assert rig.news.wait(15)
+    assert "hangs in starting the encoder" in str(rig.ended[0])
+
+
+def test_an_encoder_that_cannot_be_started_ends_its_feed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, quality: Any = None) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(H264)
+    assert feed is not None
+    monkeypatch.setattr(fake.H264Encoder, "start", fail)
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait(lambda: bool(sink.ended))
+    assert isinstance(sink.ended[0], NotReadableError)
+    monkeypatch.undo()
+    assert rig.ended == []  # the camera itself is well
+    again = source.encoded(H264)
+    assert again is not None
+    assert again is not feed
+
+
+def test_controls_from_settings(rig: Rig) -> None:
+    settings = {"width": 2304, "height": 1296, "frame_rate": 30, "focus_distance": 0.5, "zoom": 2.0, "contrast": 1.5}
+    source = rig.open(rig.backend(imx708()), settings)
+    controls = camera_of(source).asked["controls"]
+    assert controls["FrameDurationLimits"] == (33333, 33333)
+    assert (controls["AfMode"], controls["LensPosition"]) == (0, 2.0)
+    assert controls["ScalerCrop"] == (1152, 648, 2304, 1296)
+    source.apply_controls({"exposure_time": 50, "iso": 400})
+    assert camera_of(source).set == {"ExposureTime": 5000, "AnalogueGain": 4.0}
+
+
+def test_default_backends_find_the_cameras(rig: Rig) -> None:
+    rig.backend(imx219())
+    by_name = {backend.name: backend for backend in default_backends(h264_parameters=parameters, alsa_pcms=["x"])}
+    rig.backends.extend(by_name.values())
+    assert list(by_name) == ["libcamera", "alsa"]
+    assert [device.label for device in by_name["libcamera"].describe()] == ["imx219"]
+    assert rig.open(by_name["libcamera"]).encoded(H264) is not None
+    plain = default_backends()[0]
+    rig.backends.append(plain)
+    rig.sources.pop().close()
+    assert rig.open(plain).encoded(H264) is None  # raw pictures only
+
+
+def test_without_picamera2_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "picamera2", None)
+    monkeypatch.delitem(__import__("sys").modules, "msrecd.devices.picamera", raising=False)
+    with pytest.raises(ImportError, match="picamera2 cannot be used"):
+        __import__("msrecd.devices.picamera")
