@@ -1,0 +1,232 @@
+"""MediaElement: a file or network stream as a source of a MediaStream (https://w3c.github.io/mediacapture-fromelement/).
+
+Of HTMLMediaElement it has what a headless program uses: load, play, pause, ended, and the events that belong to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
+from msrecd.dom.exceptions import AbortError, DOMException, NotReadableError
+from msrecd.flow.units import AudioFormat
+from msrecd.media.playback import Playback, StreamSource, normalize
+from msrecd.media.stream import MediaStream
+from msrecd.media.track import MediaStreamTrack
+
+_LOAD_DEADLINE_S = 30.0
+
+
+class MediaElement(EventTarget):
+    """Plays in real time into the streams that `capture_stream` gave. Belongs to the loop's thread.
+
+    Events: loadedmetadata, play, pause, ended, error. A local file is opened at once, a network stream in the
+    background; its tracks join the captured streams (`addtrack`) when they are known. At the end of the media the
+    tracks end, then leave the streams; playing again makes new ones.
+    """
+
+    onloadedmetadata = event_handler("loadedmetadata")
+    onplay = event_handler("play")
+    onpause = event_handler("pause")
+    onended = event_handler("ended")
+    onerror = event_handler("error")
+
+    def __init__(self, path_or_url: str | os.PathLike[str]) -> None:
+        """
+        Raises:
+            TypeError: neither a str nor a path.
+            NotFoundError, NotReadableError, NotSupportedError: a local file that is missing, broken or no media.
+        """
+        super().__init__()
+        self._source = os.fspath(path_or_url)
+        if not isinstance(self._source, str):
+            raise TypeError("path_or_url must be a str or a path")
+        self.loop = False
+        self.muted = False  # concerns a loudspeaker that is not there; capture is unaffected, as specified
+        self.volume = 1.0
+        self._paused = True
+        self._ended = False
+        self._error: DOMException | None = None
+        self._playback: Playback | None = None
+        self._streams: list[tuple[MediaStream, list[MediaStreamTrack]]] = []
+        self._loading: asyncio.Task[None] | None = None
+        location, self._is_live = normalize(self._source)
+        if not self._is_live and Path(location).is_file():
+            self._loaded(Playback(location))
+
+    @property
+    def src(self) -> str:
+        return self._source
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the media was reached (or its stream broke off: see `error`)."""
+        return self._ended
+
+    @property
+    def error(self) -> DOMException | None:
+        return self._error
+
+    @property
+    def current_time(self) -> float:
+        """Position in seconds."""
+        return 0.0 if self._playback is None else self._playback.position_s
+
+    async def load(self) -> None:
+        """Open the input, unless that is done.
+
+        Raises:
+            NotReadableError, NotSupportedError: it cannot be opened, or holds no media.
+        """
+        if self._playback is not None:
+            return
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(self._load())
+        await asyncio.shield(self._loading)
+
+    def play(self) -> asyncio.Future[None]:
+        """Begin or go on; await the result to know when it runs, or not."""
+        self._paused = False
+        return asyncio.ensure_future(self._play())
+
+    def pause(self) -> None:
+        """Deliver nothing until `play`."""
+        if self._paused:
+            return
+        self._paused = True
+        if self._playback is not None:
+            self._playback.pause()
+        queue_task(lambda: self._fire(Event("pause")))
+
+    def capture_stream(self) -> MediaStream:
+        """A new stream with a track of each kind that the media has, now or as soon as that is known.
+
+        https://w3c.github.io/mediacapture-fromelement/#dom-htmlmediaelement-capturestream
+        """
+        stream = MediaStream()
+        self._streams.append((stream, []))
+        if self._playback is not None and not self._ended:
+            self._add_tracks(stream)
+        elif self._playback is None and self._loading is None:
+            self._loading = asyncio.ensure_future(self._load())
+            self._loading.add_done_callback(_consume)
+        return stream
+
+    def close(self) -> None:
+        """Stop playing and end all tracks; an extension, for programs without a garbage-collected page."""
+        playback, self._playback = self._playback, None
+        if playback is not None:
+            playback.close()
+        for _, tracks in self._streams:
+            for track in tracks:
+                track.stop()
+        self._streams.clear()
+
+    async def _load(self) -> None:
+        try:
+            async with asyncio.timeout(_LOAD_DEADLINE_S):
+                playback = await asyncio.to_thread(Playback, self._source)
+        except DOMException as exc:
+            self._fail(exc)
+            raise
+        except TimeoutError as exc:
+            error = NotReadableError(f"{self._source} gave no answer for {_LOAD_DEADLINE_S:g} s")
+            self._fail(error)
+            raise error from exc
+        self._loaded(playback)
+        for stream, _ in self._streams:
+            self._add_tracks(stream)
+        self._fire(Event("loadedmetadata"))
+
+    def _loaded(self, playback: Playback) -> None:
+        self._playback = playback
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # made outside of a loop: `_play` connects it
+        self._connect(playback, loop)
+
+    def _connect(self, playback: Playback, loop: asyncio.AbstractEventLoop) -> None:
+        def ended(error: BaseException | None) -> None:
+            try:
+                loop.call_soon_threadsafe(self._played_out, playback, error)
+            except RuntimeError:
+                return  # the loop is closed, nobody listens
+
+        playback.on_end = ended
+
+    async def _play(self) -> None:
+        if self._ended:  # from the beginning again, with new tracks
+            self._ended, self._error = False, None
+            self._playback = None
+            self._loading = None
+        await self.load()
+        playback = self._playback
+        if playback is None:
+            raise AbortError(f"{self._source} was closed before it played")
+        self._connect(playback, asyncio.get_running_loop())
+        if self._paused:
+            return  # pause() was called in the meantime
+        playback.loop = self.loop
+        playback.play()
+        self._fire(Event("play"))
+
+    def _add_tracks(self, stream: MediaStream) -> None:
+        playback = self._playback
+        if playback is None:
+            return
+        tracks = next(tracks for known, tracks in self._streams if known is stream)
+        for source in playback.sources:
+            track = MediaStreamTrack._create(
+                source, settings=_settings(source), capabilities={}, on_last_ended=_nothing
+            )
+            tracks.append(track)
+            stream._implementation_add(track)
+
+    def _played_out(self, playback: Playback, error: BaseException | None) -> None:
+        if playback is not self._playback:
+            return
+        self._ended, self._paused = True, True
+        if error is not None:
+            self._error = error if isinstance(error, DOMException) else NotReadableError(str(error))
+        for stream, tracks in self._streams:
+            for track in tracks:
+                track._end_by_implementation()
+            for track in tracks:
+                queue_task(lambda stream=stream, track=track: stream._implementation_remove(track))  # type: ignore[misc]
+            tracks.clear()
+        queue_task(lambda: self._fire(Event("error" if self._error is not None else "ended")))
+
+    def _fail(self, error: DOMException) -> None:
+        self._error = error
+        self._fire(Event("error"))
+
+
+def _settings(source: StreamSource) -> dict[str, object]:
+    format = source.format
+    if isinstance(format, AudioFormat):
+        return {"sample_rate": format.sample_rate, "channel_count": format.channels, "sample_size": 16}
+    settings: dict[str, object] = {"width": format.width, "height": format.height, "resize_mode": "none"}
+    if format.frame_rate:
+        settings["frame_rate"] = format.frame_rate
+    if format.height:
+        settings["aspect_ratio"] = format.width / format.height
+    return settings
+
+
+def _nothing() -> None:
+    return None
+
+
+def _consume(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # it was told by the `error` event
+
+
+__all__ = ["MediaElement"]

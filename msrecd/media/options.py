@@ -1,0 +1,120 @@
+"""MediaRecorderOptions: conversion and defaults. Pure.
+
+https://w3c.github.io/mediacapture-record/#mediarecorderoptions-section
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msrecd.dom.exceptions import NotSupportedError
+
+DEFAULT_VIDEO_BITS_PER_SECOND = 2_500_000
+DEFAULT_AUDIO_BITS_PER_SECOND = 128_000
+DEFAULT_MAX_BUFFERED = 64 << 20
+_LEAST_AUDIO, _LEAST_VIDEO = 6_000, 10_000
+_UNSIGNED_LONG = 1 << 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderOptions:
+    """The converted options; None where absent. Times in ms as in the specification, the extensions likewise."""
+
+    mime_type: str = ""
+    audio_bits_per_second: int | None = None
+    video_bits_per_second: int | None = None
+    bits_per_second: int | None = None
+    audio_bitrate_mode: str = "variable"
+    video_key_frame_interval_duration: float | None = None
+    video_key_frame_interval_count: int | None = None
+    chunk_duration: float | None = None
+    chunk_max_size: int | None = None
+    pre_roll: float = 0.0
+    max_buffered: int = DEFAULT_MAX_BUFFERED
+
+
+def convert(options: Mapping[str, object] | None) -> RecorderOptions:
+    """Options as WebIDL would convert them; unknown members are ignored, None counts as absent.
+
+    Raises:
+        TypeError: a member has a wrong type or an enum an unknown value.
+        NotSupportedError: both key-frame intervals are given (decision C1), or a chunk limit is not positive.
+    """
+    if options is None:
+        return RecorderOptions()
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options must be a mapping, not {type(options).__name__}")
+    mime_type = options.get("mime_type")
+    if mime_type is None:
+        mime_type = ""
+    if not isinstance(mime_type, str):
+        raise TypeError(f"mime_type must be a str, not {type(mime_type).__name__}")
+    mode = options.get("audio_bitrate_mode")
+    if mode is None:
+        mode = "variable"
+    if mode not in ("constant", "variable"):
+        raise TypeError(f"audio_bitrate_mode must be 'constant' or 'variable', not {mode!r}")
+    converted = RecorderOptions(
+        mime_type=mime_type,
+        audio_bits_per_second=_unsigned(options, "audio_bits_per_second"),
+        video_bits_per_second=_unsigned(options, "video_bits_per_second"),
+        bits_per_second=_unsigned(options, "bits_per_second"),
+        audio_bitrate_mode=mode,
+        video_key_frame_interval_duration=_number(options, "video_key_frame_interval_duration"),
+        video_key_frame_interval_count=_unsigned(options, "video_key_frame_interval_count"),
+        chunk_duration=_number(options, "chunk_duration"),
+        chunk_max_size=_unsigned(options, "chunk_max_size"),
+        pre_roll=_number(options, "pre_roll") or 0.0,
+        max_buffered=_unsigned(options, "max_buffered") or DEFAULT_MAX_BUFFERED,
+    )
+    if converted.video_key_frame_interval_duration is not None and converted.video_key_frame_interval_count is not None:
+        raise NotSupportedError(
+            "video_key_frame_interval_duration and video_key_frame_interval_count exclude each other"
+        )
+    for name, value in (("chunk_duration", converted.chunk_duration), ("chunk_max_size", converted.chunk_max_size)):
+        if value is not None and value <= 0:
+            raise NotSupportedError(f"{name} must be greater than 0")
+    if converted.pre_roll < 0:
+        raise NotSupportedError("pre_roll must not be negative")
+    return converted
+
+
+def bit_rates(options: RecorderOptions) -> tuple[int, int]:
+    """(video, audio) bits a second right after construction, whatever tracks there are."""
+    if options.bits_per_second is not None:
+        return split_both(options.bits_per_second)
+    video, audio = options.video_bits_per_second, options.audio_bits_per_second
+    return (
+        DEFAULT_VIDEO_BITS_PER_SECOND if video is None else video,
+        DEFAULT_AUDIO_BITS_PER_SECOND if audio is None else audio,
+    )
+
+
+def split_both(total: int) -> tuple[int, int]:
+    """(video, audio) shares of a total; neither is 0, the sum is the total unless that is below what a codec can do."""
+    audio = max(_LEAST_AUDIO, min(DEFAULT_AUDIO_BITS_PER_SECOND, total // 10))
+    return max(_LEAST_VIDEO, total - audio), audio
+
+
+def _unsigned(options: Mapping[str, object], name: str) -> int | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise TypeError(f"{name} must be a finite number")
+    return int(value) % _UNSIGNED_LONG if value < 0 else int(value)
+
+
+def _number(options: Mapping[str, object], name: str) -> float | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise TypeError(f"{name} must be a finite number")
+    return float(value)

@@ -1,0 +1,167 @@
+"""Which tracks use which source, and when a source is closed.
+
+Sources report from threads of their own; here their facts come to the loop and become states of tracks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from msrecd.flow.source import Source
+from msrecd.media.space import MODE_OF, with_modes
+
+log = logging.getLogger(__name__)
+
+
+class SourceUser(Protocol):
+    """What a source tells its tracks; called on the loop."""
+
+    def stop(self) -> None: ...
+
+    def _end_by_implementation(self) -> None: ...
+
+    def _mute_by_implementation(self, muted: bool) -> None: ...
+
+
+@runtime_checkable
+class Controllable(Protocol):
+    """A source whose controls (exposure, focus, …) can change while it runs."""
+
+    def apply_controls(self, settings: Mapping[str, object]) -> None:
+        """Take settings under their W3C names; any thread."""
+
+
+class SharedSource:
+    """A source and the live tracks that use it; when the last of them has ended, `on_last_ended` is called once.
+
+    Belongs to the loop's thread, except for the two callbacks that are given to the source.
+    """
+
+    def __init__(
+        self, source: Source, on_last_ended: Callable[[], None], controls: Mapping[str, object] | None = None
+    ) -> None:
+        """
+        Args:
+            source: opened.
+            on_last_ended: called on the loop.
+            controls: those that the source has, as in `DeviceDescription.controls`.
+        """
+        self.source = source
+        self.ended = False
+        self._available = controls or {}
+        self._controls: dict[str, Any] = {}  # as they stand; all tracks of the source have the same
+        self._altered: frozenset[str] = frozenset()
+        self._on_last_ended = on_last_ended
+        self._users: list[SourceUser] = []
+        self._loop = _running_loop()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that the tracks live on; None as long as they were only used outside of one."""
+        if self._loop is None:
+            self._loop = _running_loop()
+        return self._loop
+
+    def listen(self) -> None:
+        """Become the receiver of the source's own end and muting."""
+        self.source.on_ended = self._ended_in_thread
+        self.source.on_muted = self._muted_in_thread
+
+    def attach(self, user: SourceUser) -> None:
+        self._users.append(user)
+
+    def detach(self, user: SourceUser) -> None:
+        """`user` has ended; the last one closes the source."""
+        if user in self._users:
+            self._users.remove(user)
+            if not self._users:
+                self.ended = True
+                self._on_last_ended()
+
+    def settings(self, of_track: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a track with the controls as they stand now, whichever track has set them."""
+        return {**of_track, **self._controls}
+
+    def take_controls(
+        self, settings: Mapping[str, Any], mentioned: frozenset[str], *, already_sent: bool = False
+    ) -> dict[str, Any]:
+        """Send what `settings` say of controls to the source, and return the rest.
+
+        Only what somebody asked for is sent: everything else is the automatic's affair.
+
+        Args:
+            settings: chosen.
+            mentioned: names of the properties that were constrained.
+            already_sent: the source was opened with them.
+        """
+        controls = {name: value for name, value in settings.items() if name in self._available}
+        agreed = with_modes(controls, self._available, mentioned)
+        wanted = frozenset(mentioned & agreed.keys())
+        touched = wanted | self._altered
+        modes = {MODE_OF[name] for name in touched if name in MODE_OF}
+        send = {name: value for name, value in agreed.items() if name in touched | modes}
+        if send and not already_sent and isinstance(self.source, Controllable):
+            self.source.apply_controls(send)
+        self._controls, self._altered = agreed, wanted
+        return {name: value for name, value in settings.items() if name not in self._available}
+
+    def stop_all(self) -> None:
+        """End all tracks as `stop()` does, without events."""
+        for user in list(self._users):
+            user.stop()
+
+    def _ended_in_thread(self, error: BaseException | None) -> None:
+        if error is None:
+            log.info("%s has gone, its tracks end", self.source.label or "a source")
+        else:
+            log.warning("%s has failed, its tracks end: %s", self.source.label or "a source", error)
+        self._post(self._end_all)
+
+    def _muted_in_thread(self, muted: bool) -> None:
+        self._post(lambda: self._mute_all(muted))
+
+    def _post(self, task: Callable[[], None]) -> None:
+        if self._loop is None:
+            return  # nobody has looked at the tracks on a loop yet; they read `source.muted` when somebody does
+        try:
+            self._loop.call_soon_threadsafe(task)
+        except RuntimeError:
+            return  # the loop is closed: no track has listeners any more
+
+    def _end_all(self) -> None:
+        self.ended = True
+        for user in list(self._users):
+            user._end_by_implementation()
+
+    def _mute_all(self, muted: bool) -> None:
+        for user in list(self._users):
+            user._mute_by_implementation(muted)
+
+
+def close_in_worker(source: Source) -> asyncio.Future[None] | None:
+    """Close `source` without blocking the loop; outside of a loop, in this thread (then None).
+
+    The work is handed to the executor at once, so that it is done even when the loop ends right afterwards.
+    """
+    loop = _running_loop()
+    if loop is None:
+        _close(source)
+        return None
+    return loop.run_in_executor(None, _close, source)
+
+
+def _close(source: Source) -> None:
+    try:
+        source.close()
+    except Exception as exc:  # whatever a driver raises at the end must not take anything else with it
+        log.error("closing %s failed: %s", source.label or type(source).__name__, exc)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

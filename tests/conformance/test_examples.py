@@ -1,0 +1,176 @@
+"""The programs of docs/examples do what the documentation says, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import judge
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+DEADLINE_S = 60.0
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    # A warning is an error, a forgotten coroutine or file too.
+    return [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    # The loop's debug mode (of -X dev) reports slow callbacks, which a busy machine has at any time.
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": "0"}
+
+
+def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end, which must be a good one."""
+    done = subprocess.run(
+        command(name, *arguments), env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    return done
+
+
+def times(path: Path, kind: str) -> tuple[float, float, int]:
+    """Begin of the first packet and end of the last one, in seconds, and their number."""
+    with av.open(str(path)) as container:
+        (stream,) = [one for one in container.streams if one.type == kind]
+        base = stream.time_base or Fraction(1, 1000)
+        packets = [packet for packet in container.demux(stream) if packet.size and packet.pts is not None]
+    begin = min(packet.pts * base for packet in packets)
+    end = max((packet.pts + (packet.duration or 0)) * base for packet in packets)
+    return float(begin), float(end), len(packets)
+
+
+def codecs(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return {stream.type: stream.codec_context.codec.canonical_name for stream in container.streams}
+
+
+@pytest.mark.slow
+def test_canvas_nine_seconds(tmp_path: Path) -> None:
+    """MDN's example: 25 fps, nine seconds, VP9 in WebM."""
+    path = tmp_path / "canvas.webm"
+    example("canvas_nine_seconds.py", path)
+    assert codecs(path) == {"video": "vp9"}
+    with av.open(str(path)) as container:
+        assert "webm" in container.format.name
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert {picture.shape for picture in pictures} == {(240, 320, 3)}
+    begin, end, count = times(path, "video")
+    assert begin == pytest.approx(0, abs=0.1)
+    assert end - begin == pytest.approx(9, abs=0.2)
+    # The program paints in real time: a machine that is slow for a moment paints less, never more.
+    assert 180 <= count <= 227
+    # It is what was painted, when it was: a yellow ball in the middle row that needs four seconds, on green.
+    with av.open(str(path)) as container:
+        seconds = [float(frame.time) for frame in container.decode(video=0)]
+    looked = 0
+    for picture, second in zip(pictures, seconds, strict=True):
+        assert picture[5, 5, 0] < 40
+        assert 35 < picture[5, 5, 1] < 90
+        expected = second % 4 / 4 * 320
+        if 70 < expected < 250:  # it is in the picture as a whole
+            yellow = (picture[120, :, 0] > 170).nonzero()[0]
+            assert len(yellow), "no ball"
+            assert int(yellow.mean()) == pytest.approx(expected, abs=40)
+            looked += 1
+    assert looked > 80
+
+
+def test_camera_to_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    done = example("camera_to_file.py", "--seconds", 3, "--virtual", path)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.mp4"], "left something behind"
+    assert codecs(path) == {"video": "h264", "audio": "aac"}
+    judged = judge.read_chunk(path)
+    assert judged.times[-1] - judged.times[0] == pytest.approx(3, abs=0.35)
+    assert judged.numbers == list(range(judged.numbers[0], judged.numbers[0] + len(judged.numbers)))
+    assert abs(judged.av_offset_ms) < 40
+    assert "'width': 640" in done.stdout
+
+
+def test_camera_to_file_ends_with_ctrl_c(tmp_path: Path) -> None:
+    """What was recorded is there, complete, under its name."""
+    path = tmp_path / "out.mp4"
+    with subprocess.Popen(
+        command("camera_to_file.py", "--seconds", 50, "--virtual", path), env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            part = tmp_path / "out.mp4.part"
+            end = time.monotonic() + DEADLINE_S
+            while not (part.exists() and part.stat().st_size > 10_000):
+                assert process.poll() is None, "ended by itself"
+                assert time.monotonic() < end, "wrote nothing"
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+    _, end_s, count = times(path, "video")
+    assert end_s > 0.7
+    assert count > 20
+
+
+def test_camera_to_file_without_room(tmp_path: Path) -> None:
+    """A folder that is not there is one line on stderr, and exit code 1."""
+    done = subprocess.run(
+        command("camera_to_file.py", "--seconds", 2, "--virtual", tmp_path / "none" / "out.mp4"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "No such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_watch_and_listen() -> None:
+    done = example("watch_and_listen.py", "--seconds", 3.6, "--virtual")
+    lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) >= 3
+    assert sum(line["pictures"] for line in lines) / len(lines) == pytest.approx(10, abs=2.5)
+    # The virtual camera flashes once a second, and the virtual microphone beeps at -6 dBFS in that moment.
+    assert max(line["motion"] for line in lines) > 0.2
+    assert max(line["peak_dbfs"] for line in lines) == pytest.approx(-6, abs=0.3)
+    assert all(line["lost_samples"] == 0 for line in lines)
+
+
+def test_two_recorders(tmp_path: Path) -> None:
+    example("two_recorders.py", "--seconds", 5, "--chunk", 2, "--virtual", tmp_path)
+    names = sorted(one.name for one in tmp_path.iterdir())
+    chunks = [name for name in names if name.startswith("all-")]
+    assert names == [*chunks, "sound-1.webm"]
+    assert len(chunks) in (2, 3, 4)
+    numbers: list[int] = []
+    for name in chunks:
+        judged = judge.read_chunk(tmp_path / name)
+        numbers += judged.numbers
+        assert judged.samples is not None
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "frames lost or doubled between chunks"
+    assert codecs(tmp_path / "sound-1.webm") == {"audio": "opus"}
+    begin, end, _ = times(tmp_path / "sound-1.webm", "audio")
+    assert end - begin == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_tested_explained_and_linked(path: Path) -> None:
+    """It says how it is run, does nothing when imported, has a test here and a link in docs/w3c.md."""
+    names = runpy.run_path(str(path))
+    assert f"python {path.name}" in names["__doc__"]
+    assert f"def test_{path.stem}(" in Path(__file__).read_text()
+    assert f"examples/{path.name}" in (ROOT / "docs" / "w3c.md").read_text()
