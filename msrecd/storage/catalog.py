@@ -1,0 +1,219 @@
+"""What is there: recordings, chunks and gaps of a time range, with corrected times; what an export needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from msrecd.clock import NS
+from msrecd.errors import StorageError
+from msrecd.storage import files, layout, manifest, recovery
+from msrecd.storage.index import Index
+from msrecd.walltime import Corrections, parse_utc
+
+_JOINT_NS = NS // 2  # times of consecutive chunks are rounded; less than this between them is no gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkEntry:
+    """A finished chunk; `corrected`: its times are not those in the manifest, which was written by a wrong clock."""
+
+    seq: int
+    file: str
+    bytes: int
+    mime_type: str
+    started_ns: int
+    ended_ns: int
+    duration_s: float
+    clock: str
+    corrected: bool
+    final: bool
+    recovered: bool
+    lost_s: float
+    exists: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapEntry:
+    started_ns: int
+    duration_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEntry:
+    recording_id: str
+    recorder: str
+    manifest: str
+    started_ns: int
+    ended_ns: int
+    protected: bool
+    chunks: tuple[ChunkEntry, ...]
+    gaps: tuple[GapEntry, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(chunk.bytes for chunk in self.chunks)
+
+
+class Catalog:
+    """Reads beside a running daemon: the index says where to look, the manifests what is there. Blocking."""
+
+    def __init__(self, path: Path, index: Index | None, corrections: Corrections, *, state_path: Path) -> None:
+        """
+        Args:
+            index: None: look at all manifests.
+        """
+        self._path = path
+        self._index = index
+        self._corrections = corrections
+        self._state_path = state_path
+
+    def close(self) -> None:
+        """Let go of the index."""
+        if self._index is not None:
+            self._index.close()
+
+    def recordings(
+        self, *, recorder: str | None = None, since_ns: int | None = None, until_ns: int | None = None
+    ) -> list[RecordingEntry]:
+        """Recordings with the chunks that touch the range, in order of their beginning.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        found = []
+        with files.storage_errors(f"read {self._path}"), files.closing_fd(files.open_root(self._path)) as root:
+            for recording_id, place in self._candidates(root, recorder, since_ns, until_ns):
+                try:
+                    contents = recovery.read_manifest(root, place)
+                except FileNotFoundError:  # deleted meanwhile
+                    continue
+                entry = self._entry(recording_id, place, contents, since_ns, until_ns)
+                if entry is not None:
+                    found.append(entry)
+        return sorted(found, key=lambda entry: (entry.started_ns, entry.recording_id))
+
+    def export_plan(self, recorder: str, from_ns: int, to_ns: int) -> tuple[list[ChunkEntry], list[GapEntry]]:
+        """The chunks that hold a time range, in order, and what is missing of the range between, before and behind."""
+        chunks = [
+            chunk
+            for recording in self.recordings(recorder=recorder, since_ns=from_ns, until_ns=to_ns)
+            for chunk in recording.chunks
+            if chunk.exists
+        ]
+        chunks.sort(key=lambda chunk: (chunk.started_ns, chunk.seq))
+        gaps = []
+        at_ns = from_ns
+        for chunk in chunks:
+            if chunk.started_ns - at_ns > _JOINT_NS:
+                gaps.append(_gap(at_ns, chunk.started_ns, "not_recorded"))
+            at_ns = max(at_ns, chunk.ended_ns)
+        if to_ns - at_ns > _JOINT_NS:
+            gaps.append(_gap(at_ns, to_ns, "not_recorded"))
+        return chunks, gaps
+
+    def _candidates(
+        self, root: int, recorder: str | None, since_ns: int | None, until_ns: int | None
+    ) -> list[tuple[str, str]]:
+        if self._index is not None:
+            return self._index.recordings(since_ns, until_ns, recorder)
+        pairs = [(layout.parse_manifest_name(file.rpartition("/")[2]), file) for file in recovery.manifest_files(root)]
+        return [
+            (recording_id, file)
+            for recording_id, file in pairs
+            if recording_id is not None and recorder in (None, file.partition("/")[0])
+        ]
+
+    def _entry(
+        self,
+        recording_id: str,
+        place: str,
+        contents: manifest.ManifestContents,
+        since_ns: int | None,
+        until_ns: int | None,
+    ) -> RecordingEntry | None:
+        known = layout.parse_recording_id(recording_id)
+        if known is None:
+            return None
+        gone = {deletion.seq: deletion.reason for deletion in contents.deletions}
+        chunks: list[ChunkEntry] = []
+        gaps: list[GapEntry] = []
+        end_ns: int | None = None
+        for line in sorted(contents.chunks, key=lambda line: line["seq"]):
+            try:
+                started_ns, ended_ns, corrected = self._times(known, line)
+            except ValueError:
+                continue
+            if (since_ns is not None and ended_ns < since_ns) or (until_ns is not None and started_ns > until_ns):
+                end_ns = ended_ns
+                continue
+            if end_ns is not None and started_ns - end_ns > _JOINT_NS:
+                gaps.append(_gap(end_ns, started_ns, "between_chunks"))
+            end_ns = ended_ns
+            if line["seq"] in gone:
+                gaps.append(_gap(started_ns, ended_ns, f"deleted:{gone[line['seq']]}"))
+                continue
+            gaps += [
+                GapEntry(
+                    started_ns=started_ns + round(float(gap["at_s"]) * NS),
+                    duration_s=float(gap["duration_s"]),
+                    reason=str(gap["reason"]),
+                )
+                for gap in line["gaps"]
+                if {"at_s", "duration_s", "reason"} <= gap.keys()
+            ]
+            chunks.append(self._chunk(line, started_ns, ended_ns, corrected=corrected))
+        if not chunks:
+            return None
+        return RecordingEntry(
+            recording_id=recording_id,
+            recorder=known.recorder,
+            manifest=place,
+            started_ns=chunks[0].started_ns,
+            ended_ns=max(chunk.ended_ns for chunk in chunks),
+            protected=(self._state_path / "protected" / recording_id).exists(),
+            chunks=tuple(chunks),
+            gaps=tuple(gaps),
+        )
+
+    def _times(self, known: layout.RecordingId, line: manifest.ManifestLine) -> tuple[int, int, bool]:
+        started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
+        if line["clock"] != "synchronized" and known.boot is not None:
+            truth = self._corrections.correct(known.boot, started_ns)
+            if truth is not None:
+                return truth, truth + ended_ns - started_ns, True
+        return started_ns, ended_ns, False
+
+    def _chunk(self, line: manifest.ManifestLine, started_ns: int, ended_ns: int, *, corrected: bool) -> ChunkEntry:
+        return ChunkEntry(
+            seq=line["seq"],
+            file=line["file"],
+            bytes=line["bytes"],
+            mime_type=line["mime_type"],
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            duration_s=line["duration_s"],
+            clock=line["clock"],
+            corrected=corrected,
+            final=line["final"],
+            recovered=line["recovered"],
+            lost_s=line["lost_s"],
+            exists=layout.split_file(line["file"]) is not None and (self._path / line["file"]).is_file(),
+        )
+
+
+def _gap(started_ns: int, ended_ns: int, reason: str) -> GapEntry:
+    return GapEntry(started_ns=started_ns, duration_s=round((ended_ns - started_ns) / NS, 3), reason=reason)
+
+
+def open_catalog(path: Path, state_path: Path, corrections: Corrections) -> Catalog:
+    """A catalog with the index where there is a good one, without it otherwise."""
+    index: Index | None = None
+    database = state_path / "index.sqlite"
+    if database.exists() and not (state_path / "index.stale").exists():
+        try:
+            index = Index(database, read_only=True)
+        except StorageError:
+            index = None
+    return Catalog(path, index, corrections, state_path=state_path)

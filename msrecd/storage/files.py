@@ -1,0 +1,194 @@
+"""The file system below one root folder, by directory descriptors; its errors as StorageError.
+
+No symbolic link is followed below the root, nothing is overwritten, and what has been created survives a power cut
+once the function has returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from msrecd.errors import StorageError
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = _READ | os.O_DIRECTORY
+_IOV_MAX = 1024
+_RENAME_NOREPLACE = 1
+
+_CODES = {
+    errno.ENOSPC: "no_space",
+    errno.EDQUOT: "no_space",
+    errno.EROFS: "read_only",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.EFBIG: "too_large",
+    errno.EEXIST: "exists",
+    errno.ELOOP: "unsafe_path",
+    errno.ENOTDIR: "unsafe_path",
+    errno.ENODEV: "missing_mount",
+    errno.ENXIO: "missing_mount",
+    errno.ENOTCONN: "missing_mount",
+    errno.ESTALE: "missing_mount",
+    errno.ENOENT: "not_found",
+}
+_ADVICE = {
+    "no_space": "; free some space or lower the limits of [storage]",
+    "read_only": "; the file system is read-only: look for errors in the kernel's log and remount it",
+    "io_error": "; the medium may be failing: look at the kernel's log",
+    "missing_mount": "; connect and mount the medium",
+    "permission": "; let the service's user write there",
+    "too_large": "; the file system allows no larger files: lower chunk_max_size",
+    "unsafe_path": "; no symbolic link may lie in the storage",
+}
+
+
+def storage_error(exc: OSError, doing: str) -> StorageError:
+    """The error to raise `from exc`; `doing` says what was tried with which file."""
+    code = _CODES.get(exc.errno or 0, "io_error")
+    return StorageError(f"cannot {doing}: {exc.strerror or exc}{_ADVICE.get(code, '')}", code)
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn OSErrors inside into StorageErrors."""
+    try:
+        yield
+    except OSError as exc:
+        raise storage_error(exc, doing) from exc
+
+
+@contextlib.contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_root(path: Path) -> int:
+    """A descriptor of the root folder itself."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_folder(root: int, relative: str, *, create: bool = False) -> int:
+    """A descriptor of a folder below `root`, made step by step when asked; the caller closes it."""
+    at = os.dup(root)
+    try:
+        for name in relative.split("/") if relative else ():
+            if name in ("", ".", ".."):
+                raise OSError(errno.ELOOP, "unsafe path", relative)
+            try:
+                below = os.open(name, _FOLDER, dir_fd=at)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, FOLDER_MODE, dir_fd=at)
+                    os.fsync(at)
+                below = os.open(name, _FOLDER, dir_fd=at)
+            os.close(at)
+            at = below
+    except BaseException:
+        os.close(at)
+        raise
+    return at
+
+
+def open_file(folder: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file in `folder`; never through a symbolic link."""
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=folder)
+
+
+def write_all(fd: int, parts: Sequence[bytes]) -> int:
+    """Write all of `parts` at the file's position; returns the bytes."""
+    views = [memoryview(part) for part in parts if len(part)]
+    total = sum(map(len, views))
+    left = total
+    while left:
+        written = os.writev(fd, views[:_IOV_MAX])
+        if written <= 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        left -= written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
+    return total
+
+
+def rename_new(folder: int, old: str, new: str) -> None:
+    """Give a file its name in one step; never replaces another (FileExistsError)."""
+    result = _renameat2(folder, os.fsencode(old), folder, os.fsencode(new))
+    if result == 0:
+        return
+    if result not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(result, os.strerror(result), new)
+    # This file system cannot refuse to replace. A link does; where there are no links (old FAT drivers) look first:
+    # names are drawn by one process and never twice.
+    try:
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.unlink(old, dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if exists(folder, new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from exc
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def replace_file(folder: int, name: str, data: bytes) -> None:
+    """Put a small file into place as a whole, over an older one."""
+    temporary = f"{name}.tmp"
+    with closing_fd(open_file(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as fd:
+        write_all(fd, [data])
+        os.fsync(fd)
+    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+
+
+def read_at(folder: int, name: str) -> bytes:
+    """All of a small file."""
+    with open(open_file(folder, name), "rb") as file:
+        return file.read()
+
+
+def remove_empty_folders(root: int, relative: str) -> None:
+    """Remove a folder below `root` and those above it, as far as they are empty."""
+    while relative:
+        above, _, name = relative.rpartition("/")
+        try:
+            with closing_fd(open_folder(root, above)) as folder:
+                os.rmdir(name, dir_fd=folder)
+        except OSError:
+            return
+        relative = above
+
+
+def _renameat2(old_folder: int, old: bytes, new_folder: int, new: bytes) -> int:
+    """0 or the errno."""
+    function = getattr(_libc, "renameat2", None)
+    if function is None:
+        return errno.ENOSYS
+    if function(old_folder, old, new_folder, new, _RENAME_NOREPLACE) == 0:
+        return 0
+    return ctypes.get_errno()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)

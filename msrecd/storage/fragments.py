@@ -1,0 +1,52 @@
+"""Where the last whole fragment of a broken-off file ends, and what is in it up to there.
+
+Pure over a binary file; reads headers and skips over media, so the work is small against the file. Formats: fragmented
+MP4 (ISO/IEC 14496-12), Matroska and WebM (RFC 9559), Ogg (RFC 3533), FLAC (RFC 9639), WAV.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from msrecd.storage.fragments_mkv import scan_matroska
+from msrecd.storage.fragments_mp4 import scan_mp4
+from msrecd.storage.fragments_sound import scan_flac, scan_ogg, scan_wav
+from msrecd.storage.scan import Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How one container is scanned."""
+
+    extensions: tuple[str, ...]
+    scan: Callable[[BinaryIO, int], Scan]
+
+
+_FORMATS = (
+    Format(extensions=("mp4", "m4a"), scan=scan_mp4),
+    Format(extensions=("webm", "mkv", "mka"), scan=scan_matroska),
+    Format(extensions=("ogg",), scan=scan_ogg),
+    Format(extensions=("flac",), scan=scan_flac),
+    Format(extensions=("wav",), scan=scan_wav),
+)
+
+
+def scan(file: BinaryIO, size: int, extension: str) -> Scan:
+    """Find the last whole fragment in the first `size` bytes of a file; broken data ends it, and is no error.
+
+    `Scan.cut` is 0 when not one fragment is whole.
+
+    Raises:
+        ValueError: no format of ours.
+        OSError: the file cannot be read.
+    """
+    for known in _FORMATS:
+        if extension in known.extensions:
+            try:
+                return known.scan(file, size)
+            except (struct.error, IndexError, ZeroDivisionError):
+                return Scan()
+    raise ValueError(f"no format has the extension {extension!r}")

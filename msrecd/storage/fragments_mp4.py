@@ -1,0 +1,149 @@
+"""Whole fragments of a fragmented MP4: `ftyp moov (moof mdat)*`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from msrecd.storage.scan import Scan, TrackScan
+
+_MAX_HEADER_BYTES = 64 * 1024 * 1024  # no moof or moov of ours comes near
+_KINDS = {b"vide": "video", b"soun": "audio"}
+
+
+@dataclass(slots=True)
+class _Track:
+    kind: str
+    scale: int
+    default_duration: int = 0
+    units: int = 0
+    first: int | None = None
+    end: int = 0
+
+
+def scan_mp4(file: BinaryIO, size: int) -> Scan:
+    """The end of the last `mdat` that is whole and has its `moof`, or of a whole box behind it."""
+    tracks: dict[int, _Track] | None = None
+    moof: bytes | None = None
+    cut = fragments = at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length, kind = struct.unpack_from(">I4s", header)
+        head = 8
+        if length == 1 and len(header) == 16:
+            (length,) = struct.unpack_from(">Q", header, 8)
+            head = 16
+        if length < head or at + length > size or not kind.isalnum():
+            break
+        if kind in (b"moov", b"moof"):
+            if length > _MAX_HEADER_BYTES:
+                break
+            file.seek(at + head)
+            content = file.read(length - head)
+            if kind == b"moov":
+                tracks = _read_moov(content)
+            else:
+                moof = content
+        at += length
+        if kind == b"mdat":
+            if tracks is None or moof is None:
+                break
+            _count(moof, tracks)
+            moof = None
+            fragments += 1
+            cut = at
+        elif fragments and moof is None and kind in (b"mfra", b"free", b"skip"):
+            cut = at
+    if tracks is None or not fragments:
+        return Scan()
+    return Scan(cut=cut, fragments=fragments, tracks={t.kind: _track_scan(t) for t in tracks.values() if t.units})
+
+
+def _track_scan(track: _Track) -> TrackScan:
+    first = track.first or 0
+    units = track.units
+    return TrackScan(kind=track.kind, units=units, start_s=first / track.scale, end_s=track.end / track.scale)
+
+
+def _boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    stop = len(data) if end is None else end
+    while start + 8 <= stop:
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if length < 8 or start + length > stop:
+            return
+        yield kind, start + 8, start + length
+        start += length
+
+
+def _find(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
+    for kind, begin, stop in _boxes(data, start, end):
+        if kind == path[0]:
+            return (begin, stop) if len(path) == 1 else _find(data, begin, stop, *path[1:])
+    return None
+
+
+def _read_moov(data: bytes) -> dict[int, _Track]:
+    tracks: dict[int, _Track] = {}
+    defaults: dict[int, int] = {}
+    for kind, begin, end in _boxes(data):
+        if kind == b"trak":
+            tkhd = _find(data, begin, end, b"tkhd")
+            mdhd = _find(data, begin, end, b"mdia", b"mdhd")
+            hdlr = _find(data, begin, end, b"mdia", b"hdlr")
+            if tkhd is None or mdhd is None or hdlr is None:
+                continue
+            (number,) = struct.unpack_from(">I", data, tkhd[0] + (20 if data[tkhd[0]] == 1 else 12))
+            (scale,) = struct.unpack_from(">I", data, mdhd[0] + (20 if data[mdhd[0]] == 1 else 12))
+            name = _KINDS.get(data[hdlr[0] + 8 : hdlr[0] + 12])
+            if name is not None and scale:
+                tracks[number] = _Track(kind=name, scale=scale)
+        elif kind == b"mvex":
+            for inner, at, _ in _boxes(data, begin, end):
+                if inner == b"trex":
+                    number, _, duration = struct.unpack_from(">III", data, at + 4)
+                    defaults[number] = duration
+    for number, track in tracks.items():
+        track.default_duration = defaults.get(number, 0)
+    return tracks
+
+
+def _count(moof: bytes, tracks: dict[int, _Track]) -> None:
+    """Add the samples of one moof (14496-12 8.8.7, 8.8.8, 8.8.12)."""
+    for kind, begin, end in _boxes(moof):
+        if kind != b"traf":
+            continue
+        track: _Track | None = None
+        duration = 0
+        time: int | None = None
+        for inner, at, stop in _boxes(moof, begin, end):
+            if inner == b"tfhd":
+                flags, number = struct.unpack_from(">II", moof, at)
+                track = tracks.get(number)
+                duration = track.default_duration if track is not None else 0
+                if flags & 0x8:
+                    skip = (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
+                    (duration,) = struct.unpack_from(">I", moof, at + 8 + skip)
+            elif inner == b"tfdt":
+                (time,) = struct.unpack_from(">Q" if moof[at] == 1 else ">I", moof, at + 4)
+            elif inner == b"trun" and track is not None:
+                samples, length = _read_trun(moof, at, stop, duration)
+                start = track.end if time is None else time
+                if track.first is None:
+                    track.first = start
+                track.units += samples if track.kind == "video" else length
+                track.end = time = start + length
+
+
+def _read_trun(moof: bytes, at: int, stop: int, duration: int) -> tuple[int, int]:
+    """Samples and their length in the track's time scale."""
+    flags, count = struct.unpack_from(">II", moof, at)
+    if not flags & 0x100:
+        return count, count * duration
+    entry = 4 * ((flags >> 8) & 0xF).bit_count()
+    first = at + 8 + (4 if flags & 0x1 else 0) + (4 if flags & 0x4 else 0)
+    if first + count * entry > stop:
+        return 0, 0
+    return count, sum(struct.unpack_from(">I", moof, first + index * entry)[0] for index in range(count))

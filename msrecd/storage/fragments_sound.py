@@ -1,0 +1,213 @@
+"""Whole pages of Ogg, whole frames of FLAC, whole samples of WAV."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import BinaryIO
+
+from msrecd.storage.scan import Scan, TrackScan
+
+_FLAC_HEADER_BYTES = 16  # the longest frame header (RFC 9639 9.1)
+_FLAC_BLOCK_BYTES = 1 << 20
+_FLAC_FRAME_BYTES = 4 << 20  # more than the largest frame: 65535 samples of 8 channels of 32 bits and a bit
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_crc(data: bytes) -> int:
+    """CRC-32 of RFC 3533 (0x04c11db7, not reflected, zero at the start), by way of zlib's reflected one."""
+    reflected = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)
+
+
+def scan_ogg(file: BinaryIO, size: int) -> Scan:
+    """The end of the last page whose checksum holds; the first pages are headers and no media."""
+    at = cut = fragments = 0
+    rate = skip = granule = 0
+    while at + 27 <= size:
+        file.seek(at)
+        header = file.read(27)
+        if header[:5] != b"OggS\0":
+            break
+        table = file.read(header[26])
+        length = 27 + len(table) + sum(table)
+        if len(table) < header[26] or at + length > size:
+            break
+        body = file.read(sum(table))
+        (position,) = struct.unpack_from("<q", header, 6)
+        (checksum,) = struct.unpack_from("<I", header, 22)
+        if ogg_crc(header[:22] + bytes(4) + header[26:] + table + body) != checksum:
+            break
+        at += length
+        if header[5] & 2:
+            rate, skip = _ogg_codec(body)
+        elif position > 0:
+            granule = position
+            fragments += 1
+            cut = at
+    if not fragments:
+        return Scan()
+    return _sound(cut, fragments, max(0, granule - skip), rate)
+
+
+def _ogg_codec(body: bytes) -> tuple[int, int]:
+    """Granules a second and those to skip at the beginning."""
+    if body.startswith(b"OpusHead"):
+        return 48_000, struct.unpack_from("<H", body, 10)[0]
+    if body.startswith(b"\x01vorbis"):
+        return struct.unpack_from("<I", body, 12)[0], 0
+    if body.startswith(b"\x7fFLAC"):
+        return int.from_bytes(body[27:30], "big") >> 4, 0
+    return 0, 0
+
+
+def scan_flac(file: BinaryIO, size: int) -> Scan:
+    """The end of the last whole frame: frames have no length, so the next one's header or the checksum tells."""
+    file.seek(0)
+    if file.read(4) != b"fLaC":
+        return Scan()
+    at, rate, is_last = 4, 0, False
+    while not is_last:
+        header = file.read(4)
+        if len(header) < 4:
+            return Scan()
+        is_last = bool(header[0] & 0x80)
+        length = int.from_bytes(header[1:], "big")
+        if header[0] & 0x7F == 0:
+            info = file.read(34)
+            if len(info) < 34:
+                return Scan()
+            rate = int.from_bytes(info[10:13], "big") >> 4
+        at += 4 + length
+        if at > size:
+            return Scan()
+        file.seek(at)
+    frames, begin, position, samples = _flac_last_frame(file, at, size)
+    if not frames:
+        return Scan()
+    if size - begin <= _FLAC_FRAME_BYTES:
+        file.seek(begin)
+        end = _flac_frame_end(file.read(size - begin), 0)
+        if end is not None:
+            return _sound(begin + end, frames, position + samples, rate)
+    return _sound(begin, frames - 1, position, rate) if frames > 1 else Scan()
+
+
+def _flac_last_frame(file: BinaryIO, at: int, size: int) -> tuple[int, int, int, int]:
+    """(number of frames, offset of the last one, its first sample, its samples), read in blocks.
+
+    Headers count only with a right checksum and in order.
+    """
+    frames = begin = position = samples = fixed = 0
+    while at < size:
+        file.seek(at)
+        data = file.read(min(_FLAC_BLOCK_BYTES, size - at))
+        # A header may go on in the next block, which begins before it then.
+        is_end = at + len(data) >= size
+        stop = len(data) - (6 if is_end else _FLAC_HEADER_BYTES)
+        found = data.find(b"\xff")
+        while 0 <= found < stop:
+            header = _flac_header(data, found) if data[found + 1] in (0xF8, 0xF9) else None
+            if header is not None:
+                fixed = fixed or header[1]
+                first = header[0] * fixed if data[found + 1] == 0xF8 else header[0]
+                if not frames or first == position + samples:
+                    frames, begin, position, samples = frames + 1, at + found, first, header[1]
+            found = data.find(b"\xff", found + 1)
+        if is_end or stop <= 0:
+            break
+        at += stop
+    return frames, begin, position, samples
+
+
+def _flac_frame_end(data: bytes, begin: int) -> int | None:
+    """Where the last frame's checksum holds: at the end, or before a piece of the next frame's header."""
+    value = 0
+    found = None
+    for at in range(begin, len(data)):
+        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ data[at]]
+        if value == 0 and at + 1 >= len(data) - _FLAC_HEADER_BYTES and data[at + 1 : at + 2] in (b"", b"\xff"):
+            found = at + 1
+    return found
+
+
+def _flac_header(data: bytes, at: int) -> tuple[int, int] | None:
+    """Coded number and block size of the frame header at `at` (RFC 9639 9.1), None when it is none."""
+    size_code, rate_code = data[at + 2] >> 4, data[at + 2] & 0xF
+    if size_code == 0 or rate_code == 15 or data[at + 3] & 1 or data[at + 3] >> 4 > 10:
+        return None
+    end = at + 4
+    lead = data[end]
+    extra = 0 if lead < 0x80 else 7 - (lead ^ 0xFF).bit_length()
+    if extra < 0 or (0x80 <= lead < 0xC0) or extra > 6:
+        return None
+    number = lead if not extra else lead & (0x3F >> extra)
+    for byte in data[end + 1 : end + 1 + extra]:
+        if byte & 0xC0 != 0x80:
+            return None
+        number = number << 6 | byte & 0x3F
+    end += 1 + extra
+    if size_code == 1:
+        samples = 192
+    elif size_code <= 5:
+        samples = 576 << (size_code - 2)
+    elif size_code <= 7:
+        width = size_code - 5
+        samples = int.from_bytes(data[end : end + width], "big") + 1
+        end += width
+    else:
+        samples = 256 << (size_code - 8)
+    end += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    if end >= len(data) or _crc8(data[at:end]) != data[end]:
+        return None
+    return number, samples
+
+
+def scan_wav(file: BinaryIO, size: int) -> Scan:
+    """Whole samples of the data chunk, whose size in a file that was never closed says nothing."""
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
+        return Scan()
+    at, rate, block = 12, 0, 0
+    while at + 8 <= size:
+        file.seek(at)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind == b"data":
+            break
+        if kind == b"fmt ":
+            _, _, rate, _, block = struct.unpack("<HHIIH", file.read(14))
+        at += 8 + length + (length & 1)
+    else:
+        return Scan()
+    if not block or not rate:
+        return Scan()
+    samples = (min(size - at - 8, length) if length not in (0, 0xFFFFFFFF) else size - at - 8) // block
+    return _sound(at + 8 + samples * block, samples, samples, rate) if samples > 0 else Scan()
+
+
+def _sound(cut: int, fragments: int, samples: int, rate: int) -> Scan:
+    track = TrackScan(kind="audio", units=samples, start_s=0.0, end_s=samples / rate if rate else 0.0)
+    return Scan(cut=cut, fragments=fragments, tracks={"audio": track})
+
+
+def _table(polynomial: int, bits: int) -> list[int]:
+    top, mask = 1 << (bits - 1), (1 << bits) - 1
+    table = []
+    for byte in range(256):
+        value = byte << (bits - 8)
+        for _ in range(8):
+            value = (value << 1 ^ polynomial if value & top else value << 1) & mask
+        table.append(value)
+    return table
+
+
+_CRC8 = _table(0x07, 8)
+_CRC16 = _table(0x8005, 16)
+
+
+def _crc8(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = _CRC8[value ^ byte]
+    return value

@@ -1,0 +1,284 @@
+"""The index of finished chunks: SQLite in the state directory, a cache of the manifests.
+
+Nothing is true because it stands here: when it is missing or damaged it is built again from the manifests. One row a
+chunk; sums are kept by triggers, so that no question costs more with a million chunks than with a thousand.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from msrecd.errors import StorageError
+from msrecd.storage.retention import ChunkRef
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+_BATCH = 256
+_SCHEMA = """
+CREATE TABLE chunk (
+  ord INTEGER PRIMARY KEY AUTOINCREMENT, recording_id TEXT NOT NULL, recorder TEXT NOT NULL, seq INTEGER NOT NULL,
+  file TEXT NOT NULL, bytes INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
+  trusted INTEGER NOT NULL, protected INTEGER NOT NULL DEFAULT 0, UNIQUE (recording_id, seq));
+CREATE INDEX chunk_oldest ON chunk (protected, ord);
+CREATE INDEX chunk_recorder ON chunk (recorder, protected, ord);
+CREATE INDEX chunk_aged ON chunk (protected, trusted, ended_ns);
+CREATE INDEX chunk_recorder_aged ON chunk (recorder, protected, trusted, ended_ns);
+CREATE INDEX chunk_untrusted ON chunk (ord) WHERE trusted = 0;
+CREATE TABLE recording (
+  recording_id TEXT PRIMARY KEY, recorder TEXT NOT NULL, manifest TEXT NOT NULL,
+  started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX recording_ended ON recording (ended_ns);
+CREATE INDEX recording_recorder ON recording (recorder, recording_id);
+CREATE TABLE total (recorder TEXT PRIMARY KEY, bytes INTEGER NOT NULL, chunks INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
+  INSERT INTO total VALUES (NEW.recorder, NEW.bytes, 1)
+  ON CONFLICT (recorder) DO UPDATE SET bytes = bytes + NEW.bytes, chunks = chunks + 1; END;
+CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
+  UPDATE total SET bytes = bytes - OLD.bytes, chunks = chunks - 1 WHERE recorder = OLD.recorder; END;
+"""
+_COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected"
+
+
+class Index:
+    """Any thread, one at a time inside; several processes may share the file.
+
+    Raises:
+        StorageError: from every method, when SQLite fails.
+    """
+
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+        """Open (None: in memory). `is_fresh` says that it is empty and wants to be built."""
+        self._path = path
+        self._lock = threading.RLock()
+        self.is_fresh = False
+        if read_only:
+            self._db = self._connect(f"{path.absolute().as_uri()}?mode=ro" if path else ":memory:")
+            self._check()
+            return
+        try:
+            self._db = self._connect(str(path or ":memory:"))
+            self._prepare()
+        except (sqlite3.DatabaseError, StorageError) as exc:
+            if path is None:
+                raise
+            log.warning("the index is damaged and will be built again: %s", exc)
+            self._start_over(path)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def add(self, chunk: ChunkRef, manifest: str) -> None:
+        """Add or replace a chunk."""
+        self.add_all([(chunk, manifest)])
+
+    def add_all(self, chunks: Iterable[tuple[ChunkRef, str]]) -> None:
+        """Add many in one transaction, in the order of recording."""
+        with self._lock, _errors(), self._db:
+            for chunk, manifest in chunks:
+                self._db.execute(
+                    "DELETE FROM chunk WHERE recording_id = ? AND seq = ?", (chunk.recording_id, chunk.seq)
+                )
+                self._db.execute(f"INSERT INTO chunk ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(chunk))
+                self._db.execute(
+                    "INSERT INTO recording VALUES (?, ?, ?, ?, ?) ON CONFLICT (recording_id) DO UPDATE SET"
+                    " started_ns = min(started_ns, excluded.started_ns), ended_ns = max(ended_ns, excluded.ended_ns)",
+                    (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns),
+                )
+
+    def build(self, chunks: Iterable[tuple[ChunkRef, str]]) -> int:
+        """Fill an empty index from chunks in any order, one of them in memory at a time; how many there are."""
+        with self._lock, _errors(), self._db:
+            self._db.execute(f"CREATE TEMP TABLE found ({_COLUMNS}, manifest)")
+            self._db.executemany(
+                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((*_row(c), manifest) for c, manifest in chunks),
+            )
+            self._db.execute(
+                f"INSERT OR IGNORE INTO chunk ({_COLUMNS})"
+                f" SELECT {_COLUMNS} FROM found ORDER BY started_ns, recording_id, seq"
+            )
+            self._db.execute(
+                "INSERT INTO recording SELECT recording_id, recorder, manifest, min(started_ns), max(ended_ns)"
+                " FROM found GROUP BY recording_id"
+            )
+            self._db.execute("DROP TABLE found")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+        self.is_fresh = False
+        return self.totals()[1]
+
+    def remove(self, recording_id: str, seq: int) -> bool:
+        """Forget a chunk; whether it was the last of its recording."""
+        with self._lock, _errors(), self._db:
+            self._db.execute("DELETE FROM chunk WHERE recording_id = ? AND seq = ?", (recording_id, seq))
+            left = self._db.execute("SELECT 1 FROM chunk WHERE recording_id = ? LIMIT 1", (recording_id,)).fetchone()
+            return left is None
+
+    def remove_recording(self, recording_id: str) -> None:
+        with self._lock, _errors(), self._db:
+            self._db.execute("DELETE FROM recording WHERE recording_id = ?", (recording_id,))
+
+    def protect(self, recording_id: str, *, protected: bool) -> None:
+        with self._lock, _errors(), self._db:
+            self._db.execute("UPDATE chunk SET protected = ? WHERE recording_id = ?", (protected, recording_id))
+
+    def has_recording(self, recording_id: str) -> bool:
+        return bool(self._all("SELECT 1 FROM recording WHERE recording_id = ?", (recording_id,)))
+
+    def manifest_of(self, recording_id: str) -> str | None:
+        rows = self._all("SELECT manifest FROM recording WHERE recording_id = ?", (recording_id,))
+        return str(rows[0][0]) if rows else None
+
+    def last_recording_id(self, recorder: str, below: str) -> str | None:
+        """The greatest recording id of a recorder that sorts before `below`."""
+        rows = self._all(
+            "SELECT max(recording_id) FROM recording WHERE recorder = ? AND recording_id < ?", (recorder, below)
+        )
+        return rows[0][0] if rows and rows[0][0] is not None else None
+
+    def recordings(self, since_ns: int | None, until_ns: int | None, recorder: str | None) -> list[tuple[str, str]]:
+        """(recording_id, manifest) of those that touch a time range, in order of their beginning."""
+        low, high = since_ns or -(1 << 62), until_ns if until_ns is not None else 1 << 62
+        sql = "SELECT recording_id, manifest FROM recording WHERE ended_ns >= ? AND started_ns <= ?"
+        values: tuple[object, ...] = (low, high)
+        if recorder is not None:
+            sql, values = sql + " AND recorder = ?", (*values, recorder)
+        return [(str(r[0]), str(r[1])) for r in self._all(sql + " ORDER BY started_ns, recording_id", values)]
+
+    def correct(self, correction: Callable[[str, int], int | None]) -> int:
+        """Replace untrusted times by what `correction(recording_id, utc_ns)` knows; how many chunks."""
+        count = 0
+        last = 0
+        while rows := self._all(
+            "SELECT ord, recording_id, started_ns, ended_ns FROM chunk WHERE trusted = 0 AND ord > ?"
+            " ORDER BY ord LIMIT ?",
+            (last, _BATCH),
+        ):
+            last = rows[-1][0]
+            with self._lock, _errors(), self._db:
+                for key, recording_id, started_ns, ended_ns in rows:
+                    corrected = correction(recording_id, started_ns)
+                    if corrected is None:
+                        continue
+                    count += 1
+                    end_ns = corrected + ended_ns - started_ns
+                    self._db.execute(
+                        "UPDATE chunk SET started_ns = ?, ended_ns = ?, trusted = 1 WHERE ord = ?",
+                        (corrected, end_ns, key),
+                    )
+                    self._db.execute(
+                        "UPDATE recording SET (started_ns, ended_ns) = (SELECT min(started_ns), max(ended_ns)"
+                        " FROM chunk WHERE chunk.recording_id = recording.recording_id) WHERE recording_id = ?",
+                        (recording_id,),
+                    )
+        return count
+
+    # --- retention.ChunkView ---
+
+    def total_bytes(self, recorder: str | None) -> int:
+        return self.totals(recorder)[0]
+
+    def totals(self, recorder: str | None = None) -> tuple[int, int]:
+        """Bytes and number of finished chunks."""
+        where, values = ("", ()) if recorder is None else (" WHERE recorder = ?", (recorder,))
+        row = self._all(f"SELECT coalesce(sum(bytes), 0), coalesce(sum(chunks), 0) FROM total{where}", values)[0]
+        return int(row[0]), int(row[1])
+
+    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
+        return self._page("ord", recorder, "")
+
+    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
+        return self._page("ended_ns", recorder, f" AND trusted = 1 AND ended_ns < {int(before_ns)}")
+
+    def _page(self, key: str, recorder: str | None, condition: str) -> Iterator[ChunkRef]:
+        values: tuple[object, ...] = ()
+        if recorder is not None:
+            condition, values = " AND recorder = ?" + condition, (recorder,)
+        last = (-(1 << 62), 0)
+        while True:
+            rows = self._all(
+                f"SELECT {_COLUMNS}, {key}, ord FROM chunk WHERE protected = 0{condition} AND ({key}, ord) > (?, ?)"
+                f" ORDER BY {key}, ord LIMIT {_BATCH}",
+                (*values, *last),
+            )
+            for row in rows:
+                yield _chunk(row)
+            if len(rows) < _BATCH:
+                return
+            last = (rows[-1][-2], rows[-1][-1])
+
+    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, _errors():
+            return self._db.execute(sql, values).fetchall()
+
+    @staticmethod
+    def _connect(target: str) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(target, timeout=10.0, check_same_thread=False, uri=target.startswith("file:"))
+        except sqlite3.Error as exc:
+            raise StorageError(f"the index cannot be opened: {exc}") from exc
+
+    def _check(self) -> None:
+        with _errors():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            raise StorageError("the index is of another version")
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            self.is_fresh = True
+        elif version != VERSION:
+            raise StorageError("the index is of another version")
+        self._db.execute("SELECT count(*) FROM total").fetchone()
+        self._db.execute("SELECT * FROM chunk ORDER BY ord LIMIT 1").fetchone()
+
+    def _start_over(self, path: Path) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._db = self._connect(str(path))
+            self._prepare()
+        except (OSError, sqlite3.Error) as exc:
+            raise StorageError(f"the index {path} can be neither read nor written: {exc}") from exc
+
+
+class _errors:  # noqa: N801  # used as a context manager only
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"the index fails: {error}") from error
+
+
+def _row(chunk: ChunkRef) -> tuple[object, ...]:
+    return (
+        *(chunk.recording_id, chunk.recorder, chunk.seq, chunk.file, chunk.bytes),
+        *(chunk.started_ns, chunk.ended_ns, chunk.trusted, chunk.protected),
+    )
+
+
+def _chunk(row: tuple[Any, ...]) -> ChunkRef:
+    return ChunkRef(
+        recording_id=row[0],
+        recorder=row[1],
+        seq=row[2],
+        file=row[3],
+        bytes=row[4],
+        started_ns=row[5],
+        ended_ns=row[6],
+        trusted=bool(row[7]),
+        protected=bool(row[8]),
+    )

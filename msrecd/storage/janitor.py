@@ -1,0 +1,220 @@
+"""Janitor: makes room as the limits say, and holds nobody up while it deletes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from msrecd.errors import StorageError
+from msrecd.storage import files, layout
+from msrecd.storage.ground import Ground
+from msrecd.storage.index import Index
+from msrecd.storage.listing import Listing
+from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan
+
+log = logging.getLogger(__name__)
+
+LEAST_ROOM_BYTES = 2 << 20
+_MAX_FAILURES = 8  # of one round: on a disk that fails as a whole there is no use in trying all
+_IMPLIED_FREE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """A chunk that rotation took."""
+
+    file: str
+    recording_id: str
+    seq: int
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSpace:
+    """What open chunks take (by recorder) and may still grow by."""
+
+    by_recorder: Mapping[str, int]
+    headroom_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.by_recorder.values())
+
+
+class _Without:
+    """The index without files that cannot be deleted; their bytes count all the same."""
+
+    def __init__(self, index: Index, without: AbstractSet[str]) -> None:
+        self._index = index
+        self._without = without
+
+    def total_bytes(self, recorder: str | None) -> int:
+        return self._index.total_bytes(recorder)
+
+    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
+        return (chunk for chunk in self._index.oldest(recorder) if chunk.file not in self._without)
+
+    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
+        return (chunk for chunk in self._index.aged(recorder, before_ns) if chunk.file not in self._without)
+
+
+class Janitor:
+    """Any thread; one of them deletes at a time. No lock of anybody else is held while a file is deleted."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        listing: Listing,
+        *,
+        limits: Limits,
+        recorder_limits: Mapping[str, Limits],
+        open_space: Callable[[], OpenSpace],
+        is_open: Callable[[str], bool],
+    ) -> None:
+        """
+        Args:
+            open_space: what is being written now.
+            is_open: whether a recording id is being recorded.
+        """
+        self.limits = limits
+        self.recorder_limits = dict(recorder_limits)
+        self._ground = ground
+        self._listing = listing
+        self._open_space = open_space
+        self._is_open = is_open
+        self._deleting = threading.Lock()
+        self._announced: set[str] = set()  # their manifests say deleted, and they could not be: tried again
+
+    def plan(self) -> list[Planned]:
+        """What `rotate` would delete now.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        return self._plan(frozenset())
+
+    def _plan(self, without: AbstractSet[str]) -> list[Planned]:
+        self._listing.apply_corrections()
+        status = self._ground.status()
+        space = self._open_space()
+        limits = self.limits
+        if limits.min_free_bytes is None and limits.max_total_bytes is not None:
+            # Whoever limits the total wants a ring: it must go round on a smaller disk as well.
+            capacity = status.f_blocks * status.f_frsize
+            limits = replace(limits, min_free_bytes=max(LEAST_ROOM_BYTES, min(_IMPLIED_FREE_BYTES, capacity // 100)))
+        situation = Situation(
+            now_ns=self._ground.walltime.now_ns(),
+            clock_trusted=self._ground.walltime.trusted,
+            free_bytes=status.f_bavail * status.f_frsize,
+            headroom_bytes=space.headroom_bytes,
+            open_bytes=space.by_recorder,
+        )
+        return plan(_Without(self._listing.index, without), limits, self.recorder_limits, situation)
+
+    def rotate(self) -> list[Deleted]:
+        """Delete what the limits say; what cannot be deleted is reported and left.
+
+        Raises:
+            StorageError: nothing could be planned; `missing_mount`.
+        """
+        with self._deleting:
+            return self._rotate()
+
+    def require_room(self) -> None:
+        """Make sure that a chunk may begin. While another thread makes room already, wait only if there is none.
+
+        Raises:
+            StorageError: `no_space`: there is none, and rotation may not help.
+        """
+        if self._deleting.acquire(blocking=False):
+            try:
+                self._rotate()
+            finally:
+                self._deleting.release()
+        elif self.missing_room() is not None:
+            self.rotate()
+        problem = self.missing_room()
+        if problem is not None:
+            raise StorageError(problem, "no_space")
+
+    def missing_room(self) -> str | None:
+        """Why no chunk may begin; None: one may.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        status = self._ground.status()
+        free = status.f_bavail * status.f_frsize
+        least = max(self.limits.min_free_bytes or 0, LEAST_ROOM_BYTES)
+        if free < least:
+            return f"{free} bytes are free in {self._ground.path} and {least} must stay free"
+        total = self._listing.index.total_bytes(None) + self._open_space().total_bytes
+        if self.limits.max_total_bytes is not None and total > self.limits.max_total_bytes:
+            return f"recordings take {total} bytes of max_total = {self.limits.max_total_bytes} and none may be deleted"
+        return None
+
+    def _rotate(self) -> list[Deleted]:
+        self._ground.check_mount(create=False)  # what is away is not deleted
+        deleted: list[Deleted] = []
+        failed: set[str] = set()
+        while len(failed) < _MAX_FAILURES:
+            before = len(failed)
+            for planned in self._plan(failed):
+                chunk = planned.chunk
+                if self._ground.is_protected(chunk.recording_id):  # since the plan was made
+                    failed.add(chunk.file)
+                    continue
+                try:
+                    deleted.append(self._delete(chunk, planned.reason))
+                except (OSError, StorageError) as exc:
+                    log.warning("%s cannot be deleted: %s", chunk.file, exc)
+                    failed.add(chunk.file)
+                    if len(failed) >= _MAX_FAILURES:
+                        break
+            if len(failed) == before:
+                break  # else others go in the place of what did not
+        self._ground.ensure_reserve()
+        return deleted
+
+    def _delete(self, chunk: ChunkRef, reason: str) -> Deleted:
+        index = self._listing.index
+        split = layout.split_file(chunk.file)
+        parsed = layout.parse_chunk_name(split[2]) if split else None
+        if split is None or parsed is None or parsed.is_part or parsed.recording_id != chunk.recording_id:
+            index.remove(chunk.recording_id, chunk.seq)
+            raise StorageError("not a name of ours", "unsafe_path")
+        place = index.manifest_of(chunk.recording_id)
+        with files.closing_fd(self._ground.open_root()) as root:
+            try:
+                with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
+                    if files.exists(folder, split[2]):  # what somebody else took stays missing for `verify`
+                        if place is not None and chunk.file not in self._announced:
+                            self._ground.append_deletion(root, place, chunk.seq, str(reason))
+                            self._announced.add(chunk.file)
+                        os.unlink(split[2], dir_fd=folder)
+            except FileNotFoundError:
+                pass
+            self._announced.discard(chunk.file)
+            if index.remove(chunk.recording_id, chunk.seq):
+                self._drop_recording(root, chunk.recording_id, place)
+            files.remove_empty_folders(root, f"{split[0]}/{split[1]}")
+        return Deleted(
+            file=chunk.file, recording_id=chunk.recording_id, seq=chunk.seq, bytes=chunk.bytes, reason=str(reason)
+        )
+
+    def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:
+        if self._is_open(recording_id):
+            return
+        if place is not None and layout.split_file(place) is not None:
+            folder_name, _, name = place.rpartition("/")
+            with contextlib.suppress(FileNotFoundError):
+                with files.closing_fd(files.open_folder(root, folder_name)) as folder:
+                    os.unlink(name, dir_fd=folder)
+                files.remove_empty_folders(root, folder_name)
+        self._listing.index.remove_recording(recording_id)

@@ -1,0 +1,194 @@
+"""Names and folders of recordings, chunks and manifests: pure, both ways.
+
+    <recorder>/<YYYY>/<MM>/<DD>/<recording_id>-<seq>.mp4     while the clock is trusted
+    <recorder>/boot<NNNN>/<recording_id>-<seq>.mp4           while it is not
+
+Names of one form sort in the order of recording (up to 9999 chunks of a recording; larger numbers get more digits).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from msrecd.clock import MS, NS
+from msrecd.walltime import Stamp
+
+PART = ".part"
+MANIFEST = ".jsonl"
+EXTENSIONS = ("mp4", "m4a", "webm", "mkv", "mka", "ogg", "flac", "wav")
+RECORDER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+_EXTENSION_OF = {
+    "video/mp4": "mp4",
+    "audio/mp4": "m4a",
+    "video/webm": "webm",
+    "audio/webm": "webm",
+    "video/x-matroska": "mkv",
+    "audio/x-matroska": "mka",
+    "video/matroska": "mkv",
+    "audio/matroska": "mka",
+    "audio/ogg": "ogg",
+    "video/ogg": "ogg",
+    "audio/flac": "flac",
+    "audio/x-flac": "flac",
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/vnd.wave": "wav",
+    "audio/wave": "wav",
+}
+_ID = r"(?:(?P<time>\d{8}T\d{6}Z)|boot(?P<boot>\d{4,})-(?P<ms>\d+))-(?P<recorder>[a-z0-9-]+)-(?P<suffix>[0-9a-f]{4})"
+_RECORDING_ID = re.compile(_ID + r"\Z", re.ASCII)
+_CHUNK = re.compile(
+    rf"(?P<id>{_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
+)
+_DAY = re.compile(r"(\d{4}/\d{2}/\d{2}|boot\d{4,})\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingId:
+    """What a recording id says: `utc_s` when its clock was trusted, else `boot` and `monotonic_ms`."""
+
+    text: str
+    recorder: str
+    suffix: str
+    utc_s: int | None = None
+    boot: int | None = None
+    monotonic_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkName:
+    """What the name of a chunk file says."""
+
+    recording_id: str
+    recorder: str
+    seq: int
+    extension: str
+    is_part: bool
+
+    @property
+    def final(self) -> str:
+        """The name it has when it is finished."""
+        return chunk_name(self.recording_id, self.seq, self.extension)
+
+
+def extension_for(mime_type: str) -> str:
+    """The container's file extension.
+
+    Raises:
+        ValueError: no container of ours.
+    """
+    essence = mime_type.split(";", 1)[0].strip().lower()
+    try:
+        return _EXTENSION_OF[essence]
+    except KeyError:
+        raise ValueError(f"mime_type: no file format for {mime_type!r}") from None
+
+
+def make_recording_id(recorder: str, stamp: Stamp, suffix: int) -> str:
+    """The id of a recording that begins at `stamp`; `suffix` is a number below 65536.
+
+    Raises:
+        ValueError: no name of a recorder.
+    """
+    if not RECORDER.match(recorder):
+        raise ValueError(f"recorder: {recorder!r} is no name; use a-z, 0-9 and - inside")
+    if not 0 <= suffix < 0x10000:
+        raise ValueError("suffix: out of range")
+    if stamp.trusted:
+        time = datetime.fromtimestamp(stamp.utc_ns // NS, UTC).strftime("%Y%m%dT%H%M%SZ")
+    else:
+        time = f"boot{stamp.boot:04d}-{stamp.monotonic_ns // MS:012d}"
+    return f"{time}-{recorder}-{suffix:04x}"
+
+
+def parse_recording_id(text: str) -> RecordingId | None:
+    """The parts of a recording id, None when it is none."""
+    match = _RECORDING_ID.match(text)
+    if match is None or not RECORDER.match(match["recorder"]):
+        return None
+    if match["time"] is None:
+        return RecordingId(
+            text=text,
+            recorder=match["recorder"],
+            suffix=match["suffix"],
+            boot=int(match["boot"]),
+            monotonic_ms=int(match["ms"]),
+        )
+    try:
+        moment = datetime.strptime(match["time"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return RecordingId(text=text, recorder=match["recorder"], suffix=match["suffix"], utc_s=int(moment.timestamp()))
+
+
+def chunk_name(recording_id: str, seq: int, extension: str) -> str:
+    """The final name of a chunk; the open one has `.part` behind it."""
+    return f"{recording_id}-{seq:04d}.{extension}"
+
+
+def manifest_name(recording_id: str) -> str:
+    return recording_id + MANIFEST
+
+
+def parse_chunk_name(name: str) -> ChunkName | None:
+    """What a file name says, None when it is no chunk of ours."""
+    match = _CHUNK.match(name)
+    if match is None or parse_recording_id(match["id"]) is None or int(match["seq"]) < 1:
+        return None
+    parsed = ChunkName(
+        recording_id=match["id"],
+        recorder=match["recorder"],
+        seq=int(match["seq"]),
+        extension=match["extension"],
+        is_part=match["part"] is not None,
+    )
+    return parsed if name == parsed.final + (PART if parsed.is_part else "") else None
+
+
+def parse_manifest_name(name: str) -> str | None:
+    """The recording id of a manifest's name, None when it is none."""
+    recording_id = name.removesuffix(MANIFEST)
+    return recording_id if name.endswith(MANIFEST) and parse_recording_id(recording_id) is not None else None
+
+
+def day_folder(stamp: Stamp) -> str:
+    """The folder, below the recorder's, of a chunk that begins at `stamp`."""
+    if not stamp.trusted:
+        return f"boot{stamp.boot:04d}"
+    return datetime.fromtimestamp(stamp.utc_ns // NS, UTC).strftime("%Y/%m/%d")
+
+
+def split_file(file: str) -> tuple[str, str, str] | None:
+    """(recorder, day folder, name) of a path relative to the storage path; None when no file of ours can be there.
+
+    This is the gate for names read from manifests, indexes and journals: nothing else may become a path.
+    """
+    recorder, _, rest = file.partition("/")
+    day, _, name = rest.rpartition("/")
+    if not RECORDER.match(recorder) or not _DAY.match(day):
+        return None
+    parsed = parse_chunk_name(name)
+    if parsed is not None:
+        return (recorder, day, name) if parsed.recorder == recorder else None
+    recording_id = parse_manifest_name(name)
+    known = parse_recording_id(recording_id) if recording_id is not None else None
+    return (recorder, day, name) if known is not None and known.recorder == recorder else None
+
+
+def next_suffix(previous: str | None, prefix: str, draw: int) -> int | None:
+    """A suffix such that `prefix` with it sorts behind `previous`; None when there is none left.
+
+    Args:
+        previous: the last id of the same recorder, None when it is the first.
+        prefix: the new id without its suffix, with the dash.
+        draw: a random number below 65536.
+    """
+    if previous is None or not previous.startswith(prefix):
+        return draw & 0x7FFF  # room above for others in the same second
+    lowest = int(previous[len(prefix) :], 16) + 1
+    if lowest > 0xFFFF:
+        return None
+    return lowest + draw % min(0x100, 0x10000 - lowest)

@@ -1,0 +1,185 @@
+"""Manifests: one JSON line a chunk, each with the hash of the line before.
+
+Appending works without memory of the file, under a lock, so that the daemon, its janitor and a command
+may do it in turn.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+from msrecd.storage import files
+
+log = logging.getLogger(__name__)
+
+_TAIL_BYTES = 64 * 1024
+_MAX_LINE_BYTES = 4 * 1024 * 1024
+
+
+class ManifestLine(TypedDict):
+    """A chunk's line, exactly as in the file."""
+
+    seq: int
+    file: str
+    bytes: int
+    sha256: str
+    mime_type: str
+    started: str
+    ended: str
+    duration_s: float
+    clock: str
+    final: bool
+    recovered: bool
+    lost_s: float
+    tracks: dict[str, dict[str, float]]
+    gaps: list[dict[str, float | str]]
+    prev: NotRequired[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """A line that says what rotation or a loss took away."""
+
+    seq: int
+    at: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestContents:
+    """What a manifest says, and what is wrong with it.
+
+    broken: numbers (from 1) of lines whose `prev` does not match the line before; unreadable: of lines that are none of
+    ours; torn: the last line has no end.
+    """
+
+    chunks: tuple[ManifestLine, ...]
+    deletions: tuple[Deletion, ...]
+    broken: tuple[int, ...]
+    unreadable: tuple[int, ...]
+    torn: bool
+
+
+def encode_line(values: Mapping[str, object], prev: str) -> bytes:
+    """The line's bytes without the newline."""
+    return json.dumps({**values, "prev": prev}, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def append(folder: int, name: str, values: Mapping[str, object]) -> None:
+    """Append a line and put it on the disk; a torn last line is cut first, a failed one taken back.
+
+    Raises:
+        OSError: the line is not there.
+    """
+    is_new = not files.exists(folder, name)
+    with files.closing_fd(files.open_file(folder, name, os.O_RDWR | os.O_CREAT)) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        size, last = _last_line(fd)
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+        prev = hashlib.sha256(last).hexdigest() if last is not None else ""
+        try:
+            files.write_all(fd, [encode_line(values, prev) + b"\n"])
+            os.fsync(fd)
+        except OSError:
+            try:
+                os.ftruncate(fd, size)
+            except OSError as exc:
+                log.warning("manifest %s: a torn line cannot be taken back: %s", name, exc)
+            raise
+    if is_new:
+        os.fsync(folder)
+
+
+def read(data: bytes) -> ManifestContents:
+    """Understand a manifest's bytes; never raises."""
+    whole, newline, rest = data.rpartition(b"\n")
+    chunks: list[ManifestLine] = []
+    deletions: list[Deletion] = []
+    broken: list[int] = []
+    unreadable: list[int] = []
+    expected = ""
+    for number, line in enumerate(whole.split(b"\n") if newline else (), 1):
+        try:
+            values = json.loads(line)
+            if not isinstance(values, dict):
+                raise TypeError("no object")
+            if values["prev"] != expected:
+                broken.append(number)
+            if "deleted" in values:
+                deletions.append(
+                    Deletion(seq=int(values["deleted"]), at=str(values["at"]), reason=str(values["reason"]))
+                )
+            else:
+                chunks.append(_chunk_line(values))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            unreadable.append(number)
+        expected = hashlib.sha256(line).hexdigest()
+    return ManifestContents(
+        chunks=tuple(chunks),
+        deletions=tuple(deletions),
+        broken=tuple(broken),
+        unreadable=tuple(unreadable),
+        torn=bool(rest),
+    )
+
+
+def live_chunks(contents: ManifestContents) -> Sequence[ManifestLine]:
+    """The chunks that should still be there."""
+    deleted = {deletion.seq for deletion in contents.deletions}
+    return [line for line in contents.chunks if line["seq"] not in deleted]
+
+
+def _chunk_line(values: dict[str, object]) -> ManifestLine:
+    """
+    Raises:
+        KeyError, TypeError: a field is missing or of the wrong type.
+    """
+    for name, kind in _FIELDS.items():
+        if not isinstance(values[name], kind) or (isinstance(values[name], bool) and kind is not bool):
+            raise TypeError(name)
+    return values  # type: ignore[return-value]  # its fields have just been checked
+
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "seq": int,
+    "file": str,
+    "bytes": int,
+    "sha256": str,
+    "mime_type": str,
+    "started": str,
+    "ended": str,
+    "duration_s": (int, float),
+    "clock": str,
+    "final": bool,
+    "recovered": bool,
+    "lost_s": (int, float),
+    "tracks": dict,
+    "gaps": list,
+}
+
+
+def _last_line(fd: int) -> tuple[int, bytes | None]:
+    """Size up to the end of the last whole line, and that line without its newline (None: there is none)."""
+    size = os.fstat(fd).st_size
+    length = _TAIL_BYTES
+    while True:
+        start = max(0, size - length)
+        tail = os.pread(fd, size - start, start)
+        end = tail.rfind(b"\n")
+        begin = tail.rfind(b"\n", 0, end) if end > 0 else -1
+        if end >= 0 and (begin >= 0 or start == 0):
+            return start + end + 1, tail[begin + 1 : end]
+        if start == 0:
+            return 0, None
+        if length > _MAX_LINE_BYTES:
+            raise OSError(errno.EINVAL, "the manifest's last line is too long")
+        length *= 4

@@ -1,0 +1,304 @@
+"""A recording and its open chunk: from the first byte to the line in the manifest. Everything here blocks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msrecd.clock import NS
+from msrecd.errors import StorageError
+from msrecd.storage import files, fragments, layout
+from msrecd.storage.chunkfile import ChunkFile
+from msrecd.storage.ground import Ground
+from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
+from msrecd.storage.manifest import ManifestLine
+from msrecd.walltime import Stamp, format_utc
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkFacts:
+    """What the recorder knows of a chunk; None: look into the file."""
+
+    final: bool
+    duration_s: float | None = None
+    ended_ns: int | None = None
+    tracks: Mapping[str, Mapping[str, float]] | None = None
+    gaps: Sequence[Mapping[str, float | str]] = ()
+    lost_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A chunk that could not be finished. `line`: all is done but its place in the manifest."""
+
+    recording: Recording
+    entry: OpenEntry
+    facts: ChunkFacts | None
+    line: ManifestLine | None
+
+
+class Home(Protocol):
+    """What a recording needs of its Store."""
+
+    ground: Ground
+    journal: Journal
+    sync_interval_s: float
+
+    def require_room(self) -> None: ...
+    def forget(self, recording: Recording) -> None: ...
+    def leave(self, leftover: Leftover) -> None: ...
+    def account(self, recorder: str, written: int, sync_s: float) -> None: ...
+    def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None: ...
+
+
+class Recording:
+    """One start to stop of a recorder. One thread at a time, besides `settled` and `is_last`."""
+
+    def __init__(self, store: Home, recorder: str, recording_id: str, mime_type: str, extension: str) -> None:
+        self.recorder = recorder
+        self.recording_id = recording_id
+        self.mime_type = mime_type
+        self.manifest = ""
+        self.open_bytes = 0  # read by other threads
+        self._store = store
+        self._extension = extension
+        self._next_seq = 1
+        self._unfinished: dict[int, OpenEntry] = {}
+        self._day: str | None = None
+        self._lock = threading.RLock()  # the janitor settles what was left behind
+        self._is_closed = False
+
+    def open_chunk(self, *, started_ns: int) -> OpenChunk:
+        """Begin the next file, of media that began at `started_ns` on CLOCK_MONOTONIC.
+
+        Raises:
+            StorageError: `no_space`, `missing_mount`, `read_only`, …: there is no file, and its number is still free.
+        """
+        store = self._store
+        store.require_room()
+        stamp = store.ground.walltime.stamp(started_ns)
+        with self._lock:
+            return self._open_chunk(stamp)
+
+    def _open_chunk(self, stamp: Stamp) -> OpenChunk:
+        store = self._store
+        seq = self._next_seq
+        name = layout.chunk_name(self.recording_id, seq, self._extension)
+        folder_name = f"{self.recorder}/{self._folder_for(stamp)}"
+        entry = OpenEntry(
+            seq=seq,
+            file=f"{folder_name}/{name}",
+            mime_type=self.mime_type,
+            started_ns=stamp.utc_ns,
+            trusted=stamp.trusted,
+        )
+        self.manifest = self.manifest or f"{folder_name}/{layout.manifest_name(self.recording_id)}"
+        self._unfinished[seq] = entry
+        try:
+            with files.storage_errors(f"create {entry.file}"):
+                self._keep_journal()
+                try:
+                    file = self._create(folder_name, name)
+                except FileNotFoundError:  # the janitor took the folder in this moment, because it was empty
+                    file = self._create(folder_name, name)
+        except StorageError:
+            self._unfinished.pop(seq, None)
+            raise
+        self._next_seq = seq + 1
+        return OpenChunk(self, store, file, entry, stamp)
+
+    def _create(self, folder_name: str, name: str) -> ChunkFile:
+        store = self._store
+        with files.closing_fd(store.ground.open_root()) as root:
+            folder = files.open_folder(root, folder_name, create=True)
+        return ChunkFile(folder, name, sync_interval_s=store.sync_interval_s, clock=store.ground.clock)
+
+    def close(self) -> None:
+        """The recording has ended; called by the last chunk's `finish(final=True)`, else by whoever ends it."""
+        self._store.forget(self)
+        with self._lock:
+            self._is_closed = True
+            if not self._unfinished:  # else the janitor finishes them, or the next start
+                self._keep_journal_or_log()
+
+    def settled(self, seq: int, *, used: bool) -> None:
+        """A chunk is finished (`used`) or gone. Any thread; for OpenChunk and the janitor."""
+        with self._lock:
+            self._unfinished.pop(seq, None)
+            if not used and seq == self._next_seq - 1:
+                self._next_seq = seq
+            self._keep_journal_or_log()
+
+    def is_last(self, seq: int) -> bool:
+        """Whether the recording has ended with this chunk. Any thread."""
+        with self._lock:
+            return self._is_closed and seq == self._next_seq - 1
+
+    def is_newest(self, seq: int) -> bool:
+        """Whether no chunk has begun after this one: its number can be free again. Any thread."""
+        with self._lock:
+            return seq == self._next_seq - 1
+
+    def _keep_journal_or_log(self) -> None:
+        try:
+            if self._is_closed and not self._unfinished:
+                self._store.journal.remove(self.recording_id)
+            else:
+                self._keep_journal()
+        except OSError as exc:  # it names a chunk too many then, which the next start finds done
+            log.debug("journal of %s: %s", self.recording_id, exc)
+
+    def _folder_for(self, stamp: Stamp) -> str:
+        day = layout.day_folder(stamp)
+        # A clock that went back would put later chunks before earlier ones.
+        if self._day is not None and day < self._day and self._day.startswith("boot") == day.startswith("boot"):
+            day = self._day
+        self._day = day
+        return day
+
+    def _keep_journal(self) -> None:
+        self._store.journal.write(
+            OpenRecording(
+                recording_id=self.recording_id,
+                recorder=self.recorder,
+                manifest=self.manifest,
+                chunks=tuple(self._unfinished.values()),
+            )
+        )
+
+
+class OpenChunk:
+    """A chunk being written. One thread at a time; `finish` or `abandon` ends it."""
+
+    def __init__(self, recording: Recording, store: Home, file: ChunkFile, entry: OpenEntry, stamp: Stamp) -> None:
+        self.seq = entry.seq
+        self.path = store.ground.path / (entry.file + layout.PART)
+        self._recording = recording
+        self._store = store
+        self._file = file
+        self._entry = entry
+        self._stamp = stamp
+        self._facts: ChunkFacts | None = None
+        self._line: ManifestLine | None = None
+        self._is_done = False
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Append whole fragments; synced when it is time.
+
+        Raises:
+            StorageError: nothing of `parts` is in the file, or (a failed sync) it may not be on the disk. The chunk can
+                still be finished with what it has.
+        """
+        before = self._file.size
+        try:
+            self._file.write(parts)
+        finally:
+            self._recording.open_bytes = self._file.size
+            self._store.account(self._recording.recorder, self._file.size - before, self._file.sync_s_max)
+
+    def sync(self) -> None:
+        """Put what is written onto the disk now.
+
+        Raises:
+            StorageError: it may not be there.
+        """
+        self._file.sync()
+
+    def finish(self, facts: ChunkFacts) -> ManifestLine:
+        """Give the chunk its final name and its line in the manifest; returns the line.
+
+        May be called again after a failure.
+
+        Raises:
+            StorageError: it is unfinished: `finish` it again, or `abandon` it and it is tried later; `empty`: nothing
+                of it can be played, the file is gone and its number is free.
+        """
+        if self._is_done:
+            raise StorageError(f"{self._entry.file} is finished already")
+        self._facts = facts
+        if self._line is None:
+            self._line = self._name(facts)
+        line = self._line
+        with (
+            files.storage_errors(f"finish {self._entry.file}"),
+            files.closing_fd(self._store.ground.open_root()) as root,
+        ):
+            self._store.ground.append_line(root, self._recording.manifest, dict(line))
+        self._is_done = True
+        self._file.close()
+        self._recording.open_bytes = 0
+        self._store.listed(self._recording.recorder, self._recording.recording_id, self._recording.manifest, line)
+        self._recording.settled(self.seq, used=True)
+        if facts.final:
+            self._recording.close()
+        return line
+
+    def abandon(self) -> None:
+        """Give up: an empty file is removed, another stays `.part` and is finished as soon as that is possible."""
+        if self._is_done:
+            return
+        self._is_done = True
+        self._recording.open_bytes = 0
+        if self._file.size or self._line is not None:
+            self._file.close()
+            self._store.leave(
+                Leftover(recording=self._recording, entry=self._entry, facts=self._facts, line=self._line)
+            )
+            return
+        self._remove()
+
+    def _name(self, facts: ChunkFacts) -> ManifestLine:
+        duration_s, tracks = facts.duration_s, facts.tracks
+        if duration_s is None or tracks is None or self._file.failed:
+            duration_s, tracks = self._look(facts)
+        with_hash: list[str] = []
+        self._store.ground.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))
+        ended_ns = self._stamp.utc_ns + round(duration_s * NS)
+        if facts.ended_ns is not None and not self._file.failed:
+            ended_ns = self._stamp.utc_ns + facts.ended_ns - self._stamp.monotonic_ns
+        return ManifestLine(
+            seq=self.seq,
+            file=self._entry.file,
+            bytes=self._file.size,
+            sha256=with_hash[-1],
+            mime_type=self._entry.mime_type,
+            started=format_utc(self._stamp.utc_ns),
+            ended=format_utc(ended_ns),
+            duration_s=round(duration_s, 6),
+            clock=self._stamp.clock,
+            final=facts.final,
+            recovered=False,
+            lost_s=round(facts.lost_s, 3),
+            tracks={kind: dict(values) for kind, values in tracks.items()},
+            gaps=[dict(gap) for gap in facts.gaps],
+        )
+
+    def _look(self, facts: ChunkFacts) -> tuple[float, Mapping[str, Mapping[str, float]]]:
+        """Cut at the last whole fragment and take the facts from the file."""
+        with files.storage_errors(f"read {self._entry.file}"):
+            extension = self._entry.file.rpartition(".")[2]
+            with os.fdopen(os.dup(self._file.fd), "rb") as file:
+                found = fragments.scan(file, os.fstat(self._file.fd).st_size, extension)
+            if found.cut:
+                self._file.cut(found.cut)
+        if not found.cut:
+            self._is_done = True
+            self._recording.open_bytes = 0
+            self._remove()
+            raise StorageError(f"{self._entry.file} held nothing that can be played and is removed", "empty")
+        return found.duration_s, found.manifest_tracks()
+
+    def _remove(self) -> None:
+        try:
+            with files.storage_errors(f"remove {self._entry.file}{layout.PART}"):
+                self._file.discard()
+        except StorageError as exc:
+            log.warning("%s", exc)  # the next start looks at it
+            return
+        self._recording.settled(self.seq, used=False)

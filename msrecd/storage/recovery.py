@@ -1,0 +1,216 @@
+"""What a `.part` that was left behind becomes: cut at its last whole fragment, finished, listed; or deleted.
+
+The work is that of the open chunks: they stand in the journal. Without one, the newest folders are looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msrecd.clock import NS
+from msrecd.storage import files, fragments, layout, manifest
+from msrecd.storage.chunkfile import hash_prefix
+from msrecd.storage.journal import OpenEntry
+from msrecd.storage.manifest import ManifestLine
+from msrecd.walltime import format_utc
+
+log = logging.getLogger(__name__)
+
+_TYPES = {
+    "mp4": "video/mp4",
+    "m4a": "audio/mp4",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "mka": "audio/x-matroska",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+}
+_MARGIN_S = 5.0  # between the last write and what it held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A chunk without one whole fragment: its `.part` is gone."""
+
+    file: str
+    seq: int
+    bytes: int
+
+
+def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s: float) -> ManifestLine | Lost | None:
+    """Finish one chunk; None when there is nothing of it. The caller writes the manifest line.
+
+    Raises:
+        OSError: the file is still a `.part`, and the next start tries again.
+    """
+    split = layout.split_file(entry.file)
+    parsed = layout.parse_chunk_name(split[2]) if split is not None else None
+    if split is None or parsed is None:
+        return None
+    try:
+        folder = files.open_folder(root, f"{split[0]}/{split[1]}")
+    except FileNotFoundError:
+        return None
+    with files.closing_fd(folder):
+        is_part = files.exists(folder, parsed.final + layout.PART)
+        if not is_part and not files.exists(folder, parsed.final):
+            return None
+        name = parsed.final + (layout.PART if is_part else "")
+        with os.fdopen(
+            files.open_file(folder, name, os.O_RDWR if is_part else os.O_RDONLY), "rb", buffering=65536
+        ) as file:
+            status = os.fstat(file.fileno())
+            found = fragments.scan(file, status.st_size, parsed.extension)
+            if is_part and not found.cut:
+                os.unlink(name, dir_fd=folder)
+                os.fsync(folder)
+                return Lost(file=entry.file, seq=entry.seq, bytes=status.st_size)
+            size = found.cut if is_part else status.st_size
+            if is_part:
+                os.ftruncate(file.fileno(), size)
+                if parsed.extension == "wav":
+                    patch_wav(file.fileno(), size)
+            digest = hash_prefix(file.fileno(), size).hexdigest()
+            os.fsync(file.fileno())
+        if is_part:
+            files.rename_new(folder, name, parsed.final)
+        os.fsync(folder)
+    lost_s = _lost_s(entry, found.duration_s, size, status.st_size, status.st_mtime_ns, sync_interval_s)
+    return ManifestLine(
+        seq=entry.seq,
+        file=entry.file,
+        bytes=size,
+        sha256=digest,
+        mime_type=entry.mime_type,
+        started=format_utc(entry.started_ns),
+        ended=format_utc(entry.started_ns + round(found.duration_s * NS)),
+        duration_s=found.duration_s,
+        clock="synchronized" if entry.trusted else "unsynchronized",
+        final=is_last,
+        recovered=True,
+        lost_s=lost_s if is_part else 0.0,
+        tracks=found.manifest_tracks(),
+        gaps=[],
+    )
+
+
+def patch_wav(fd: int, size: int) -> None:
+    """Write the sizes that a WAV file which was never closed does not know."""
+    head = os.pread(fd, 4096, 0)
+    at = 12
+    while at + 8 <= len(head):
+        kind, length = struct.unpack_from("<4sI", head, at)
+        if kind == b"data":
+            os.pwrite(fd, struct.pack("<I", min(size - at - 8, 0xFFFFFFFF)), at + 4)
+            os.pwrite(fd, struct.pack("<I", min(size - 8, 0xFFFFFFFF)), 4)
+            return
+        at += 8 + length + (length & 1)
+
+
+def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
+    """`.part` files that no journal knows: in the newest folders of each recorder, or in all."""
+    for recorder in _names(root, "", layout.RECORDER):
+        folders = list(_days(root, recorder)) if everywhere else _newest(root, recorder)
+        for day in folders:
+            yield from _parts(root, f"{recorder}/{day}")
+
+
+def manifest_files(root: int) -> Iterator[str]:
+    """All manifests below the root, relative; in the order of names within each recorder."""
+    for recorder in _names(root, "", layout.RECORDER):
+        for day in _days(root, recorder):
+            with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
+                names = sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
+            for name in names:
+                file = f"{recorder}/{day}/{name}"
+                if layout.parse_manifest_name(name) is not None and layout.split_file(file) is not None:
+                    yield file
+
+
+def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
+    """Where a recording's manifest lies, looked for from the newest folder back."""
+    for day in reversed(list(_days(root, recorder))):
+        file = f"{recorder}/{day}/{layout.manifest_name(recording_id)}"
+        with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
+            if files.exists(folder, layout.manifest_name(recording_id)):
+                return file
+    return None
+
+
+def read_manifest(root: int, file: str) -> manifest.ManifestContents:
+    """
+    Raises:
+        OSError: it cannot be read.
+    """
+    split = layout.split_file(file)
+    if split is None:
+        raise FileNotFoundError(file)
+    with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
+        return manifest.read(files.read_at(folder, split[2]))
+
+
+def _parts(root: int, day: str) -> Iterator[OpenEntry]:
+    with files.closing_fd(files.open_folder(root, day)) as folder:
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208  # a descriptor
+            parsed = layout.parse_chunk_name(name)
+            if parsed is None or not parsed.is_part or not day.startswith(parsed.recorder + "/"):
+                continue
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            known = layout.parse_recording_id(parsed.recording_id)
+            trusted = known is not None and known.utc_s is not None
+            duration_s = 0.0
+            with os.fdopen(files.open_file(folder, name), "rb") as file:
+                duration_s = fragments.scan(file, status.st_size, parsed.extension).duration_s
+            yield OpenEntry(
+                seq=parsed.seq,
+                file=f"{day}/{parsed.final}",
+                mime_type=_TYPES[parsed.extension],
+                started_ns=status.st_mtime_ns - round(duration_s * NS),
+                trusted=trusted,
+            )
+
+
+_BOOT = re.compile(r"boot\d{4,}\Z", re.ASCII)
+_FOUR, _TWO = re.compile(r"\d{4}\Z", re.ASCII), re.compile(r"\d{2}\Z", re.ASCII)
+
+
+def _days(root: int, recorder: str) -> Iterator[str]:
+    """Day and boot folders in the order of recording, as far as names tell."""
+    for year in _names(root, recorder, _FOUR):
+        for month in _names(root, f"{recorder}/{year}", _TWO):
+            for day in _names(root, f"{recorder}/{year}/{month}", _TWO):
+                yield f"{year}/{month}/{day}"
+    yield from _names(root, recorder, _BOOT)
+
+
+def _newest(root: int, recorder: str) -> list[str]:
+    found: list[str] = []
+    years = _names(root, recorder, _FOUR)
+    if years:
+        months = _names(root, f"{recorder}/{years[-1]}", _TWO)
+        if months:
+            days = _names(root, f"{recorder}/{years[-1]}/{months[-1]}", _TWO)
+            found += [f"{years[-1]}/{months[-1]}/{day}" for day in days[-2:]]
+    return found + _names(root, recorder, _BOOT)[-1:]
+
+
+def _names(root: int, relative: str, pattern: re.Pattern[str]) -> list[str]:
+    with files.closing_fd(files.open_folder(root, relative)) as folder, os.scandir(folder) as entries:
+        names = [e.name for e in entries if pattern.match(e.name) and e.is_dir(follow_symlinks=False)]
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _lost_s(
+    entry: OpenEntry, duration_s: float, kept: int, size: int, written_ns: int, sync_interval_s: float
+) -> float:
+    """An estimate of what was recorded and is not in the file: up to the last write, or by what was cut off."""
+    by_bytes = (size - kept) * duration_s / kept if kept else 0.0
+    by_time = (written_ns - entry.started_ns) / NS - duration_s
+    plausible = by_bytes <= by_time <= sync_interval_s + _MARGIN_S
+    return round(by_time if plausible else by_bytes, 3)

@@ -1,0 +1,159 @@
+"""What has to go: a pure plan from (chunks, limits, now).
+
+In this order, each rule seeing what the one before has freed:
+
+1. age: a chunk older than its recorder's `max_age` or the global one, if both its time and the clock are trusted;
+2. a recorder's `max_total`: its oldest chunks;
+3. the global `max_total`: the oldest chunks of all;
+4. `min_free`: the oldest chunks of all, so early that what is being written still fits.
+
+Never: open chunks, protected recordings, files that are not in the index (nobody else's, that is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from msrecd.clock import NS
+
+
+class Reason(StrEnum):
+    """Why a chunk goes; the words of the manifest."""
+
+    MAX_AGE = "max_age"
+    RECORDER_MAX_TOTAL = "recorder_max_total"
+    MAX_TOTAL = "max_total"
+    MIN_FREE = "min_free"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """None: no limit."""
+
+    max_total_bytes: int | None = None
+    max_age_s: float | None = None
+    min_free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRef:
+    """A finished chunk as the index knows it. `trusted`: its times were, or have been corrected."""
+
+    recording_id: str
+    recorder: str
+    seq: int
+    file: str
+    bytes: int
+    started_ns: int
+    ended_ns: int
+    trusted: bool
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    chunk: ChunkRef
+    reason: Reason
+
+
+class ChunkView(Protocol):
+    """Finished chunks; without the protected ones where chunks are given, with them where bytes are counted."""
+
+    def total_bytes(self, recorder: str | None) -> int: ...
+    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
+        """In the order of recording."""
+
+    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
+        """Trusted ones that ended before a time, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the plan depends on besides chunks and limits.
+
+    open_bytes: of open chunks by recorder; headroom_bytes: what open chunks may still grow by.
+    """
+
+    now_ns: int
+    clock_trusted: bool
+    free_bytes: int
+    headroom_bytes: int = 0
+    open_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
+    """What to delete, in order."""
+    planner = _Planner(view, situation)
+    if situation.clock_trusted:
+        for recorder, own in recorder_limits.items():
+            planner.by_age(recorder, own.max_age_s)
+        planner.by_age(None, limits.max_age_s)
+    for recorder, own in recorder_limits.items():
+        planner.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
+    planner.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
+    planner.by_free(limits.min_free_bytes)
+    return planner.planned
+
+
+class _Planner:
+    def __init__(self, view: ChunkView, situation: Situation) -> None:
+        self.planned: list[Planned] = []
+        self._view = view
+        self._situation = situation
+        self._files: set[str] = set()
+        self._freed: dict[str, int] = {}
+
+    def by_age(self, recorder: str | None, max_age_s: float | None) -> None:
+        if max_age_s is not None:
+            before_ns = self._situation.now_ns - round(max_age_s * NS)
+            for chunk in self._view.aged(recorder, before_ns):
+                self._take(chunk, Reason.MAX_AGE)
+
+    def by_total(self, recorder: str | None, limit: int | None, reason: Reason) -> None:
+        if limit is None:
+            return
+        open_bytes = self._situation.open_bytes
+        written = sum(open_bytes.values()) if recorder is None else open_bytes.get(recorder, 0)
+        freed = sum(self._freed.values()) if recorder is None else self._freed.get(recorder, 0)
+        self._free(recorder, self._view.total_bytes(recorder) + written - freed - limit, reason)
+
+    def by_free(self, limit: int | None) -> None:
+        if limit is not None:
+            free = self._situation.free_bytes + sum(self._freed.values()) - self._situation.headroom_bytes
+            self._free(None, limit - free, Reason.MIN_FREE)
+
+    def _free(self, recorder: str | None, excess: int, reason: Reason) -> None:
+        if excess <= 0:
+            return
+        for chunk in self._view.oldest(recorder):
+            if self._take(chunk, reason):
+                excess -= chunk.bytes
+                if excess <= 0:
+                    return
+
+    def _take(self, chunk: ChunkRef, reason: Reason) -> bool:
+        if chunk.protected or chunk.file in self._files:
+            return False
+        self._files.add(chunk.file)
+        self._freed[chunk.recorder] = self._freed.get(chunk.recorder, 0) + chunk.bytes
+        self.planned.append(Planned(chunk=chunk, reason=reason))
+        return True
+
+
+class ListView:
+    """A view of chunks in memory, in the order of recording: for simulations."""
+
+    def __init__(self, chunks: Sequence[ChunkRef]) -> None:
+        self._chunks = chunks
+
+    def total_bytes(self, recorder: str | None) -> int:
+        return sum(chunk.bytes for chunk in self._chunks if recorder in (None, chunk.recorder))
+
+    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
+        return (c for c in self._chunks if recorder in (None, c.recorder) and not c.protected)
+
+    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
+        return (c for c in self.oldest(recorder) if c.trusted and c.ended_ns < before_ns)

@@ -1,0 +1,427 @@
+"""Store: the recordings on the disk, as the daemon and the commands use them.
+
+Everything here blocks. One recording is used by one thread at a time, different ones by different threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.errors import StorageError
+from msrecd.storage import checks, files, layout
+from msrecd.storage.ground import Ground
+from msrecd.storage.index import Index
+from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
+from msrecd.storage.journal import Journal
+from msrecd.storage.listing import Listing
+from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
+from msrecd.storage.recovery import Lost
+from msrecd.storage.repair import Repair
+from msrecd.storage.retention import Limits, Planned
+from msrecd.walltime import WallTime
+
+__all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
+
+log = logging.getLogger(__name__)
+
+_RATE_WINDOW_NS = 600 * NS
+_LARGEST_STEP_BACK_NS = 86_400 * NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """capacity_bytes: of the file system; total_bytes: of recordings, open ones included; seconds_left: until full at
+    the rate of the last ten minutes, None when nothing is recorded; has_room: a new chunk may begin.
+    """
+
+    total_bytes: int
+    open_bytes: int
+    chunks: int
+    free_bytes: int
+    capacity_bytes: int
+    seconds_left: float | None
+    has_room: bool
+    written_bytes: int
+    sync_s_max: float
+
+
+class Store:
+    """The recordings below one folder. `open` first; `close` when all recordings have ended."""
+
+    def __init__(
+        self,
+        path: Path,
+        state_path: Path,
+        *,
+        limits: Limits,
+        recorder_limits: Mapping[str, Limits],
+        sync_interval_s: float,
+        walltime: WallTime,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.path = path
+        self.state_path = state_path
+        self.walltime = walltime
+        self.clock = clock
+        self.sync_interval_s = sync_interval_s
+        self.findings: list[checks.Finding] = []
+        self.ground = Ground(path, state_path, walltime=walltime, clock=clock)
+        self.journal = Journal(state_path)
+        self._listing = Listing(self.ground)
+        self._repair = Repair(self.ground, self.journal, sync_interval_s=sync_interval_s)
+        self._janitor = Janitor(
+            self.ground,
+            self._listing,
+            limits=limits,
+            recorder_limits=recorder_limits,
+            open_space=self._open_space,
+            is_open=self._is_open,
+        )
+        self._lock = threading.RLock()
+        self._lock_fd: int | None = None
+        self._open: dict[str, Recording] = {}
+        self._leftovers: list[Leftover] = []
+        self._leftover_problem = ""
+        self._last_ids: dict[str, str] = {}
+        self._written: deque[tuple[int, int]] = deque()
+        self._written_bytes = 0
+        self._sync_s_max = 0.0
+        self._chunk_sizes: dict[str, int] = {}
+
+    # --- start and end ---
+
+    def open(self, *, everywhere: bool = False) -> list[ManifestLine]:
+        """Check the storage, finish what a crash left, open the index; returns the lines of what was recovered.
+
+        Args:
+            everywhere: look for unfinished chunks in all folders, not only where they can be.
+
+        Raises:
+            StorageError: the storage or the state cannot be used; `locked`: another process records here.
+        """
+        self._make_state()
+        self._take_lock()
+        try:
+            self.ground.check_mount(create=True)
+            self.findings = checks.check(self.path)
+            for finding in self.findings:
+                log.warning("storage: %s", finding.message)
+            self.ground.ensure_reserve()
+            recovered = self._repair.recover(everywhere=everywhere)
+            self._listing.open()
+            self._listing.add_recovered(self._repair.touched)
+            self._repair.touched.clear()
+        except BaseException:
+            self.close()
+            raise
+        return recovered
+
+    def open_beside(self) -> None:
+        """Open for a command while a daemon may be running: no recovery, no lock.
+
+        Raises:
+            StorageError: the storage or its index cannot be used.
+        """
+        self.ground.check_mount(create=False)
+        self._make_state()
+        self._listing.open()
+
+    def close(self) -> None:
+        """Let go of index and lock."""
+        with self._lock:
+            self._listing.close()
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+
+    @property
+    def index(self) -> Index:
+        """
+        Raises:
+            StorageError: the store is not open.
+        """
+        return self._listing.index
+
+    @property
+    def lost(self) -> list[Lost]:
+        """Chunks of which a crash left nothing."""
+        return self._repair.lost
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the whole storage; may be replaced at any time."""
+        return self._janitor.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._janitor.limits = limits
+
+    def limit_recorders(self, limits: Mapping[str, Limits]) -> None:
+        """Replace the limits of single recorders, at any time."""
+        self._janitor.recorder_limits = dict(limits)
+
+    def rebuild_index(self) -> int:
+        """Fill an empty index from the manifests; how many chunks."""
+        return self._listing.rebuild()
+
+    # --- recording ---
+
+    def begin(self, recorder: str, mime_type: str) -> Recording:
+        """Draw a recording id. Nothing is on the disk before the first chunk.
+
+        Raises:
+            StorageError: the type has no file format, or the name is none.
+        """
+        try:
+            extension = layout.extension_for(mime_type)
+            with self._lock:
+                recording_id = self._draw_id(recorder)
+                self._last_ids[recorder] = recording_id
+        except ValueError as exc:
+            raise StorageError(str(exc), "bad_args") from exc
+        recording = Recording(self, recorder, recording_id, mime_type, extension)
+        with self._lock:
+            self._open[recording_id] = recording
+        return recording
+
+    def _draw_id(self, recorder: str) -> str:
+        stamp = self.walltime.stamp()
+        form = "9" if stamp.trusted else "c"  # ids of one form sort below: years, or boot numbers
+        previous = self._last_ids.get(recorder)
+        if previous is None or previous.startswith("boot") == stamp.trusted:
+            previous = self.index.last_recording_id(recorder, form)
+            if previous is not None and previous.startswith("boot") == stamp.trusted:
+                previous = None
+        known = layout.parse_recording_id(previous) if previous is not None else None
+        if known is not None and known.utc_s is not None:
+            behind_ns = known.utc_s * NS - stamp.utc_ns
+            if 0 < behind_ns < _LARGEST_STEP_BACK_NS:  # the clock went back: names do not
+                stamp = replace(stamp, utc_ns=known.utc_s * NS)
+        while True:
+            prefix = layout.make_recording_id(recorder, stamp, 0)[:-4]
+            suffix = layout.next_suffix(previous, prefix, secrets.randbelow(0x10000))
+            if suffix is not None:
+                return f"{prefix}{suffix:04x}"
+            stamp = replace(stamp, utc_ns=stamp.utc_ns + NS, monotonic_ns=stamp.monotonic_ns + MS)
+
+    # --- for recordings and their chunks ---
+
+    def forget(self, recording: Recording) -> None:
+        """A recording has ended."""
+        with self._lock:
+            self._open.pop(recording.recording_id, None)
+
+    def leave(self, leftover: Leftover) -> None:
+        """A chunk could not be finished; `finish_leftovers` tries again."""
+        with self._lock:
+            self._leftovers.append(leftover)
+
+    def account(self, recorder: str, written: int, sync_s: float) -> None:
+        """Count what has been written."""
+        with self._lock:
+            now_ns = self.clock.monotonic_ns()
+            self._written.append((now_ns, written))
+            self._written_bytes += written
+            self._sync_s_max = max(self._sync_s_max, sync_s)
+            while self._written and self._written[0][0] < now_ns - _RATE_WINDOW_NS:
+                self._written.popleft()
+
+    def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
+        """A chunk is finished and stands in its manifest."""
+        with self._lock:
+            self._chunk_sizes[recorder] = line["bytes"]
+        self._listing.add(recorder, recording_id, manifest_file, line)
+
+    def require_room(self) -> None:
+        """Rotate if needed.
+
+        Raises:
+            StorageError: `no_space`: there is none, and rotation may not help; `missing_mount`.
+        """
+        self.ground.check_mount(create=False)
+        self._janitor.require_room()
+
+    def check_writable(self) -> None:
+        """Whether a chunk can be written now: there is room, the medium is there, and it takes what is written.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        self.require_room()
+        self.ground.probe()
+
+    # --- upkeep ---
+
+    def plan(self) -> list[Planned]:
+        """What `rotate` would delete now.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        return self._janitor.plan()
+
+    def rotate(self) -> list[Deleted]:
+        """Delete what the limits say; what cannot be deleted is reported and left.
+
+        Raises:
+            StorageError: nothing could be planned.
+        """
+        return self._janitor.rotate()
+
+    def finish_leftovers(self) -> list[ManifestLine]:
+        """Finish the chunks whose finishing had failed, as far as that goes now; the lines of what became chunks.
+
+        Any thread, one at a time.
+        """
+        with self._lock:
+            waiting, self._leftovers = self._leftovers, []
+        finished: list[ManifestLine] = []
+        problem = ""
+        for leftover in waiting:
+            try:
+                line = self._finish_leftover(leftover)
+            except (OSError, StorageError) as exc:
+                problem = f"{leftover.entry.file} is still unfinished: {exc}"
+                self.leave(leftover)
+                continue
+            if line is not None:
+                log.warning("%s is finished after all", leftover.entry.file)
+                finished.append(line)
+        if problem and problem != self._leftover_problem:
+            log.warning("%s", problem)
+        self._leftover_problem = problem
+        return finished
+
+    def _finish_leftover(self, leftover: Leftover) -> ManifestLine | None:
+        self.ground.check_mount(create=False)  # what is away is not gone
+        recording, entry, line = leftover.recording, leftover.entry, leftover.line
+        is_last = recording.is_last(entry.seq)
+        with files.closing_fd(self.ground.open_root()) as root:
+            if line is None:
+                is_newest = recording.is_newest(entry.seq)
+                found = self._repair.finish(root, recording.manifest, entry, is_last=is_newest)
+                if found is None or isinstance(found, Lost):
+                    recording.settled(entry.seq, used=not (is_newest and isinstance(found, Lost)))
+                    return None
+                facts = leftover.facts or ChunkFacts(final=False)
+                line = {
+                    **found,
+                    "final": is_last,
+                    "lost_s": round(found["lost_s"] + facts.lost_s, 3),
+                    "gaps": [dict(gap) for gap in facts.gaps],
+                }
+            else:
+                line = {**line, "final": is_last}
+            self.ground.append_line(root, recording.manifest, dict(line))
+        self.listed(recording.recorder, recording.recording_id, recording.manifest, line)
+        recording.settled(entry.seq, used=True)
+        return line
+
+    def usage(self) -> Usage:
+        """
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        status = self.ground.status()
+        free = status.f_bavail * status.f_frsize
+        finished, chunks = self.index.totals()
+        limits = self._janitor.limits
+        now_ns = self.clock.monotonic_ns()
+        with self._lock:
+            open_bytes = self._open_space().total_bytes
+            recent = [(at, size) for at, size in self._written if at >= now_ns - _RATE_WINDOW_NS]
+        total = finished + open_bytes
+        room = free - (limits.min_free_bytes or 0)
+        if limits.max_total_bytes is not None:
+            room = min(room, limits.max_total_bytes - total)
+        seconds_left = None
+        if recent and now_ns - recent[0][0] >= NS:
+            rate = sum(size for _, size in recent) / ((now_ns - recent[0][0]) / NS)
+            seconds_left = round(max(0, room) / rate, 1) if rate else None
+        return Usage(
+            total_bytes=total,
+            open_bytes=open_bytes,
+            chunks=chunks,
+            free_bytes=free,
+            capacity_bytes=status.f_blocks * status.f_frsize,
+            seconds_left=seconds_left,
+            has_room=self._janitor.missing_room() is None,
+            written_bytes=self._written_bytes,
+            sync_s_max=self._sync_s_max,
+        )
+
+    def _open_space(self) -> OpenSpace:
+        by_recorder: dict[str, int] = {}
+        headroom = 0
+        with self._lock:
+            for recording in self._open.values():
+                size = recording.open_bytes
+                by_recorder[recording.recorder] = by_recorder.get(recording.recorder, 0) + size
+                headroom += max(0, self._chunk_sizes.get(recording.recorder, 0) - size)
+        return OpenSpace(by_recorder=by_recorder, headroom_bytes=headroom)
+
+    def _is_open(self, recording_id: str) -> bool:
+        return recording_id in self._open or self.journal.is_open(recording_id)
+
+    # --- protection ---
+
+    def protect(self, recording_id: str) -> None:
+        """Keep a recording whatever the limits say.
+
+        Raises:
+            StorageError: `not_found`, or it cannot be kept.
+        """
+        self._require_recording(recording_id)
+        with files.storage_errors(f"protect {recording_id}"):
+            folder = self.state_path / "protected"
+            folder.mkdir(mode=files.FOLDER_MODE, exist_ok=True)
+            (folder / recording_id).touch()
+            with files.closing_fd(files.open_root(folder)) as fd:
+                os.fsync(fd)
+        self.index.protect(recording_id, protected=True)
+
+    def unprotect(self, recording_id: str) -> None:
+        """
+        Raises:
+            StorageError: `not_found`, or it cannot be changed.
+        """
+        self._require_recording(recording_id)
+        with files.storage_errors(f"unprotect {recording_id}"):
+            (self.state_path / "protected" / recording_id).unlink(missing_ok=True)
+        self.index.protect(recording_id, protected=False)
+
+    def is_protected(self, recording_id: str) -> bool:
+        return self.ground.is_protected(recording_id)
+
+    def _require_recording(self, recording_id: str) -> None:
+        known = layout.parse_recording_id(recording_id) is not None and (
+            self.index.has_recording(recording_id) or self.journal.is_open(recording_id)
+        )
+        if not known:
+            raise StorageError(f"there is no recording {recording_id!r}", "not_found")
+
+    # --- inside ---
+
+    def _make_state(self) -> None:
+        with files.storage_errors(f"use the state directory {self.state_path}"):
+            self.state_path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+
+    def _take_lock(self) -> None:
+        with files.storage_errors(f"lock the state directory {self.state_path}"):
+            self._lock_fd = os.open(self.state_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.FILE_MODE)
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+                raise StorageError(f"another msrecd uses {self.state_path}", "locked") from exc

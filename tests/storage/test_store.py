@@ -1,0 +1,246 @@
+"""Recordings on a real file system: names, manifests, recovery, rotation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import storage_media
+
+from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.errors import StorageError
+from msrecd.storage.retention import Limits
+from msrecd.storage.store import ChunkFacts, Store
+from msrecd.walltime import WallTime
+
+KILLS = int(os.environ.get("MSRECD_STORE_KILLS", "30"))  # 500 for the acceptance figure
+
+
+def make_store(
+    base: Path,
+    *,
+    trusted: bool = True,
+    limits: Limits | None = None,
+    recorder_limits: dict[str, Limits] | None = None,
+    walltime: WallTime | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Store:
+    return Store(
+        base / "recordings",
+        base / "state",
+        limits=limits or Limits(),
+        recorder_limits=recorder_limits or {},
+        sync_interval_s=0.5,
+        walltime=walltime or WallTime(base / "state", trusted=trusted, clock=clock),
+        clock=clock,
+    )
+
+
+def record(store: Store, chunks: int, data: bytes | None = None) -> list[dict]:
+    recording = store.begin("cam0", "video/mp4")
+    lines = []
+    for number in range(chunks):
+        chunk = recording.open_chunk(started_ns=store.clock.monotonic_ns())
+        chunk.write([data if data is not None else storage_media.make("mp4")])
+        lines.append(chunk.finish(ChunkFacts(final=number == chunks - 1, duration_s=2.0, tracks={})))
+    return lines
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, trusted: bool) -> None:
+    store = make_store(tmp_path, trusted=trusted)
+    assert store.open() == []
+    lines = record(store, 3)
+    store.close()
+    assert [line["seq"] for line in lines] == [1, 2, 3]
+    root = tmp_path / "recordings"
+    prev = ""
+    (manifest,) = root.rglob("*.jsonl")
+    for raw, line in zip(manifest.read_bytes().splitlines(), lines, strict=True):
+        assert json.loads(raw) == {**line, "prev": prev}
+        prev = hashlib.sha256(raw).hexdigest()
+        file = root / line["file"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
+        assert file.stat().st_mode & 0o777 == 0o640
+        assert line["clock"] == ("synchronized" if trusted else "unsynchronized")
+    assert manifest.parent.name.startswith("boot") != trusted
+    assert not list(root.rglob("*.part"))
+
+
+def test_ids_of_one_second_sort_in_order(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    ids = [store.begin("cam0", "video/mp4").recording_id for _ in range(300)]
+    store.close()
+    assert ids == sorted(set(ids))
+
+
+@pytest.mark.parametrize("extension", sorted(storage_media.FORMATS))
+def test_what_was_open_is_finished_at_the_next_start(tmp_path: Path, extension: str) -> None:
+    types = {"mp4": "video/mp4", "m4a": "audio/mp4", "mkv": "video/x-matroska", "webm": "video/webm"}
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", types.get(extension, f"audio/{extension}"))
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    data = storage_media.make(extension)
+    chunk.write([data[: len(data) * 3 // 4]])
+    store.close()
+    again = make_store(tmp_path)
+    (line,) = again.open()
+    again.close()
+    assert line["recovered"]
+    assert line["final"]
+    assert 0.8 < line["duration_s"] <= 1.7
+    file = tmp_path / "recordings" / line["file"]
+    assert file.stat().st_size == line["bytes"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
+    third = make_store(tmp_path)
+    assert third.open() == []
+    assert third.index.totals() == (line["bytes"], 1)
+    third.close()
+
+
+def test_without_a_state_the_part_is_found_and_finished(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns()).write([storage_media.make("mp4")])
+    store.close()
+    for path in sorted((tmp_path / "state").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    again = make_store(tmp_path)
+    assert [line["seq"] for line in again.open()] == [1]
+    again.close()
+
+
+def test_a_part_without_a_fragment_goes_and_is_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns()).write([storage_media.make("mp4")[:100]])
+    store.close()
+    again = make_store(tmp_path)
+    assert again.open() == []
+    assert [lost.seq for lost in again.lost] == [1]
+    again.close()
+    assert not list((tmp_path / "recordings").rglob("*.part"))
+
+
+def test_rotation_keeps_the_limit_the_protected_and_the_open(tmp_path: Path) -> None:
+    size = len(storage_media.make("mp4"))
+    store = make_store(tmp_path, limits=Limits(max_total_bytes=size * 4, min_free_bytes=0))
+    store.open()
+    kept = record(store, 1)[0]
+    store.protect(kept["file"].rpartition("/")[2][: -len("-0001.mp4")])
+    record(store, 6)
+    recording = store.begin("cam0", "video/mp4")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    chunk.write([storage_media.make("mp4")])
+    (tmp_path / "recordings" / "foreign.mp4").write_bytes(bytes(size))
+    deleted = store.rotate()
+    assert {entry.reason for entry in deleted} == {"max_total"}
+    usage = store.usage()
+    assert usage.total_bytes <= size * 4
+    root = tmp_path / "recordings"
+    assert (root / kept["file"]).exists()
+    assert chunk.path.exists()
+    assert (root / "foreign.mp4").exists()
+    for entry in deleted:
+        assert not (root / entry.file).exists()
+    manifest = next(path for path in root.rglob("*.jsonl") if path.stem == deleted[0].recording_id)
+    gone = [line["deleted"] for line in map(json.loads, manifest.read_text().splitlines()) if "deleted" in line]
+    assert gone[-len(deleted) :] == [entry.seq for entry in deleted]
+    chunk.finish(ChunkFacts(final=True))
+    store.close()
+
+
+def test_the_index_is_built_again_when_damaged(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    record(store, 4)
+    totals = store.index.totals()
+    store.close()
+    (tmp_path / "state" / "index.sqlite").write_bytes(b"no database at all" * 100)
+    again = make_store(tmp_path)
+    again.open()
+    assert again.index.totals() == totals
+    again.close()
+
+
+def test_two_programs_cannot_record_into_one_state(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    with pytest.raises(StorageError) as caught:
+        make_store(tmp_path).open()
+    assert caught.value.code == "locked"
+    store.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+import test_store, storage_media
+from msrecd.clock import SYSTEM_CLOCK, Clock
+store = test_store.make_store(Path(sys.argv[1]))
+store.open()
+data = Path(sys.argv[2]).read_bytes()
+print("ready", flush=True)
+while True:
+    recording = store.begin("cam0", "video/mp4")
+    for number in range(3):
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        for at in range(0, len(data), 1000):
+            chunk.write([data[at:at + 1000]])
+        chunk.finish(test_store.ChunkFacts(final=number == 2, duration_s=2.0, tracks={}))
+"""
+
+
+@pytest.mark.timeout(60 + 3 * KILLS)
+def test_a_kill_at_any_moment_harms_no_finished_chunk(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    recovered = 0
+    media = tmp_path / "media.mp4"
+    media.write_bytes(storage_media.make("mp4"))
+    root = tmp_path / "recordings"
+    paths = [str(Path(__file__).parent), str(Path(storage_media.__file__).parent), str(Path(__file__).parents[2])]
+    for _ in range(KILLS):
+        with subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path), str(media), *paths], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"ready\n"
+            try:
+                writer.wait(rng.uniform(0, 0.15))
+            except subprocess.TimeoutExpired:
+                os.kill(writer.pid, signal.SIGKILL)
+        store = make_store(tmp_path, limits=Limits(max_total_bytes=2_000_000, min_free_bytes=0))
+        recovered += len(store.open())
+        assert not list(root.rglob("*.part"))
+        listed = set()
+        for manifest in root.rglob("*.jsonl"):
+            prev = ""
+            for raw in manifest.read_bytes().splitlines():
+                line = json.loads(raw)
+                assert line["prev"] == prev
+                prev = hashlib.sha256(raw).hexdigest()
+                if "deleted" in line:
+                    continue
+                file = root / line["file"]
+                listed.add(file)
+                if file.exists():
+                    assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
+                    assert line["recovered"] or line["bytes"] == media.stat().st_size
+        assert set(root.rglob("*.mp4")) <= listed
+        assert store.index.totals()[1] == len(list(root.rglob("*.mp4")))
+        store.rotate()
+        store.close()
+    assert recovered > KILLS // 10  # the kills hit chunks
+    print(f"{KILLS} kills: {recovered} chunks recovered, no finished one harmed")

@@ -1,0 +1,154 @@
+"""Each fault in a copied folder is named exactly; times of an untrusted clock are corrected in lists."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_store import make_store, record
+
+from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.storage.catalog import open_catalog
+from msrecd.storage.retention import Limits
+from msrecd.storage.store import ChunkFacts
+from msrecd.storage.verify import Fault, verify
+from msrecd.walltime import WallTime
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy elsewhere of a recording of five chunks that differ, the second deleted by rotation."""
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "audio/wav")
+    for number in range(5):
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        chunk.write([bytes([number]) * 1000])
+        chunk.finish(ChunkFacts(final=number == 4, duration_s=1.0, tracks={}))
+    store.limits = Limits(max_total_bytes=4000, min_free_bytes=0)
+    assert [entry.seq for entry in store.rotate()] == [1]
+    store.close()
+    target = tmp_path / "copy"
+    shutil.copytree(tmp_path / "recordings", target)
+    return target
+
+
+def chunks(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.wav"))
+
+
+def faults(folder: Path) -> list[tuple[Fault, str]]:
+    return [(finding.fault, finding.file.rpartition("/")[2]) for finding in verify(folder).findings]
+
+
+def test_an_untouched_copy_is_proven_although_rotation_deleted_of_it(copy: Path) -> None:
+    verdict = verify(copy)
+    assert verdict.is_proven
+    assert verdict.findings == ()
+    assert (verdict.manifests, verdict.chunks, verdict.bytes) == (1, 4, 4000)
+
+
+def test_one_flipped_bit_is_named(copy: Path) -> None:
+    path = chunks(copy)[2]
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    assert faults(copy) == [(Fault.ALTERED, path.name)]
+    assert not verify(copy).is_proven
+
+
+def test_a_missing_chunk_is_named(copy: Path) -> None:
+    path = chunks(copy)[1]
+    path.unlink()
+    assert faults(copy) == [(Fault.MISSING, path.name)]
+
+
+def test_a_torn_chunk_is_named(copy: Path) -> None:
+    path = chunks(copy)[1]
+    path.write_bytes(path.read_bytes()[:700])
+    assert faults(copy) == [(Fault.TORN, path.name)]
+
+
+def test_swapped_chunks_are_named(copy: Path) -> None:
+    first, second = chunks(copy)[:2]
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    assert faults(copy) == [(Fault.SWAPPED, first.name), (Fault.SWAPPED, second.name)]
+
+
+def test_an_edited_line_is_named(copy: Path) -> None:
+    (manifest,) = copy.rglob("*.jsonl")
+    lines = manifest.read_text().splitlines()
+    lines[2] = lines[2].replace('"lost_s":0.0', '"lost_s":9.0')
+    manifest.write_text("\n".join(lines) + "\n")
+    (finding,) = verify(copy).findings
+    assert finding.fault is Fault.EDITED
+    assert "line 3 was edited" in finding.message
+
+
+def test_an_unlisted_chunk_and_a_torn_manifest_are_named(copy: Path) -> None:
+    (manifest,) = copy.rglob("*.jsonl")
+    data = manifest.read_bytes()
+    stranger = chunks(copy)[0]
+    shutil.copy(stranger, stranger.with_name(stranger.name.replace("-0002", "-0009")))
+    manifest.write_bytes(data[:-1])
+    assert {fault for fault, _ in faults(copy)} == {
+        Fault.UNLISTED,
+        Fault.TORN,
+        Fault.MISSING,
+    }  # the torn line is the deletion's
+
+
+class SteppingClock:
+    """A clock whose wall time is set by the test."""
+
+    def __init__(self) -> None:
+        self.monotonic = 100 * NS
+        self.offset = 0
+
+    def monotonic_ns(self) -> int:
+        return self.monotonic
+
+    def realtime_ns(self) -> int:
+        return self.monotonic + self.offset
+
+    def wait_until(self, deadline_ns: int, stop: object) -> bool:
+        raise NotImplementedError
+
+
+def test_times_before_the_clock_was_set_are_corrected(tmp_path: Path) -> None:
+    clock, marker = SteppingClock(), tmp_path / "synchronized"
+    walltime = WallTime(tmp_path / "state", clock=clock, marker=marker, kernel=lambda: False)
+    store = make_store(tmp_path, walltime=walltime, clock=clock)
+    store.open()
+    record(store, 2)
+    store.limits = Limits(max_age_s=60, min_free_bytes=0)
+    assert store.rotate() == []
+    clock.monotonic += 50 * NS
+    clock.offset = 1_800_000_000 * NS
+    marker.touch()
+    assert walltime.poll() is not None
+    record(store, 1)
+    store.limits = Limits()
+    assert store.rotate() == []
+    store.close()
+    catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", walltime.corrections)
+    entries = catalog.recordings(since_ns=1_800_000_000 * NS)
+    catalog.close()
+    assert [entry.started_ns for entry in entries] == [1_800_000_100 * NS, 1_800_000_150 * NS]
+    assert [chunk.corrected for entry in entries for chunk in entry.chunks] == [True, True, False]
+    manifests = (tmp_path / "recordings").rglob("*.jsonl")
+    lines = [json.loads(line) for path in manifests for line in path.read_text().splitlines()]
+    assert sorted(line["clock"] for line in lines) == ["synchronized", "unsynchronized", "unsynchronized"]
+
+
+def test_the_boot_counter_grows_with_each_boot_only(tmp_path: Path) -> None:
+    boot_id = tmp_path / "boot_id"
+    numbers = []
+    for text in ("a", "a", "b", "b", "c"):
+        boot_id.write_text(text)
+        numbers.append(WallTime(tmp_path / "state", boot_id_path=boot_id, trusted=False).boot)
+    assert numbers == [1, 1, 2, 2, 3]
