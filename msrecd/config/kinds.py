@@ -1,0 +1,436 @@
+"""The kinds of values of the configuration: what is accepted, how it is read, how it is described.
+
+One description of each key serves the reader, the JSON Schema and the reference manual. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from msrecd.config.problems import Problem, suggestion
+from msrecd.config.units import format_duration, format_size, parse_duration, parse_size
+
+Schema = dict[str, Any]
+T = TypeVar("T")
+
+
+class BadValueError(ValueError):
+    """A value that is not what its key takes; the message says what it takes."""
+
+
+class Report:
+    """Collects the problems of one configuration. `base` is the folder that relative paths start from."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.problems: list[Problem] = []
+
+    def add(self, path: str, message: str) -> None:
+        self.problems.append(Problem(path=path, message=message))
+
+    def concerns(self, path: str) -> bool:
+        """Whether a problem was reported at `path` or below it."""
+        below = (f"{path}.", f"{path}[")
+        return any(problem.path == path or problem.path.startswith(below) for problem in self.problems)
+
+    def names(self, path: str) -> bool:
+        """Whether a problem was reported at exactly `path`."""
+        return any(problem.path == path for problem in self.problems)
+
+
+class Kind(Protocol):
+    """What a key takes. `suffix` is what the attribute's name has beyond the key's: the unit."""
+
+    @property
+    def suffix(self) -> str: ...
+
+    def read(self, value: object, path: str, report: Report) -> Any:
+        """The value for the model. Raises BadValueError, or reports several problems itself."""
+
+    def schema(self) -> Schema: ...
+
+    def describe(self) -> str: ...
+
+    def example(self) -> object:
+        """Any valid value: stands in for a wrong one while the rest is checked."""
+
+
+def shown(value: object) -> str:
+    """A value as the person wrote it, shortened."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array"
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A string: one of `choices`, or matching `pattern` (`form` says in words what that is)."""
+
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    form: str = ""
+    min_length: int = 1
+    max_length: int = 1024
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> str:
+        if not isinstance(value, str):
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}")
+        if self.choices and value not in self.choices:
+            raise BadValueError(f"{shown(value)} is not known{suggestion(value, self.choices)}")
+        if not self.choices and not self.min_length <= len(value) <= self.max_length:
+            raise BadValueError(
+                "must not be empty" if not value else f"has {len(value)} characters, {self.max_length} are the most"
+            )
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise BadValueError(f"{shown(value)} is not {self.form}")
+        if any(ord(char) < 32 or ord(char) == 127 for char in value):
+            raise BadValueError("holds control characters")
+        return value
+
+    def schema(self) -> Schema:
+        if self.choices:
+            return {"type": "string", "enum": list(self.choices)}
+        schema: Schema = {"type": "string", "minLength": self.min_length, "maxLength": self.max_length}
+        return schema | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern else {})
+
+    def describe(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        return self.form or "a string"
+
+    def example(self) -> str:
+        return self.choices[0] if self.choices else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """true or false."""
+
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> bool:
+        if not isinstance(value, bool):
+            raise BadValueError(f"takes true or false, not {shown(value)}")
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
+
+    def describe(self) -> str:
+        return "true or false"
+
+    def example(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A number within limits; a whole one unless `fractions`."""
+
+    minimum: float
+    maximum: float
+    fractions: bool = False
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> float | int:
+        if isinstance(value, bool) or not isinstance(value, int | float if self.fractions else int):
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}")
+        if not math.isfinite(value) or not self.minimum <= value <= self.maximum:
+            raise BadValueError(f"{shown(value)} is out of range; it takes {self.describe()}")
+        return float(value) if self.fractions else value
+
+    def schema(self) -> Schema:
+        name = "number" if self.fractions else "integer"
+        return {"type": name, "minimum": self.minimum, "maximum": self.maximum}
+
+    def describe(self) -> str:
+        if self.minimum == self.maximum:
+            return f"{self.minimum}"
+        return f"a {'number' if self.fractions else 'whole number'} from {self.minimum:_} to {self.maximum:_}"
+
+    def example(self) -> float | int:
+        return self.minimum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duration:
+    """A duration with its unit, "1h30m"; the model has seconds."""
+
+    minimum: float
+    maximum: float
+    suffix: str = "_s"
+
+    def read(self, value: object, path: str, report: Report) -> float:
+        if not isinstance(value, str):
+            hint = f'; write for example "{value}s"' if type(value) in (int, float) else ""
+            raise BadValueError(f'takes a duration in quotes with its unit, like "10m", not {shown(value)}{hint}')
+        try:
+            seconds = parse_duration(value)
+        except ValueError as exc:
+            raise BadValueError(str(exc)) from exc
+        if not self.minimum <= seconds <= self.maximum:
+            raise BadValueError(f'"{value}" is out of range; it takes {self.describe()}')
+        return seconds
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|min|h|d|w)\s*)+$"}
+
+    def describe(self) -> str:
+        return f"a duration from {format_duration(self.minimum)} to {format_duration(self.maximum)}"
+
+    def example(self) -> float:
+        return self.minimum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A size with its unit, "2GiB"; the model has bytes."""
+
+    minimum: int
+    maximum: int
+    suffix: str = "_bytes"
+
+    def read(self, value: object, path: str, report: Report) -> int:
+        if not isinstance(value, str):
+            raise BadValueError(f'takes a size in quotes with its unit, like "2GiB", not {shown(value)}')
+        try:
+            size = parse_size(value)
+        except ValueError as exc:
+            raise BadValueError(str(exc)) from exc
+        if not self.minimum <= size <= self.maximum:
+            raise BadValueError(f'"{value}" is out of range; it takes {self.describe()}')
+        return size
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]\s*$"}
+
+    def describe(self) -> str:
+        return f"a size from {format_size(self.minimum)} to {format_size(self.maximum)}"
+
+    def example(self) -> int:
+        return self.minimum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePath:
+    """A path; a relative one starts at the folder of the main file."""
+
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> Path:
+        if not isinstance(value, str) or not value:
+            raise BadValueError(f"takes a path, not {shown(value)}")
+        if "\0" in value:
+            raise BadValueError("holds a NUL character")
+        if value.startswith("~"):
+            raise BadValueError(f'{shown(value)}: "~" is not expanded; write the whole path')
+        return report.base / value
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+    def describe(self) -> str:
+        return "a path"
+
+    def example(self) -> Path:
+        return Path()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """MediaTrackConstraints (https://w3c.github.io/mediacapture-main/#dom-mediatrackconstraints), or true or false."""
+
+    check: Callable[[object, str, Report], None]
+    properties: Mapping[str, str]
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> bool | dict[str, Any]:
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, dict):
+            raise BadValueError(f"takes true, false or a table of constraints, not {shown(value)}")
+        self.check(value, path, report)
+        return value
+
+    def schema(self) -> Schema:
+        basic = {name: _CONSTRAINT_SCHEMAS[kind] for name, kind in self.properties.items()}
+        advanced = {"type": "object", "additionalProperties": False, "properties": basic}
+        table = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": basic | {"advanced": {"type": "array", "items": advanced}},
+        }
+        return {"oneOf": [{"type": "boolean"}, table]}
+
+    def describe(self) -> str:
+        return "true, false, or a table of constraints"
+
+    def example(self) -> bool:
+        return True
+
+
+def _forms(value: Schema, *, range_: bool) -> Schema:
+    names = ("min", "max", "exact", "ideal") if range_ else ("exact", "ideal")
+    table = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(names, value)}
+    return {"anyOf": [value, table]}
+
+
+_STRINGS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_CONSTRAINT_SCHEMAS: dict[str, Schema] = {
+    "number": _forms({"type": "number"}, range_=True),
+    "text": _forms(_STRINGS, range_=False),
+    "flag": _forms({"type": "boolean"}, range_=False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOf:
+    """An array of one kind; the model has a tuple."""
+
+    item: Kind
+    max_items: int = 64
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            written = "[[...]] tables" if isinstance(self.item, Table) else "an array in [ ]"
+            raise BadValueError(f"takes {written}, not {shown(value)}")
+        if len(value) > self.max_items:
+            raise BadValueError(f"has {len(value)} entries, {self.max_items} are the most")
+        return tuple(read_or_example(self.item, item, f"{path}[{i}]", report) for i, item in enumerate(value))
+
+    def schema(self) -> Schema:
+        return {"type": "array", "maxItems": self.max_items, "items": self.item.schema()}
+
+    def describe(self) -> str:
+        return f"a list, each {self.item.describe()}"
+
+    def example(self) -> tuple[Any, ...]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagOr:
+    """true or false as short forms of another kind."""
+
+    other: Kind
+    yes: Any
+    no: Any
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> Any:
+        if isinstance(value, bool):
+            return self.yes if value else self.no
+        return self.other.read(value, path, report)
+
+    def schema(self) -> Schema:
+        return {"oneOf": [{"type": "boolean"}, self.other.schema()]}
+
+    def describe(self) -> str:
+        return f"true or false, or {self.other.describe()}"
+
+    def example(self) -> Any:
+        return self.no
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table with the keys of a dataclass of `model`."""
+
+    model: type
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> Any:
+        if not isinstance(value, dict):
+            raise BadValueError(f"takes a table, not {shown(value)}")
+        known = keys_of(self.model)
+        values: dict[str, Any] = {}
+        for name in value:
+            if name not in known:
+                report.add(_join(path, name), f"unknown key{suggestion(name, list(known))}")
+        for name, key in known.items():
+            if name in value:
+                values[key.attribute] = read_or_example(key.kind, value[name], _join(path, name), report)
+            elif key.required:
+                report.add(_join(path, name), f"is missing; it takes {key.kind.describe()}")
+                values[key.attribute] = key.kind.example()
+        return self.model(**values)
+
+    def schema(self) -> Schema:
+        known = keys_of(self.model)
+        properties = {name: {**key.kind.schema(), "description": key.doc} for name, key in known.items()}
+        schema: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
+        required = [name for name, key in known.items() if key.required]
+        return schema | ({"required": required} if required else {})
+
+    def describe(self) -> str:
+        return "a table"
+
+    def example(self) -> Any:
+        known = keys_of(self.model).values()
+        return self.model(**{key.attribute: key.kind.example() for key in known if key.required})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key of a table: its attribute in the model, what it takes, what it means; `default` is for people."""
+
+    attribute: str
+    kind: Kind
+    doc: str
+    required: bool
+    default: Any
+    default_doc: str
+
+
+def key(kind: Kind, doc: str, *, default: Any = MISSING, default_doc: str = "", name: str = "") -> Any:
+    """A field of the model. Without `default` the key is required; `default_doc` explains one that is made up later."""
+    metadata = {"kind": kind, "doc": doc, "default_doc": default_doc, "name": name}
+    if default is MISSING:
+        return field(metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def keys_of(model: type) -> dict[str, Key]:
+    """The keys of a table, in the order of the manual, by their names in the file."""
+    known = {}
+    for entry in fields(model):
+        kind: Kind = entry.metadata["kind"]
+        name = entry.metadata["name"] or entry.name.removesuffix(kind.suffix)
+        default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        known[name] = Key(
+            attribute=entry.name,
+            kind=kind,
+            doc=entry.metadata["doc"],
+            required=default is MISSING,
+            default=None if default is MISSING else default,
+            default_doc=entry.metadata["default_doc"],
+        )
+    return known
+
+
+def read_or_example(kind: Kind, value: object, path: str, report: Report) -> Any:
+    """The value for the model; a wrong one is reported, and any valid one stands in for it."""
+    try:
+        return kind.read(value, path, report)
+    except BadValueError as exc:
+        report.add(path, str(exc))
+        return kind.example()
+
+
+def _join(path: str, name: str) -> str:
+    bare = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name[:60]}"'
+    return f"{path}.{bare}" if path else bare

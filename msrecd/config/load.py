@@ -1,0 +1,79 @@
+"""From files to a `Config`, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from msrecd.config.files import read_files
+from msrecd.config.kinds import Report, Table
+from msrecd.config.model import Config
+from msrecd.config.problems import InvalidConfigError, Problem
+from msrecd.config.rules import Checks, check_rules
+
+DEFAULT_PATH = Path("/etc/msrecd/msrecd.toml")
+_MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+_NO_CHECKS = Checks()
+
+
+def load(path: Path, *, checks: Checks = _NO_CHECKS, missing_ok: bool = False) -> Config:
+    """Read the file at `path` and `conf.d/*.toml` beside it.
+
+    Blocks; may be called from any thread. With `missing_ok` an absent main file counts as empty.
+
+    Raises:
+        InvalidConfigError: a ConfigError; its `problems` has all that is wrong.
+    """
+    config, problems = _read(path, checks, missing_ok=missing_ok)
+    if problems:
+        raise InvalidConfigError(problems)
+    return config
+
+
+def check(path: Path, *, checks: Checks = _NO_CHECKS) -> list[Problem]:
+    """All that is wrong with a configuration; empty when it is valid."""
+    return _read(path, checks, missing_ok=False)[1]
+
+
+def _read(path: Path, checks: Checks, *, missing_ok: bool) -> tuple[Config, list[Problem]]:
+    path = path.absolute()
+    merged = read_files(path, missing_ok=missing_ok)
+    if merged.problems:
+        return Config(), merged.problems  # what a broken file would have set is not known: judge nothing else
+    report = Report(path.parent)
+    config = _with_defaults(cast(Config, Table(model=Config).read(merged.content, "", report)), report)
+    check_rules(config, report, checks)
+    problems = [replace(problem, file=merged.file_of(problem.path) or str(path)) for problem in report.problems]
+    return config, problems
+
+
+def _with_defaults(config: Config, report: Report) -> Config:
+    """Put in the defaults that depend on other keys or on the machine."""
+    if not config.device.id and not report.concerns("device.id"):
+        machine_id = next(filter(None, map(_first_line, _MACHINE_ID_FILES)), None)
+        if machine_id is None:
+            report.add("device.id", "cannot be made, for /etc/machine-id is missing or empty; give one")
+        else:
+            config = replace(config, device=replace(config.device, id=device_id(machine_id)))
+    recorders = tuple(
+        recorder
+        if recorder.mime_type
+        else replace(recorder, mime_type="video/mp4" if recorder.has_video or recorder.source else "audio/mp4")
+        for recorder in config.recorders
+    )
+    return replace(config, recorders=recorders)
+
+
+def device_id(machine_id: str) -> str:
+    """A name that tells devices apart and does not reveal the machine id."""
+    return "pi-" + hashlib.sha256(f"msrecd:{machine_id}".encode()).hexdigest()[-8:]
+
+
+def _first_line(path: Path) -> str:
+    try:
+        lines = path.read_text("ascii").split()
+    except (OSError, ValueError):
+        return ""
+    return lines[0] if lines and lines[0] != "uninitialized" else ""

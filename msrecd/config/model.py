@@ -1,0 +1,430 @@
+"""The configuration as the program uses it: one frozen dataclass for each table, one field for each key.
+
+Attributes are named like the keys, with the unit where the value has one: `chunk_duration = "60s"` is
+`chunk_duration_s`, `chunk_max_size` is `chunk_max_size_bytes`. Arrays of tables are plural: `[[recorder]]` is
+`recorders`. The descriptions are the manual's (`docs/configuration.md`).
+"""
+
+# ruff: noqa: RUF009 - `key` makes a dataclasses.field
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from msrecd.config.constraints import AUDIO, VIDEO, check_audio, check_video
+from msrecd.config.kinds import (
+    Constraints,
+    Duration,
+    FilePath,
+    Flag,
+    FlagOr,
+    ListOf,
+    Number,
+    Size,
+    Table,
+    Text,
+    key,
+)
+
+NAME_PATTERN = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = Text(
+    pattern=NAME_PATTERN,
+    form="a name of a-z, 0-9 and -, 1 to 63 characters, with a letter or digit at both ends",
+    max_length=63,
+)
+_DAY_S = 86_400.0
+_YEAR_S = 366 * _DAY_S
+_TIB = 2**40
+_MIB = 2**20
+CHUNK_MAX_SIZE_BYTES = round(3.9 * 2**30)
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+VERBS = (
+    *("start", "stop", "pause", "resume", "split", "snapshot", "get", "set"),
+    *("ping", "devices", "reload", "health"),
+)
+SIGNALS = ("beep", "tone", "silence")
+_CONSTRAINTS_VIDEO = Constraints(check=check_video, properties=VIDEO)
+_CONSTRAINTS_AUDIO = Constraints(check=check_audio, properties=AUDIO)
+TrackConstraints = bool | Mapping[str, Any]
+
+
+def default_state_path() -> Path:
+    """The first folder of $STATE_DIRECTORY, which systemd sets, or /var/lib/msrecd/state."""
+    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/msrecd/state")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """[device]: who this machine is on the broker."""
+
+    id: str = key(
+        _NAME,
+        "The device's name in all MQTT topics; also its user name and client id there.",
+        default="",
+        default_doc='"pi-" and 8 hex digits made from /etc/machine-id',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualDevice:
+    """One entry of `devices.virtual`: a camera with `modes`, or a microphone with the other keys."""
+
+    kind: Literal["camera", "microphone"] = key(Text(choices=("camera", "microphone")), "What it plays.")
+    label: str = key(Text(max_length=64), "Its name; the device id is made from kind and label.")
+    group_id: str | None = key(
+        Text(max_length=64), "Equal for devices of one physical unit.", default=None, default_doc="its own"
+    )
+    modes: tuple[tuple[int, int, int], ...] = key(
+        ListOf(item=ListOf(item=Number(minimum=1, maximum=16384), max_items=3), max_items=32),
+        "Camera: native modes as [width, height, frame rate], the default one first.",
+        default=((1280, 720, 30),),
+    )
+    sample_rate: int = key(
+        Number(minimum=8000, maximum=192_000), "Microphone: samples in a second of each channel.", default=48000
+    )
+    channels: int = key(Number(minimum=1, maximum=32), "Microphone: number of channels.", default=2)
+    signal: Literal["beep", "tone", "silence"] = key(
+        Text(choices=SIGNALS),
+        "Microphone: a beep on each whole second, a steady 440 Hz tone, or silence.",
+        default="beep",
+    )
+    ppm: float = key(
+        Number(minimum=-1000, maximum=1000, fractions=True),
+        "Microphone: how fast (+) or slow (-) its sample clock runs, in parts per million.",
+        default=0.0,
+    )
+
+
+VIRTUAL_PAIR = (
+    VirtualDevice(kind="camera", label="Virtual Camera"),
+    VirtualDevice(kind="microphone", label="Virtual Microphone"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """[devices]: devices beyond those found on the machine."""
+
+    virtual: tuple[VirtualDevice, ...] = key(
+        FlagOr(other=ListOf(item=Table(model=VirtualDevice), max_items=16), yes=VIRTUAL_PAIR, no=()),
+        "Cameras and microphones without hardware, for trying out and tests; true adds one of each.",
+        default=(),
+        default_doc="`false`",
+    )
+    alsa: tuple[str, ...] = key(
+        ListOf(item=Text(max_length=128), max_items=16),
+        'ALSA PCMs to offer as microphones by name, like "dsnoop:CARD=Device"; cards of the machine are found without.',
+        default=(),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mqtt:
+    """[mqtt]: the broker. Without this table there is none; recording never depends on one."""
+
+    host: str = key(Text(max_length=253), "Host name or address of the broker.", default="localhost")
+    port: int = key(Number(minimum=1, maximum=65535), "Its port.", default=0, default_doc="1883, with TLS 8883")
+    username: str | None = key(
+        Text(max_length=256), "User name at the broker.", default=None, default_doc="none: anonymous"
+    )
+    password_file: Path | None = key(
+        FilePath(),
+        "File with the password in its first line; readable by the service's user only.",
+        default=None,
+        default_doc="the systemd credential `mqtt-password`, if there is one",
+    )
+    ca_file: Path | None = key(
+        FilePath(),
+        "Certificates (PEM) of the authorities that the broker's certificate is checked against.",
+        default=None,
+        default_doc="the system's",
+    )
+    cert_file: Path | None = key(
+        FilePath(), "This device's own certificate (PEM) for the broker.", default=None, default_doc="none"
+    )
+    key_file: Path | None = key(FilePath(), "The key (PEM) of `cert_file`.", default=None, default_doc="in `cert_file`")
+    allow_plaintext: bool = key(
+        Flag(),
+        "TLS is on whenever `host` is not this machine; true switches it off. Then everybody on the network can read "
+        "the password and forge commands.",
+        default=False,
+    )
+    groups: tuple[str, ...] = key(
+        ListOf(item=_NAME), "Groups whose commands this device obeys too; every device is in `all`.", default=()
+    )
+    allow_verbs: tuple[str, ...] = key(
+        ListOf(item=Text(choices=VERBS)), "The commands that are obeyed over MQTT.", default=VERBS, default_doc="all"
+    )
+    command_max_age_s: float = key(
+        Duration(minimum=1, maximum=_DAY_S),
+        "A command whose `issued_at` is older is refused as `expired`, once the clock is trusted.",
+        default=60.0,
+    )
+    keepalive_s: float = key(
+        Duration(minimum=5, maximum=3600),
+        "A broken connection is noticed after about one and a half times this.",
+        default=30.0,
+    )
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted: unless the broker is this machine, or the configuration refuses."""
+        return not self.allow_plaintext and (not is_loopback(self.host) or bool(self.ca_file or self.cert_file))
+
+    @property
+    def effective_port(self) -> int:
+        """The port as configured, or the usual one."""
+        return self.port or (8883 if self.tls else 1883)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """[storage]: where recordings lie and how much of them is kept."""
+
+    path: Path = key(FilePath(), "Folder of the recordings.", default=Path("/var/lib/msrecd/recordings"))
+    max_total_bytes: int | None = key(
+        Size(minimum=_MIB, maximum=1024 * _TIB),
+        "All recordings together take at most this much; the oldest chunks are deleted first.",
+        default=None,
+        default_doc="no limit",
+    )
+    max_age_s: float | None = key(
+        Duration(minimum=60, maximum=100 * _YEAR_S),
+        "Chunks are deleted when older.",
+        default=None,
+        default_doc="no limit",
+    )
+    min_free_bytes: int | None = key(
+        Size(minimum=0, maximum=1024 * _TIB),
+        "The oldest chunks are deleted when less is free on the file system.",
+        default=None,
+        default_doc="no limit",
+    )
+    sync_interval_s: float = key(
+        Duration(minimum=0.1, maximum=60), "At most this much finished media may be lost to a power cut.", default=2.0
+    )
+    state_path: Path = key(
+        FilePath(),
+        "Folder of the event spool, the index and the boot counter.",
+        default=default_state_path,
+        default_doc="`$STATE_DIRECTORY`, which systemd sets, or /var/lib/msrecd/state",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """[location]: where the device stands, for sunrise and sunset. It is never sent anywhere."""
+
+    latitude: float = key(Number(minimum=-90, maximum=90, fractions=True), "Degrees, north positive.")
+    longitude: float = key(Number(minimum=-180, maximum=180, fractions=True), "Degrees, east positive.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAssistant:
+    """[homeassistant]: entities that appear by themselves."""
+
+    discovery: bool = key(Flag(), "Publish discovery messages for Home Assistant.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """recorder.source: a file or a network stream instead of devices; what is encoded passes through untouched."""
+
+    url: str = key(
+        Text(
+            pattern=r"[a-z][a-z0-9+.-]*://\S+|/\S.*",
+            form="a URL (rtsp://, http://, https://, file://) or an absolute path",
+        ),
+        "RTSP, HTTP or file URL, or an absolute path.",
+    )
+    loop: bool = key(Flag(), "Begin again at the end of a file.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """recorder.retention: limits of this recorder alone, besides those of [storage]."""
+
+    max_total_bytes: int | None = key(
+        Size(minimum=_MIB, maximum=1024 * _TIB),
+        "This recorder's recordings take at most this much.",
+        default=None,
+        default_doc="no limit",
+    )
+    max_age_s: float | None = key(
+        Duration(minimum=60, maximum=100 * _YEAR_S),
+        "This recorder's chunks are deleted when older.",
+        default=None,
+        default_doc="no limit",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """[[recorder.schedule]]: windows in which the recorder records."""
+
+    start: str = key(
+        Text(max_length=256),
+        'When windows begin: "06:30" each day, "sunrise-30m", "sunset+1h", or five cron fields, '
+        'like "30 6 * * mon-fri".',
+    )
+    stop: str | None = key(
+        Text(max_length=256),
+        "When they end, in the same forms: at the first such time after the start.",
+        default=None,
+        default_doc="none: give `duration`",
+    )
+    duration_s: float | None = key(
+        Duration(minimum=1, maximum=31 * _DAY_S),
+        "How long they last, in elapsed time, instead of `stop`.",
+        default=None,
+        default_doc="none: give `stop`",
+    )
+    days: tuple[str, ...] = key(
+        ListOf(item=Text(choices=DAYS), max_items=7),
+        "Local days on which windows begin; not together with a cron `start`, which has its own.",
+        default=DAYS,
+        default_doc="all",
+    )
+    timezone: str | None = key(
+        Text(max_length=64), 'Name of the time zone, like "Europe/Berlin".', default=None, default_doc="the system's"
+    )
+    unsynchronized: Literal["wait", "run"] = key(
+        Text(choices=("wait", "run")),
+        'While the clock is not synchronized: "wait" lets windows wait for it, for 5 minutes if the date can be true, '
+        'else until it can; "run" believes the clock as it is.',
+        default="wait",
+    )
+    polar: Literal["skip", "always"] = key(
+        Text(choices=("skip", "always")),
+        'On days without sunrise or sunset, when `start` or `stop` names one: "skip" leaves the window out, "always" '
+        "takes midnight instead, for `start` the one before, for `stop` the one after.",
+        default="skip",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder:
+    """[[recorder]]: which devices, which format, which chunks, and when."""
+
+    name: str = key(_NAME, "Names the recorder in topics and the folder of its recordings.")
+    video: TrackConstraints = key(
+        _CONSTRAINTS_VIDEO,
+        "The camera: true takes the default one, a table of MediaTrackConstraints chooses.",
+        default=False,
+    )
+    audio: TrackConstraints = key(
+        _CONSTRAINTS_AUDIO,
+        "The microphone: true takes the default one, a table of MediaTrackConstraints chooses.",
+        default=False,
+    )
+    source: Source | None = key(
+        Table(model=Source),
+        "A file or network stream instead of `video` and `audio`.",
+        default=None,
+        default_doc="none",
+    )
+    mime_type: str = key(
+        Text(max_length=256),
+        'Format and codecs of the chunks, like "video/mp4" or "audio/ogg;codecs=opus".',
+        default="",
+        default_doc='"video/mp4"; "audio/mp4" without video',
+    )
+    video_bits_per_second: int | None = key(
+        Number(minimum=10_000, maximum=1_000_000_000),
+        "Target bit rate of video.",
+        default=None,
+        default_doc="by size and rate",
+    )
+    audio_bits_per_second: int | None = key(
+        Number(minimum=6_000, maximum=10_000_000),
+        "Target bit rate of audio.",
+        default=None,
+        default_doc="by codec and channels",
+    )
+    audio_bitrate_mode: Literal["variable", "constant"] = key(
+        Text(choices=("variable", "constant")),
+        "Whether the bit rate of audio may follow the sound.",
+        default="variable",
+    )
+    video_key_frame_interval_duration_s: float | None = key(
+        Duration(minimum=0.04, maximum=3600),
+        "A key frame at least this often; chunks are cut at key frames.",
+        default=None,
+        default_doc="the encoder's choice",
+    )
+    timeslice_s: float = key(
+        Duration(minimum=0.1, maximum=60), "Media is handed to the file system in pieces of this length.", default=1.0
+    )
+    chunk_duration_s: float = key(
+        Duration(minimum=1, maximum=_DAY_S), "A chunk is finished and the next begun after this time.", default=60.0
+    )
+    chunk_max_size_bytes: int = key(
+        Size(minimum=_MIB, maximum=CHUNK_MAX_SIZE_BYTES),
+        "A chunk is finished early before it grows larger; files of FAT file systems end at 4 GiB.",
+        default=CHUNK_MAX_SIZE_BYTES,
+    )
+    pre_roll_s: float = key(
+        Duration(minimum=0, maximum=60),
+        "A recording begins with this much from before the start; costs memory and power while idle.",
+        default=0.0,
+    )
+    autostart: bool = key(Flag(), "Record from the start of the service.", default=False)
+    max_duration_s: float | None = key(
+        Duration(minimum=1, maximum=10 * _YEAR_S),
+        "Dead-man limit: a recording is stopped after this time, whatever started it.",
+        default=None,
+        default_doc="no limit",
+    )
+    retention: Retention = key(
+        Table(model=Retention), "Limits of this recorder alone.", default=Retention, default_doc="those of `[storage]`"
+    )
+    schedules: tuple[Schedule, ...] = key(
+        ListOf(item=Table(model=Schedule)), "Windows in which it records.", default=(), name="schedule"
+    )
+
+    @property
+    def has_video(self) -> bool:
+        """Whether video is asked for; of a source it is only known when it plays."""
+        return self.video is not False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration. `hash` is the same for files that mean the same."""
+
+    config_version: Literal[1] = key(Number(minimum=1, maximum=1), "Version of this format.", default=1)
+    device: Device = key(Table(model=Device), "Who this machine is.", default=Device)
+    devices: Devices = key(Table(model=Devices), "Devices beyond those found on the machine.", default=Devices)
+    mqtt: Mqtt | None = key(Table(model=Mqtt), "The broker.", default=None, default_doc="no broker")
+    storage: Storage = key(Table(model=Storage), "Where recordings lie and how much is kept.", default=Storage)
+    location: Location | None = key(
+        Table(model=Location), "Where the device stands.", default=None, default_doc="not known"
+    )
+    homeassistant: HomeAssistant = key(Table(model=HomeAssistant), "Home Assistant discovery.", default=HomeAssistant)
+    recorders: tuple[Recorder, ...] = key(
+        ListOf(item=Table(model=Recorder)), "The recorders.", default=(), name="recorder"
+    )
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) of the content in normal form: the order of keys and the way of writing do not count."""
+        from msrecd.config.canonical import digest
+
+        return digest(self)
+
+    def recorder(self, name: str) -> Recorder | None:
+        """The recorder of that name."""
+        return next((recorder for recorder in self.recorders if recorder.name == name), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine. Nothing is resolved."""
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") in {"localhost", "ip6-localhost", "localhost.localdomain"}

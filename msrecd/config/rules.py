@@ -1,0 +1,143 @@
+"""What must hold between the keys of a configuration. Pure, but for the names of time zones on this machine."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msrecd.config.kinds import Report
+from msrecd.config.model import DAYS, Config, Mqtt, Recorder, Schedule, VirtualDevice, is_loopback
+from msrecd.config.problems import suggestion
+
+_CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
+_SUN_TIME = re.compile(r"(sunrise|sunset)\s*([+-].+)?", re.IGNORECASE)
+_MIME_TYPE = re.compile(r"\s*(video|audio)/[!#$&^_.+\-0-9a-z]+\s*(;.*)?", re.IGNORECASE)
+Judge = Callable[[str], str | None]
+
+
+def _no_opinion(text: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """Judges that other packages own: each tells what is wrong with a text, None when nothing is.
+
+    time: `start` and `stop` of a schedule. mime_type: whether it can be recorded.
+    """
+
+    time: Judge = _no_opinion
+    mime_type: Judge = _no_opinion
+
+
+def check_rules(config: Config, report: Report, checks: Checks) -> None:
+    """Report what does not go together. Wrong values have been reported before and are replaced by any right one."""
+    seen: dict[str, int] = {}
+    for i, recorder in enumerate(config.recorders):
+        at = f"recorder[{i}]"
+        if recorder.name and seen.setdefault(recorder.name, i) != i:
+            report.add(f"{at}.name", f'"{recorder.name}" is the name of recorder[{seen[recorder.name]}] already')
+        _check_recorder(recorder, at, report, checks)
+        for j, schedule in enumerate(recorder.schedules):
+            _check_schedule(schedule, f"{at}.schedule[{j}]", config, report, checks)
+    if config.mqtt is not None:
+        _check_mqtt(config.mqtt, report)
+    labels: set[tuple[str, str]] = set()
+    for i, device in enumerate(config.devices.virtual):
+        _check_virtual(device, f"devices.virtual[{i}]", labels, report)
+    if config.storage.state_path == config.storage.path or config.storage.path in config.storage.state_path.parents:
+        report.add("storage.state_path", "must not lie in the folder of the recordings, storage.path")
+
+
+def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
+    if recorder.source is not None:
+        for name, value in (("video", recorder.video), ("audio", recorder.audio)):
+            if value is not False:
+                report.add(f"{at}.{name}", "cannot stand together with source; remove one of them")
+    elif recorder.video is False and recorder.audio is False and not report.names(at):
+        report.add(at, "records nothing: give video, audio or source")
+    if not report.concerns(f"{at}.mime_type"):
+        _check_mime_type(recorder, f"{at}.mime_type", report, checks)
+    if recorder.timeslice_s > recorder.chunk_duration_s and not report.concerns(f"{at}.timeslice"):
+        report.add(f"{at}.timeslice", "is longer than chunk_duration")
+
+
+def _check_mime_type(recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
+    text = recorder.mime_type
+    if not _MIME_TYPE.fullmatch(text):
+        report.add(at, f'"{text}" is no MIME type of video or audio; write for example "video/mp4"')
+    elif recorder.has_video and text.strip().lower().startswith("audio/"):
+        report.add(at, f'"{text}" cannot hold video; take a type that begins with "video/", or video = false')
+    elif message := checks.mime_type(text):
+        report.add(at, message)
+
+
+def _check_schedule(schedule: Schedule, at: str, config: Config, report: Report, checks: Checks) -> None:
+    if (schedule.stop is None) == (schedule.duration_s is None) and not report.names(at):
+        report.add(at, "needs either stop or duration" + ("" if schedule.stop is None else ", not both"))
+    for name, text in (("start", schedule.start), ("stop", schedule.stop)):
+        if text is None or report.concerns(f"{at}.{name}"):
+            continue
+        message = _time_problem(text) or checks.time(text)
+        if message is not None:
+            report.add(f"{at}.{name}", message)
+        elif _SUN_TIME.fullmatch(text.strip()) and config.location is None:
+            report.add(f"{at}.{name}", f'"{text}" needs [location] with latitude and longitude')
+    if len(schedule.start.split()) == 5 and set(schedule.days) != set(DAYS):
+        report.add(f"{at}.days", "cannot stand together with a cron start, whose fifth field names the days")
+    if not schedule.days and not report.concerns(f"{at}.days"):
+        report.add(f"{at}.days", "must not be empty")
+    if schedule.timezone is not None and not report.concerns(f"{at}.timezone"):
+        _check_timezone(schedule.timezone, f"{at}.timezone", report)
+
+
+def _time_problem(text: str) -> str | None:
+    """What a look at the form of a time finds; whoever owns the schedules judges more closely."""
+    plain = text.strip()
+    if _CLOCK_TIME.fullmatch(plain) or _SUN_TIME.fullmatch(plain) or len(plain.split()) == 5:
+        return None
+    return f'"{text}" is no time; write "06:30", "sunrise-30m", "sunset+1h" or five cron fields like "30 6 * * mon-fri"'
+
+
+def _check_timezone(name: str, at: str, report: Report) -> None:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = sorted(zoneinfo.available_timezones())
+        report.add(at, f'"{name}" is no time zone of this machine{suggestion(name, known)}')
+
+
+def _check_mqtt(mqtt: Mqtt, report: Report) -> None:
+    if mqtt.password_file is not None and mqtt.username is None:
+        report.add("mqtt.password_file", "needs mqtt.username")
+    if mqtt.key_file is not None and mqtt.cert_file is None:
+        report.add("mqtt.key_file", "needs mqtt.cert_file")
+    if mqtt.allow_plaintext and (mqtt.ca_file or mqtt.cert_file):
+        report.add("mqtt.allow_plaintext", "switches TLS off, but ca_file or cert_file asks for it; remove one of them")
+    if "all" in mqtt.groups:
+        report.add("mqtt.groups", '"all" has every device already; remove it')
+    if any(char.isspace() or char in "/@?#" for char in mqtt.host) or (":" in mqtt.host and not _is_ipv6(mqtt.host)):
+        report.add(
+            "mqtt.host", f'"{mqtt.host}" is no host name; write only name or address, the port goes to mqtt.port'
+        )
+
+
+def _is_ipv6(host: str) -> bool:
+    return is_loopback(host) or (bool(re.fullmatch(r"\[?[0-9a-fA-F:.]+(%\w+)?\]?", host)) and host.count(":") >= 2)
+
+
+def _check_virtual(device: VirtualDevice, at: str, labels: set[tuple[str, str]], report: Report) -> None:
+    if device.label and (device.kind, device.label) in labels:
+        report.add(f"{at}.label", f'"{device.label}" is the label of another virtual {device.kind}; labels must differ')
+    labels.add((device.kind, device.label))
+    if not device.modes and device.kind == "camera":
+        report.add(f"{at}.modes", "must not be empty")
+    for i, mode in enumerate(device.modes):
+        if report.concerns(f"{at}.modes[{i}]"):
+            continue
+        if len(mode) != 3:
+            report.add(f"{at}.modes[{i}]", "takes three numbers: width, height, frame rate")
+        elif mode[0] % 2 or mode[1] % 2 or mode[0] < 64 or mode[1] < 32:
+            report.add(f"{at}.modes[{i}]", "width and height must be even, 64 x 32 or larger")
