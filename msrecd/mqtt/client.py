@@ -1,0 +1,445 @@
+"""One connection to the broker: the only importer of paho.
+
+One paho client lives for one connection, and is thrown away with it; so there is no hidden queue, no half-dead
+thread and no stale certificate to reason about.
+
+Threads: paho's network thread calls the `_on_*` methods, which only hand facts to the loop. Everything else is
+called on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msrecd.errors import ConfigError, MsrecdError
+from msrecd.mqtt.settings import MqttSettings, check_key_file, read_password
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as paho
+
+log = logging.getLogger(__name__)
+
+PACKET_LIMIT_BYTES = 20 * 1024
+INBOX_LIMIT = 1000
+INBOX_LIMIT_BYTES = 4 * 1024 * 1024
+OUTSTANDING_LIMIT = 1000
+WINDOW = 20
+PACKET_OVERHEAD_BYTES = 512
+WATCH_S = 2.0
+SUBSCRIBE_DEADLINE_S = 10.0
+
+
+class PublishError(MsrecdError):
+    """A message was not accepted. `refused` names the broker's reason; None when the connection was lost."""
+
+    def __init__(self, message: str, *, refused: str | None = None, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+        self.too_large = too_large
+
+
+class ConnectError(MsrecdError):
+    """The broker cannot be reached, or does not want this client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What arrived, as it arrived. `expiry_s` is what the broker left of the message's expiry interval."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    dup: bool = False
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    expiry_s: int | None = None
+    arrived_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the broker publishes, retained and with QoS 1, when this client is gone for `delay_s` seconds."""
+
+    topic: str
+    payload: bytes
+    delay_s: int
+
+
+class Inbox:
+    """What the network thread received and the loop has not read yet: bounded, the newest dropped and counted."""
+
+    def __init__(self, limit: int = INBOX_LIMIT, limit_bytes: int = INBOX_LIMIT_BYTES) -> None:
+        self._lock = threading.Lock()
+        self._messages: deque[Message] = deque()
+        self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self.dropped = 0
+
+    def put(self, message: Message) -> bool:
+        """Add a message, from any thread; whether the loop must be woken."""
+        with self._lock:
+            size = len(message.payload) + len(message.topic)
+            if len(self._messages) >= self._limit or self._bytes + size > self._limit_bytes:
+                self.dropped += 1
+                return False
+            self._messages.append(message)
+            self._bytes += size
+            return len(self._messages) == 1
+
+    def take(self) -> list[Message]:
+        """All messages, oldest first; the inbox is empty then."""
+        with self._lock:
+            messages = list(self._messages)
+            self._messages.clear()
+            self._bytes = 0
+            return messages
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: asyncio.Future[str]
+    since: float
+
+
+class Session:
+    """One paho client and its connection. Created, used and closed on the loop."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        inbox: Inbox,
+        drain: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        window: int,
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._drain = drain
+        self._loop = loop
+        self._client: paho.Client | None = None
+        self._thread: threading.Thread | None = None
+        self._accepted = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._reason = ""
+        self._acks: dict[int, _Pending] = {}
+        self._subscribed: dict[int, asyncio.Future[list[str]]] = {}
+        self._packet_limit_bytes: int | None = None
+        self.ready = False
+        self.window = window
+
+    @property
+    def pending(self) -> Collection[int]:
+        return self._acks.keys()
+
+    @property
+    def thread_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the network thread's end; from any thread."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, timeout_s))
+
+    def open(self, client_id: str, will: Will | None, *, persistent: bool) -> None:
+        """Build the client and let its thread connect.
+
+        Raises: ConfigError when a secret or certificate cannot be used.
+        """
+        import paho.mqtt.client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        settings = self._settings
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=paho.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = True
+        client.connect_timeout = 10.0
+        client.max_inflight_messages_set(self.window)
+        client.max_queued_messages_set(OUTSTANDING_LIMIT)
+        client.reconnect_delay_set(min_delay=0.01, max_delay=0.01)  # type: ignore[arg-type]
+        password = read_password(settings)
+        username = settings.username or (settings.device_id if password is not None else None)
+        if username is not None:
+            client.username_pw_set(username, password)
+        if settings.tls:
+            client.tls_set_context(tls_context(settings))
+        if will is not None:
+            properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+            properties.WillDelayInterval = will.delay_s
+            client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = PACKET_LIMIT_BYTES
+        properties.SessionExpiryInterval = settings.session_expiry_s if persistent else 0
+        client.connect_async(
+            settings.host,
+            settings.effective_port,
+            keepalive=settings.keepalive_s,
+            clean_start=not persistent,
+            properties=properties,
+        )
+        before = set(threading.enumerate())
+        self._client = client
+        client.loop_start()
+        started = [thread for thread in threading.enumerate() if thread not in before]
+        self._thread = next((thread for thread in started if thread.name == f"paho-mqtt-client-{client_id}"), None)
+
+    async def wait_accepted(self, stopping: asyncio.Task[bool], timeout_s: float) -> bool:
+        """Whether the broker accepted the connection."""
+        await self._wait(self._accepted, stopping, timeout_s)
+        if not self._accepted.is_set() and not self._ended.is_set():
+            self._end("no answer to the connection request")
+        return self._accepted.is_set() and not self._ended.is_set()
+
+    async def subscribe(self, commands: Collection[str], plain: Collection[str], stopping: asyncio.Task[bool]) -> bool:
+        """Subscribe; whether the broker answered. What it refuses is logged."""
+        import paho.mqtt.client as paho
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        filters = [
+            (topic, SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND))
+            for topic in commands
+        ]
+        # Without retainAsPublished the flag says: this was stored, it was not said just now.
+        filters += [(topic, SubscribeOptions(qos=1)) for topic in plain]
+        if not filters or self._client is None:
+            return True
+        answered: asyncio.Future[list[str]] = self._loop.create_future()
+        code, mid = self._client.subscribe(filters)
+        if code != paho.MQTT_ERR_SUCCESS or mid is None:
+            self._end("the subscription could not be sent")
+            return False
+        self._subscribed[mid] = answered
+        ended = asyncio.ensure_future(self._ended.wait())
+        waited: set[asyncio.Future[Any]] = {answered, ended, stopping}
+        try:
+            await asyncio.wait(waited, timeout=SUBSCRIBE_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not answered.done():
+            answered.cancel()
+            self._end("no answer to the subscription")
+            return False
+        for (topic, _), refusal in zip(filters, answered.result(), strict=False):
+            if refusal:
+                log.error("the MQTT broker refuses the subscription to %s (%s): check its ACL", topic, refusal)
+        return not self._ended.is_set()
+
+    async def wait_ended(self, stopping: asyncio.Task[bool], ack_timeout_s: float) -> None:
+        """Until the connection is over, looking now and then whether it still works."""
+        while not self._ended.is_set() and not stopping.done():
+            await self._wait(self._ended, stopping, WATCH_S)
+            if self._ended.is_set() or stopping.done():
+                return
+            if not self.thread_alive:
+                self._end("the network thread died")
+            elif self._acks and time.monotonic() - next(iter(self._acks.values())).since > ack_timeout_s:
+                self._end("the broker does not acknowledge")
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        correlation_data: bytes | None,
+        response_topic: str | None,
+        expiry_s: int | None,
+    ) -> asyncio.Future[str]:
+        import paho.mqtt.client as paho
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        if self._client is None:
+            return failed(PublishError("not connected to the broker"))
+        size = len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES
+        if self._packet_limit_bytes is not None and size > self._packet_limit_bytes:
+            # Sent anyway, it would end the connection, again and again.
+            return failed(PublishError(f"{len(payload)} bytes are more than the broker takes", too_large=True))
+        if len(self._acks) >= OUTSTANDING_LIMIT:
+            return failed(PublishError("too many publications are waiting for the broker"))
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if correlation_data is not None:
+            properties.CorrelationData = correlation_data
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
+        if expiry_s is not None:
+            properties.MessageExpiryInterval = expiry_s
+        try:
+            info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+        except (ValueError, OSError, RuntimeError) as exc:
+            return failed(PublishError(f"not published: {exc}"))
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return failed(PublishError(f"not published: {paho.error_string(info.rc)}"))
+        future: asyncio.Future[str] = self._loop.create_future()
+        if qos == 0:
+            future.set_result("Success")
+            return future
+        future.add_done_callback(_retrieve)
+        self._acks[info.mid] = _Pending(future, time.monotonic())
+        return future
+
+    def close(self) -> str:
+        """End the connection, fail what was outstanding; why it ended."""
+        self.ready = False
+        self._end("stopped")
+        client, self._client = self._client, None
+        if client is not None:
+            # A helper joins the thread: a hanging network must not hang the loop.
+            threading.Thread(target=_dispose, args=(client, self._thread), name="mqtt close", daemon=True).start()
+        pending, self._acks = self._acks, {}
+        for entry in pending.values():
+            if not entry.future.done():
+                entry.future.set_exception(PublishError(f"connection lost: {self._reason}"))
+        return self._reason
+
+    async def _wait(self, event: asyncio.Event, stopping: asyncio.Task[bool], timeout_s: float) -> None:
+        waiters = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._ended.wait())]
+        waited: set[asyncio.Future[Any]] = {*waiters, stopping}
+        try:
+            await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+
+    def _end(self, reason: str) -> None:
+        if not self._ended.is_set():
+            self._reason = reason
+            self._ended.set()
+
+    def _accept(self, properties: Any) -> None:
+        self._packet_limit_bytes = getattr(properties, "MaximumPacketSize", None)
+        # paho fixes its window before it connects; one that is too large for the broker needs another connection.
+        maximum = getattr(properties, "ReceiveMaximum", None)
+        if maximum is not None and maximum < self.window:
+            self.window = max(1, int(maximum))
+            self._end(f"the broker takes {self.window} messages at a time")
+        self._accepted.set()
+
+    def _acknowledge(self, mid: int, failure: str | None, reason: str) -> None:
+        entry = self._acks.pop(mid, None)
+        if entry is None or entry.future.done():
+            return
+        if failure is None:
+            entry.future.set_result(reason)
+        else:
+            entry.future.set_exception(PublishError(f"the broker refused it: {failure}", refused=failure))
+
+    def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
+        future = self._subscribed.pop(mid, None)
+        if future is not None and not future.done():
+            future.set_result(refusals)
+
+    # The network thread's side: each hands one fact over and returns.
+
+    def _tell(self, function: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, properties: Any) -> None:
+        if reason_code.is_failure:
+            self._tell(self._end, f"refused: {reason_code}")
+        else:
+            self._tell(self._accept, properties)
+
+    def _on_connect_fail(self, _client: Any, _userdata: Any) -> None:
+        # paho calls this while it handles the error, and keeps the error to itself.
+        error = sys.exc_info()[1]
+        self._tell(self._end, f"cannot be reached: {error}" if error is not None else "cannot be reached")
+
+    def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, _properties: Any) -> None:
+        self._tell(self._end, f"connection lost: {reason_code}")
+
+    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        if self._inbox.put(_convert(message)):
+            self._tell(self._drain)
+
+    def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason_code: Any, _properties: Any) -> None:
+        self._tell(self._acknowledge, mid, str(reason_code) if reason_code.is_failure else None, str(reason_code))
+
+    def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reason_codes: Any, _properties: Any) -> None:
+        refusals = [str(code) if code.is_failure else "" for code in reason_codes]
+        self._tell(self._subscription_answered, mid, refusals)
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext:
+    """The verification every connection gets: the system's or the given CA, host name checked, TLS 1.2 or newer.
+
+    Raises: ConfigError naming the file that cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"mqtt.ca_file: {settings.ca_file}: {exc}") from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.cert_file is not None:
+        if settings.key_file is not None:
+            check_key_file(settings.key_file)
+        try:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(f"mqtt.cert_file: {settings.cert_file}: {exc}") from exc
+    return context
+
+
+def _convert(message: Any) -> Message:
+    properties = message.properties
+    return Message(
+        topic=message.topic,
+        payload=bytes(message.payload),
+        retain=bool(message.retain),
+        dup=bool(message.dup),
+        response_topic=getattr(properties, "ResponseTopic", None),
+        correlation_data=getattr(properties, "CorrelationData", None),
+        expiry_s=getattr(properties, "MessageExpiryInterval", None),
+        arrived_ns=time.monotonic_ns(),
+    )
+
+
+def _dispose(client: paho.Client, thread: threading.Thread | None) -> None:
+    """Disconnect and wait for the thread; runs in a thread of its own."""
+    client.disconnect()
+    if thread is not None:
+        thread.join(2.0)
+    if thread is not None and thread.is_alive():
+        connection = client.socket()
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+    client.loop_stop()
+
+
+def failed(error: PublishError) -> asyncio.Future[str]:
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    future.exception()  # need not be awaited: this marks it as seen
+    return future
+
+
+def _retrieve(future: asyncio.Future[str]) -> None:
+    """Mark a failure as seen, so that it need not be awaited."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,283 @@
+"""Payloads: the strict decoding of commands, the encoding of replies. Pure functions.
+
+What arrives is hostile until decoded: everything that is not exactly a command is refused with a code of the
+contract, before it reaches anything that acts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from msrecd.errors import CommandError
+from msrecd.mqtt.topics import DAEMON_VERBS, RECORDER_VERBS, SWITCH_VERB, CommandTopic
+
+PAYLOAD_LIMIT_BYTES = 16 * 1024
+ID_LIMIT = 128
+# A command needs three levels. The bracket count bounds the depth before the parser sees the text.
+BRACKET_LIMIT = 64
+INTEGER_DIGITS_LIMIT = 18
+DURATION_LIMIT_S = 366 * 24 * 3600
+MESSAGE_LIMIT = 300
+
+# Every code of the contract, and whether the same command may succeed when it is sent again later.
+RETRYABLE: Mapping[str, bool] = {
+    "bad_payload": False,
+    "unknown_verb": False,
+    "unknown_recorder": False,
+    "bad_args": False,
+    "wrong_state": False,
+    "device_missing": True,
+    "device_busy": True,
+    "no_space": True,
+    "expired": False,
+    "retained_rejected": False,
+    "rate_limited": True,
+    "internal": True,
+}
+CODES = frozenset(RETRYABLE)
+
+_KEYS = ("id", "issued_at", "args")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
+_ARGS: Mapping[str, tuple[str, ...]] = {"start": ("duration_s",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A decoded command. `issued_at` is in seconds since 1970, or None; `args` are those of the verb, checked."""
+
+    id: str | None = None
+    issued_at: float | None = None
+    args: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a command; `error` is None for a good one. The id is added when a reply is encoded.
+
+    `done_ns`: when, since 1970; None: just now. With it, a stored reply is the same to the byte.
+    """
+
+    changed: bool = False
+    data: Mapping[str, object] = field(default_factory=dict)
+    error: CommandError | None = None
+    done_ns: int | None = None
+
+
+def check_verb(command: CommandTopic, allowed: Collection[str] | None = None) -> str:
+    """The verb to run, still `set` for the switch.
+
+    Raises: CommandError `unknown_verb` when there is no such verb or the configuration withholds it.
+    """
+    known = {"recorder": (*RECORDER_VERBS, SWITCH_VERB), "daemon": DAEMON_VERBS}.get(command.target, ())
+    if command.verb not in known:
+        hint = f"; known are {', '.join(known)}" if known else "; commands are recorder/<name>/<verb> and daemon/<verb>"
+        raise CommandError("unknown_verb", f"no verb {shorten(command.verb)}{hint}")
+    if allowed is not None and command.verb != SWITCH_VERB and command.verb not in allowed:
+        raise CommandError("unknown_verb", f"{command.verb} is withheld by allow_verbs in this device's configuration")
+    return command.verb
+
+
+def decode_switch(payload: bytes, allowed: Collection[str] | None = None) -> str:
+    """The verb that a plain `ON` or `OFF` stands for.
+
+    Raises: CommandError `bad_payload`, `unknown_verb`.
+    """
+    verb = {b"ON": "start", b"OFF": "stop"}.get(payload)
+    if verb is None:
+        raise CommandError("bad_payload", "set takes the plain text ON or OFF")
+    if allowed is not None and verb not in allowed:
+        raise CommandError("unknown_verb", f"{verb} is withheld by allow_verbs in this device's configuration")
+    return verb
+
+
+def decode_object(payload: bytes) -> dict[str, object]:
+    """The JSON object in `payload`; an empty payload is an empty object.
+
+    Raises: CommandError `bad_payload` for everything else: too long, not UTF-8, not an object, too deep,
+        doubled keys, numbers that are not finite or too long, NUL or half a surrogate pair in a text.
+    """
+    if len(payload) > PAYLOAD_LIMIT_BYTES:
+        raise _bad_payload(f"{len(payload)} bytes; at most {PAYLOAD_LIMIT_BYTES} are read")
+    if not payload:
+        return {}
+    if payload.count(b"[") + payload.count(b"{") > BRACKET_LIMIT:
+        raise _bad_payload("nested too deeply")
+    try:
+        text = payload.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+        )
+    except UnicodeDecodeError as exc:
+        raise _bad_payload("not UTF-8") from exc
+    except json.JSONDecodeError as exc:
+        raise _bad_payload(f"not JSON: {exc.msg} at character {exc.pos}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise _bad_payload("not JSON that can be read") from exc
+    if not isinstance(value, dict):
+        raise _bad_payload("a command is a JSON object, or empty")
+    _check_texts(value)
+    return value
+
+
+def salvage_id(payload: bytes) -> str | None:
+    """The id of a command that is refused for another reason, so that its sender recognises the reply."""
+    try:
+        return _check_id(decode_object(payload).get("id"))
+    except CommandError:
+        return None
+
+
+def decode_command(payload: bytes, verb: str) -> Command:
+    """Decode the payload of a command for `verb`.
+
+    Raises: CommandError `bad_payload` or `bad_args`.
+    """
+    value = decode_object(payload)
+    for key in value:
+        if key not in _KEYS:
+            raise _bad_payload(f"unknown key {shorten(key)}; known are {', '.join(_KEYS)}")
+    command_id = _check_id(value.get("id"))
+    issued_at = _check_issued_at(value.get("issued_at"))
+    args = value.get("args")
+    if args is None:
+        args = {}
+    if not isinstance(args, dict):
+        raise CommandError("bad_args", "args: an object is expected")
+    return Command(id=command_id, issued_at=issued_at, args=check_args(verb, args))
+
+
+def check_args(verb: str, args: Mapping[str, object]) -> dict[str, object]:
+    """The arguments of `verb`, checked.
+
+    Raises: CommandError `bad_args` naming the argument.
+    """
+    known = _ARGS.get(verb, ())
+    for key in args:
+        if key not in known:
+            hint = f"; {verb} takes {', '.join(known)}" if known else f"; {verb} takes none"
+            raise CommandError("bad_args", f"args: unknown argument {shorten(key)}{hint}")
+    checked = dict(args)
+    if "duration_s" in checked:
+        duration = checked["duration_s"]
+        if isinstance(duration, bool) or not isinstance(duration, (int, float)):
+            raise CommandError("bad_args", "args.duration_s: a number of seconds is expected")
+        if not 0 < duration <= DURATION_LIMIT_S:
+            raise CommandError("bad_args", f"args.duration_s: more than 0 and at most {DURATION_LIMIT_S} is expected")
+    return checked
+
+
+def encode_reply(command_id: str | None, outcome: Outcome, realtime_ns: int) -> bytes:
+    """The reply to a command, as it goes over the wire."""
+    reply: dict[str, object] = {"id": command_id}
+    if outcome.error is None:
+        reply.update(status="ok", changed=outcome.changed, ts=rfc3339(realtime_ns), data=dict(outcome.data))
+    else:
+        code = outcome.error.code if outcome.error.code in CODES else "internal"
+        retryable = outcome.error.retryable
+        reply.update(
+            status="error",
+            ts=rfc3339(realtime_ns),
+            error={
+                "code": code,
+                "message": shorten(outcome.error.message, MESSAGE_LIMIT, quote=False),
+                "retryable": RETRYABLE[code] if retryable is None else retryable,
+            },
+        )
+    return encode(reply)
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON in UTF-8.
+
+    Raises: ValueError, TypeError for what JSON cannot say (NaN, objects of other types).
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def rfc3339(realtime_ns: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 UTC with milliseconds and `Z`."""
+    seconds, rest = divmod(realtime_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def shorten(text: str, limit: int = 60, *, quote: bool = True) -> str:
+    """`text` made safe for a log line or a message: printable, bounded."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    safe = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
+    return f"“{safe}”" if quote else safe
+
+
+def _bad_payload(message: str) -> CommandError:
+    return CommandError("bad_payload", message)
+
+
+def _check_id(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or len(value) > ID_LIMIT or not value.isprintable():
+        raise CommandError("bad_args", f"id: a printable text of 1 to {ID_LIMIT} characters is expected")
+    return value
+
+
+def _check_issued_at(value: object) -> float | None:
+    if value is None:
+        return None
+    problem = CommandError("bad_args", "issued_at: a time like 2026-11-20T18:00:00Z is expected")
+    if not isinstance(value, str) or _RFC3339.match(value) is None:
+        raise problem
+    try:
+        return datetime.fromisoformat(value.upper().replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError) as exc:
+        raise problem from exc
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
+def _refuse_constant(text: str) -> object:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > INTEGER_DIGITS_LIMIT + 1:
+        raise ValueError("a number is too long")
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _check_texts(value: object) -> None:
+    """Refuse NUL and half surrogate pairs anywhere: neither can be written or sent on."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise _bad_payload("a text contains NUL")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise _bad_payload("a text contains half a surrogate pair") from exc
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_texts(key)
+            _check_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item)

@@ -1,0 +1,121 @@
+"""What the MQTT side must be told, and where its secrets come from."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msrecd.errors import ConfigError
+
+CREDENTIAL = "mqtt-password"
+SECRET_LIMIT_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """The settings of one connection. `port` None means 8883 with TLS and 1883 without.
+
+    `allow_verbs` None allows every verb. `username` None means the device id when there is a password.
+    The reconnect times bound the random wait between two attempts.
+    """
+
+    host: str
+    device_id: str
+    port: int | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    allow_plaintext: bool = False
+    groups: tuple[str, ...] = ()
+    allow_verbs: frozenset[str] | None = None
+    command_max_age_s: float = 60.0
+    command_timeout_s: float = 120.0
+    keepalive_s: int = 30
+    session_expiry_s: int = 3600
+    will_delay_s: int = 10
+    reconnect_min_s: float = 1.0
+    reconnect_max_s: float = 30.0
+    ack_timeout_s: float = 45.0
+    heartbeat_s: float = 300.0
+    homeassistant: bool = False
+
+    @property
+    def tls(self) -> bool:
+        """TLS is on whenever the host is not loopback, unless plaintext is allowed; a CA or certificate asks for it."""
+        if self.ca_file is not None or self.cert_file is not None:
+            return True
+        return not is_loopback(self.host) and not self.allow_plaintext
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        if self.port is not None:
+            return self.port
+        return 8883 if self.tls else 1883
+
+    def __repr__(self) -> str:
+        return f"MqttSettings({self.device_id} at {self.host}:{self.effective_port}, tls={self.tls})"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine itself, judged without asking a name server."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name in ("localhost", "ip6-localhost", "ip6-loopback") or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def read_password(settings: MqttSettings, environment: Mapping[str, str] | None = None) -> str | None:
+    """The password from systemd's credential `mqtt-password`, else from `password_file`; None when there is neither.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a secret (readable by group or others) or is empty.
+    """
+    folder = (os.environ if environment is None else environment).get("CREDENTIALS_DIRECTORY")
+    if folder:
+        credential = Path(folder) / CREDENTIAL
+        if credential.exists():
+            return _read_secret(credential, f"credential {CREDENTIAL}", private=False)
+    if settings.password_file is None:
+        return None
+    return _read_secret(settings.password_file, "mqtt.password_file", private=True)
+
+
+def check_key_file(path: Path) -> None:
+    """Refuse a private key that everyone may read.
+
+    Raises: ConfigError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as exc:
+        raise ConfigError(f"mqtt.key_file: {path}: {exc.strerror}") from exc
+    if mode & stat.S_IRWXO:
+        raise ConfigError(f"mqtt.key_file: {path} is open to everyone; chmod 0600 (or 0640) it")
+
+
+def _read_secret(path: Path, name: str, *, private: bool) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(f"{name}: {path} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it")
+            content = file.read(SECRET_LIMIT_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError(f"{name}: {path}: {exc.strerror}") from exc
+    try:
+        secret = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{name}: {path} is not UTF-8 text") from exc
+    if not secret or len(content) > SECRET_LIMIT_BYTES:
+        raise ConfigError(f"{name}: {path} is empty or too long")
+    return secret

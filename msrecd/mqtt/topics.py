@@ -1,0 +1,118 @@
+"""The topic tree, and what an incoming topic means. Pure functions, no input or output."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+PREFIX = "msrecd/v1"
+RESPONSE_TOPIC_LIMIT_BYTES = 256
+# What stands behind `cmd/` is echoed in the reply topic. Every legal path is far shorter.
+ECHO_LIMIT_BYTES = 1024
+NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+RESERVED_DEVICES = frozenset({"group", "all"})
+BIRTH_TOPIC = "homeassistant/status"
+
+RECORDER_VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
+DAEMON_VERBS = ("ping", "devices", "reload", "health")
+SWITCH_VERB = "set"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may be the name of a recorder or a group: 1 to 63 of a-z, 0-9 and inner hyphens."""
+    return NAME_PATTERN.match(text) is not None
+
+
+def is_device_id(text: str) -> bool:
+    """Whether `text` may be a device's id: a name that is not reserved for groups."""
+    return is_name(text) and text not in RESERVED_DEVICES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTopic:
+    """An incoming command's address.
+
+    `target` is "recorder", "daemon" or "" when the path fits no command; `recorder` and `verb` are as sent, so
+    they may be unknown or hostile: they are compared with known names and never become part of anything.
+    """
+
+    path: str
+    target: str
+    recorder: str | None
+    verb: str
+    group: str | None
+
+
+class Topics:
+    """The topics of one device."""
+
+    def __init__(self, device_id: str, groups: Collection[str] = ()) -> None:
+        """Raises: ValueError when `device_id` or a group is no name that may stand in a topic."""
+        if not is_device_id(device_id):
+            raise ValueError(
+                f"device id {device_id!r}: only a-z, 0-9 and inner hyphens, at most 63, not 'group' or 'all'"
+            )
+        for group in groups:
+            if not is_name(group):
+                raise ValueError(f"group {group!r}: only a-z, 0-9 and inner hyphens, at most 63")
+        self.device_id = device_id
+        self.base = f"{PREFIX}/{device_id}"
+        self.availability = f"{self.base}/availability"
+        self.discovery = f"homeassistant/device/{device_id}/config"
+        self._command_bases: dict[str, str | None] = {f"{self.base}/cmd/": None}
+        for group in ("all", *groups):
+            self._command_bases[f"{PREFIX}/group/{group}/cmd/"] = group
+
+    def below(self, path: str) -> str:
+        """The full topic of a path below the device's own tree."""
+        return f"{self.base}/{path}"
+
+    def subscriptions(self) -> list[str]:
+        """The topic filters whose messages are commands."""
+        return [f"{base}#" for base in self._command_bases]
+
+    def parse_command(self, topic: str) -> CommandTopic | None:
+        """What a command topic addresses; None when the topic belongs to none of the command trees."""
+        for base, group in self._command_bases.items():
+            if topic.startswith(base):
+                return parse_path(topic[len(base) :], group)
+        return None
+
+    def reply_topic(self, command: CommandTopic, response_topic: str | None) -> str | None:
+        """Where the reply goes: the response topic if it is allowed, else `reply/<path of the command>`.
+
+        None when the path is too long to be echoed and no response topic is allowed.
+        """
+        if response_topic is not None and self.allows_response_topic(response_topic):
+            return response_topic
+        if len(command.path.encode("utf-8", "replace")) > ECHO_LIMIT_BYTES:
+            return None
+        return self.below(f"reply/{command.path}")
+
+    def allows_response_topic(self, topic: str) -> bool:
+        """Only below the device's own reply tree, without wildcards, up to 256 bytes.
+
+        Otherwise whoever may send a command could make the device publish anywhere.
+        """
+        own = f"{self.base}/reply/"
+        if not topic.startswith(own) or topic == own:
+            return False
+        if any(character in topic for character in "+#\0"):
+            return False
+        try:
+            return len(topic.encode("utf-8")) <= RESPONSE_TOPIC_LIMIT_BYTES
+        except UnicodeEncodeError:
+            return False
+
+
+def parse_path(path: str, group: str | None = None) -> CommandTopic:
+    """Split what stands behind `cmd/` into target, recorder and verb. Never raises."""
+    first, _, rest = path.partition("/")
+    if first == "daemon" and rest:
+        return CommandTopic(path=path, target="daemon", recorder=None, verb=rest, group=group)
+    if first == "recorder" and "/" in rest:
+        # The verb is the last level: a name with slashes in it is an unknown recorder, not an unknown verb.
+        recorder, _, verb = rest.rpartition("/")
+        return CommandTopic(path=path, target="recorder", recorder=recorder, verb=verb, group=group)
+    return CommandTopic(path=path, target="", recorder=None, verb=path, group=group)

@@ -1,0 +1,377 @@
+"""Payloads and topics without a broker: tables, and the fuzzing of everything that reads what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import string
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msrecd.clock import NS
+from msrecd.errors import CommandError
+from msrecd.mqtt.backoff import Backoff
+from msrecd.mqtt.client import Inbox, Message
+from msrecd.mqtt.commands import CommandResult, CommandRunner
+from msrecd.mqtt.dedupe import Dedupe
+from msrecd.mqtt.messages import (
+    CODES,
+    PAYLOAD_LIMIT_BYTES,
+    RETRYABLE,
+    Outcome,
+    check_args,
+    decode_command,
+    encode_reply,
+    rfc3339,
+)
+from msrecd.mqtt.ratelimit import RateLimit
+from msrecd.mqtt.topics import DAEMON_VERBS, RECORDER_VERBS, Topics, is_device_id, is_name, parse_path
+
+
+class ManualClock:
+    def __init__(self):
+        self.now_ns = 5 * NS
+
+    def monotonic_ns(self):
+        return self.now_ns
+
+    def realtime_ns(self):
+        return 1_790_000_000 * NS + self.now_ns
+
+    def wait_until(self, deadline_ns, stop):
+        raise AssertionError("nothing here waits")
+
+
+def code_of(payload, verb="start"):
+    with pytest.raises(CommandError) as caught:
+        decode_command(payload, verb)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b" ", b"\n", b"null", b"1", b'"x"', b"[]", b"{", b"{}{}", b"{'id': 1}", b"\xef\xbb\xbf{}", b"{}\0",
+        '{"id": "x"}'.encode("utf-16"), '{"id": "x"}'.encode("utf-32"),
+        b'{"id": "a", "id": "b"}', b'{"args": {"duration_s": 1, "duration_s": 2}}',
+        b'{"args": {"duration_s": 1e999}}', b'{"args": {"duration_s": -Infinity}}',
+        b'{"args": {"duration_s": ' + b"9" * 5000 + b"}}",
+        b'{"id": "\\ud800"}', b'{"args": {"\\u0000": 1}}', b'{"ID": "x"}', b'{"a": ' * 5000,
+        b'{"args": ' + b"[" * 60 + b"]" * 60 + b', "x": 1}',
+        b'{"id": "' + b"x" * PAYLOAD_LIMIT_BYTES + b'"}',
+    ],
+)  # fmt: skip
+def test_bad_payloads(payload):
+    assert code_of(payload) == "bad_payload"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": ""}, {"id": "x" * 129}, {"id": "a\nb"}, {"id": 1}, {"id": ["x"]}, {"issued_at": 5}, {"issued_at": ""},
+        {"issued_at": "2026-13-01T00:00:00Z"}, {"issued_at": "2026-11-20 18:00:00"},
+        {"issued_at": "2026-11-20T18:00:00"},
+        {"args": []}, {"args": "x"}, {"args": {"duration_s": 0}}, {"args": {"duration_s": "5"}},
+        {"args": {"duration_s": 1e300}}, {"args": {"duration_s": None}}, {"args": {"profile": "720p"}},
+    ],
+)  # fmt: skip
+def test_bad_args(value):
+    assert code_of(json.dumps(value).encode()) == "bad_args"
+
+
+def test_good_commands():
+    assert decode_command(b"", "start").args == {}
+    assert decode_command(b'{"id": null, "args": null, "issued_at": null}', "stop").id is None
+    command = decode_command(b'{"id":"a","issued_at":"2026-11-20T18:00:00Z","args":{"duration_s":0.5}}', "start")
+    assert (command.id, command.issued_at, command.args) == ("a", 1795197600.0, {"duration_s": 0.5})
+    for text in ("2026-11-20T19:00:00+01:00", "2026-11-20t18:00:00.000z"):
+        assert decode_command(json.dumps({"issued_at": text}).encode(), "get").issued_at == 1795197600.0
+    assert check_args("start", {"duration_s": 600}) == {"duration_s": 600}
+
+
+def test_every_code_has_its_retryable_and_replies_are_bounded():
+    contract = (
+        "bad_payload unknown_verb unknown_recorder bad_args wrong_state device_missing device_busy no_space expired"
+        " retained_rejected rate_limited internal"
+    )
+    assert set(contract.split()) == CODES
+    for code, retryable in RETRYABLE.items():
+        reply = json.loads(encode_reply("x", Outcome(error=CommandError(code, "m" * 9999)), 0))
+        assert (reply["error"]["code"], reply["error"]["retryable"]) == (code, retryable)
+        assert len(reply["error"]["message"]) <= 300
+    unknown = json.loads(encode_reply(None, Outcome(error=CommandError("surprise", "x")), 0))
+    assert unknown["error"]["code"] == "internal"
+    assert (
+        json.loads(encode_reply(None, Outcome(error=CommandError("no_space", "x", retryable=False)), 0))["error"][
+            "retryable"
+        ]
+        is False
+    )
+
+
+def test_times():
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(1_795_197_600_412_999_999) == "2026-11-20T18:00:00.412Z"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("recorder/cam0/start", ("recorder", "cam0", "start")),
+        ("recorder/a/b/start", ("recorder", "a/b", "start")),
+        ("recorder//start", ("recorder", "", "start")),
+        ("recorder/start", ("", None, "recorder/start")),
+        ("recorder", ("", None, "recorder")),
+        ("daemon/ping", ("daemon", None, "ping")),
+        ("daemon/ping/x", ("daemon", None, "ping/x")),
+        ("daemon", ("", None, "daemon")),
+        ("", ("", None, "")),
+    ],
+)
+def test_paths(path, expected):
+    command = parse_path(path)
+    assert (command.target, command.recorder, command.verb) == expected
+
+
+def test_topics():
+    topics = Topics("pi-1", ["north"])
+    assert topics.subscriptions() == [
+        "msrecd/v1/pi-1/cmd/#", "msrecd/v1/group/all/cmd/#", "msrecd/v1/group/north/cmd/#",
+    ]  # fmt: skip
+    command = topics.parse_command("msrecd/v1/group/north/cmd/recorder/cam0/start")
+    assert command is not None
+    assert command.group == "north"
+    assert topics.reply_topic(command, None) == "msrecd/v1/pi-1/reply/recorder/cam0/start"
+    assert topics.reply_topic(command, "msrecd/v1/pi-1/reply/+") == "msrecd/v1/pi-1/reply/recorder/cam0/start"
+    assert topics.reply_topic(parse_path("x" * 2000), None) is None
+    assert topics.parse_command("msrecd/v1/pi-2/cmd/recorder/cam0/start") is None
+    assert topics.parse_command("msrecd/v1/group/south/cmd/daemon/ping") is None
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a/b", "a\n", "ä", "x" * 64, "..", "a b", "#"])
+def test_no_names(name):
+    assert not is_name(name)
+    with pytest.raises(ValueError):
+        Topics(name)
+
+
+def test_names():
+    assert is_name("cam0")
+    assert is_name("x" * 63)
+    assert is_name("all")
+    assert not is_device_id("all")
+    assert not is_device_id("group")
+
+
+def test_rate_limit():
+    clock = ManualClock()
+    limit = RateLimit(clock)
+    assert [limit.take() for _ in range(25)] == [True] * 20 + [False] * 5
+    clock.now_ns += NS // 2
+    assert [limit.take() for _ in range(6)] == [True] * 5 + [False]
+    clock.now_ns += 100 * NS
+    assert sum(limit.take() for _ in range(50)) == 20
+    assert limit.refused == 5 + 1 + 30
+
+
+def test_dedupe_keeps_256_ids_for_ten_minutes():
+    clock = ManualClock()
+    dedupe = Dedupe(clock)
+    outcome = Outcome(changed=True)
+    for number in range(300):
+        assert dedupe.begin(str(number))
+        dedupe.finish(str(number), outcome)
+    assert len(dedupe) == 256
+    assert dedupe.begin("0")
+    dedupe.abandon("0")
+    assert not dedupe.begin("299")
+    assert dedupe.outcome("299") is outcome
+    assert dedupe.begin("running")
+    clock.now_ns += 599 * NS
+    assert not dedupe.begin("299")
+    clock.now_ns += 2 * NS
+    assert not dedupe.begin("running")
+    assert dedupe.begin("299")
+
+
+def test_what_is_in_flight_is_not_pushed_out_and_does_not_keep_the_rest():
+    clock = ManualClock()
+    dedupe = Dedupe(clock)
+    assert dedupe.begin("running")
+    for number in range(1000):
+        dedupe.begin(str(number))
+        dedupe.finish(str(number), Outcome())
+    assert len(dedupe) <= 257
+    assert not dedupe.begin("running")
+
+
+def test_backoff_grows_is_bounded_and_resets_after_a_stable_minute():
+    upper = Backoff(1.0, 30.0, lambda low, high: high)
+    assert [upper.next_delay_s(None) for _ in range(6)] == [2, 4, 8, 16, 30, 30]
+    assert upper.next_delay_s(1.0) == 30
+    assert upper.next_delay_s(6.0) == 4
+    assert upper.next_delay_s(61.0) == 2
+    spread = Backoff(1.0, 30.0, random.Random(1).uniform)
+    assert len({round(spread.next_delay_s(60.0), 3) for _ in range(50)}) > 40
+
+
+def test_the_inbox_is_bounded():
+    inbox = Inbox(limit=3, limit_bytes=1000)
+    assert inbox.put(Message(topic="t", payload=b"1"))
+    assert not inbox.put(Message(topic="t", payload=b"x" * 2000))
+    assert not inbox.put(Message(topic="t", payload=b"2"))
+    assert not inbox.put(Message(topic="t", payload=b"3"))
+    assert not inbox.put(Message(topic="t", payload=b"4"))
+    assert [message.payload for message in inbox.take()] == [b"1", b"2", b"3"]
+    assert inbox.dropped == 2
+    assert inbox.put(Message(topic="t", payload=b"5"))
+
+
+class Accepting:
+    def __init__(self):
+        self.calls = []
+
+    async def command(self, target, name, verb, args, cause):
+        self.calls.append((target, name, verb, dict(args), cause))
+        return CommandResult()
+
+
+SEEDS = [
+    b'{"id":"01JD","issued_at":"2026-11-20T18:00:00Z","args":{"duration_s":600}}', b"{}", b"", b"ON", b"OFF",
+    b'{"args":{"duration_s":1e308}}', b'{"id":"\\ud83d\\ude00"}', b'[[[[{"a":NaN}]]]]', b'{"id":"../../etc/passwd"}',
+]  # fmt: skip
+PATHS = [
+    *(f"recorder/cam0/{verb}" for verb in (*RECORDER_VERBS, "set")), *(f"daemon/{verb}" for verb in DAEMON_VERBS),
+    "recorder/../../x/start", "recorder/nope/start", "x", "", "recorder/cam0/" + "x" * 3000, "daemon/" + "/" * 150,
+]  # fmt: skip
+
+
+def mutate(chance, payload):
+    data = bytearray(payload)
+    for _ in range(chance.randrange(4)):
+        position = chance.randrange(len(data) + 1)
+        kind = chance.randrange(4)
+        if kind == 0:
+            data[position:position] = chance.randbytes(chance.randrange(1, 5))
+        elif kind == 1:
+            del data[position : position + chance.randrange(1, 6)]
+        elif kind == 2:
+            data[position:position] = chance.choice([b"{", b"[", b'"', b"\\u0000", b"NaN", b"1e999", b"\0", b"9" * 50])
+        elif data:
+            data[position % len(data)] = chance.randrange(256)
+    return bytes(data)
+
+
+def fuzz(count, seed):
+    """Random and damaged commands against the whole way in: nothing raises, every answer is a bounded reply."""
+    chance = random.Random(seed)
+    clock = ManualClock()
+    handler = Accepting()
+    replies = []
+
+    async def run():
+        runner = CommandRunner(
+            Topics("pi-test"), handler, lambda: ("cam0",), lambda *reply: replies.append(reply),
+            clock=clock, clock_trusted=lambda: chance.random() < 0.5,
+        )  # fmt: skip
+        sizes = []
+        for number in range(count):
+            clock.now_ns += NS // 10
+            kind = chance.randrange(10)
+            if kind == 0:
+                payload = chance.randbytes(chance.randrange(200))
+            elif kind == 1:
+                payload = "".join(chance.choices(string.printable, k=chance.randrange(100))).encode()
+            else:
+                payload = mutate(chance, chance.choice(SEEDS))
+            runner.receive(
+                Message(
+                    topic=f"msrecd/v1/pi-test/cmd/{chance.choice(PATHS)}",
+                    payload=payload,
+                    retain=chance.random() < 0.05,
+                    response_topic=chance.choice(
+                        [None, None, "x", "msrecd/v1/pi-test/reply/me", "msrecd/v1/pi-test/reply/#"]
+                    ),
+                )
+            )
+            if number % 1000 == 999:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                for topic, reply, _ in replies:
+                    value = json.loads(reply)
+                    assert topic.startswith("msrecd/v1/pi-test/reply/")
+                    assert value["status"] in ("ok", "error")
+                    assert len(reply) < 1500
+                    assert value["status"] == "ok" or value["error"]["code"] in CODES
+                replies.clear()
+                if number % (count // 4) == count // 4 - 1:
+                    sizes.append(tracemalloc.get_traced_memory()[0])
+                for target, name, verb, args, _ in handler.calls:
+                    assert (target, name) in (("recorder", "cam0"), ("daemon", None))
+                    assert verb in (*RECORDER_VERBS, *DAEMON_VERBS)
+                    assert set(args) <= {"duration_s"}
+                handler.calls.clear()
+        await runner.close(5)
+        return sizes
+
+    return asyncio.run(run())
+
+
+def test_fuzz_100_000_payloads():
+    fuzz(100_000, 1)
+
+
+def test_fuzz_leaves_no_memory_behind():
+    tracemalloc.start()
+    try:
+        sizes = fuzz(20_000, 3)
+    finally:
+        tracemalloc.stop()
+    assert sizes[-1] - sizes[0] < 500_000, sizes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_fuzz_a_million_payloads():
+    fuzz(1_000_000, 2)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["id", "issued_at", "args", "x"]), json_values, max_size=4) | json_values,
+    st.sampled_from(RECORDER_VERBS + DAEMON_VERBS),
+)
+def test_any_json_is_a_command_or_a_refusal(value, verb):
+    try:
+        command = decode_command(json.dumps(value).encode(), verb)
+    except CommandError as exc:
+        assert exc.code in ("bad_payload", "bad_args")  # noqa: PT017 - it may also be accepted
+    else:
+        assert isinstance(value, dict)
+        assert set(command.args) <= {"duration_s"}
+        encode_reply(command.id, Outcome(), 0)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=300), st.text(max_size=80))
+def test_any_bytes_and_any_topic_are_survived(payload, path):
+    try:
+        decode_command(payload, "start")
+    except CommandError as exc:
+        assert exc.code in ("bad_payload", "bad_args")  # noqa: PT017 - it may also be accepted
+    else:
+        assert not payload or payload.lstrip(b" \r\n\t").startswith(b"{")
+    topics = Topics("pi-test")
+    topic = topics.reply_topic(parse_path(path), path)
+    assert topic is None or topic.startswith("msrecd/v1/pi-test/reply/")
