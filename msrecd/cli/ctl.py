@@ -1,0 +1,219 @@
+"""`msrecd ctl`: send a command to a recorder over MQTT and show the reply; to one device, to a group, or to all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from msrecd.cli.errors import Exit, NoAnswerError, UsageError
+from msrecd.cli.output import error, print_json, print_table
+
+if TYPE_CHECKING:
+    from msrecd.mqtt.ctl import FleetDevice
+    from msrecd.mqtt.settings import MqttSettings
+
+VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
+STATUS = "status"
+_COLLECT_S = 5.0  # replies of a group: nobody knows how many will come
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        'With --group or --all the replies of all devices are collected until --timeout. "msrecd ctl --all status" '
+        "shows what every device last said of itself."
+    )
+    whom = parser.add_mutually_exclusive_group()
+    whom.add_argument("--device", metavar="ID", help="another device than this one")
+    whom.add_argument("--group", metavar="G", help="every device of a group")
+    whom.add_argument("--all", action="store_true", help="every device of the broker")
+    parser.add_argument("--duration", metavar="D", help="of a start, for example 10m")
+    parser.add_argument(
+        "--timeout", metavar="D", help="how long to wait for replies (default: 15s; 5s with --group and --all)"
+    )
+    parser.add_argument("--json", action="store_true", help="the reply as JSON")
+    parser.add_argument("recorder", metavar="RECORDER")
+    parser.add_argument("verb", choices=VERBS, metavar="|".join(VERBS), nargs="?")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: every reply is ok. 1: a device or the broker refused. 3: no broker, or no reply."""
+    from msrecd.mqtt.client import ConnectError
+
+    wants_status = args.verb is None and args.recorder == STATUS
+    if args.verb is None and not wants_status:
+        raise UsageError(f'what shall "{args.recorder}" do? one of: {", ".join(VERBS)}')
+    if wants_status and args.group is not None:
+        raise UsageError("status goes with --all or --device, not with --group: devices do not publish their groups")
+    arguments, timeout_s = _arguments(args), _timeout(args)
+    settings = _settings(args)
+    try:
+        if wants_status:
+            return _status(settings, args, timeout_s)
+        if args.group is not None or args.all:
+            return _to_group(settings, args, arguments, timeout_s)
+        return _to_device(settings, args, arguments, timeout_s)
+    except ConnectError as exc:
+        raise NoAnswerError(str(exc)) from exc
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+
+
+def _arguments(args: argparse.Namespace) -> dict[str, object]:
+    if args.duration is None:
+        return {}
+    if args.verb != "start":
+        raise UsageError("--duration goes with start only")
+    return {"duration_s": _seconds(args.duration, "--duration")}
+
+
+def _timeout(args: argparse.Namespace) -> float:
+    if args.timeout is None:
+        return _COLLECT_S if args.all or args.group is not None else 15.0
+    return _seconds(args.timeout, "--timeout")
+
+
+def _seconds(text: str, option: str) -> float:
+    from msrecd.config.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise UsageError(f"{option}: {exc}") from exc
+
+
+def _settings(args: argparse.Namespace) -> MqttSettings:
+    from msrecd.config.load import load
+    from msrecd.service.checks import config_checks
+    from msrecd.service.mapping import mqtt_settings
+
+    settings = mqtt_settings(load(args.config, checks=config_checks()))
+    if settings is None:
+        raise UsageError(f"{args.config} has no [mqtt]: there is no broker to send a command over")
+    return settings
+
+
+# --- one device ------------------------------------------------------------------------------------------------------
+
+
+def _to_device(
+    settings: MqttSettings, args: argparse.Namespace, arguments: Mapping[str, object], timeout_s: float
+) -> int:
+    from msrecd.mqtt.ctl import send_command
+
+    device = args.device or settings.device_id
+    reply = send_command(settings, device, args.recorder, args.verb, arguments, timeout_s=timeout_s)
+    if reply is None:
+        raise NoAnswerError(f"no reply from {device} within {timeout_s:g} s")
+    if args.json:
+        print_json(reply)
+        return Exit.OK if _is_ok(reply) else Exit.FAILED
+    if not _is_ok(reply):
+        return error(f"{args.recorder} {args.verb}: {_said(args.verb, reply)}", Exit.FAILED)
+    print(f"{args.recorder}: {_said(args.verb, reply)}")
+    return Exit.OK
+
+
+def _is_ok(reply: Mapping[str, Any]) -> bool:
+    return reply.get("status") == "ok"
+
+
+def _said(verb: str, reply: Mapping[str, Any]) -> str:
+    """What a reply says, in words."""
+    if not _is_ok(reply):
+        problem = reply.get("error") or {}
+        return f"{problem.get('message', 'failed')} ({problem.get('code', 'internal')})"
+    data = reply.get("data") or {}
+    recording = f", recording {data['recording_id']}" if data.get("recording_id") else ""
+    unchanged = "" if reply.get("changed", True) or verb == "get" else " (nothing to change)"
+    return f"{data.get('state', 'ok')}{recording}{unchanged}"
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def _to_group(
+    settings: MqttSettings, args: argparse.Namespace, arguments: Mapping[str, object], timeout_s: float
+) -> int:
+    from msrecd.mqtt.ctl import fleet_status, send_group
+
+    group = "all" if args.all else args.group
+    # Of all, those that are online must answer; of a group nobody knows who is in it.
+    expect = (
+        {device.device_id for device in fleet_status(settings) if device.availability == "online"}
+        if args.all
+        else set()
+    )
+    replies = send_group(settings, group, args.recorder, args.verb, arguments, timeout_s=timeout_s, expect=expect)
+    silent = sorted(expect - replies.keys())
+    if args.json:
+        print_json({"replies": replies, "no_reply": silent})
+    elif replies:
+        rows = [
+            (device, "ok" if _is_ok(reply) else "error", _said(args.verb, reply))
+            for device, reply in sorted(replies.items())
+        ]
+        print_table(("DEVICE", "STATUS", ""), rows + [(device, "no reply", "") for device in silent])
+    if not replies:
+        raise NoAnswerError(f"no reply from group {group} within {timeout_s:g} s")
+    if not all(map(_is_ok, replies.values())):
+        return Exit.FAILED
+    return Exit.NO_ANSWER if silent else Exit.OK
+
+
+def _status(settings: MqttSettings, args: argparse.Namespace, timeout_s: float) -> int:
+    from msrecd.mqtt.ctl import fleet_status
+
+    devices = fleet_status(settings, timeout_s=timeout_s)
+    if not args.all:
+        wanted = args.device or settings.device_id
+        devices = [device for device in devices if device.device_id == wanted]
+        if not devices:
+            raise NoAnswerError(f"the broker knows nothing of {wanted}")
+    if args.json:
+        print_json(
+            [
+                {
+                    "device": device.device_id,
+                    "availability": device.availability,
+                    "recorders": {name: dict(state) for name, state in device.recorders.items()},
+                }
+                for device in devices
+            ]
+        )
+        return Exit.OK
+    if not devices:
+        raise NoAnswerError("the broker knows no device")
+    rows = [row for device in devices for row in _status_rows(device, datetime.now(UTC))]
+    print_table(("DEVICE", "AVAILABLE", "RECORDER", "STATE", "FOR", "CHUNKS", "SIZE", "ERROR"), rows, right=(4, 5, 6))
+    return Exit.OK
+
+
+def _status_rows(device: FleetDevice, now: datetime) -> Sequence[Sequence[object]]:
+    if not device.recorders:
+        return [(device.device_id, device.availability, "", "", "", "", "", "")]
+    return [
+        (device.device_id, device.availability, name, *_state_cells(state, now))
+        for name, state in sorted(device.recorders.items())
+    ]
+
+
+def _state_cells(state: Mapping[str, Any], now: datetime) -> Sequence[object]:
+    """State, since how long, chunks, size, error: what another version leaves out is empty."""
+    from msrecd.config.units import format_duration, format_size
+
+    try:
+        age_s = (now - datetime.fromisoformat(str(state.get("since")))).total_seconds()
+        length = format_duration(round(max(0.0, age_s)))
+    except (ValueError, TypeError, OverflowError):
+        length = ""
+    size = state.get("bytes")
+    problem = state.get("error")
+    return (
+        state.get("state", ""),
+        length,
+        state.get("chunks", ""),
+        format_size(size) if isinstance(size, int) else "",
+        problem.get("message", problem.get("code", "")) if isinstance(problem, dict) else "",
+    )

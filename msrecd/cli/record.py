@@ -1,0 +1,119 @@
+"""`msrecd record`: one recording without daemon or broker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", metavar="JSON", help="MediaTrackConstraints, true or false (default: true if a camera is there)"
+    )
+    parser.add_argument(
+        "--audio", metavar="JSON", help="MediaTrackConstraints, true or false (default: true if a microphone is there)"
+    )
+    parser.add_argument(
+        "--mime-type", metavar="T", help="for example video/webm;codecs=vp9,opus (default: by the extension of OUT)"
+    )
+    parser.add_argument("--duration", metavar="D", help="for example 10s or 5m (default: until Ctrl-C)")
+    parser.add_argument("--virtual", action="store_true", help="record the virtual camera and microphone")
+    parser.add_argument("out", metavar="OUT", help="the file to write; must not exist")
+
+
+def run(args: argparse.Namespace) -> int:
+    from msrecd.cli.output import Progress, error
+    from msrecd.config.units import parse_duration
+    from msrecd.dom.exceptions import DOMException
+    from msrecd.service.recording_file import TYPES_BY_EXTENSION
+
+    out = Path(args.out)
+    mime_type = args.mime_type or TYPES_BY_EXTENSION.get(out.suffix.lower())
+    if mime_type is None:
+        return error(f"OUT: {out.suffix or 'no extension'} is not known; name the type with --mime-type", 2)
+    try:
+        constraints = {kind: _constraints(kind, getattr(args, kind)) for kind in ("video", "audio")}
+        duration_s = None if args.duration is None else parse_duration(args.duration)
+    except (TypeError, ValueError) as exc:
+        return error(str(exc), 2)
+    if out.exists() or out.with_name(out.name + ".part").exists():
+        return error(f"{out} exists already", 1)
+    try:
+        return asyncio.run(_record(args, out, mime_type, constraints, duration_s, Progress()))
+    except DOMException as exc:
+        return error(str(exc), 2 if exc.name in ("NotSupportedError",) else 1)
+    except TypeError as exc:
+        return error(str(exc), 2)
+    except OSError as exc:
+        return error(f"{out}: {exc.strerror or exc}", 1)
+
+
+async def _record(
+    args: argparse.Namespace,
+    out: Path,
+    mime_type: str,
+    constraints: dict[str, Any],
+    duration_s: float | None,
+    progress: Any,
+) -> int:
+    from msrecd.cli.output import error
+    from msrecd.media.devices import MediaDevices
+    from msrecd.service.backends import backends_for_command
+    from msrecd.service.recording_file import record_to_file
+
+    devices = MediaDevices(backends=backends_for_command(args.config, virtual=args.virtual))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        kinds = {info.kind for info in await devices.enumerate_devices()}
+        wanted = {
+            kind: value if value is not None else f"{kind}input" in kinds and _fits(kind, mime_type)
+            for kind, value in constraints.items()
+        }
+
+        if not any(wanted.values()):
+            return error(
+                "no camera and no microphone found; `msrecd devices` shows what there is, --virtual adds some", 1
+            )
+
+        def show(elapsed: float, size: int) -> None:
+            total = "" if duration_s is None else f" of {duration_s:.0f} s"
+            progress.show(f"recording {elapsed:5.1f} s{total}  {size / 1e6:7.1f} MB")
+
+        result = await record_to_file(
+            devices, wanted, out, mime_type=mime_type, duration_s=duration_s, stop=stop, progress=show
+        )
+    finally:
+        progress.clear()
+        await devices.close()
+    lost = f", {result.dropped} units lost" if result.dropped else ""
+    print(f"{out}: {result.duration_s:.2f} s, {result.bytes} bytes, {result.mime_type}{lost}")
+    sys.stdout.flush()
+    return 0
+
+
+def _fits(kind: str, mime_type: str) -> bool:
+    return kind == "audio" or mime_type.startswith("video/")
+
+
+def _constraints(kind: str, text: str | None) -> Any:
+    """
+    Raises:
+        TypeError: neither an object nor a boolean. ValueError: not JSON.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"--{kind}: not JSON: {exc}") from exc
+    if not isinstance(value, (bool, dict)):
+        raise TypeError(f"--{kind}: must be an object, true or false")
+    return value

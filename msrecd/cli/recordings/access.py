@@ -1,0 +1,110 @@
+"""What the commands about recordings share: configuration, storage, whose files they are, times."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msrecd.cli.errors import UsageError
+from msrecd.config import Config, load
+from msrecd.errors import StorageError
+from msrecd.service.checks import config_checks
+from msrecd.service.storing import make_store
+from msrecd.storage.catalog import Catalog, open_catalog
+from msrecd.storage.store import Store
+from msrecd.walltime import ReadOnlyWallTime, parse_moment
+
+
+def configuration(path: Path) -> Config:
+    """
+    Raises:
+        InvalidConfigError: it is not valid.
+    """
+    return load(path, checks=config_checks())
+
+
+@contextmanager
+def catalog_of(config: Config) -> Iterator[Catalog]:
+    """What is there, for reading.
+
+    Raises:
+        StorageError: the folder of the recordings is not there.
+    """
+    storage = config.storage
+    if not storage.path.is_dir():
+        raise StorageError(f"the folder {storage.path} is not there", "not_found")
+    catalog = open_catalog(storage.path, storage.state_path, ReadOnlyWallTime(storage.state_path).corrections)
+    try:
+        yield catalog
+    finally:
+        catalog.close()
+
+
+@contextmanager
+def store_of(config: Config) -> Iterator[Store]:
+    """The storage for changing something in it; not opened yet, closed at the end.
+
+    Raises:
+        StorageError: the folder of the recordings is not there.
+    """
+    storage = config.storage
+    if not storage.path.is_dir():
+        raise StorageError(f"the folder {storage.path} is not there", "not_found")
+    become_owner(storage.state_path if storage.state_path.exists() else storage.path)
+    store = make_store(config, ReadOnlyWallTime(storage.state_path))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def become_owner(folder: Path) -> None:
+    """Go on as the user whose folder this is, if root called.
+
+    What root creates in the state of a daemon that runs as another user, that daemon could not open any more.
+
+    Raises:
+        StorageError: it is not allowed.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        status = folder.stat()
+        if status.st_uid != 0:
+            # Python loads this one when it is first used, from where that user perhaps may not read.
+            importlib.import_module("_strptime")
+            os.setgroups([])
+            os.setgid(status.st_gid)
+            os.setuid(status.st_uid)
+    except OSError as exc:
+        raise StorageError(f"cannot act as the owner of {folder}: {exc.strerror}", "permission") from exc
+
+
+def known_recorder(config: Config, name: str) -> str:
+    """The name, if a recorder is or was called so.
+
+    Raises:
+        UsageError: neither the configuration nor the storage knows it.
+    """
+    names = [recorder.name for recorder in config.recorders]
+    if name not in names and ("/" in name or name.startswith(".") or not (config.storage.path / name).is_dir()):
+        raise UsageError(f'there is no recorder "{name}"; there are: {", ".join(names) or "none"}')
+    return name
+
+
+def moment(text: str | None, option: str) -> int | None:
+    """Nanoseconds since 1970 of an option's time; None without one.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_moment(text, time.time_ns())
+    except (ValueError, OverflowError) as exc:
+        raise UsageError(f"{option}: {exc}") from exc

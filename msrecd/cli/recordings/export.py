@@ -1,0 +1,116 @@
+"""`msrecd recordings export`: the chunks of a time range as one file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from msrecd.cli.errors import Exit, UsageError
+from msrecd.cli.output import Progress
+from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
+from msrecd.clock import NS
+from msrecd.config.units import format_size
+from msrecd.errors import MsrecdError, StorageError
+from msrecd.storage.catalog import ChunkEntry, GapEntry
+from msrecd.storage.layout import parse_chunk_name
+from msrecd.walltime import format_utc
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: OUT is whole and on the disk. 1: there is no OUT, or the one from before."""
+    from_ns, to_ns = moment(args.since, "--from"), moment(args.until, "--to")
+    if from_ns is None or to_ns is None or from_ns >= to_ns:
+        raise UsageError("--from must be earlier than --to")
+    config = configuration(args.config)
+    known_recorder(config, args.recorder)
+    out: Path = args.out.absolute()
+    _check_target(out, config.storage.path, force=args.force)
+    with catalog_of(config) as catalog:
+        chunks, gaps = catalog.export_plan(args.recorder, from_ns, to_ns)
+    if not chunks:
+        raise MsrecdError(f"{args.recorder} recorded nothing that is finished and still there in this range")
+    _write(out, config.storage.path, chunks, from_ns, to_ns)
+    for gap in gaps:
+        print(f"not recorded: {gap.duration_s:g} s from {format_utc(gap.started_ns)} ({_where(gap, chunks)})")
+    return Exit.OK
+
+
+def _check_target(out: Path, storage: Path, *, force: bool) -> None:
+    from msrecd.muxing.join import JoinError, container_for
+
+    try:
+        container_for(out)
+    except JoinError as exc:
+        raise UsageError(str(exc)) from exc
+    if out.exists() and (not force or not out.is_file()):
+        raise UsageError(f"{out} exists already" + ("; --force replaces it" if out.is_file() else ""))
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder {out.parent} is not there")
+    if storage.resolve() in (out.parent.resolve(), *out.parent.resolve().parents):
+        raise UsageError(f"{out} lies in the storage {storage}, where only recordings may be; write somewhere else")
+
+
+def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int, to_ns: int) -> None:
+    from msrecd.muxing.join import Joiner, container_for
+    from msrecd.muxing.seams import Piece
+
+    pieces = [
+        Piece(
+            path=storage / chunk.file,
+            recording_id=_recording_id(chunk),
+            seq=chunk.seq,
+            started_ns=chunk.started_ns,
+            ended_ns=chunk.ended_ns,
+            duration_ns=round(chunk.duration_s * NS),
+            bytes=chunk.bytes,
+        )
+        for chunk in chunks
+    ]
+    part = out.with_name(out.name + ".part")
+    try:
+        with Progress() as progress, part.open("wb", buffering=0) as file:
+            joined = Joiner(
+                pieces,
+                container_for(out),
+                lambda data: _write_all(file.fileno(), data),
+                from_ns=from_ns,
+                to_ns=to_ns,
+                progress=lambda done, total: progress.show(_bar(done, total)),
+            ).run()
+            os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+        part.replace(out)
+    except OSError as exc:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {part}: {exc.strerror or exc}") from exc
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    print(f"{out}: {joined.duration_s:.3f} s from {joined.chunks} chunks, {format_size(size)}")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _bar(done: int, total: int) -> str:
+    filled = 30 * done // total if total else 30
+    share = 100 * done // total if total else 100
+    return f"exporting [{'#' * filled}{'.' * (30 - filled)}] {share:3d} %  {format_size(done)} of {format_size(total)}"
+
+
+def _recording_id(chunk: ChunkEntry) -> str:
+    parsed = parse_chunk_name(chunk.file.rpartition("/")[2])
+    return parsed.recording_id if parsed is not None else chunk.file
+
+
+def _where(gap: GapEntry, chunks: Sequence[ChunkEntry]) -> str:
+    if gap.started_ns < chunks[0].started_ns:
+        return "before the file's beginning"
+    if gap.started_ns >= max(chunk.ended_ns for chunk in chunks):
+        return "behind the file's end"
+    return "a gap in the file"

@@ -1,0 +1,162 @@
+"""`msrecd recordings list`: recordings, chunks and gaps."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from msrecd.cli.errors import Exit, UsageError
+from msrecd.cli.output import print_json, print_table
+from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
+from msrecd.clock import NS
+from msrecd.config.units import format_duration, format_size
+from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
+from msrecd.storage.journal import Journal, OpenRecording
+from msrecd.walltime import format_utc
+
+_LOCKS = Path("/proc/locks")
+
+
+def run(args: argparse.Namespace) -> int:
+    since_ns, until_ns = moment(args.since, "--since"), moment(args.until, "--until")
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise UsageError("--since is later than --until")
+    config = configuration(args.config)
+    if args.recorder is not None:
+        known_recorder(config, args.recorder)
+    with catalog_of(config) as catalog:
+        entries = catalog.recordings(recorder=args.recorder, since_ns=since_ns, until_ns=until_ns)
+    open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.state_path)}
+    word = "recording" if is_locked(config.storage.state_path / "lock") else "unfinished"
+    if args.json:
+        print_json([_to_json(entry, word if entry.recording_id in open_ else "finished") for entry in entries])
+        return Exit.OK
+    rows = [_row(entry, word if entry.recording_id in open_ else "") for entry in entries]
+    if since_ns is None and until_ns is None:
+        listed = {entry.recording_id for entry in entries}
+        rows += [
+            (name, "", "", 0, "", "", word)
+            for name, recording in open_.items()
+            if name not in listed and args.recorder in (None, recording.recorder)
+        ]
+    if not rows:
+        print("nothing is recorded" + (" in this range" if since_ns is not None or until_ns is not None else ""))
+        return Exit.OK
+    print_table(("RECORDING", "STARTED", "ENDED", "CHUNKS", "LENGTH", "SIZE", ""), rows, right=(3, 4, 5))
+    if args.chunks:
+        print()
+        chunks = [_chunk_row(chunk) for entry in entries for chunk in entry.chunks]
+        print_table(("CHUNK", "STARTED", "LENGTH", "SIZE", ""), chunks, right=(2, 3))
+    gaps = [(entry, gap) for entry in entries for gap in entry.gaps]
+    if gaps:
+        print()
+        print_table(("GAP IN", "AT", "LENGTH", "REASON"), [_gap_row(*pair) for pair in gaps], right=(2,))
+    return Exit.OK
+
+
+def is_locked(path: Path, locks: Path = _LOCKS) -> bool:
+    """Whether a process holds the lock on a file. Taking it to find out could keep a daemon from starting."""
+    try:
+        status = path.stat()
+        lines = locks.read_text("ascii").splitlines()
+    except OSError:
+        return False
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return any(" FLOCK " in line and place in line.split() for line in lines)
+
+
+def _open_recordings(state_path: Path) -> Sequence[OpenRecording]:
+    try:
+        return list(Journal(state_path).read_all())
+    except OSError:
+        return []  # not for us to read
+
+
+def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
+    recovered = sum(chunk.recovered for chunk in entry.chunks)
+    missing = sum(not chunk.exists for chunk in entry.chunks)
+    notes = [
+        state,
+        "protected" if entry.protected else "",
+        "times corrected" if any(chunk.corrected for chunk in entry.chunks) else _doubt(entry),
+        f"{recovered} recovered" if recovered else "",
+        f"{missing} missing" if missing else "",
+    ]
+    return (
+        entry.recording_id,
+        _time(entry.started_ns),
+        _time(entry.ended_ns),
+        len(entry.chunks),
+        _length(sum(chunk.duration_s for chunk in entry.chunks)),
+        format_size(entry.bytes),
+        ", ".join(filter(None, notes)),
+    )
+
+
+def _doubt(entry: RecordingEntry) -> str:
+    doubtful = any(chunk.clock != "synchronized" and not chunk.corrected for chunk in entry.chunks)
+    return "clock not trusted" if doubtful else ""
+
+
+def _chunk_row(chunk: ChunkEntry) -> tuple[object, ...]:
+    notes = (
+        f"recovered, {chunk.lost_s:g} s lost" if chunk.recovered else "",
+        "" if chunk.exists else "missing",
+    )
+    return (
+        chunk.file,
+        _time(chunk.started_ns),
+        _length(chunk.duration_s),
+        format_size(chunk.bytes),
+        ", ".join(filter(None, notes)),
+    )
+
+
+def _gap_row(entry: RecordingEntry, gap: GapEntry) -> tuple[object, ...]:
+    return entry.recording_id, format_utc(gap.started_ns), f"{gap.duration_s:g} s", gap.reason
+
+
+def _time(utc_ns: int) -> str:
+    return format_utc(utc_ns // NS * NS).replace(".000Z", "Z")
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < 60 else format_duration(round(seconds))
+
+
+def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
+    return {
+        "recording_id": entry.recording_id,
+        "recorder": entry.recorder,
+        "state": state,
+        "started": format_utc(entry.started_ns),
+        "ended": format_utc(entry.ended_ns),
+        "duration_s": round(sum(chunk.duration_s for chunk in entry.chunks), 6),
+        "bytes": entry.bytes,
+        "protected": entry.protected,
+        "manifest": entry.manifest,
+        "chunks": [
+            {
+                "seq": chunk.seq,
+                "file": chunk.file,
+                "bytes": chunk.bytes,
+                "mime_type": chunk.mime_type,
+                "started": format_utc(chunk.started_ns),
+                "ended": format_utc(chunk.ended_ns),
+                "duration_s": chunk.duration_s,
+                "clock": chunk.clock,
+                "corrected": chunk.corrected,
+                "final": chunk.final,
+                "recovered": chunk.recovered,
+                "lost_s": chunk.lost_s,
+                "missing": not chunk.exists,
+            }
+            for chunk in entry.chunks
+        ],
+        "gaps": [
+            {"started": format_utc(gap.started_ns), "duration_s": gap.duration_s, "reason": gap.reason}
+            for gap in entry.gaps
+        ],
+    }

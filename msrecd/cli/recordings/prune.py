@@ -1,0 +1,47 @@
+"""`msrecd recordings prune`: delete, or only show, what the limits of the configuration do not allow."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+
+from msrecd.cli.errors import Exit
+from msrecd.cli.output import print_json, print_table
+from msrecd.cli.recordings.access import configuration, store_of
+from msrecd.config.units import format_size
+from msrecd.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    file: str
+    bytes: int
+    reason: str
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: done, also when there was nothing to do. 1: something that should go could not be deleted."""
+    config = configuration(args.config)
+    logging.basicConfig(level=logging.WARNING, format="msrecd: %(message)s")
+    with store_of(config) as store:
+        store.open_beside()
+        items = _planned(store) if args.dry_run else _rotated(store)
+        left = [] if args.dry_run else _planned(store)
+    if args.json:
+        print_json([{"file": item.file, "bytes": item.bytes, "reason": item.reason} for item in items])
+    elif not items:
+        print("nothing to delete: the limits hold")
+    else:
+        print_table(("CHUNK", "SIZE", "REASON"), [(i.file, format_size(i.bytes), i.reason) for i in items], right=(1,))
+        total = format_size(sum(item.bytes for item in items))
+        print(f"{len(items)} chunks, {total} {'would be deleted' if args.dry_run else 'deleted'}")
+    return Exit.FAILED if left else Exit.OK
+
+
+def _planned(store: Store) -> list[_Item]:
+    return [_Item(file=p.chunk.file, bytes=p.chunk.bytes, reason=str(p.reason)) for p in store.plan()]
+
+
+def _rotated(store: Store) -> list[_Item]:
+    return [_Item(file=d.file, bytes=d.bytes, reason=d.reason) for d in store.rotate()]

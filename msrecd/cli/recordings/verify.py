@@ -1,0 +1,53 @@
+"""`msrecd recordings verify`: is everything there that was recorded, and is it what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from msrecd.cli.errors import Exit
+from msrecd.cli.output import Progress, print_json
+from msrecd.cli.recordings.access import configuration
+from msrecd.config.units import format_size
+from msrecd.storage.recheck import still_holds
+from msrecd.storage.verify import Verdict, verify
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all of it is proven. 1: something is missing, altered or torn; each finding is a line on stdout."""
+    folder: Path = args.folder if args.folder is not None else configuration(args.config).storage.path
+    with Progress(f"reading {folder}") as progress:
+        verdict = verify(folder, progress=lambda done, total: _show(progress, done, total))
+    # A daemon may have finished or rotated chunks meanwhile: what a second look does not confirm is not so.
+    findings = [finding for finding in verdict.findings if still_holds(folder, finding)]
+    failures = [finding for finding in findings if finding.is_failure]
+    if args.json:
+        print_json(
+            {
+                "proven": not failures,
+                "manifests": verdict.manifests,
+                "chunks": verdict.chunks,
+                "bytes": verdict.bytes,
+                "findings": [{"fault": f.fault, "file": f.file, "message": f.message} for f in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            print(finding.message)
+        print(_summary(folder, verdict, Counter(str(finding.fault) for finding in failures)))
+    return Exit.FAILED if failures else Exit.OK
+
+
+def _show(progress: Progress, done: int, total: int) -> None:
+    share = 100 * done // total if total else 100
+    progress.show(f"verifying  {share:3d} %  {format_size(done)} of {format_size(total)}")
+
+
+def _summary(folder: Path, verdict: Verdict, faults: Counter[str]) -> str:
+    looked = f"{verdict.chunks} chunks of {verdict.manifests} recordings, {format_size(verdict.bytes)}"
+    if faults:
+        return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"
+    if not verdict.manifests:
+        return f"{folder}: no recordings here"
+    return f"{folder}: proven: {looked}"

@@ -1,0 +1,93 @@
+"""DaemonArchive: the storage as recorders see it, with its janitor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msrecd.errors import StorageError
+from msrecd.muxing.facts import ChunkInfo
+from msrecd.storage.store import ChunkFacts, Recording, Store
+
+log = logging.getLogger(__name__)
+
+JANITOR_INTERVAL_S = 30.0
+
+
+class DaemonArchive:
+    """Recordings begin here; old chunks go here. Blocking calls run in worker threads."""
+
+    def __init__(self, store: Store, on_late: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+        """
+        Args:
+            on_late: called on the loop with the line of a chunk that could be finished only later.
+        """
+        self.store = store
+        self._on_late = on_late
+        self._janitor = asyncio.Lock()
+
+    def begin(self, recorder: str, mime_type: str) -> Recording:
+        """Blocking; see Store.begin."""
+        return self.store.begin(recorder, mime_type)
+
+    def facts(
+        self, *, info: ChunkInfo | None, final: bool, gaps_before: list[dict[str, Any]], lost_s: float
+    ) -> ChunkFacts:
+        """What the manifest says of a chunk; without accounts (the file broke off) only what is known."""
+        if info is None:
+            return ChunkFacts(final=final, gaps=gaps_before, lost_s=lost_s)
+        tracks: dict[str, dict[str, Any]] = {}
+        for track in info.tracks:
+            if track.kind == "video":
+                tracks["video"] = {"frames": track.units, "dropped": track.dropped}
+            else:
+                tracks["audio"] = {
+                    "samples": track.units,
+                    "xruns": track.xruns,
+                    "gap_s": track.gap_s,
+                    "drift_ppm": track.drift_ppm,
+                    "offset_ms": track.offset_ms,
+                }
+        gaps = gaps_before + [
+            {"at_s": gap.at_s, "duration_s": gap.duration_s, "reason": gap.reason} for gap in info.gaps
+        ]
+        return ChunkFacts(
+            duration_s=info.duration_s, ended_ns=info.ended_ns, final=final, tracks=tracks, gaps=gaps, lost_s=lost_s
+        )
+
+    async def make_room(self) -> bool:
+        """Rotate; whether a chunk can be written now."""
+        await self.tidy()
+        try:
+            await asyncio.to_thread(self.store.check_writable)
+        except (StorageError, OSError) as exc:
+            log.debug("storage: %s", exc)
+            return False
+        return True
+
+    async def tidy(self) -> None:
+        """Delete what the limits say, and finish chunks whose finishing had failed."""
+        async with self._janitor:
+            try:
+                deleted = await asyncio.to_thread(self.store.rotate)
+                for line in await asyncio.to_thread(self.store.finish_leftovers):
+                    self._on_late(line)
+            except (StorageError, OSError) as exc:
+                log.warning("rotation: %s", exc)
+                return
+            for entry in deleted:
+                log.info("deleted %s (%s)", entry.file, entry.reason)
+
+    async def run(self, after: Callable[[], None]) -> None:
+        """The janitor's round, until cancelled."""
+        while True:
+            await self.tidy()
+            after()
+            await asyncio.sleep(JANITOR_INTERVAL_S)
+
+
+def recovered_event(line: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """(recorder, line) of a chunk that was recovered: the recorder is the first folder of its file."""
+    return str(line["file"]).split("/", 1)[0], line

@@ -1,0 +1,388 @@
+"""The daemon: builds everything from the configuration, connects it, and takes it down again.
+
+Start: configuration, storage with recovery, devices, recorders, MQTT, READY=1. Stop: STOPPING=1, recordings finished,
+events delivered as far as the broker takes them, `offline`, exit 0. A second signal leaves at once: what is unfinished
+then is the recovery's business at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msrecd
+from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.config.model import Config, Recorder
+from msrecd.errors import StorageError
+from msrecd.media.devices import MediaDevices
+from msrecd.mqtt.service import MqttService
+from msrecd.service import health, payloads, systemd
+from msrecd.service.archive import DaemonArchive, recovered_event
+from msrecd.service.backends import backends_for
+from msrecd.service.commands import Commands
+from msrecd.service.devicelist import changes, device_list
+from msrecd.service.mapping import mqtt_settings, recorder_settings
+from msrecd.service.reload import Reloader
+from msrecd.service.scheduler import Conductor
+from msrecd.service.storing import open_store
+from msrecd.service.unit import RecorderUnit
+from msrecd.walltime import WallTime, format_utc
+
+log = logging.getLogger(__name__)
+
+HEALTH_INTERVAL_S = 60.0
+PROGRESS_LIMIT_NS = 30 * NS
+STOP_LIMIT_S = 25.0
+_ONE_SIGNAL_NS = NS // 5
+_GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
+_EXTEND_US = 10_000_000
+
+
+class Daemon:
+    """One running daemon. Everything on the loop."""
+
+    def __init__(self, config: Config, config_path: Path) -> None:
+        self.config = config
+        self.units: dict[str, RecorderUnit] = {}
+        self.walltime = WallTime(config.storage.state_path)
+        self.devices = MediaDevices(backends=backends_for(config))
+        self.conductor = Conductor(self, self.publish_daemon)
+        self.mqtt: MqttService | None = None
+        self.archive: DaemonArchive | None = None
+        self._device_states: list[dict[str, Any]] = []
+        self._stop = asyncio.Event()
+        self._signals = 0
+        self._signalled_ns = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._started_ns = SYSTEM_CLOCK.monotonic_ns()
+        self._ticked_ns = SYSTEM_CLOCK.monotonic_ns()
+        self.reloader = Reloader(self, config_path)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Until a signal; returns the exit code.
+
+        Raises:
+            StorageError: the recordings' folder cannot be used at all.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloader.by_signal(), "reload"))
+        systemd.notify_status("recovering recordings")
+        store, recovered = await asyncio.to_thread(open_store, self.config, self.walltime)
+        self.archive = DaemonArchive(store, lambda line: self._recovered(*recovered_event(line)))
+        for recorder in self.config.recorders:
+            self.units[recorder.name] = self.make_unit(recorder)
+        await self._start_mqtt()
+        for line in recovered:
+            name, facts = recovered_event(line)
+            self._recovered(name, facts)
+        for finding in store.findings:
+            if finding.code in _GRAVE_FINDINGS:
+                self.report_error("internal", finding.message, logged=True)
+        for lost in store.lost:
+            self.report_error("internal", f"{lost.file}: nothing of this chunk could be recovered", logged=True)
+        self.devices.ondevicechange = lambda _: self._spawn(self.refresh_devices(), "devices")
+        for unit in self.units.values():
+            self.state_changed(unit)
+        self.publish_daemon()
+        self._spawn(self.refresh_devices(), "devices")
+        self._spawn(self.archive.run(self.publish_daemon), "janitor")
+        self._spawn(self._health_rounds(), "health")
+        self._spawn(self._watchdog_rounds(), "watchdog")
+        self._spawn(self._sync_rounds(), "sync")
+        self._spawn(self.conductor.run(), "schedule")
+        self.reloader.ready.set()
+        systemd.notify("READY=1")
+        self.notify_status()
+        log.info("msrecd %s is ready: %d recorders", msrecd.__version__, len(self.units))
+        await self._stop.wait()
+        await self._shut_down()
+        return 0
+
+    def _on_signal(self) -> None:
+        now = SYSTEM_CLOCK.monotonic_ns()
+        if self._signals and now - self._signalled_ns < _ONE_SIGNAL_NS:
+            return  # `timeout` and some process managers signal the process and its group: that is one signal
+        self._signals += 1
+        self._signalled_ns = now
+        if self._signals > 1:
+            log.warning("second signal: leaving at once; unfinished chunks are recovered at the next start")
+            logging.shutdown()
+            os._exit(1)
+        log.info("stopping")
+        self._stop.set()
+
+    async def _shut_down(self) -> None:
+        systemd.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
+        systemd.notify_status("finishing files")
+        for task in list(self._tasks):
+            task.cancel()
+        extend = asyncio.get_running_loop().create_task(self._extend_timeout())
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await asyncio.gather(*(unit.close() for unit in (*self.units.values(), *self.reloader.leaving)))
+                if self.mqtt is not None:
+                    await self.mqtt.stop()
+        except TimeoutError:
+            log.error("stopping took longer than %g s; the rest is recovered at the next start", STOP_LIMIT_S)
+        extend.cancel()
+        await self._close_devices()
+        if self.archive is not None:
+            await asyncio.to_thread(self.archive.store.close)
+        log.info("stopped")
+
+    async def _close_devices(self) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self.devices.close()
+        except (TimeoutError, OSError) as exc:
+            log.warning("a device does not close: %s", exc or "no answer in 5 s")
+
+    async def _extend_timeout(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
+
+    async def _start_mqtt(self) -> None:
+        settings = mqtt_settings(self.config)
+        if settings is None:
+            return
+        self.mqtt = MqttService(
+            settings,
+            Commands(self),
+            recorders=lambda: [recorder.name for recorder in self.config.recorders],
+            state_path=self.config.storage.state_path,
+            boot_counter=self.walltime.boot,
+            clock_trusted=lambda: self.walltime.trusted,
+            version=msrecd.__version__,
+            model=_model(),
+        )
+        await self.mqtt.start()
+
+    def make_unit(self, recorder: Recorder) -> RecorderUnit:
+        """A unit for one `[[recorder]]`; it does nothing yet."""
+        assert self.archive is not None
+        return RecorderUnit(recorder_settings(recorder), devices=self.devices, archive=self.archive, listener=self)
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def stamp(self, monotonic_ns: int | None = None) -> str:
+        """RFC 3339 UTC with Z of a moment on CLOCK_MONOTONIC (default: now)."""
+        return format_utc(self.walltime.stamp(monotonic_ns).utc_ns)
+
+    def state_changed(self, unit: RecorderUnit) -> None:
+        """A unit's listener: publish its retained state."""
+        if self.mqtt is not None:
+            self.mqtt.publish_state(f"state/recorder/{unit.name}", self.recorder_state(unit))
+        self.notify_status()
+
+    def recorder_state(self, unit: RecorderUnit) -> dict[str, Any]:
+        return payloads.recorder_state(unit, self.stamp)
+
+    def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None:
+        """A unit's listener: publish an event, write a log line."""
+        if event_type in ("started", "stopped", "paused", "resumed"):
+            unit.log.info("%s%s", event_type, f" ({unit.recording_id})" if unit.recording_id else "")
+        if event_type == "chunk":
+            unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
+            if self.archive is not None:
+                self._spawn(self.archive.tidy(), "tidy")
+        self._event(unit.name, payloads.recorder_event(unit, event_type, facts, self.stamp()))
+
+    def played_out(self, unit: RecorderUnit) -> None:
+        """A unit's listener: its input came to its end."""
+        self.conductor.ended(unit.name)
+
+    def _event(self, recorder: str, event: Mapping[str, Any]) -> None:
+        if self.mqtt is not None:
+            self.mqtt.publish_event(f"event/recorder/{recorder}", event)
+
+    def _recovered(self, recorder: str, line: Mapping[str, Any]) -> None:
+        log.warning("recovered %s: %.2f s, %.2f s lost", line["file"], line["duration_s"], line.get("lost_s") or 0.0)
+        event = {"event_type": "chunk", "ts": self.stamp(), "recorder": recorder} | dict(line)
+        event.pop("prev", None)
+        event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]
+        self._event(recorder, event)
+
+    def report_error(self, code: str, message: str, *, logged: bool = False) -> None:
+        if not logged:
+            log.error("%s", message)
+        if self.mqtt is not None:
+            self.mqtt.publish_event(
+                "event/error",
+                {
+                    "event_type": "error",
+                    "code": code,
+                    "message": message,
+                    "recorder": None,
+                    "ts": self.stamp(),
+                    "count": 1,
+                    "first": self.stamp(),
+                },
+            )
+
+    def publish_image(self, recorder: str, jpeg: bytes) -> None:
+        if self.mqtt is not None:
+            self.mqtt.publish_image(recorder, jpeg)
+
+    def daemon_state(self) -> dict[str, Any]:
+        """state/daemon."""
+        return {
+            "version": msrecd.__version__,
+            "boot_id": f"{self.walltime.boot:04d}",
+            "started": self.stamp(self._started_ns),
+            "clock": "synchronized" if self.walltime.trusted else "unsynchronized",
+            "config_hash": self.config.hash,
+            "recorders": sorted(self.units),
+            "schedule": self.conductor.upcoming(),
+        }
+
+    def publish_daemon(self) -> None:
+        if self.mqtt is not None:
+            self.mqtt.publish_state("state/daemon", self.daemon_state())
+
+    async def refresh_devices(self) -> list[dict[str, Any]]:
+        """Look at the devices, publish the list and what changed, and let waiting recorders try again."""
+        now = await device_list(self.devices)
+        before = self._device_states
+        self._device_states = now
+        if self.mqtt is not None:
+            self.mqtt.publish_state("state/devices", self._device_states)
+            for event_type, device in changes(before, now) if before else []:
+                self.mqtt.publish_event(
+                    "event/device",
+                    {"event_type": event_type, "ts": self.stamp()}
+                    | {name: device[name] for name in ("device_id", "kind", "label", "group_id")},
+                )
+        for unit in self.units.values():
+            unit.devices_changed()
+        return self._device_states
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    async def _health_rounds(self) -> None:
+        while True:
+            await self.publish_health()
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+
+    async def publish_health(self) -> dict[str, Any]:
+        """Measure and publish state/health."""
+        facts = await asyncio.to_thread(self._measure)
+        if self.mqtt is not None:
+            self.mqtt.publish_health(facts)
+        return facts
+
+    def _measure(self) -> dict[str, Any]:
+        usage = None if self.archive is None else self.archive.store.usage()
+        status = None if self.mqtt is None else self.mqtt.status
+        return {
+            "ts": self.stamp(),
+            "uptime_s": health.uptime_s(),
+            "cpu_temp_c": health.cpu_temperature_c(),
+            "throttled": health.throttled(),
+            "load1": health.load1(),
+            **health.memory(),
+            "disk": None
+            if usage is None
+            else {
+                "free_bytes": usage.free_bytes,
+                "total_bytes": usage.capacity_bytes,
+                "recordings_bytes": usage.total_bytes,
+                "seconds_left_estimate": usage.seconds_left,
+            },
+            "clock": "synchronized" if self.walltime.trusted else "unsynchronized",
+            "mqtt": None
+            if status is None
+            else {
+                "connected": status.connected,
+                "reconnects": status.reconnects,
+                "spooled": status.spooled,
+                "dropped": status.dropped,
+            },
+            "recorders": {name: unit.rates() for name, unit in self.units.items()},
+        }
+
+    async def _watchdog_rounds(self) -> None:
+        """WATCHDOG=1 only while recordings really advance; see `is_healthy`."""
+        interval = systemd.watchdog_interval_s() or 5.0
+        while True:
+            self._ticked_ns = SYSTEM_CLOCK.monotonic_ns()
+            self.walltime.poll()
+            if self.is_healthy():
+                systemd.notify("WATCHDOG=1")
+                self.notify_status()
+            await asyncio.sleep(min(interval, 5.0))
+
+    async def _sync_rounds(self) -> None:
+        """Written data is synced as more is written; this sees to what nothing follows (a pause, a stalled device),
+        and to everything at once when the supply voltage falls: the next thing may be a power cut."""
+        interval = self.config.storage.sync_interval_s
+        was_low = False
+        while True:
+            await asyncio.sleep(interval)
+            is_low = await asyncio.to_thread(health.under_voltage)
+            if is_low and not was_low:
+                self.report_error("internal", "under-voltage: the power supply is too weak; open chunks are synced now")
+            now = SYSTEM_CLOCK.monotonic_ns()
+            for unit in list(self.units.values()):
+                if (is_low and not was_low) or now - unit.last_data_ns > interval * NS:
+                    await unit.sync()
+            was_low = is_low
+
+    def is_healthy(self) -> bool:
+        """Whether every recorder that says it records got data lately."""
+        now = SYSTEM_CLOCK.monotonic_ns()
+        for unit in self.units.values():
+            limit = max(PROGRESS_LIMIT_NS, int(3 * unit.settings.timeslice_ms * 1_000_000))
+            if unit.is_recording and now - unit.last_data_ns > limit:
+                log.critical("%s has got no data for %d s", unit.name, (now - unit.last_data_ns) // NS)
+                return False
+        return True
+
+    def notify_status(self) -> None:
+        """For `systemctl status`."""
+        systemd.notify_status(self._status())
+
+    def _status(self) -> str:
+        recording = sum(1 for unit in self.units.values() if unit.is_recording)
+        mqtt = "no broker" if self.mqtt is None else ("online" if self.mqtt.status.connected else "offline")
+        return f"recording {recording}/{len(self.units)}, mqtt {mqtt}"
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("%s failed: %s", task.get_name(), exc, exc_info=exc)
+
+
+def _model() -> str:
+    """The board's name, for people."""
+    try:
+        return Path("/sys/firmware/devicetree/base/model").read_text().strip("\0\n")
+    except OSError:
+        return os.uname().machine
+
+
+async def run(config: Config, config_path: Path) -> int:
+    """Run a daemon until it is told to stop.
+
+    Raises:
+        StorageError: the storage cannot be used.
+    """
+    return await Daemon(config, config_path).run()
+
+
+__all__ = ["Daemon", "StorageError", "run"]

@@ -1,0 +1,202 @@
+"""The entry of the command line: exit codes, errors in one line, nothing heavy loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import msrecd
+from msrecd.cli import main
+from msrecd.cli import main as entry
+from msrecd.cli.errors import NoAnswerError, UsageError
+from msrecd.errors import ConfigError, MsrecdError, StorageError
+
+GOOD = '[device]\nid = "x"\n[[recorder]]\nname = "mic"\naudio = true\n'
+MODULE = sys.modules["msrecd.cli.main"]
+
+
+def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msrecd", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | env,
+    )
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise problem
+
+    fake = SimpleNamespace(add_arguments=lambda parser: None, run=fail)
+    monkeypatch.setattr(MODULE, "load_command", lambda name: fake)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "msrecd.toml"
+    path.write_text(GOOD, "utf-8")
+    return path
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"msrecd {msrecd.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("check-config", "--colour"), ("--config",), ("check-config", "x")]
+)
+def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "usage: msrecd" in done.stderr
+    assert done.stdout == ""
+
+
+def test_config_may_stand_before_or_behind_the_command(config: Path) -> None:
+    for arguments in (
+        ("--config", config, "check-config"),
+        ("check-config", "--config", config),
+        ("check-config", f"--config={config}"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert str(config) in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "line"),
+    [
+        (MsrecdError("it broke"), 1, "msrecd: it broke\n"),
+        (StorageError("no room"), 1, "msrecd: no room\n"),
+        (UsageError("not so"), 2, "msrecd: not so\n"),
+        (ConfigError("a.b: wrong"), 2, "a.b: wrong\n"),
+        (NoAnswerError("nobody"), 3, "msrecd: nobody\n"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "msrecd: /x: No such file or directory\n"),
+        (
+            ZeroDivisionError("odd\nthing"),
+            1,
+            "msrecd: unexpected ZeroDivisionError: odd thing (MSRECD_TRACEBACK=1 shows where)\n",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_become_a_line_and_a_code(
+    problem: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MSRECD_TRACEBACK", raising=False)
+    raising(monkeypatch, problem)
+    assert entry(["devices"]) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("MSRECD_TRACEBACK", "1")
+    raising(monkeypatch, ZeroDivisionError("x"))
+    assert main(["devices"]) == 1
+    assert caplog.records[0].exc_info is not None
+
+
+def test_code_of_the_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Namespace] = []
+
+    def answer(args: argparse.Namespace) -> int:
+        seen.append(args)
+        return 3
+
+    fake = SimpleNamespace(add_arguments=lambda parser: parser.add_argument("--json", action="store_true"), run=answer)
+    monkeypatch.setattr(MODULE, "load_command", lambda name: fake)
+    assert main(["devices", "--json"]) == 3
+    assert seen[0].json is True
+    assert seen[0].config == Path("/etc/msrecd/msrecd.toml")
+
+
+def test_reader_of_the_pipe_that_has_enough(config: Path) -> None:
+    config.write_text(GOOD + "[[recorder.schedule]]\nstart = '* * * * *'\nduration = '1s'\n", "utf-8")
+    command = f"{sys.executable} -m msrecd schedule --json --days 30 --config {config} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_check_config_says_all_and_exits_2(config: Path) -> None:
+    assert run("check-config", "--config", config).stdout == f"{config}: valid; recorders: mic\n"
+    config.write_text(GOOD + "colour = 1\n[[recorder.schedule]]\nstart = '61 6 * * *'\nduration = '1h'\n", "utf-8")
+    done = run("check-config", "--config", config)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("recorder[0].colour: unknown key")
+    assert second.startswith("recorder[0].schedule[0].start: ")
+    assert "bad minute" in second
+    assert str(config) in first
+
+
+def test_check_config_as_json(config: Path) -> None:
+    assert json.loads(run("check-config", "--json", "--config", config).stdout) == {"valid": True, "problems": []}
+    config.write_text(GOOD + "colour = 1\n", "utf-8")
+    done = run("check-config", "--json", "--config", config)
+    assert done.returncode == 2
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert answer["valid"] is False
+    (problem,) = answer["problems"]
+    assert set(problem) == {"path", "message", "file"}
+    assert (problem["path"], problem["file"]) == ("recorder[0].colour", str(config))
+
+
+def test_check_config_of_a_missing_file() -> None:
+    done = run("check-config", "--config", "/no/such/file.toml")
+    assert done.returncode == 2
+    assert done.stderr == "there is no such file (/no/such/file.toml)\n"
+
+
+def test_check_config_loads_no_heavy_library(config: Path) -> None:
+    code = (
+        "import sys; from msrecd.cli import main; main(['check-config', '--config', sys.argv[1]]);"
+        "print([m for m in ('av', 'numpy', 'paho', 'picamera2', 'alsaaudio', 'astral') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, config], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_has_every_command(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real: Callable[[str], object] = MODULE.load_command  # type: ignore[attr-defined]
+    empty = SimpleNamespace(add_arguments=lambda parser: parser.add_argument("--json", action="store_true"))
+    ready = ("check-config", "schedule", "completion")
+    monkeypatch.setattr(MODULE, "load_command", lambda name: real(name) if name in ready else empty)
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in (*MODULE.COMMANDS, "json", "days"):  # type: ignore[attr-defined]
+        assert word in script
+
+
+def test_bash_completes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    real: Callable[[str], object] = MODULE.load_command  # type: ignore[attr-defined]
+    empty = SimpleNamespace(add_arguments=lambda parser: None)
+    monkeypatch.setattr(MODULE, "load_command", lambda name: real(name) if name == "schedule" else empty)
+    monkeypatch.setattr(MODULE, "COMMANDS", {"schedule": "x", "devices": "y", "completion": "z"})
+    empty.run = real("completion").run  # type: ignore[attr-defined]
+    empty.add_arguments = lambda parser: parser.add_argument("shell", nargs="?", default="bash")
+    assert main(["completion"]) == 0
+    script = tmp_path / "completion.sh"
+    script.write_text(capsys.readouterr().out, "utf-8")
+    for line, expected in (("msrecd sche", "schedule"), ("msrecd --config f schedule --da", "--days")):
+        words = " ".join(line.split())
+        where = f"COMP_WORDS=({words}); COMP_CWORD={len(line.split()) - 1}"
+        probe = f"source {script}; {where}; _msrecd; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=20, check=True)
+        assert done.stdout.split() == [expected]

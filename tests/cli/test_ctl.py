@@ -1,0 +1,166 @@
+"""`msrecd ctl` against real daemons at a real broker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from broker import Broker, free_port
+from console import Console
+from daemon import DaemonProcess, configuration
+
+CAM0 = """
+[[recorder]]
+name = "cam0"
+video = { width = 320, height = 240, frame_rate = 30 }
+timeslice = "500ms"
+"""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two daemons at one broker: `test-device` in the group north, `other` in none."""
+
+    config: Path
+    console: Console
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    with Broker(folder / "broker") as broker:
+        text = configuration(folder / "one", port=broker.port, recorders=CAM0)
+        one = text.replace("[mqtt]\n", '[mqtt]\ngroups = ["north"]\n')
+        two = configuration(folder / "two", port=broker.port, recorders=CAM0).replace('"test-device"', '"other"')
+        console = Console(broker.port)
+        try:
+            with DaemonProcess(folder / "one", one) as daemon, DaemonProcess(folder / "two", two):
+                wait_online(console, "test-device")
+                wait_online(console, "other")
+                yield Fleet(daemon.config, console)
+        finally:
+            console.close()
+
+
+def wait_online(console: Console, device: str) -> None:
+    """Wait until a device, any, says that it is online."""
+    deadline = time.monotonic() + 20
+    while (f"msrecd/v1/{device}/availability", "online") not in console.messages:
+        assert time.monotonic() < deadline, f"{device} does not come online"
+        time.sleep(0.02)
+
+
+def ctl(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msrecd", "ctl", "--config", str(config), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_recording_from_start_to_stop(fleet: Fleet) -> None:
+    started = ctl(fleet.config, "cam0", "start", "--duration", "10m")
+    assert (started.returncode, started.stderr) == (0, "")
+    assert started.stdout.startswith("cam0: recording, recording ")
+    assert "until" in fleet.console.command("recorder/cam0/get")["data"]
+    again = ctl(fleet.config, "cam0", "start")
+    assert again.stdout.endswith("(nothing to change)\n")
+    assert ctl(fleet.config, "cam0", "pause").stdout.startswith("cam0: paused")
+    assert ctl(fleet.config, "cam0", "resume").stdout.startswith("cam0: recording")
+    reply = json.loads(ctl(fleet.config, "cam0", "get", "--json").stdout)
+    assert (reply["status"], reply["data"]["state"]) == ("ok", "recording")
+    assert ctl(fleet.config, "cam0", "stop").stdout.startswith("cam0: inactive")
+
+
+def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
+    refused = ctl(fleet.config, "cam0", "pause")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith("(wrong_state)\n")
+    assert len(refused.stderr.splitlines()) == 1
+    unknown = ctl(fleet.config, "cam9", "start", "--json")
+    assert unknown.returncode == 1
+    assert json.loads(unknown.stdout)["error"]["code"] == "unknown_recorder"
+
+
+@pytest.mark.slow
+def test_nobody_there_is_3(fleet: Fleet, tmp_path: Path) -> None:
+    absent = ctl(fleet.config, "--device", "absent", "--timeout", "2s", "cam0", "start")
+    assert (absent.returncode, absent.stdout) == (3, "")
+    assert absent.stderr == "msrecd: no reply from absent within 2 s\n"
+    assert ctl(fleet.config, "--group", "south", "--timeout", "1s", "cam0", "get").returncode == 3
+    assert ctl(fleet.config, "--device", "absent", "--timeout", "2s", "status").returncode == 3
+    config = tmp_path / "msrecd.toml"
+    config.write_text(configuration(tmp_path, port=free_port(), recorders=CAM0))
+    for arguments in (("cam0", "start"), ("--all", "status"), ("--all", "cam0", "get")):
+        nobody = ctl(config, *arguments)
+        assert (nobody.returncode, nobody.stdout) == (3, "")
+        assert "127.0.0.1" in nobody.stderr
+        assert len(nobody.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cam0",),
+        ("cam0", "explode"),
+        ("cam0", "stop", "--duration", "10m"),
+        ("cam0", "start", "--duration", "10"),
+        ("a/b", "start"),
+        ("--group", "north", "status"),
+        ("--group", "a/b", "cam0", "get"),
+        ("--all", "--device", "x", "cam0", "get"),
+    ],
+)
+def test_wrong_usage_is_2(fleet: Fleet, arguments: tuple[str, ...]) -> None:
+    done = ctl(fleet.config, *arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done
+
+
+def test_without_a_broker_in_the_configuration_it_is_2(tmp_path: Path) -> None:
+    config = tmp_path / "msrecd.toml"
+    config.write_text(configuration(tmp_path, port=None, recorders=CAM0))
+    done = ctl(config, "cam0", "start")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no [mqtt]" in done.stderr
+
+
+def test_all_devices_do_it_and_show_it(fleet: Fleet) -> None:
+    assert ctl(fleet.config, "--all", "cam0", "start").returncode == 0
+    table = ctl(fleet.config, "--all", "status")
+    assert (table.returncode, table.stderr) == (0, "")
+    header, *rows = table.stdout.splitlines()
+    assert header.split() == ["DEVICE", "AVAILABLE", "RECORDER", "STATE", "FOR", "CHUNKS", "SIZE", "ERROR"]
+    assert [row.split()[:4] for row in rows] == [
+        ["other", "online", "cam0", "recording"],
+        ["test-device", "online", "cam0", "recording"],
+    ]
+    north = ctl(fleet.config, "--group", "north", "--timeout", "2s", "cam0", "stop")
+    assert north.returncode == 0
+    assert [row.split()[0] for row in north.stdout.splitlines()] == ["DEVICE", "test-device"]
+    document = json.loads(ctl(fleet.config, "--all", "status", "--json").stdout)
+    states = {device["device"]: device["recorders"]["cam0"]["state"] for device in document}
+    assert states == {"other": "recording", "test-device": "inactive"}
+    own = ctl(fleet.config, "status")
+    assert [row.split()[0] for row in own.stdout.splitlines()] == ["DEVICE", "test-device"]
+    stopped = ctl(fleet.config, "--all", "cam0", "stop", "--json")
+    assert stopped.returncode == 0
+    replies = json.loads(stopped.stdout)
+    assert {name: reply["changed"] for name, reply in replies["replies"].items()} == {
+        "other": True,
+        "test-device": False,
+    }
+    assert replies["no_reply"] == []
+
+
+def test_one_refusal_of_many_is_1(fleet: Fleet) -> None:
+    done = ctl(fleet.config, "--all", "cam0", "pause")
+    assert done.returncode == 1
+    assert done.stdout.count("wrong_state") == 2

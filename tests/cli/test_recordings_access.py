@@ -1,0 +1,168 @@
+"""Beside a daemon: whose files they become, whose lock it is, and what a second look takes back."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msrecd.cli.recordings.listing import is_locked
+from msrecd.clock import SYSTEM_CLOCK
+from msrecd.storage.recheck import still_holds
+from msrecd.storage.retention import Limits
+from msrecd.storage.store import ChunkFacts, Store
+from msrecd.storage.verify import Fault, verify
+from msrecd.walltime import WallTime
+
+SOMEBODY = 54_321
+
+
+def make_store(folder: Path) -> Store:
+    for name in ("recordings", "state"):
+        (folder / name).mkdir(exist_ok=True)
+    return Store(
+        folder / "recordings",
+        folder / "state",
+        limits=Limits(min_free_bytes=0),
+        recorder_limits={},
+        sync_interval_s=2.0,
+        walltime=WallTime(folder / "state", trusted=True),
+    )
+
+
+def record(folder: Path, chunks: int = 3) -> str:
+    """A recording of small chunks that differ; its id."""
+    store = make_store(folder)
+    store.open()
+    recording = store.begin("cam0", "audio/wav")
+    for number in range(chunks):
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        chunk.write([bytes([number]) * 1000])
+        chunk.finish(ChunkFacts(final=number == chunks - 1, duration_s=1.0, tracks={}))
+    store.close()
+    return recording.recording_id
+
+
+def configure(folder: Path) -> Path:
+    path = folder / "msrecd.toml"
+    path.write_text(
+        f'[device]\nid = "x"\n[storage]\npath = "{folder / "recordings"}"\nstate_path = "{folder / "state"}"\n'
+    )
+    return path
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="msrecd-access-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_changes_belongs_to_the_service(open_folder: Path) -> None:
+    recording_id = record(open_folder)
+    config = configure(open_folder)
+    for path in (open_folder / "state", open_folder / "recordings"):
+        for below in [path, *path.rglob("*")]:
+            os.chown(below, SOMEBODY, SOMEBODY)
+    for arguments in (("protect", recording_id), ("prune",), ("recover",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "msrecd", "recordings", *arguments, "--config", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    below = [*(open_folder / "state").rglob("*"), *(open_folder / "recordings").rglob("*")]
+    assert open_folder / "state" / "protected" / recording_id in below
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in below} == {(SOMEBODY, SOMEBODY)}
+
+
+def test_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    with path.open("w") as file:
+        assert not is_locked(path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_chunks_that_rotation_took_meanwhile_are_no_findings(tmp_path: Path) -> None:
+    record(tmp_path)
+    folder = tmp_path / "recordings"
+    paths = sorted(folder.rglob("*.wav"))
+    kept = paths[0].read_bytes()
+    paths[0].unlink()
+    (finding,) = verify(folder).findings
+    assert finding.fault is Fault.MISSING
+    assert still_holds(folder, finding)
+    paths[0].write_bytes(kept)
+    store = make_store(tmp_path)
+    store.open_beside()
+    store.limits = Limits(max_total_bytes=2000, min_free_bytes=0)
+    assert [entry.seq for entry in store.rotate()] == [1]
+    assert not still_holds(folder, finding)
+    store.limits = Limits(max_total_bytes=0, min_free_bytes=0)
+    store.rotate()
+    store.close()
+    assert not list(folder.rglob("*.jsonl"))
+    assert not still_holds(folder, finding)
+
+
+def test_chunks_that_were_listed_meanwhile_are_no_findings(tmp_path: Path) -> None:
+    record(tmp_path)
+    folder = tmp_path / "recordings"
+    (manifest,) = folder.rglob("*.jsonl")
+    whole = manifest.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    manifest.write_bytes(lines[0] + lines[1] + lines[2][:20])
+    torn, unlisted = sorted(verify(folder).findings, key=lambda finding: finding.fault)
+    assert (torn.fault, unlisted.fault) == (Fault.TORN, Fault.UNLISTED)
+    assert still_holds(folder, torn)
+    assert still_holds(folder, unlisted)
+    manifest.write_bytes(whole)
+    assert not still_holds(folder, torn)
+    assert not still_holds(folder, unlisted)
+
+
+def test_an_altered_chunk_stays_a_finding(tmp_path: Path) -> None:
+    record(tmp_path)
+    folder = tmp_path / "recordings"
+    next(folder.rglob("*.wav")).write_bytes(bytes([9]) * 1000)
+    (finding,) = verify(folder).findings
+    assert still_holds(folder, finding)
+
+
+def test_progress_on_a_terminal_and_nothing_of_it_in_a_pipe(tmp_path: Path) -> None:
+    record(tmp_path)
+    command = [sys.executable, "-m", "msrecd", "recordings", "verify", str(tmp_path / "recordings"), "--json"]
+    ours, theirs = pty.openpty()
+    try:
+        on_terminal = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True)
+        os.close(theirs)
+        theirs = -1
+        shown = os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        if theirs >= 0:
+            os.close(theirs)
+    assert "verifying" in shown
+    assert shown.endswith("\r")  # and taken away
+    piped = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert piped.stderr == b""
+    assert json.loads(piped.stdout) == json.loads(on_terminal.stdout)

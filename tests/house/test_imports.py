@@ -1,0 +1,138 @@
+"""The direction of imports, and one importer for each vendor library: docs/architecture.md as a test."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "msrecd"
+
+BASE = {"clock", "clocksync", "errors", "walltime"}
+# What the modules of a package may import of msrecd; a package may always import itself.
+ALLOWED: dict[str, set[str]] = {
+    "clock": set(),
+    "errors": set(),
+    "clocksync": set(),
+    "walltime": {"clock", "clocksync", "errors"},
+    "pixels": {"flow"} | BASE,
+    "dom": BASE,
+    "flow": {"dom"} | BASE,
+    "libav": {"flow", "dom", "pixels"} | BASE,
+    "codecs": {"flow", "dom", "libav", "pixels"} | BASE,
+    "muxing": {"codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "devices": {"flow", "dom", "pixels"} | BASE,
+    "media": {"devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "storage": set(BASE),
+    "mqtt": set(BASE),
+    "schedule": set(BASE),
+    "config": set(BASE),
+}
+TOP = {"service", "cli", "__init__", "__main__"}  # may import all that is below them
+ORDER_OF_TOP = ["service", "cli"]
+
+# Top-level name of a vendor library -> the one file that imports it.
+VENDORS = {
+    "av": "msrecd/libav.py",
+    "numpy": "msrecd/pixels.py",
+    "alsaaudio": None,
+    "picamera2": None,
+    "libcamera": None,
+    "pyudev": None,
+    "paho": None,
+    "systemd": None,
+    "msgspec": None,
+    "cronsim": None,
+    "astral": None,
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """(dotted name, line, only for type checkers) of every import of a module, also those inside functions."""
+    tree = ast.parse(path.read_text(), filename=str(path))
+    typing_only: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            typing_only.update(id(inner) for statement in node.body for inner in ast.walk(statement))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, id(node) in typing_only
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)}:{node.lineno}: imports are absolute here"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno, id(node) in typing_only
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value), node.lineno, False
+
+
+def package_of(path: Path) -> str:
+    """Where a module stands: "media" for msrecd/media/track.py, "clock" for msrecd/clock.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if importer == imported or imported in {"__version__", "__init__"}:
+        return True
+    if importer in {"__init__", "__main__"}:
+        return True
+    if importer in ORDER_OF_TOP:
+        below = set(ALLOWED) | set(ORDER_OF_TOP[: ORDER_OF_TOP.index(importer)])
+        return imported in below
+    return imported in ALLOWED[importer]
+
+
+def test_every_package_has_its_place() -> None:
+    unknown = {package_of(path) for path in modules()} - set(ALLOWED) - TOP
+    assert not unknown, f"say in this test (and in docs/architecture.md) what {sorted(unknown)} may import"
+
+
+def test_imports_go_down_only() -> None:
+    wrong = []
+    for path in modules():
+        for name, line, _ in imports_of(path):
+            parts = name.split(".")
+            if parts[0] == "msrecd" and len(parts) > 1 and not may_import(package_of(path), parts[1]):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_one_importer_for_each_vendor_library(vendor: str) -> None:
+    importers = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        for name, _, typing_only in imports_of(path)
+        if name.split(".")[0] == vendor and not typing_only
+    }
+    # picamera2 and libcamera are one vendor: what is written for one uses the other
+    assert len(importers) <= 1, f"{vendor} is imported by {sorted(importers)}"
+    place = VENDORS[vendor]
+    assert place is None or importers <= {place}, f"{vendor} belongs into {place}, not {sorted(importers)}"
+
+
+def test_the_rules_would_notice(tmp_path: Path) -> None:
+    """The walk sees plain, from-, nested and dynamic imports; the rules refuse a way up."""
+    module = tmp_path / "m.py"
+    module.write_text(
+        "import av\nfrom msrecd.media import track\n"
+        "def f():\n    import numpy.linalg\n    importlib.import_module('paho')\n"
+    )
+    assert [name for name, _, _ in imports_of(module)] == ["av", "msrecd.media.track", "numpy.linalg", "paho"]
+    assert not may_import("devices", "media")
+    assert not may_import("storage", "mqtt")
+    assert not may_import("service", "cli")
+    assert may_import("cli", "service")
+    assert may_import("media", "flow")

@@ -1,0 +1,70 @@
+"""A longer recording of a camera and an ALSA microphone in short chunks: nothing missing, nothing twice, in sync.
+
+Twenty seconds in the ordinary run; `MSRECD_LONG_S=600` for the acceptance figure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from alsasim import AlsaSim, alsa_plugin, alsa_sim  # noqa: F401 - fixtures
+from daemon import DaemonProcess, configuration
+from judge import assert_consecutive, read_chunk
+
+LONG_S = float(os.environ.get("MSRECD_LONG_S", "20"))
+CHUNK_S = 10.0 if LONG_S >= 100 else 4.0
+DEVICES = """
+[devices]
+alsa = ["mic_beep"]
+virtual = [ { kind = "camera", label = "Test Camera", modes = [[320, 240, 30]] } ]
+"""
+RECORDER = f"""
+[[recorder]]
+name = "cam0"
+video = true
+audio = true
+mime_type = "video/mp4"
+chunk_duration = "{CHUNK_S:g}s"
+autostart = true
+"""
+
+
+@pytest.mark.timeout(200 + 2 * LONG_S)
+def test_every_frame_once_over_all_chunks(tmp_path: Path, alsa_sim: AlsaSim) -> None:  # noqa: F811
+    config = configuration(tmp_path, port=None, recorders=RECORDER, more=DEVICES)
+    with DaemonProcess(tmp_path, config, environment=alsa_sim.env) as daemon:
+        daemon.wait_for_part()
+        time.sleep(LONG_S)
+        assert daemon.stop() == 0
+    chunks = daemon.chunks()
+    numbers: list[int] = []
+    offsets: list[float] = []
+    samples = 0
+    for path in chunks:
+        complaints = subprocess.run(
+            ["ffprobe", "-v", "warning", "-count_frames", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0",
+             str(path)], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert complaints.stderr == "", f"{path.name}: {complaints.stderr}"
+        judged = read_chunk(path)
+        assert judged.numbers, path.name
+        numbers += judged.numbers
+        samples += len(judged.samples)
+        offsets += judged.av_offsets_ms
+    assert_consecutive(numbers)
+    lines = daemon.manifest()
+    assert all(line["tracks"]["video"]["dropped"] == 0 for line in lines)
+    assert all(line["tracks"]["audio"]["xruns"] == 0 for line in lines)
+    assert len(chunks) >= LONG_S // CHUNK_S
+    length_s = len(numbers) / 30
+    worst = max(offsets, key=abs)
+    print(
+        f"{length_s:.1f} s in {len(chunks)} chunks: {len(numbers)} consecutive frames, {samples / 48000:.2f} s sound, "
+        f"largest A/V offset {worst:.1f} ms, drift {lines[-1]['tracks']['audio']['drift_ppm']} ppm"
+    )
+    assert abs(samples / 48000 - length_s) < 0.1
+    assert abs(worst) <= 10.0

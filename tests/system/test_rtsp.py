@@ -1,0 +1,67 @@
+"""A network camera: RTSP, whose H.264 passes through untouched. Needs GStreamer's RTSP server for the camera's part."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker import Broker, free_port
+from console import Console
+from daemon import DaemonProcess, configuration
+
+SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
+PYTHON = "/usr/bin/python3"
+LENGTH_S = 40
+
+
+def hashes(path: Path) -> list[str]:
+    """sha256 of each encoded picture, without the parameter sets that the camera repeats."""
+    listed = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v", "-c", "copy", "-bsf:v", "filter_units=pass_types=1-5",
+         "-f", "framehash", "-hash", "sha256", "-"], capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [line.rsplit(",", 1)[1].strip() for line in listed.splitlines() if not line.startswith("#")]
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The URL of a camera, and the file it plays."""
+    probe = subprocess.run(
+        [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        pytest.skip("no RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good)")
+    media = tmp_path / "camera.mp4"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=320x240:rate=25:duration={LENGTH_S}", "-c:v",
+         "libx264", "-g", "25", "-bf", "0", "-pix_fmt", "yuv420p", str(media)], check=True, timeout=60,
+    )  # fmt: skip
+    port = free_port()
+    server = subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    yield f"rtsp://127.0.0.1:{port}/camera", media
+    server.kill()
+    server.wait(10)
+    server.stdout.close()
+
+
+def test_the_pictures_of_a_network_camera_are_recorded_as_they_come(tmp_path: Path, camera: tuple[str, Path]) -> None:
+    url, media = camera
+    recorder = f'[[recorder]]\nname = "cam0"\nsource = {{ url = "{url}" }}\nchunk_duration = "3s"\n'
+    with Broker(tmp_path / "broker") as broker:
+        console = Console(broker.port)
+        with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=recorder)) as daemon:
+            console.wait("availability")
+            assert console.command("recorder/cam0/start")["status"] == "ok"
+            daemon.wait_for_chunks(3, timeout=40)
+            assert console.command("recorder/cam0/stop")["status"] == "ok"
+        console.close()
+    sent = hashes(media)
+    recorded = [digest for path in daemon.chunks() for digest in hashes(path)]
+    assert len(recorded) > 150
+    first = sent.index(recorded[0])
+    assert recorded == sent[first : first + len(recorded)]
