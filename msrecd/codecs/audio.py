@@ -86,6 +86,7 @@ class AudioEncoding:
             for packet in encoder.flush():
                 self._deliver(encoder, packet)
         finally:
+            self._source.remove(self._queue)  # `close` may have come before the encoder was open
             encoder.close()
         self.output.feed.end(self._queue.error)
 

@@ -143,6 +143,7 @@ class VideoEncoding:
             for packet in encoder.flush():
                 self._deliver(packet)
         finally:
+            self._source.remove(self._queue)  # `close` may have come before the encoder was open
             encoder.close()
         self.output.feed.end(self._queue.error)
 
