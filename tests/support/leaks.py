@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 # Every thread of docs/architecture.md that belongs to media. The executor's (asyncio_0 …) grow up to their bound when
 # the machine is busy, and say nothing about us.
@@ -48,8 +49,7 @@ def own_objects() -> Counter[str]:
 
 def resident_bytes() -> int:
     """Memory of this process that is in RAM."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * _PAGE
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
 
 
 @dataclass(frozen=True, slots=True)
