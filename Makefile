@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo bench acceptance deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo bench acceptance leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench: $(STAMP) ## what recording costs, against ffmpeg on the same input at the
 acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 kills, 100 cycles (some 25 minutes)
 	MSRECD_LONG_S=600 MSRECD_KILLS=50 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \
 	    tests/system/test_long.py tests/system/test_kill.py tests/system/test_cycles.py
+
+leak-test: $(STAMP) ## recorders and clones that come and go for ten minutes: nothing may stay behind
+	MSRECD_LEAK_S=$${MSRECD_LEAK_S:-600} $(BIN)/python -m pytest -s tests/media/test_leaks.py $(ARGS)
+
+twenty: $(STAMP) ## the tests of the object model twenty times in a row, also with asyncio's debug mode (hours)
+	@BIN=$(BIN) scripts/twenty.sh $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
 	$(BIN)/ruff check .

@@ -44,7 +44,9 @@ def own_objects() -> Counter[str]:
     gc.collect()
     classes = (type(thing) for thing in gc.get_objects())
     packages = ("msrecd.media", "msrecd.flow", "msrecd.codecs", "msrecd.muxing", "msrecd.libav")
-    return Counter(f"{one.__module__}.{one.__qualname__}" for one in classes if one.__module__.startswith(packages))
+    return Counter(
+        f"{one.__module__}.{one.__qualname__}" for one in classes if str(one.__module__).startswith(packages)
+    )
 
 
 def resident_bytes() -> int:
