@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: every reply is ok. 1: a device or the broker refused. 3: no broker, or no reply."""
-    from msrecd.mqtt.client import ConnectError
+    from msrecd.mqtt.wire import ConnectError
 
     wants_status = args.verb is None and args.recorder == STATUS
     if args.verb is None and not wants_status:

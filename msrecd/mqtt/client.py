@@ -13,17 +13,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msrecd.errors import ConfigError, MsrecdError
-from msrecd.mqtt.settings import MqttSettings, check_key_file, read_password
+from msrecd.mqtt.inbox import Inbox
+from msrecd.mqtt.settings import MqttSettings, read_password
+from msrecd.mqtt.wire import Message, PublishError, Will
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -31,80 +30,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKET_LIMIT_BYTES = 20 * 1024
-INBOX_LIMIT = 1000
-INBOX_LIMIT_BYTES = 4 * 1024 * 1024
 OUTSTANDING_LIMIT = 1000
 WINDOW = 20
 PACKET_OVERHEAD_BYTES = 512
 WATCH_S = 2.0
 SUBSCRIBE_DEADLINE_S = 10.0
-
-
-class PublishError(MsrecdError):
-    """A message was not accepted. `refused` names the broker's reason; None when the connection was lost."""
-
-    def __init__(self, message: str, *, refused: str | None = None, too_large: bool = False) -> None:
-        super().__init__(message)
-        self.refused = refused
-        self.too_large = too_large
-
-
-class ConnectError(MsrecdError):
-    """The broker cannot be reached, or does not want this client."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What arrived, as it arrived. `expiry_s` is what the broker left of the message's expiry interval."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-    dup: bool = False
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
-    expiry_s: int | None = None
-    arrived_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Will:
-    """What the broker publishes, retained and with QoS 1, when this client is gone for `delay_s` seconds."""
-
-    topic: str
-    payload: bytes
-    delay_s: int
-
-
-class Inbox:
-    """What the network thread received and the loop has not read yet: bounded, the newest dropped and counted."""
-
-    def __init__(self, limit: int = INBOX_LIMIT, limit_bytes: int = INBOX_LIMIT_BYTES) -> None:
-        self._lock = threading.Lock()
-        self._messages: deque[Message] = deque()
-        self._limit = limit
-        self._limit_bytes = limit_bytes
-        self._bytes = 0
-        self.dropped = 0
-
-    def put(self, message: Message) -> bool:
-        """Add a message, from any thread; whether the loop must be woken."""
-        with self._lock:
-            size = len(message.payload) + len(message.topic)
-            if len(self._messages) >= self._limit or self._bytes + size > self._limit_bytes:
-                self.dropped += 1
-                return False
-            self._messages.append(message)
-            self._bytes += size
-            return len(self._messages) == 1
-
-    def take(self) -> list[Message]:
-        """All messages, oldest first; the inbox is empty then."""
-        with self._lock:
-            messages = list(self._messages)
-            self._messages.clear()
-            self._bytes = 0
-            return messages
 
 
 @dataclass(slots=True)
@@ -179,6 +109,8 @@ class Session:
         if username is not None:
             client.username_pw_set(username, password)
         if settings.tls:
+            from msrecd.mqtt.tls import tls_context
+
             client.tls_set_context(tls_context(settings))
         if will is not None:
             properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
@@ -383,26 +315,6 @@ class Session:
     def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reason_codes: Any, _properties: Any) -> None:
         refusals = [str(code) if code.is_failure else "" for code in reason_codes]
         self._tell(self._subscription_answered, mid, refusals)
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """The verification every connection gets: the system's or the given CA, host name checked, TLS 1.2 or newer.
-
-    Raises: ConfigError naming the file that cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"mqtt.ca_file: {settings.ca_file}: {exc}") from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.cert_file is not None:
-        if settings.key_file is not None:
-            check_key_file(settings.key_file)
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise ConfigError(f"mqtt.cert_file: {settings.cert_file}: {exc}") from exc
-    return context
 
 
 def _convert(message: Any) -> Message:

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from msrecd.clock import NS, Clock
 from msrecd.errors import CommandError
-from msrecd.mqtt.client import Message
 from msrecd.mqtt.dedupe import Dedupe
 from msrecd.mqtt.messages import (
     PAYLOAD_LIMIT_BYTES,
@@ -29,6 +28,7 @@ from msrecd.mqtt.messages import (
 )
 from msrecd.mqtt.ratelimit import RateLimit
 from msrecd.mqtt.topics import SWITCH_VERB, CommandTopic, Topics
+from msrecd.mqtt.wire import Message
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ from typing import Protocol
 
 from msrecd.errors import ConfigError
 from msrecd.mqtt.backoff import Backoff
-from msrecd.mqtt.client import WINDOW, Inbox, Message, PublishError, Session, Will, failed
+from msrecd.mqtt.client import WINDOW, Session, failed
+from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.wire import Message, PublishError, Will
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from msrecd.mqtt.client import ConnectError, Message, PublishError
 from msrecd.mqtt.connection import MqttClient
 from msrecd.mqtt.messages import encode
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.topics import PREFIX, SWITCH_VERB, is_device_id, is_name
+from msrecd.mqtt.wire import ConnectError, Message, PublishError
 
 NOBODY_LISTENS = "No matching subscribers"
 # After this long without another message, what the broker had retained has arrived.

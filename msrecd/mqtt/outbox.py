@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from msrecd.clock import NS, Clock
-from msrecd.mqtt.client import PublishError
 from msrecd.mqtt.spool import Spool, SpooledEvent
+from msrecd.mqtt.wire import PublishError
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.mqtt import homeassistant
-from msrecd.mqtt.client import Message, PublishError, Will
 from msrecd.mqtt.commands import CommandHandler, CommandResult, CommandRunner
 from msrecd.mqtt.connection import MqttClient
 from msrecd.mqtt.memory import Memory
@@ -26,6 +25,7 @@ from msrecd.mqtt.outbox import EventPump, Refusals, Replies, StateBoard
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.spool import Spool
 from msrecd.mqtt.topics import BIRTH_TOPIC, Topics
+from msrecd.mqtt.wire import Message, PublishError, Will
 
 log = logging.getLogger(__name__)
 

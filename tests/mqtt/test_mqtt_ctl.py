@@ -7,9 +7,9 @@ import time
 import pytest
 from broker import free_port
 
-from msrecd.mqtt.client import ConnectError, Message
 from msrecd.mqtt.ctl import fleet_of, fleet_status, send_command, send_group
 from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.wire import ConnectError, Message
 
 
 def test_a_command_and_its_reply(broker, service_for, settings_for):

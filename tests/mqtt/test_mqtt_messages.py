@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from msrecd.clock import NS
 from msrecd.errors import CommandError
 from msrecd.mqtt.backoff import Backoff
-from msrecd.mqtt.client import Inbox, Message
 from msrecd.mqtt.commands import CommandResult, CommandRunner
 from msrecd.mqtt.dedupe import Dedupe
+from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.messages import (
     CODES,
     PAYLOAD_LIMIT_BYTES,
@@ -30,6 +30,7 @@ from msrecd.mqtt.messages import (
 )
 from msrecd.mqtt.ratelimit import RateLimit
 from msrecd.mqtt.topics import DAEMON_VERBS, RECORDER_VERBS, Topics, is_device_id, is_name, parse_path
+from msrecd.mqtt.wire import Message
 
 
 class ManualClock:

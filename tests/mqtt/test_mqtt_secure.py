@@ -11,9 +11,10 @@ import pytest
 from broker import MOSQUITTO, Broker, Certificates, Observer
 
 from msrecd.errors import ConfigError
-from msrecd.mqtt.client import PublishError, tls_context
 from msrecd.mqtt.ctl import send_command, send_group
 from msrecd.mqtt.settings import MqttSettings, is_loopback, read_password
+from msrecd.mqtt.tls import tls_context
+from msrecd.mqtt.wire import PublishError
 
 CONFIG = Path(__file__).parents[2] / "config" / "mosquitto"
 BASE = "msrecd/v1/pi-test"
