@@ -20,6 +20,7 @@ from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
 
 SECONDS = float(os.environ.get("MSRECD_LEAK_S", "6"))
+pytestmark = pytest.mark.timeout(SECONDS + 180)
 LEAST_ROUNDS = 4
 WARM_UP = 2  # rounds: pools, caches and code come to their size
 # What memory may grow by from the second quarter to the last one of a long run: malloc's arenas breathe.
@@ -102,8 +103,3 @@ def report(found: list[leaks.Held]) -> None:
             f" {sum(part[-1].objects.values())} objects,"
             f" {statistics.median(held.bytes for held in part) / 2**20:.1f} MiB"
         )
-
-
-@pytest.fixture(autouse=True)
-def _long(request: pytest.FixtureRequest) -> None:
-    request.node.add_marker(pytest.mark.timeout(SECONDS + 180))
