@@ -1,0 +1,220 @@
+"""What the benchmarks run: an input, a broker, the daemon and its rivals as processes, and what /proc tells of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+TICKS = os.sysconf("SC_CLK_TCK")
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
+# As systemd/msrecd.service has it.
+UNIT_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+def make_input(seconds: int) -> Path:
+    """H.264 1080p30 at 8 Mbit/s with a key frame a second, and stereo PCM; kept in the cache for the next run."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / f"input-{seconds}.mkv"
+    if path.exists():
+        return path
+    print(f"making {path.name} …", file=sys.stderr)
+    part = path.with_suffix(".part.mkv")
+    sine = f"sine=frequency=440:sample_rate=48000:duration={seconds},aformat=channel_layouts=stereo"
+    subprocess.run(
+        [
+            *("ffmpeg", "-v", "error", "-y"),
+            *("-f", "lavfi", "-i", f"testsrc2=size=1920x1080:rate=30:duration={seconds}"),
+            *("-f", "lavfi", "-i", sine),
+            *("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"),
+            *("-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M"),
+            *("-x264-params", "nal-hrd=cbr", "-g", "30", "-keyint_min", "30", "-sc_threshold", "0", "-bf", "0"),
+            *("-c:a", "pcm_s16le", str(part)),
+        ],
+        check=True,
+    )
+    part.rename(path)
+    return path
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mib(pid: int, name: str = "VmHWM") -> float:
+    """Peak (VmHWM) or present (VmRSS) resident memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def count(pid: int, what: str) -> int:
+    """How many entries a folder of /proc/PID has: "fd", "task"."""
+    return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """A private mosquitto; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._conf = folder / "mosquitto.conf"
+        self._conf.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+
+    def __enter__(self) -> Self:
+        mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        self._process = subprocess.Popen(
+            [mosquitto, "-c", str(self._conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return self
+        raise RuntimeError("mosquitto does not listen")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+class Program:
+    """One process that is measured; `files` are the ones it has written."""
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.suffix in (".mp4", ".mkv", ".part"))
+
+    @property
+    def written_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
+
+    def end(self) -> None:
+        """SIGTERM, and wait."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(40)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.end()
+
+
+class Command(Program):
+    """A rival: records from the moment it is started."""
+
+    def __init__(self, name: str, folder: Path, command: Sequence[str], *, finish: int | None = None) -> None:
+        super().__init__(folder)
+        self.name = name
+        self.command = list(command)
+        self._finish = finish
+
+    def begin(self) -> None:
+        self._process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def end(self) -> None:
+        """As its user would: some need another signal than SIGTERM to finish their file."""
+        if self._process is not None and self._process.poll() is None and self._finish is not None:
+            self._process.send_signal(self._finish)
+            self._process.wait(40)
+        super().end()
+
+
+class Daemon(Program):
+    """`msrecd run` with its broker; ready when the constructor returns, records when `begin` does."""
+
+    name = "msrecd"
+
+    def __init__(self, folder: Path, port: int, body: str, *, recorders: Sequence[str] = ("cam0",)) -> None:
+        """
+        Args:
+            body: what follows in the configuration: [storage] with limits, devices, recorders.
+        """
+        super().__init__(folder)
+        self.recorders = recorders
+        (folder / "recordings").mkdir()
+        self.config = folder / "msrecd.toml"
+        self.config.write_text(
+            f'config_version = 1\n[device]\nid = "bench"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
+            f'[storage]\npath = "{folder / "recordings"}"\nstate_path = "{folder / "state"}"\n{body}'
+        )
+        address = f"\0msrecd-bench-{os.getpid()}-{time.monotonic_ns()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(address)
+            ready.settimeout(60)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "msrecd", "run", "--config", str(self.config), "--log-level", "warning"],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | UNIT_ENVIRONMENT | {"NOTIFY_SOCKET": "@" + address[1:]},
+            )
+            while "READY=1" not in ready.recv(4096).decode().splitlines():
+                pass
+
+    def begin(self) -> None:
+        for recorder in self.recorders:
+            self.control(recorder, "start")
+
+    def control(self, recorder: str, verb: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "msrecd", "ctl", "--config", str(self.config), recorder, verb],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    @property
+    def manifest(self) -> list[Mapping[str, Any]]:
+        """The lines of all finished chunks that are still there."""
+        lines = []
+        for path in sorted(self.folder.rglob("*.jsonl")):
+            lines += [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for line in lines if "seq" in line]
+
+
+def recorder(name: str, source: Path, mime_type: str, *, chunk: str = "10s", more: str = "") -> str:
+    """The configuration of a recorder that plays the input again and again."""
+    return (
+        f'[[recorder]]\nname = "{name}"\nsource = {{ url = "file://{source}", loop = true }}\n'
+        f'mime_type = "{mime_type}"\naudio_bits_per_second = 128_000\nchunk_duration = "{chunk}"\n{more}\n'
+    )
