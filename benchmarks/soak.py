@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import programs
@@ -76,7 +76,7 @@ def main() -> int:
     slope = slope_per_hour(settled)
     dropped = sum(line["tracks"]["video"]["dropped"] for line in lines)
     numbers = [line["seq"] for line in lines]
-    holes = sum(b != a + 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    holes = sum(b != a + 1 for a, b in pairwise(numbers))
     print(
         f"{args.minutes:g} min, {numbers[-1] if numbers else 0} chunks, the last {len(numbers)} of them looked at: "
         f"{dropped} frames dropped, {holes} holes\n"
