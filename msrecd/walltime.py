@@ -91,10 +91,16 @@ class Corrections:
         """The first trusted offset of that boot: what holds for everything before it."""
         return next((m.offset_ns for m in self._boots.get(boot, ()) if m.trusted), None)
 
+    def least_offset_of(self, boot: int) -> int | None:
+        """The smallest trusted offset of that boot: by it nothing is older than by any other."""
+        return min((m.offset_ns for m in self._boots.get(boot, ()) if m.trusted), default=None)
+
     def correct(self, boot: int, untrusted_utc_ns: int) -> int | None:
-        """What an untrusted UTC time of that boot was in truth; None while nobody knows."""
-        truth = self.offset_of(boot)
-        if truth is None:
+        """What an untrusted UTC time of that boot was in truth; None while nobody knows.
+
+        The truth is the next trusted offset, and where none followed (the clock was set by hand) the last one before.
+        """
+        if self.offset_of(boot) is None:
             return None
         mappings = self._boots[boot]
         ends = [m.monotonic_ns for m in mappings[1:]] + [1 << 63]
@@ -107,13 +113,17 @@ class Corrections:
             monotonic_ns = untrusted_utc_ns - pair[0].offset_ns
             return max(pair[0].monotonic_ns - monotonic_ns, monotonic_ns - pair[1], 0)
 
-        return untrusted_utc_ns - min(untrusted, key=distance)[0].offset_ns + truth
+        wrong = min(untrusted, key=distance)[0]
+        at = mappings.index(wrong)
+        known = [m for m in mappings[at:] if m.trusted][:1] or [m for m in mappings[:at] if m.trusted][-1:]
+        return untrusted_utc_ns - wrong.offset_ns + known[0].offset_ns
 
 
 class WallTime:
     """The clock-trust model of this boot. Any thread may call any method.
 
-    Trust, once given, lasts until the next boot: a clock that was set does not go wrong by hours again by itself.
+    Trust, once given, lasts until the clock steps or the machine starts again: a clock that was set does not go wrong by
+    hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends the trust.
     """
 
     def __init__(
@@ -144,6 +154,7 @@ class WallTime:
         self.corrections = Corrections(read_history(state_path))
         self._last = next((m for m in reversed(read_history(state_path)) if m.boot == self.boot), None)
         self._latched = self._last is not None and self._last.trusted and trusted is None
+        self._marked_ns = _modified_ns(marker) if self._latched else None
         self.poll()
 
     @property
@@ -162,8 +173,10 @@ class WallTime:
         with self._lock:
             monotonic_ns = self._clock.monotonic_ns()
             offset_ns = self._clock.realtime_ns() - monotonic_ns
-            trusted = self._is_trusted()
             last = self._last
+            if last is not None and abs(offset_ns - last.offset_ns) > STEP_NS:
+                self._latched = False
+            trusted = self._is_trusted()
             if last is not None and last.trusted == trusted and abs(offset_ns - last.offset_ns) <= STEP_NS:
                 if abs(offset_ns - last.offset_ns) > MS:  # slewing: follow, without a line for each millisecond
                     self._last = _at(last, last.monotonic_ns, offset_ns)
@@ -194,11 +207,24 @@ class WallTime:
         """UTC by the wall clock, trusted or not."""
         return self._clock.realtime_ns()
 
+    def age_now_ns(self) -> int | None:
+        """The UTC time by which a recording may be called old; None while the clock is not trusted.
+
+        No step of the clock makes it go forward: of all that was believed in this boot it is the earliest.
+        """
+        if not self.trusted:
+            return None
+        offset_ns = self.corrections.least_offset_of(self.boot)
+        now_ns = self.now_ns()
+        return now_ns if offset_ns is None else min(now_ns, self._clock.monotonic_ns() + offset_ns)
+
     def _is_trusted(self) -> bool:
         if self._override is not None:
             return self._override
         if not self._latched:
-            self._latched = self._marker.exists() or self._kernel()
+            marked_ns = _modified_ns(self._marker)
+            self._latched = marked_ns != self._marked_ns or self._kernel()  # a marker from before a step proves nothing
+            self._marked_ns = marked_ns
         return self._latched
 
     def _record(self, mapping: Mapping) -> None:
@@ -242,6 +268,7 @@ class ReadOnlyWallTime(WallTime):
         self.corrections = Corrections(history)
         self._last = next((m for m in reversed(history) if m.boot_id == self.boot_id), None)
         self._latched = self._last is not None and self._last.trusted
+        self._marked_ns = _modified_ns(marker) if self._latched else None
 
 
 def read_history(state_path: Path) -> list[Mapping]:
@@ -276,6 +303,13 @@ def _at(mapping: Mapping, monotonic_ns: int, offset_ns: int) -> Mapping:
         offset_ns=offset_ns,
         trusted=mapping.trusted,
     )
+
+
+def _modified_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _read_boot_id(path: Path) -> str:

@@ -190,6 +190,13 @@ class Index:
         row = self._all(f"SELECT coalesce(sum(bytes), 0), coalesce(sum(chunks), 0) FROM total{where}", values)[0]
         return int(row[0]), int(row[1])
 
+    def last_sizes(self, recorder: str, count: int) -> list[int]:
+        """Bytes of the last chunks of a recorder that are not protected, the oldest first."""
+        rows = self._all(
+            "SELECT bytes FROM chunk WHERE recorder = ? AND protected = 0 ORDER BY ord DESC LIMIT ?", (recorder, count)
+        )
+        return [int(row[0]) for row in reversed(rows)]
+
     def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
         return self._page("ord", recorder, "")
 

@@ -37,10 +37,10 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSpace:
-    """What open chunks take (by recorder) and may still grow by."""
+    """What unfinished chunks take (by recorder) and what each open one may still grow by."""
 
     by_recorder: Mapping[str, int]
-    headroom_bytes: int
+    headrooms: tuple[int, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -109,10 +109,10 @@ class Janitor:
             capacity = status.f_blocks * status.f_frsize
             limits = replace(limits, min_free_bytes=max(LEAST_ROOM_BYTES, min(_IMPLIED_FREE_BYTES, capacity // 100)))
         situation = Situation(
-            now_ns=self._ground.walltime.now_ns(),
-            clock_trusted=self._ground.walltime.trusted,
+            age_now_ns=self._ground.walltime.age_now_ns(),
             free_bytes=status.f_bavail * status.f_frsize,
-            headroom_bytes=space.headroom_bytes,
+            headroom_bytes=sum(space.headrooms),
+            one_chunk_bytes=max(space.headrooms, default=0),
             open_bytes=space.by_recorder,
         )
         return plan(_Without(self._listing.index, without), limits, self.recorder_limits, situation)

@@ -37,6 +37,7 @@ class ChunkFacts:
 class Leftover:
     """A chunk that could not be finished. `line`: all is done but its place in the manifest."""
 
+    bytes: int
     recording: Recording
     entry: OpenEntry
     facts: ChunkFacts | None
@@ -248,7 +249,13 @@ class OpenChunk:
         if self._file.size or self._line is not None:
             self._file.close()
             self._store.leave(
-                Leftover(recording=self._recording, entry=self._entry, facts=self._facts, line=self._line)
+                Leftover(
+                    bytes=self._file.size,
+                    recording=self._recording,
+                    entry=self._entry,
+                    facts=self._facts,
+                    line=self._line,
+                )
             )
             return
         self._remove()

@@ -2,7 +2,8 @@
 
 In this order, each rule seeing what the one before has freed:
 
-1. age: a chunk older than its recorder's `max_age` or the global one, if both its time and the clock are trusted;
+1. age: a chunk older than its recorder's `max_age` or the global one, if both its time and the clock are trusted; a
+   step of the clock makes nothing old;
 2. a recorder's `max_total`: its oldest chunks;
 3. the global `max_total`: the oldest chunks of all;
 4. `min_free`: the oldest chunks of all, so early that what is being written still fits.
@@ -74,23 +75,23 @@ class ChunkView(Protocol):
 class Situation:
     """What the plan depends on besides chunks and limits.
 
-    open_bytes: of open chunks by recorder; headroom_bytes: what open chunks may still grow by.
+    age_now_ns: the time by which chunks are old, None while no clock is trusted; open_bytes: of unfinished chunks by
+    recorder; headroom_bytes: what open chunks may still grow by; one_chunk_bytes: what one of them may.
     """
 
-    now_ns: int
-    clock_trusted: bool
+    age_now_ns: int | None
     free_bytes: int
     headroom_bytes: int = 0
+    one_chunk_bytes: int = 0
     open_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
     """What to delete, in order."""
     planner = _Planner(view, situation)
-    if situation.clock_trusted:
-        for recorder, own in recorder_limits.items():
-            planner.by_age(recorder, own.max_age_s)
-        planner.by_age(None, limits.max_age_s)
+    for recorder, own in recorder_limits.items():
+        planner.by_age(recorder, own.max_age_s)
+    planner.by_age(None, limits.max_age_s)
     for recorder, own in recorder_limits.items():
         planner.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
     planner.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
@@ -107,8 +108,9 @@ class _Planner:
         self._freed: dict[str, int] = {}
 
     def by_age(self, recorder: str | None, max_age_s: float | None) -> None:
-        if max_age_s is not None:
-            before_ns = self._situation.now_ns - round(max_age_s * NS)
+        now_ns = self._situation.age_now_ns
+        if max_age_s is not None and now_ns is not None:
+            before_ns = now_ns - round(max_age_s * NS)
             for chunk in self._view.aged(recorder, before_ns):
                 self._take(chunk, Reason.MAX_AGE)
 
@@ -118,6 +120,8 @@ class _Planner:
         open_bytes = self._situation.open_bytes
         written = sum(open_bytes.values()) if recorder is None else open_bytes.get(recorder, 0)
         freed = sum(self._freed.values()) if recorder is None else self._freed.get(recorder, 0)
+        if recorder is None:  # until the next rotation several may grow, and only one chunk may lie over the limit
+            written += self._situation.headroom_bytes - self._situation.one_chunk_bytes
         self._free(recorder, self._view.total_bytes(recorder) + written - freed - limit, reason)
 
     def by_free(self, limit: int | None) -> None:

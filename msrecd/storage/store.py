@@ -5,6 +5,7 @@ Everything here blocks. One recording is used by one thread at a time, different
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _RATE_WINDOW_NS = 600 * NS
 _LARGEST_STEP_BACK_NS = 86_400 * NS
+_SIZES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class Store:
         self._written: deque[tuple[int, int]] = deque()
         self._written_bytes = 0
         self._sync_s_max = 0.0
-        self._chunk_sizes: dict[str, int] = {}
+        self._chunk_sizes: dict[str, deque[int]] = {}
 
     # --- start and end ---
 
@@ -239,7 +241,7 @@ class Store:
     def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
         """A chunk is finished and stands in its manifest."""
         with self._lock:
-            self._chunk_sizes[recorder] = line["bytes"]
+            self._sizes_of(recorder).append(line["bytes"])
         self._listing.add(recorder, recording_id, manifest_file, line)
 
     def require_room(self) -> None:
@@ -362,13 +364,25 @@ class Store:
 
     def _open_space(self) -> OpenSpace:
         by_recorder: dict[str, int] = {}
-        headroom = 0
+        headrooms: list[int] = []
         with self._lock:
             for recording in self._open.values():
                 size = recording.open_bytes
                 by_recorder[recording.recorder] = by_recorder.get(recording.recorder, 0) + size
-                headroom += max(0, self._chunk_sizes.get(recording.recorder, 0) - size)
-        return OpenSpace(by_recorder=by_recorder, headroom_bytes=headroom)
+                headrooms.append(max(0, max(self._sizes_of(recording.recorder), default=0) - size))
+            for leftover in self._leftovers:
+                recorder = leftover.recording.recorder
+                by_recorder[recorder] = by_recorder.get(recorder, 0) + leftover.bytes
+        return OpenSpace(by_recorder=by_recorder, headrooms=tuple(headrooms))
+
+    def _sizes_of(self, recorder: str) -> deque[int]:
+        """Of its last chunks: the next one may become as large."""
+        if recorder not in self._chunk_sizes:
+            sizes: list[int] = []
+            with contextlib.suppress(StorageError):  # an estimate, without which things go on
+                sizes = self.index.last_sizes(recorder, _SIZES)
+            self._chunk_sizes[recorder] = deque(sizes, maxlen=_SIZES)
+        return self._chunk_sizes[recorder]
 
     def _is_open(self, recording_id: str) -> bool:
         return recording_id in self._open or self.journal.is_open(recording_id)

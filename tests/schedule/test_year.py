@@ -173,7 +173,7 @@ class Disk:
 
     def rotate(self, now_ns: int) -> bool:
         """Delete what the limits say; whether there is room then."""
-        situation = Situation(now_ns=now_ns, clock_trusted=True, free_bytes=self.free_bytes)
+        situation = Situation(age_now_ns=now_ns, free_bytes=self.free_bytes)
         gone = {planned.chunk.file for planned in plan(ListView(self.kept), LIMITS, {}, situation)}
         assert [chunk.file for chunk in self.kept[: len(gone)]] == [c.file for c in self.kept if c.file in gone]
         self.kept = self.kept[len(gone) :]

@@ -43,7 +43,7 @@ def test_plans(
         for number, (recorder, size, protected, is_trusted, at) in enumerate(drawn)
     ]
     situation = Situation(
-        now_ns=1000 * NS, clock_trusted=trusted, free_bytes=free_bytes, open_bytes={"cam0": open_bytes}
+        age_now_ns=1000 * NS if trusted else None, free_bytes=free_bytes, open_bytes={"cam0": open_bytes}
     )
     own = {"cam0": Limits(max_total_bytes=own_total)}
     limits = Limits(max_total_bytes=total, max_age_s=age, min_free_bytes=free)
