@@ -252,7 +252,9 @@ SND_PCM_PLUGIN_DEFINE_FUNC(msrecdsim)
 	const char *signal = "sine", *formats = "S16_LE", *gone_file = NULL, *stall_file = NULL;
 	double freq = 440, ppm = 0;
 	long rate_min = 8000, rate_max = 192000, channels_min = 1, channels_max = 8, granularity = 1, gone_after_ms = 0;
-	unsigned int access_list[] = { SND_PCM_ACCESS_RW_INTERLEAVED }, format_list[4];
+	/* As sound cards do; alsa-lib's conversions ("plug") need the second. */
+	unsigned int access_list[] = { SND_PCM_ACCESS_RW_INTERLEAVED, SND_PCM_ACCESS_MMAP_INTERLEAVED };
+	unsigned int format_list[4];
 	int format_count, err;
 	struct sim *sim;
 
@@ -301,7 +303,7 @@ SND_PCM_PLUGIN_DEFINE_FUNC(msrecdsim)
 		sim_close(&sim->io);
 		return err;
 	}
-	snd_pcm_ioplug_set_param_list(&sim->io, SND_PCM_IOPLUG_HW_ACCESS, 1, access_list);
+	snd_pcm_ioplug_set_param_list(&sim->io, SND_PCM_IOPLUG_HW_ACCESS, 2, access_list);
 	snd_pcm_ioplug_set_param_list(&sim->io, SND_PCM_IOPLUG_HW_FORMAT, format_count, format_list);
 	snd_pcm_ioplug_set_param_minmax(&sim->io, SND_PCM_IOPLUG_HW_CHANNELS, channels_min, channels_max);
 	snd_pcm_ioplug_set_param_minmax(&sim->io, SND_PCM_IOPLUG_HW_RATE, rate_min, rate_max);
