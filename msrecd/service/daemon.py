@@ -28,6 +28,7 @@ from msrecd.service.commands import Commands
 from msrecd.service.devicelist import changes, device_list
 from msrecd.service.mapping import mqtt_settings, recorder_settings
 from msrecd.service.reload import Reloader
+from msrecd.service.reports import ErrorReports
 from msrecd.service.scheduler import Conductor
 from msrecd.service.storing import open_store
 from msrecd.service.unit import RecorderUnit
@@ -54,7 +55,9 @@ class Daemon:
         self.conductor = Conductor(self, self.publish_daemon)
         self.mqtt: MqttService | None = None
         self.archive: DaemonArchive | None = None
-        self._device_states: list[dict[str, Any]] = []
+        self._device_states: list[dict[str, Any]] | None = None
+        self._device_look = asyncio.Lock()
+        self.errors = ErrorReports(self._publish_error, self.stamp)
         self._stop = asyncio.Event()
         self._signals = 0
         self._signalled_ns = 0
@@ -88,7 +91,8 @@ class Daemon:
             if finding.code in _GRAVE_FINDINGS:
                 self.report_error("internal", finding.message, logged=True)
         for lost in store.lost:
-            self.report_error("internal", f"{lost.file}: nothing of this chunk could be recovered", logged=True)
+            message = f"{lost.file}: nothing of this chunk could be recovered"
+            self.report_error("internal", message, recorder=lost.file.partition("/")[0], logged=True)
         self.devices.ondevicechange = lambda _: self._spawn(self.refresh_devices(), "devices")
         for unit in self.units.values():
             self.state_changed(unit)
@@ -129,6 +133,7 @@ class Daemon:
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
                 await asyncio.gather(*(unit.close() for unit in (*self.units.values(), *self.reloader.leaving)))
+                self.errors.close()
                 if self.mqtt is not None:
                     await self.mqtt.stop()
         except TimeoutError:
@@ -212,22 +217,15 @@ class Daemon:
         event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]
         self._event(recorder, event)
 
-    def report_error(self, code: str, message: str, *, logged: bool = False) -> None:
+    def report_error(self, code: str, message: str, *, recorder: str | None = None, logged: bool = False) -> None:
+        """Tell an error that is not one of a recording: in the log and as event/error; repetitions are counted."""
         if not logged:
             log.error("%s", message)
+        self.errors.report(code, message, recorder)
+
+    def _publish_error(self, event: Mapping[str, Any]) -> None:
         if self.mqtt is not None:
-            self.mqtt.publish_event(
-                "event/error",
-                {
-                    "event_type": "error",
-                    "code": code,
-                    "message": message,
-                    "recorder": None,
-                    "ts": self.stamp(),
-                    "count": 1,
-                    "first": self.stamp(),
-                },
-            )
+            self.mqtt.publish_event("event/error", event)
 
     def publish_image(self, recorder: str, jpeg: bytes) -> None:
         if self.mqtt is not None:
@@ -251,20 +249,17 @@ class Daemon:
 
     async def refresh_devices(self) -> list[dict[str, Any]]:
         """Look at the devices, publish the list and what changed, and let waiting recorders try again."""
-        now = await device_list(self.devices)
-        before = self._device_states
-        self._device_states = now
-        if self.mqtt is not None:
-            self.mqtt.publish_state("state/devices", self._device_states)
-            for event_type, device in changes(before, now) if before else []:
-                self.mqtt.publish_event(
-                    "event/device",
-                    {"event_type": event_type, "ts": self.stamp()}
-                    | {name: device[name] for name in ("device_id", "kind", "label", "group_id")},
-                )
+        async with self._device_look:  # the answers of two looks at a time could come in the wrong order
+            now = await device_list(self.devices)
+            before, self._device_states = self._device_states, now
+            if self.mqtt is not None:
+                self.mqtt.publish_state("state/devices", now)
+                for event_type, device in changes(before, now) if before is not None else []:
+                    log.info("%s %s %s", device["kind"], device["label"], event_type)
+                    self.mqtt.publish_event("event/device", payloads.device_event(event_type, device, self.stamp()))
         for unit in self.units.values():
             unit.devices_changed()
-        return self._device_states
+        return now
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

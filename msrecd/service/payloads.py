@@ -14,18 +14,19 @@ Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
 def recorder_state(unit: RecorderUnit, stamp: Stamp) -> dict[str, Any]:
     """state/recorder/<rec>."""
     last = unit.last_chunk
+    idle = unit.state == "inactive"  # a start that is under way is not told before it has succeeded
     return {
         "state": unit.state,
         "since": stamp(unit.since_ns),
         "recording_id": unit.recording_id,
-        "cause": unit.cause,
+        "cause": None if idle else unit.cause,
         "tracks": tracks(unit),
         "mime_type": unit.mime_type or None,
         "chunks": unit.chunks,
         "bytes": unit.bytes + unit.open_bytes,
         "dropped_frames": unit.dropped_frames,
         "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
-        "until": None if unit.until_ns is None else stamp(unit.until_ns),
+        "until": None if idle or unit.until_ns is None else stamp(unit.until_ns),
         "error": error(unit.problem, stamp),
         "rev": unit.rev,
     }
@@ -63,3 +64,10 @@ def recorder_event(unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]
         event |= facts
     event["recording_id"] = facts.get("recording_id", unit.recording_id)
     return event
+
+
+def device_event(event_type: str, device: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """event/device: one that was added or removed."""
+    return {"event_type": event_type, "ts": now} | {
+        name: device[name] for name in ("device_id", "kind", "label", "group_id")
+    }

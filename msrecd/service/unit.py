@@ -59,9 +59,8 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Why and since when (monotonic ns) a recording is wanted."""
+    """Since when (monotonic ns) a recording is wanted."""
 
-    cause: str
     since_ns: int
 
 
@@ -85,6 +84,11 @@ class RecorderUnit:
         self._problem: Problem | None = None
         self._storage_problem: Problem | None = None
         self._closed = False
+        # What the recording is for those outside: a recorder that is replaced after a fault, or whose last chunk is
+        # still being written, changes nothing about it.
+        self._phase = "inactive"
+        self._shown = "inactive"
+        self._cause: str | None = None
         self._runs = 0
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -95,7 +99,7 @@ class RecorderUnit:
         self._back_off = BackOff()
         self._down_since_ns: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.since_ns = SYSTEM_CLOCK.monotonic_ns()
+        self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
         self.recording_id: str | None = None
         self.chunks = 0
         self.bytes = 0
@@ -113,10 +117,8 @@ class RecorderUnit:
 
     @property
     def state(self) -> str:
-        """inactive, recording, paused or error."""
-        if self.problem is not None:
-            return "error"
-        return "inactive" if self._recorder is None else self._recorder.state
+        """inactive, recording, paused or error; inactive when the files of a recording are finished, not before."""
+        return "error" if self.problem is not None else self._phase
 
     @property
     def problem(self) -> Problem | None:
@@ -128,7 +130,8 @@ class RecorderUnit:
 
     @property
     def cause(self) -> str | None:
-        return None if self._wish is None else self._wish.cause
+        """Who asked for the recording, until its last file is finished."""
+        return self._cause
 
     @property
     def wanted_since_ns(self) -> int | None:
@@ -191,7 +194,8 @@ class RecorderUnit:
                 raise CommandError("wrong_state", f"{self.name} is being taken down")
             if self._wish is not None:
                 return False
-            self._wish = Wish(cause, SYSTEM_CLOCK.monotonic_ns())
+            self._wish = Wish(SYSTEM_CLOCK.monotonic_ns())
+            self._cause = cause
             try:
                 await self._begin_recording()
             except CommandError as exc:
@@ -227,6 +231,7 @@ class RecorderUnit:
             if recorder.state == "paused":
                 return False
             recorder.pause()
+            self._phase = "paused"
             self._told("paused")
             return True
 
@@ -237,6 +242,7 @@ class RecorderUnit:
             if recorder.state == "recording":
                 return False
             recorder.resume()
+            self._phase = "recording"
             self._told("resumed")
             return True
 
@@ -284,7 +290,7 @@ class RecorderUnit:
         """
         await self._run_recorder()
         self._back_off.reset()
-        self.since_ns = SYSTEM_CLOCK.monotonic_ns()
+        self._phase = "recording"
         self._problem = None
         self._told("started", cause=self.cause)
 
@@ -325,6 +331,16 @@ class RecorderUnit:
         if self._stopped.is_set() and self._recorder is None and self._problem is not None:
             raise CommandError(self._problem.code, self._problem.message)
 
+    async def _continue(self, capture: Capture | None = None) -> None:
+        """Record again after a fault, paused if it was paused.
+
+        Raises:
+            CommandError: as `_run_recorder`.
+        """
+        await self._run_recorder(capture)
+        if self._phase == "paused" and self._recorder is not None:
+            self._recorder.pause()
+
     async def _first(self, *events: asyncio.Event) -> None:
         tasks = [asyncio.ensure_future(event.wait()) for event in events]
         try:
@@ -364,7 +380,7 @@ class RecorderUnit:
                 "the recording did not end within %g s; its last chunk may be finished later", STOP_DEADLINE_S
             )
         await self._release()
-        self._told("stopped", cause=cause, chunks=self.chunks, bytes=self.bytes)
+        self._happened("stopped", cause=cause, chunks=self.chunks, bytes=self.bytes)
         self.recording_id = None
         self._changed()
 
@@ -379,7 +395,8 @@ class RecorderUnit:
         self._early.clear()
         self._problem = self._storage_problem = None
         self._down_since_ns = None
-        self.since_ns = SYSTEM_CLOCK.monotonic_ns()
+        self._phase = "inactive"
+        self._cause = None
 
     # --- what the recorder says --------------------------------------------------------------------------------------
 
@@ -486,7 +503,7 @@ class RecorderUnit:
             self._capture.close()
             self._capture = None
             try:
-                await self._run_recorder(capture)
+                await self._continue(capture)
             except CommandError as exc:
                 self._set_problem(Problem(exc.code, exc.message))
                 self._retry_later()
@@ -519,7 +536,7 @@ class RecorderUnit:
                     if self._sink is None:
                         await self._begin_recording()
                     else:
-                        await self._run_recorder()
+                        await self._continue()
                         self._recovered()
                 except CommandError as exc:
                     self._set_problem(Problem(exc.code, exc.message))
@@ -580,6 +597,8 @@ class RecorderUnit:
         self._listener.happened(self, event_type, facts)
 
     def _changed(self) -> None:
+        if self.state != self._shown:
+            self._shown, self.since_ns = self.state, SYSTEM_CLOCK.monotonic_ns()
         self.rev += 1
         self._listener.state_changed(self)
 

@@ -1,0 +1,146 @@
+"""Errors of the daemon for `event/error`: the first of a kind at once, what repeats counted and told once a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+
+WINDOW_S = 60.0
+# Different messages of one code and recorder that are told apart within a window; further ones share an event.
+MESSAGES_LIMIT = 8
+KINDS_LIMIT = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`count` equal errors between `first` and `ts` (texts as they are published); `message` is the last one's."""
+
+    code: str
+    recorder: str | None
+    message: str
+    count: int
+    first: str
+    ts: str
+
+    def payload(self) -> dict[str, Any]:
+        """event/error."""
+        return {
+            "event_type": "error",
+            "code": self.code,
+            "message": self.message,
+            "recorder": self.recorder,
+            "ts": self.ts,
+            "count": self.count,
+            "first": self.first,
+        }
+
+
+@dataclass(slots=True)
+class _Window:
+    until_ns: int
+    waiting: Report | None = None
+
+
+class Coalescer:
+    """Which report to publish when. Pure: the time is given; bounded, whatever comes."""
+
+    def __init__(self, *, window_s: float = WINDOW_S) -> None:
+        self._window_ns = round(window_s * NS)
+        self._windows: dict[tuple[str, str | None, str], _Window] = {}
+
+    def add(self, code: str, recorder: str | None, message: str, *, ts: str, now_ns: int) -> Report | None:
+        """Take an error; the report to publish now, None when it is only counted."""
+        key = self._key(code, recorder, message)
+        window = self._windows.get(key)
+        fresh = Report(code=code, recorder=recorder, message=message, count=1, first=ts, ts=ts)
+        if window is None:
+            if len(self._windows) >= KINDS_LIMIT:
+                key = ("", None, "")  # no program of ours has so many; what comes then is still counted
+                window = self._windows.get(key)
+            if window is None:
+                self._windows[key] = _Window(now_ns + self._window_ns)
+                return fresh
+        known = window.waiting
+        if known is not None:
+            fresh = replace(fresh, count=known.count + 1, first=known.first)
+        window.waiting = fresh
+        return None
+
+    def due(self, now_ns: int) -> list[Report]:
+        """The counted reports whose windows have ended, oldest first. An error that goes on has a window anew."""
+        reports = []
+        for key, window in list(self._windows.items()):
+            if window.until_ns > now_ns:
+                continue
+            if window.waiting is None:
+                del self._windows[key]
+                continue
+            reports.append(window.waiting)
+            window.waiting, window.until_ns = None, now_ns + self._window_ns
+        return reports
+
+    def rest(self) -> list[Report]:
+        """All that was counted and not published; everything is forgotten."""
+        windows, self._windows = self._windows, {}
+        return [window.waiting for window in windows.values() if window.waiting is not None]
+
+    def next_ns(self) -> int | None:
+        """When to ask `due` again; None while nothing waits."""
+        return min((window.until_ns for window in self._windows.values()), default=None)
+
+    def _key(self, code: str, recorder: str | None, message: str) -> tuple[str, str | None, str]:
+        key = (code, recorder, message)
+        if key in self._windows or sum(known[:2] == key[:2] for known in self._windows) < MESSAGES_LIMIT:
+            return key
+        return (code, recorder, "")
+
+
+class ErrorReports:
+    """The coalescer with its timer. Belongs to the loop."""
+
+    def __init__(
+        self,
+        publish: Callable[[Mapping[str, Any]], None],
+        stamp: Callable[[], str],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        window_s: float = WINDOW_S,
+    ) -> None:
+        """`publish` is given the payloads of event/error; `stamp` says the time as it is published."""
+        self._publish = publish
+        self._stamp = stamp
+        self._clock = clock
+        self._coalescer = Coalescer(window_s=window_s)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def report(self, code: str, message: str, recorder: str | None = None) -> None:
+        """Publish an error, now or counted with its like."""
+        now_ns = self._clock.monotonic_ns()
+        report = self._coalescer.add(code, recorder, message, ts=self._stamp(), now_ns=now_ns)
+        if report is not None:
+            self._publish(report.payload())
+        self._arm()
+
+    def close(self) -> None:
+        """Publish what was only counted so far."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for report in self._coalescer.rest():
+            self._publish(report.payload())
+
+    def _arm(self) -> None:
+        next_ns = self._coalescer.next_ns()
+        if self._timer is None and next_ns is not None:
+            delay_s = max(0.0, (next_ns - self._clock.monotonic_ns()) / NS)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for report in self._coalescer.due(self._clock.monotonic_ns()):
+            self._publish(report.payload())
+        self._arm()
