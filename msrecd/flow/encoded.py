@@ -21,6 +21,7 @@ class EncodingRequest:
 
     codec: libav's codec name ("h264", "vp9", "aac", "opus", "flac", "pcm_s16le", …).
     width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
+    crops: pictures of another shape than that are cropped around the middle, else fitted in with black beside them.
     key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).
     bit_rate: bits a second, a hint.
     """
@@ -32,6 +33,7 @@ class EncodingRequest:
     width: int = 0
     height: int = 0
     frame_rate: float | None = None
+    crops: bool = False
     key_frame_interval_ns: int = 0
     key_frame_interval_count: int = 0
     sample_rate: int = 0
@@ -90,18 +92,24 @@ class EncodedFeed:
         on_demand: Callable[[bool], None] | None = None,
         request_key_frame: Callable[[], None] | None = None,
         key_frame_at: Callable[[int], None] | None = None,
+        coming_ns: Callable[[], int | None] | None = None,
+        hurry: Callable[[int], None] | None = None,
     ) -> None:
         """
         Args:
             on_demand: see Feed.
             request_key_frame: makes the next picture a key frame.
             key_frame_at: makes the first picture at or after a monotonic time (ns) a key frame; the better of the two.
+            coming_ns: capture time of the oldest unit that is on its way through the encoder; None when none is.
+            hurry: somebody waits for what was captured up to this time: no batches until it is delivered.
         """
         self.feed: Feed[Packet] = Feed(on_demand)
         self.facts = EncodingFacts()
         self._key_frame_at = key_frame_at
         self._parameters: StreamParameters | None = None
         self._request_key_frame = request_key_frame
+        self._coming_ns = coming_ns
+        self._hurry = hurry
         self._waiting: list[Callable[[StreamParameters], None]] = []
         self._lock = threading.Lock()
 
@@ -141,3 +149,15 @@ class EncodedFeed:
             self._key_frame_at(at_ns)
         elif self._request_key_frame is not None:
             self._request_key_frame()
+
+    def coming_ns(self) -> int | None:
+        """Capture time of the oldest unit that the encoder has and whose packet has not come; None when there is none.
+
+        Any thread. A feed without an encoder has none: what its source gives is here at once.
+        """
+        return None if self._coming_ns is None else self._coming_ns()
+
+    def hurry(self, until_ns: int) -> None:
+        """Somebody waits for what was captured up to `until_ns`; an encoder that works in batches goes without."""
+        if self._hurry is not None:
+            self._hurry(until_ns)

@@ -26,6 +26,7 @@ class UnitQueue(Generic[T]):
         self._batch = batch
         self._bytes = 0
         self._nudged = False
+        self._in_work: T | None = None
         self.refused = 0
         self.ended = False
         self.error: BaseException | None = None
@@ -44,7 +45,7 @@ class UnitQueue(Generic[T]):
                 return False
             self._units.append(unit)
             self._bytes += size
-            if len(self._units) == self._batch:
+            if len(self._units) >= self._batch:
                 self._condition.notify()
             return True
 
@@ -62,13 +63,30 @@ class UnitQueue(Generic[T]):
     def take(self, timeout: float) -> list[T]:
         """All queued units, at latest after `timeout` seconds (then perhaps none)."""
         with self._condition:
+            self._in_work = None
             if len(self._units) < self._batch and not self._nudged and not self.ended:
                 self._condition.wait(timeout)
             self._nudged = False
             units = list(self._units)
             self._units.clear()
             self._bytes = 0
+            self._in_work = units[0] if units else None
             return units
+
+    def set_batch(self, batch: int) -> None:
+        """How many units wake the consumer, from now on."""
+        with self._condition:
+            self._batch = batch
+            if len(self._units) >= batch:
+                self._condition.notify()
+
+    @property
+    def oldest(self) -> T | None:
+        """The oldest unit that the consumer is not done with; it is done when it comes for the next ones."""
+        with self._condition:
+            if self._in_work is not None:
+                return self._in_work
+            return self._units[0] if self._units else None
 
     @property
     def queued_bytes(self) -> int:
