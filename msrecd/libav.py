@@ -536,10 +536,11 @@ def picture(format: VideoFormat, data: bytes | bytearray | memoryview) -> _AVVid
     return frame
 
 
-def planes(frame: _AVVideoFrame, pixel_format: str) -> bytes:
-    """The packed planes of a libav picture, converted to `pixel_format`."""
-    if frame.format.name != pixel_format:
-        frame = frame.reformat(format=pixel_format)
+def planes(frame: _AVVideoFrame, pixel_format: str, *, size: tuple[int, int] | None = None) -> bytes:
+    """The packed planes of a libav picture, converted to `pixel_format` and scaled to `size` (width, height)."""
+    width, height = size or (frame.width, frame.height)
+    if (frame.format.name, frame.width, frame.height) != (pixel_format, width, height):
+        frame = frame.reformat(width=width, height=height, format=pixel_format)
     parts = []
     for plane in frame.planes:
         row = frame.width * 3 if pixel_format == "rgb24" else plane.width

@@ -12,8 +12,9 @@ from msrecd.codecs import parameters
 from msrecd.flow.encoded import EncodedFeed, EncodingError, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.queue import UnitQueue
+from msrecd.flow.shape import reshaped
 from msrecd.flow.source import SourceThread
-from msrecd.flow.units import Packet, VideoFormat, VideoFrame
+from msrecd.flow.units import Packet, VideoFrame
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,15 @@ _MAX_BYTES = 48 << 20
 
 _OPTIONS: Mapping[str, Mapping[str, str]] = {
     "h264": {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1", "x264-params": "scenecut=0"},
+    # Only the black of a disabled track that passes through is encoded so.
+    "hevc": {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1", "x265-params": "log-level=error:pools=1"},
     "vp8": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "error-resilient": "1"},
     "vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
     # Low delay, which SVT-AV1 has with a constant bit rate only (rc=2).
     "av1": {"preset": "11", "svtav1-params": "pred-struct=1:lookahead=0:rc=2"},
     "mjpeg": {"qmin": "3", "qmax": "6"},
 }
+_EVEN_ONLY = frozenset({"h264", "hevc"})
 
 
 class Decimator:
@@ -127,10 +131,11 @@ class VideoEncoding:
 
     def _run(self, stopping: threading.Event) -> None:
         request = self._request
+        width, height = encoded_size(request.codec, request.width, request.height)
         encoder = libav.VideoEncoder(
             codec=request.codec,
-            width=_even(request.width),
-            height=_even(request.height),
+            width=width,
+            height=height,
             frame_rate=request.frame_rate or 30.0,
             bit_rate=request.bit_rate,
             constant_bit_rate=request.bitrate_mode == "constant",
@@ -158,7 +163,7 @@ class VideoEncoding:
                 if frame.pts_ns <= last_ns or not decimator.keep(frame.pts_ns):
                     continue
                 last, last_ns = frame, frame.pts_ns
-                self._encode(encoder, frame.format, frame, last_ns)
+                self._encode(encoder, frame, last_ns)
             if self._queue.refused != refused:
                 self.output.facts.dropped += self._queue.refused - refused
                 refused = self._queue.refused
@@ -167,10 +172,11 @@ class VideoEncoding:
             now = self._clock.monotonic_ns()
             if self._repeats and last is not None and not frames and now - last_ns >= REPEAT_AFTER_NS:
                 last_ns = now
-                self._encode(encoder, last.format, last, now)
+                self._encode(encoder, last, now)
 
-    def _encode(self, encoder: libav.VideoEncoder, format: VideoFormat, frame: VideoFrame, pts_ns: int) -> None:
-        picture = libav.picture(format, frame.data)
+    def _encode(self, encoder: libav.VideoEncoder, frame: VideoFrame, pts_ns: int) -> None:
+        shaped = reshaped(frame, (encoder.width, encoder.height), crops=self._request.crops)
+        picture = libav.picture(shaped.format, shaped.data)
         for packet in encoder.encode(picture, pts_ns, key_frame=self._keys.due(pts_ns)):
             self._deliver(packet)
 
@@ -187,5 +193,6 @@ class VideoEncoding:
         )
 
 
-def _even(size: int) -> int:
-    return max(2, size & ~1)
+def encoded_size(codec: str, width: int, height: int) -> tuple[int, int]:
+    """The size that a codec's encoder takes for a picture: H.264 and H.265 have even ones only."""
+    return (max(2, width & ~1), max(2, height & ~1)) if codec in _EVEN_ONLY else (max(1, width), max(1, height))

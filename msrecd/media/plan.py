@@ -9,6 +9,7 @@ from msrecd.clock import MS
 from msrecd.codecs.table import Selection, Unsupported, select
 from msrecd.dom.exceptions import NotSupportedError
 from msrecd.flow.encoded import EncodingRequest
+from msrecd.flow.shape import same_shape
 from msrecd.flow.units import AudioFormat, Kind
 from msrecd.media.options import RecorderOptions, bit_rates, split_both
 from msrecd.media.track import MediaStreamTrack
@@ -97,12 +98,14 @@ def _request(
         )
     settings = track.get_settings()
     rate = settings.get("frame_rate")
+    size = (int(settings.get("width") or format.width), int(settings.get("height") or format.height))
     return EncodingRequest(
         kind="video",
         codec=selection.video or "",
         bit_rate=video,
-        width=int(settings.get("width") or format.width),
-        height=int(settings.get("height") or format.height),
+        width=size[0],
+        height=size[1],
+        crops=not same_shape(size, (format.width, format.height)),
         frame_rate=None if format.frame_rate is None or rate is None else float(rate),
         key_frame_interval_ns=int((options.video_key_frame_interval_duration or 0) * MS),
         key_frame_interval_count=options.video_key_frame_interval_count or 0,

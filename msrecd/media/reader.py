@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msrecd.clock import NS
+from msrecd.flow.shape import Size, reshaped, same_shape
 from msrecd.flow.units import AudioBlock, VideoFormat, VideoFrame
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
@@ -158,7 +159,9 @@ class MediaStreamTrackReader:
             black = pixels.solid_rgb24(width, height, (0, 0, 0))
             format = VideoFormat(width=width, height=height, pixel_format="rgb24")
             frame = VideoFrame(pts_ns=frame.pts_ns, format=format, data=black)
-        array = await asyncio.to_thread(_convert, frame, width, height)
+        native = self._track._source.format
+        crops = isinstance(native, VideoFormat) and not same_shape((width, height), (native.width, native.height))
+        array = await asyncio.to_thread(_convert, frame, (width, height), crops)
         return VideoData(array=array, timestamp_ns=frame.pts_ns)
 
     def _audio(self, block: AudioBlock) -> AudioData:
@@ -175,19 +178,18 @@ class MediaStreamTrackReader:
         )
 
 
-def _convert(frame: VideoFrame, width: int, height: int) -> Picture:
-    """The frame as an array of a size: cropped to that shape around its middle, then every n-th pixel."""
+def _convert(frame: VideoFrame, size: Size, crops: bool) -> Picture:
+    """The frame as an array of this size, cropped and scaled as the encoders do it."""
     from msrecd import pixels
 
-    array = pixels.array_from_frame(frame)
-    full_height, full_width = array.shape[:2]
-    if (full_width, full_height) == (width, height):
-        return array
-    used_width = min(full_width, full_height * width / height)
-    used_height = min(full_height, full_width * height / width)
-    rows = [int((full_height - used_height) / 2 + (row + 0.5) * used_height / height) for row in range(height)]
-    columns = [int((full_width - used_width) / 2 + (column + 0.5) * used_width / width) for column in range(width)]
-    return array[rows][:, columns]
+    frame = reshaped(frame, size, crops=crops)
+    if (frame.format.width, frame.format.height) != size:
+        from msrecd import libav
+
+        scaled = libav.planes(libav.picture(frame.format, frame.data), "rgb24", size=size)
+        format = VideoFormat(width=size[0], height=size[1], pixel_format="rgb24")
+        frame = replace(frame, format=format, data=scaled)
+    return pixels.array_from_frame(frame)
 
 
 class _Pace:

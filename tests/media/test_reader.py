@@ -81,12 +81,14 @@ def test_picture_is_cropped_not_squashed() -> None:
     from msrecd.flow.units import VideoFormat, VideoFrame
     from msrecd.media.reader import _convert
 
-    wide = np.zeros((2, 8, 3), np.uint8)
-    wide[:, 3:5] = 200
-    format = VideoFormat(width=8, height=2, pixel_format="rgb24")
+    wide = np.zeros((60, 240, 3), np.uint8)
+    wide[:, 90:150] = 200
+    format = VideoFormat(width=240, height=60, pixel_format="rgb24")
     frame = VideoFrame(pts_ns=0, format=format, data=wide.tobytes())
-    assert (_convert(frame, 2, 2) == 200).all()
-    assert _convert(frame, 4, 1)[0, :, 0].tolist() == [0, 200, 0, 0]
+    assert (_convert(frame, (60, 60), True) == 200).all()
+    assert _convert(frame, (40, 10), True)[5, (2, 13, 17, 22, 27, 37), 0].tolist() == [0, 0, 200, 200, 0, 0]
+    fitted = _convert(frame, (60, 60), False)
+    assert (fitted.shape, fitted[20].max(), fitted[30, 30, 0]) == ((60, 60, 3), 0, 200)
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(None, 60), (30.0, 60), (10.0, 20), (5.0, 10), (0.5, 1)])
