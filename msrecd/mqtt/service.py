@@ -19,6 +19,7 @@ from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.mqtt import homeassistant
 from msrecd.mqtt.commands import CommandHandler, CommandResult, CommandRunner
 from msrecd.mqtt.connection import MqttClient
+from msrecd.mqtt.marks import Mark
 from msrecd.mqtt.memory import Memory
 from msrecd.mqtt.messages import encode, rfc3339
 from msrecd.mqtt.outbox import EventPump, Refusals, Replies, StateBoard
@@ -161,6 +162,22 @@ class MqttService:
     def publish_event(self, topic: str, payload: Mapping[str, object]) -> None:
         """Spool an event, below the device's tree (`event/recorder/cam0`); returns at once. Adds `event_id`."""
         self._spool.append(self._topics.below(topic), dict(payload))
+
+    async def told(self, timeout_s: float = 5.0) -> Mapping[str, list[Mark]]:
+        """How far the recorder events of earlier runs have come, by recorder; nothing if the spool does not answer."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Mapping[str, list[Mark]]] = loop.create_future()
+
+        def answer(marks: Mapping[str, list[Mark]]) -> None:
+            loop.call_soon_threadsafe(lambda: None if answered.done() else answered.set_result(marks))
+
+        self._spool.request_marks(self._topics.below("event/recorder/"), answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answered
+        except TimeoutError:
+            log.error("the event spool does not answer: chunks that were finished just before a crash may go untold")
+            return {}
 
     def forget_state(self, topic: str) -> None:
         """Clear the retained topic of something that is no longer configured."""

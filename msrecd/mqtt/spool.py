@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.mqtt.marks import Mark, Marks
 from msrecd.mqtt.messages import encode
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ RETRY_S = 5.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS mark (
+  topic TEXT NOT NULL, form INTEGER NOT NULL, recording_id TEXT NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (topic, form));
 """
 
 
@@ -80,6 +84,7 @@ class SpoolStore:
         self._bytes = 0
         self._unwritten: dict[int, SpooledEvent] = {}
         self._undeleted: set[int] = set()
+        self.marks = Marks()
         self._next_seq = 1
         self._dropped = 0
         self._failing = False
@@ -105,6 +110,7 @@ class SpoolStore:
                 self._dropped += 1
                 continue
             self._next_seq += 1
+            self.marks.note(topic, payload)
             self._unwritten[seq] = SpooledEvent(seq=seq, topic=topic, payload=body)
             self._sizes[seq] = len(topic) + len(body)
             self._bytes += self._sizes[seq]
@@ -162,6 +168,8 @@ class SpoolStore:
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [("next_seq", self._next_seq), ("dropped", self._dropped)],
                 )
+                # With the events, so that a kill leaves both or neither.
+                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", self.marks.rows())
         except sqlite3.Error as exc:
             self._failed(exc)
             return False
@@ -220,6 +228,7 @@ class SpoolStore:
         self._sizes = {seq: size for seq, size in rows if seq not in self._undeleted}
         self._sizes.update({seq: size for seq, size in memory.items() if seq in self._unwritten})
         self._bytes = sum(self._sizes.values())
+        self.marks.load(db.execute("SELECT topic, recording_id, seq FROM mark"))
         meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
         last = rows[-1][0] if rows else 0
         self._next_seq = max(self._next_seq, meta.get("next_seq", 1), last + 1)
@@ -260,9 +269,7 @@ class Spool:
         self._condition = threading.Condition()
         self._incoming: deque[tuple[str, Mapping[str, object]]] = deque()
         self._acknowledged: list[int] = []
-        self._requests: deque[tuple[int, frozenset[int], frozenset[str], Callable[[list[SpooledEvent]], None]]] = (
-            deque()
-        )
+        self._requests: deque[Callable[[SpoolStore], None]] = deque()
         self._stop = False
         self._lost_in_handover = 0
         self._status = SpoolStatus()
@@ -308,9 +315,12 @@ class Spool:
         answer: Callable[[list[SpooledEvent]], None],
     ) -> None:
         """Ask for the oldest events; `answer` is called in the spool's thread."""
-        with self._condition:
-            self._requests.append((limit, frozenset(without), frozenset(skip_topics), answer))
-            self._condition.notify()
+        hidden, skipped = frozenset(without), frozenset(skip_topics)
+        self._ask(lambda store: answer(store.fetch(limit, without=hidden, skip_topics=skipped)))
+
+    def request_marks(self, prefix: str, answer: Callable[[Mapping[str, list[Mark]]], None]) -> None:
+        """Ask how far the events below `prefix` have come; `answer` is called in the spool's thread."""
+        self._ask(lambda store: answer(store.marks.of(prefix)))
 
     def close(self, timeout_s: float) -> bool:
         """Write everything and end the thread; whether that worked in time. Blocks."""
@@ -324,6 +334,11 @@ class Spool:
             log.error("the event spool %s did not finish writing within %.0f s", self._path, timeout_s)
             return False
         return True
+
+    def _ask(self, question: Callable[[SpoolStore], None]) -> None:
+        with self._condition:
+            self._requests.append(question)
+            self._condition.notify()
 
     def _work(self) -> None:
         store = SpoolStore(self._path, self._prefix, clock=self._clock)
@@ -354,8 +369,8 @@ class Spool:
                 else:
                     retry_at_ns = now_ns + int(RETRY_S * NS)
             self._publish_status(store)
-            for limit, without, skip_topics, answer in requests:
-                answer(store.fetch(limit, without=without, skip_topics=skip_topics))
+            for question in requests:
+                question(store)
             if incoming:
                 self._on_change()
             if stop:

@@ -32,6 +32,7 @@ from msrecd.service.reports import ErrorReports
 from msrecd.service.scheduler import Conductor
 from msrecd.service.storing import open_store
 from msrecd.service.unit import RecorderUnit
+from msrecd.service.untold import untold_chunks
 from msrecd.walltime import WallTime, format_utc
 
 log = logging.getLogger(__name__)
@@ -80,13 +81,13 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloader.by_signal(), "reload"))
         systemd.notify_status("recovering recordings")
         store, recovered = await asyncio.to_thread(open_store, self.config, self.walltime)
-        self.archive = DaemonArchive(store, lambda line: self._recovered(*recovered_event(line)))
+        self.archive = DaemonArchive(store, lambda line: self._told_late(*recovered_event(line)))
         for recorder in self.config.recorders:
             self.units[recorder.name] = self.make_unit(recorder)
         await self._start_mqtt()
-        for line in recovered:
-            name, facts = recovered_event(line)
-            self._recovered(name, facts)
+        told = {} if self.mqtt is None else await self.mqtt.told()
+        for name, facts in await asyncio.to_thread(untold_chunks, store, told, recovered):
+            self._told_late(name, facts)
         for finding in store.findings:
             if finding.code in _GRAVE_FINDINGS:
                 self.report_error("internal", finding.message, logged=True)
@@ -210,8 +211,12 @@ class Daemon:
         if self.mqtt is not None:
             self.mqtt.publish_event(f"event/recorder/{recorder}", event)
 
-    def _recovered(self, recorder: str, line: Mapping[str, Any]) -> None:
-        log.warning("recovered %s: %.2f s, %.2f s lost", line["file"], line["duration_s"], line.get("lost_s") or 0.0)
+    def _told_late(self, recorder: str, line: Mapping[str, Any]) -> None:
+        """The event of a chunk that was recovered, or finished just before a crash."""
+        if line["recovered"]:
+            log.warning("recovered %s: %.2f s, %.2f s lost", line["file"], line["duration_s"], line["lost_s"])
+        else:
+            log.info("%s was finished and is told now", line["file"])
         event = {"event_type": "chunk", "ts": self.stamp(), "recorder": recorder} | dict(line)
         event.pop("prev", None)
         event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]

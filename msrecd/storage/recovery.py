@@ -116,7 +116,7 @@ def patch_wav(fd: int, size: int) -> None:
 def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
     """`.part` files that no journal knows: in the newest folders of each recorder, or in all."""
     for recorder in _names(root, "", layout.RECORDER):
-        folders = list(_days(root, recorder)) if everywhere else _newest(root, recorder)
+        folders = list(days(root, recorder)) if everywhere else _newest(root, recorder)
         for day in folders:
             yield from _parts(root, f"{recorder}/{day}")
 
@@ -124,7 +124,7 @@ def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
 def manifest_files(root: int) -> Iterator[str]:
     """All manifests below the root, relative; in the order of names within each recorder."""
     for recorder in _names(root, "", layout.RECORDER):
-        for day in _days(root, recorder):
+        for day in days(root, recorder):
             with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
                 names = sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
             for name in names:
@@ -135,7 +135,7 @@ def manifest_files(root: int) -> Iterator[str]:
 
 def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
     """Where a recording's manifest lies, looked for from the newest folder back."""
-    for day in reversed(list(_days(root, recorder))):
+    for day in reversed(list(days(root, recorder))):
         file = f"{recorder}/{day}/{layout.manifest_name(recording_id)}"
         with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
             if files.exists(folder, layout.manifest_name(recording_id)):
@@ -180,7 +180,7 @@ _BOOT = re.compile(r"boot\d{4,}\Z", re.ASCII)
 _FOUR, _TWO = re.compile(r"\d{4}\Z", re.ASCII), re.compile(r"\d{2}\Z", re.ASCII)
 
 
-def _days(root: int, recorder: str) -> Iterator[str]:
+def days(root: int, recorder: str) -> Iterator[str]:
     """Day and boot folders in the order of recording, as far as names tell."""
     for year in _names(root, recorder, _FOUR):
         for month in _names(root, f"{recorder}/{year}", _TWO):

@@ -1,0 +1,50 @@
+"""What was recorded after a given chunk, from the manifests: for those who must be told of every chunk once."""
+
+from __future__ import annotations
+
+import os
+
+from msrecd.storage import files, layout, recovery
+from msrecd.storage.ground import Ground
+from msrecd.storage.manifest import ManifestLine, live_chunks
+
+LIMIT = 10_000
+
+
+def is_of_boot(recording_id: str) -> bool:
+    """Whether an id was drawn while the clock was not trusted. Ids sort in the order of recording within one form."""
+    return recording_id.startswith("boot")
+
+
+def lines_since(
+    ground: Ground, recorder: str, recording_id: str, seq: int, *, limit: int = LIMIT
+) -> list[ManifestLine]:
+    """The lines of a recorder's chunks behind chunk `seq` of a recording (0: its first and all behind), oldest first.
+
+    Only recordings whose ids have the same form. The newest folders are read, back to that of the given recording;
+    when there are more than `limit`, the newest are returned. Blocking.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    lines: list[ManifestLine] = []
+    with files.storage_errors(f"read {ground.path}"), files.closing_fd(ground.open_root()) as root:
+        try:
+            folders = [f"{recorder}/{day}" for day in recovery.days(root, recorder)]
+        except FileNotFoundError:
+            return []
+        for folder in reversed(folders):
+            if is_of_boot(folder.removeprefix(f"{recorder}/")) != is_of_boot(recording_id):
+                continue
+            with files.closing_fd(files.open_folder(root, folder)) as opened:
+                names = sorted(os.listdir(opened), reverse=True)  # noqa: PTH208  # a descriptor
+            ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
+            for found in ids:
+                if found < recording_id:
+                    break
+                contents = recovery.read_manifest(root, f"{folder}/{layout.manifest_name(found)}")
+                new = [line for line in live_chunks(contents) if found != recording_id or line["seq"] > seq]
+                lines += sorted(new, key=lambda line: -line["seq"])
+            if len(lines) >= limit or (ids and ids[-1] <= recording_id):
+                break
+    return lines[:limit][::-1]
