@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ class Console:
     def __init__(self, port: int) -> None:
         self.messages: list[tuple[str, Any]] = []
         self.times: list[float] = []  # monotonic, of each message
+        self.unlawful: list[str] = []  # what was published and is not as documented
         self._arrived = threading.Condition()
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_connect = lambda client, *_: client.subscribe("msrecd/#", qos=1)
@@ -35,10 +37,24 @@ class Console:
             payload = json.loads(message.payload)
         except ValueError:
             payload = message.payload.decode("utf-8", "replace")
+        self._judge(message)
         with self._arrived:
             self.messages.append((message.topic, payload))
             self.times.append(time.monotonic())
             self._arrived.notify_all()
+
+    def _judge(self, message: Any) -> None:
+        """Hold what a device published against the schemas, in every test that has a console."""
+        path = message.topic.removeprefix(BASE)
+        if path == message.topic or path.startswith("cmd/"):
+            return
+        with contextlib.suppress(ImportError):  # without jsonschema the test of the payloads is skipped as well
+            from payloads import judge
+
+            try:
+                judge(message, stored=True)
+            except Exception as exc:  # of whatever kind: it must not end this thread
+                self.unlawful.append(f"{path}: {str(exc)[:300]} in {message.payload[:600]!r}")
 
     def wait(
         self, topic: str, predicate: Callable[[Any], object] = lambda _: True, *, timeout: float = 20.0, since: int = 0
@@ -69,8 +85,13 @@ class Console:
         self._client.publish(BASE + "cmd/" + path, payload, qos=1, retain=retain)
 
     def close(self) -> None:
+        """
+        Raises:
+            AssertionError: something was published that is not as documented.
+        """
         self._client.disconnect()
         self._client.loop_stop()
+        assert not self.unlawful, "\n".join(self.unlawful[:5])
 
     def send(self, path: str) -> None:
         """Send a command without waiting for anything."""

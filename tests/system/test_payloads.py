@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import Broker, Observer, Received
+from broker import Broker, Observer
 from console import BASE, Console
 from daemon import DaemonProcess, configuration
 
 jsonschema = pytest.importorskip("jsonschema")
+from payloads import SCHEMAS, TABLE, check, judge, validator  # noqa: E402 - needs jsonschema
 
-SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 RECORDERS = """
 [[recorder]]
 name = "cam0"
@@ -41,59 +41,8 @@ audio = { device_id = { exact = "no-such-device" } }
 autostart = true
 """
 LOCATION = "\n[location]\nlatitude = 52.5\nlongitude = 13.4\n[homeassistant]\ndiscovery = true\n"
-# Topic, schema, QoS, retained: the table of the documentation.
-TABLE = (
-    ("availability", "availability.json", 1, True),
-    ("state/daemon", "state-daemon.json", 1, True),
-    ("state/devices", "state-devices.json", 1, True),
-    ("state/recorder/[a-z0-9-]+", "state-recorder.json", 1, True),
-    ("state/health", "state-health.json", 0, True),
-    ("event/recorder/[a-z0-9-]+", "event-recorder.json", 1, False),
-    ("event/device", "event-device.json", 1, False),
-    ("event/error", "event-error.json", 1, False),
-    ("image/[a-z0-9-]+", "", 0, True),
-    ("reply/.+", "reply.json", 1, False),
-)
 REPLIED = {"recorder/cam0/get": "state-recorder.json", "daemon/ping": "state-daemon.json",
            "daemon/health": "state-health.json"}  # fmt: skip
-
-
-def validator(name: str) -> Any:
-    return jsonschema.Draft202012Validator(json.loads((SCHEMAS / name).read_text()))
-
-
-def described(schema: dict[str, Any]) -> set[str]:
-    """The keys of the object that a schema knows, in whatever branch."""
-    names = set(schema.get("properties", {}))
-    for part in (*schema.get("allOf", ()), *schema.get("oneOf", ()), schema.get("then", {})):
-        names |= described(part) if part else set()
-    return names
-
-
-def check(payload: Any, name: str) -> None:
-    """Valid, and without a key that the documentation does not know."""
-    used = validator(name)
-    used.validate(payload)
-    if isinstance(payload, dict):
-        assert set(payload) <= described(used.schema), f"{name} does not describe all of {sorted(payload)}"
-
-
-def judge(message: Received) -> str:
-    """Check one message by its topic; the row of the table it belongs to."""
-    topic = message.topic.removeprefix(BASE)
-    row = next((row for row in TABLE if re.fullmatch(row[0], topic)), None)
-    assert row is not None, f"{topic} is not in the contract"
-    pattern, schema, qos, _ = row
-    assert message.qos == qos, topic
-    assert not message.retain, f"{topic}: an established subscriber gets it without the flag"
-    if not schema:
-        assert message.payload.startswith(b"\xff\xd8\xff")
-        assert message.payload.endswith(b"\xff\xd9")
-    elif topic == "availability":
-        validator(schema).validate(message.payload.decode())
-    else:
-        check(message.json, schema)
-    return pattern
 
 
 @pytest.fixture
