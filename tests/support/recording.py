@@ -7,6 +7,7 @@ import inspect
 import io
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -242,26 +243,19 @@ _AT_ONCE = 4  # more encoders at the same time than two slow cores bear would ju
 
 
 def each_of(name: str, values: Sequence[Any]) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
-    """Make a test of a coroutine function that runs at the same time for each value of its argument `name`."""
+    """Make a test of a coroutine function that runs at the same time for each value of its argument `name`.
+
+    Each on a loop and in a thread of its own: while one of them decodes its file, the others go on recording.
+    """
 
     def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-        async def main(arguments: Mapping[str, Any]) -> None:
-            places = asyncio.Semaphore(_AT_ONCE)
-
-            async def one(value: Any) -> None:
-                async with places:
-                    await test(**arguments, **{name: value})
-
-            runs = [one(value) for value in values]
-            results = await asyncio.gather(*runs, return_exceptions=True)
-            failed = [(value, result) for value, result in zip(values, results, strict=True) if result is not None]
-            for value, result in failed:
-                assert isinstance(result, BaseException)
-                result.add_note(f"with {name}={value!r}; it failed with {len(failed)} of {len(values)}")
-                raise result
-
         def run_all(**arguments: Any) -> None:
-            run(main(arguments))
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="each_of") as threads:
+                runs = [threads.submit(lambda value=value: run(test(**arguments, **{name: value}))) for value in values]
+            failed = [(value, exc) for value, done in zip(values, runs, strict=True) if (exc := done.exception())]
+            for value, exc in failed:
+                exc.add_note(f"with {name}={value!r}; it failed with {len(failed)} of {len(values)}")
+                raise exc
 
         signature = inspect.signature(test)
         run_all.__name__, run_all.__doc__, run_all.__module__ = test.__name__, test.__doc__, test.__module__
