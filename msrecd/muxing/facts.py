@@ -8,7 +8,7 @@ from typing import Literal
 
 from msrecd.flow.units import Kind
 
-GapReason = Literal["no_frames", "slow_consumer", "encoder", "lost_sound"]
+GapReason = Literal["no_frames", "slow_consumer", "encoder", "lost_sound", "device_missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
 _LONGEST_FRAGMENT_NS = 500 * MS
+_ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
 
 
@@ -125,7 +126,7 @@ class Recording:
         self._split_asked = True
 
     def _is_cut_point(self, index: int, packet: Packet) -> bool:
-        return packet.is_keyframe and (self._video is None or index == self._video)
+        return packet.is_keyframe and (index == self._video or self._video_is_gone())
 
     def _is_wanted(self, index: int, packet: Packet) -> bool:
         if packet.pts_ns < self._started_ns and not packet.is_keyframe:
@@ -235,7 +236,7 @@ class Recording:
         for index, packet in enumerate(self._held):
             if packet is not None:
                 self._held[index] = None
-                joins = following is not None and index == self._video
+                joins = following is not None and index == self._video and not self._video_is_gone()
                 self._put(
                     index, packet, following.dts_ns - packet.dts_ns if joins and following else packet.duration_ns
                 )
@@ -291,6 +292,7 @@ class Recording:
         failure: Exception | None = None
         try:
             self._release_held(following)
+            self._account_gone_devices(chunk)
         except Exception as exc:
             failure = exc
         try:
@@ -332,6 +334,16 @@ class Recording:
         )
 
     # --- losses ------------------------------------------------------------------------------------------------------
+
+    def _account_gone_devices(self, chunk: ChunkWriter) -> None:
+        """Tell what this chunk lacks of a device that went away while others went on."""
+        for index, track in enumerate(self._inputs):
+            if not track.ended or not track.source.device_id:  # a file may end its tracks one after the other
+                continue
+            end_ns = max(self._timeline.track_end_ns(index), chunk.zero_ns)
+            missing_ns = self._timeline.end_ns - end_ns
+            if missing_ns > _ROUGH_END_NS:
+                self._gap(self._timeline.capture_of(end_ns), missing_ns, "device_missing")
 
     def report_lost_sound(self) -> None:
         """Tell of sound that the encodings have replaced by silence since the last call."""

@@ -21,7 +21,8 @@ from msrecd.muxing.recording import Recording, WorkerOptions
 log = logging.getLogger(__name__)
 
 PARAMETERS_DEADLINE_NS = 15 * NS
-DRAIN_DEADLINE_NS = 1 * NS
+DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
+LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
 EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for a track that has given nothing so far
 _POLL_S = 0.2
@@ -83,6 +84,7 @@ class RecorderWorker(threading.Thread):
         self._failure: EncodingError | None = None
         self._stop_ns: int | None = None
         self._stop_seen_ns = 0
+        self._late_ns = 0  # when the last packet came that a stopped recording still lacked
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._poll_s = _POLL_S
         self._early: list[Arrival] = []
@@ -244,6 +246,8 @@ class RecorderWorker(threading.Thread):
                 continue
             packet = track.accept(arrival, self._last_dts[arrival.track])
             if packet is not None:
+                if self._stop_ns is not None and packet.dts_ns < self._stop_ns:
+                    self._late_ns = self._clock.monotonic_ns()
                 self._last_dts[arrival.track] = packet.dts_ns
                 self._interleaver.push(arrival.track, packet)
         if not arrivals:  # an end may not have found room in the queue
@@ -301,7 +305,10 @@ class RecorderWorker(threading.Thread):
             return True
         if self._stop_ns is None:
             return False
-        waited = self._clock.monotonic_ns() - self._stop_seen_ns
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._stop_seen_ns >= LAGGING_DEADLINE_NS:
+            return True
+        waited = now_ns - max(self._stop_seen_ns, self._late_ns)
         is_opening = any(track.is_blank and self._interleaver.newest(i) is None for i, track in enumerate(self._inputs))
         if waited >= (OPENING_DEADLINE_NS if is_opening else DRAIN_DEADLINE_NS):
             return True

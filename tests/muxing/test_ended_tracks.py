@@ -1,0 +1,71 @@
+"""Tracks that end before the others, and encoders that are late: nothing is lost without a word."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from recording import Log, Scene, judged, record, run
+
+import msrecd
+from msrecd.codecs.audio import AudioEncoding
+from msrecd.libav import Encoded
+
+
+def test_a_late_encoder_gets_its_time_when_the_recording_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as fast as the sound comes: what waits at stop() is as much a part of the recording as the rest."""
+    deliver = AudioEncoding._deliver
+
+    def slow(self: AudioEncoding, encoder: object, packet: Encoded) -> None:
+        time.sleep(2 * packet.duration / 48_000)
+        deliver(self, encoder, packet)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AudioEncoding, "_deliver", slow)
+
+    async def main() -> Log:
+        with Scene() as scene:
+            return await record(scene.stream, {"mime_type": "video/mp4"}, 2.2, timeslice=500)
+
+    log = run(main())
+    found = judged(log.data())
+    assert found.samples is not None
+    assert len(found.samples) / 48_000 == pytest.approx(found.times[-1] - found.times[0], abs=0.25)
+    (info,) = log.infos
+    assert [track.gap_s for track in info.tracks] == [0.0, 0.0]
+    assert info.gaps == ()
+
+
+@pytest.mark.parametrize("mime_type", ["video/mp4", "video/webm"])
+def test_without_its_camera_a_recording_goes_on_in_chunks_and_tells_what_lacks(mime_type: str) -> None:
+    async def main() -> Log:
+        with Scene() as scene:
+            recorder = msrecd.MediaRecorder(
+                scene.stream,
+                {"mime_type": mime_type, "chunk_duration": 1000, "video_key_frame_interval_duration": 500},
+            )
+            log = Log(recorder)
+            recorder.start(500)
+            await log.until_true(lambda: len(log.infos) >= 1)
+            scene.camera.unplug()
+            whole = len(log.infos)
+            await log.until_true(lambda: len(log.infos) >= whole + 3)
+            recorder.stop()
+            await log.until("stop")
+            return log
+
+    log = run(main())
+    gaps = [gap for info in log.infos for gap in info.gaps]
+    assert {gap.reason for gap in gaps} == {"device_missing"}
+    for chunk, info in zip(log.chunks, log.infos, strict=True):
+        found = judged(chunk)
+        assert found.samples is not None
+        seconds = len(found.samples) / 48_000
+        assert seconds < 1.9  # of one second each, cut without a picture too
+        pictures_s = len(found.times) / 30
+        assert seconds - pictures_s == pytest.approx(sum(gap.duration_s for gap in info.gaps), abs=0.25)
+        assert len(chunk) == info.bytes
+    told = [event.gap for event in log.events if event.type == "gap"]
+    assert told == gaps
+    for before, after in pairwise(log.infos):
+        assert abs(after.started_ns - before.ended_ns) < 100_000_000
