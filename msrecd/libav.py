@@ -25,6 +25,7 @@ from av.audio.frame import AudioFrame as _AVAudioFrame
 from av.audio.resampler import AudioResampler
 from av.container.input import InputContainer
 from av.container.output import OutputContainer
+from av.filter.graph import Graph
 from av.video.frame import VideoFrame as _AVVideoFrame
 
 from msrecd.flow.units import AudioFormat, Kind, VideoFormat
@@ -36,7 +37,7 @@ _PICTURE_TYPE_I = 1
 _GLOBAL_HEADER = 1 << 22
 _FLUSH_PACKETS = 0x200
 _WRITE_BUFFER = 1 << 18
-_NO_PROBING = {"probesize": "32", "analyzeduration": "0"}
+_NO_PROBING = {"probesize": "32", "analyzeduration": "0", "codec_whitelist": "none"}
 _TOLD_BY_HEADER = (".mp4", ".m4a", ".mov", ".mkv", ".mka", ".webm")
 
 
@@ -175,10 +176,20 @@ class VideoEncoder:
 
 
 class AudioEncoder:
-    """One opened audio encoder, fed with interleaved PCM by absolute sample number. Belongs to one thread."""
+    """One opened audio encoder, fed with interleaved PCM by absolute sample number. Belongs to one thread.
+
+    follows_times: the PCM is resampled, by at most 1000 ppm, so that its samples lie where `at_ns` says.
+    """
 
     def __init__(
-        self, *, codec: str, source: AudioFormat, bit_rate: int, constant_bit_rate: bool = False, sample_rate: int = 0
+        self,
+        *,
+        codec: str,
+        source: AudioFormat,
+        bit_rate: int,
+        constant_bit_rate: bool = False,
+        sample_rate: int = 0,
+        follows_times: bool = False,
     ) -> None:
         name = encoder_for(codec)
         if name is None:
@@ -213,6 +224,9 @@ class AudioEncoder:
             ) from exc
         self.extradata = bytes(self._stream.codec_context.extradata or b"")
         self.frame_samples = int(self._stream.codec_context.frame_size or 0)
+        self._resampler: _TimeResampler | None = None
+        if follows_times:
+            self._resampler = _TimeResampler(source, self._stream.codec_context.format.name, self.sample_rate)
         self.header = bytes(description)  # a small file that describes the stream
         if codec == "opus":
             self.header = _without_opus_delay(self.header)
@@ -229,26 +243,40 @@ class AudioEncoder:
         _put_template_packet(container, stream, bytes(context.extradata or b""))
         return stream
 
-    def encode(self, pcm: bytes, first_sample: int) -> list[Encoded]:
+    @property
+    def follows_times(self) -> bool:
+        return self._resampler is not None
+
+    @property
+    def behind_ns(self) -> float:
+        """How much later than where it lies the last sample was meant to lie; 0 without resampling."""
+        return 0.0 if self._resampler is None else self._resampler.behind_ns
+
+    def encode(self, pcm: bytes, first_sample: int, *, at_ns: int = 0) -> list[Encoded]:
         """Encode PCM whose first sample has this number (at the source's rate).
 
         The packets' pts and duration count samples at `sample_rate`; numbers of successive calls must join.
+
+        Args:
+            at_ns: where the first sample belongs, from the first one of all; used with `follows_times`.
         """
-        source = self._source
-        samples = len(pcm) // source.frame_bytes
-        frame = _AVAudioFrame(format=source.sample_format, layout=self._layout, samples=samples)
-        plane = frame.planes[0]
-        if plane.buffer_size > len(pcm):
-            pcm = pcm + bytes(plane.buffer_size - len(pcm))
-        plane.update(pcm)
-        frame.sample_rate = source.sample_rate
-        frame.pts = first_sample
-        frame.time_base = Fraction(1, source.sample_rate)
-        return self._collect(frame)
+        frame = _sound(self._source, self._layout, pcm)
+        if self._resampler is None:
+            frame.pts = first_sample
+            frame.time_base = Fraction(1, self._source.sample_rate)
+            return self._collect(frame)
+        encoded = []
+        for part in self._resampler.push(frame, at_ns):
+            encoded += self._collect(part)
+        return encoded
 
     def flush(self) -> list[Encoded]:
         """What the encoder still holds, the last packet padded with silence; it takes no more PCM."""
-        return self._collect(None)
+        encoded = []
+        if self._resampler is not None:
+            for part in self._resampler.flush():
+                encoded += self._collect(part)
+        return encoded + self._collect(None)
 
     def _collect(self, frame: _AVAudioFrame | None) -> list[Encoded]:
         try:
@@ -267,6 +295,82 @@ class AudioEncoder:
     def close(self) -> None:
         """Free the encoder; idempotent."""
         _close(self._container)
+
+
+class _TimeResampler:
+    """Resamples PCM so that it follows its times: libav's `aresample` with soft compensation only.
+
+    The rate is changed by what is lacking now (1 ms: 1000 ppm), at most by 1000 ppm (1.7 cents, which no ear notices):
+    of a steady error of the source's clock of 200 ppm, 0.2 ms remain. Samples are never inserted or dropped.
+    """
+
+    _OPTIONS = "min_comp=0.000005:max_soft_comp=0.001:comp_duration=4:min_hard_comp=1000000"
+
+    def __init__(self, source: AudioFormat, sample_format: str, sample_rate: int) -> None:
+        self._source_rate, self._rate = source.sample_rate, sample_rate
+        self._samples = 0  # given out
+        self._latency_ns: float | None = None
+        self.behind_ns = 0.0
+        try:
+            self._graph = Graph()
+            buffer = self._graph.add_abuffer(
+                sample_rate=source.sample_rate,
+                format=source.sample_format,
+                layout=_layout(source.channels),
+                time_base=_NS_BASE,
+            )
+            filter = self._graph.add(
+                "aresample", f"{sample_rate}:osf={sample_format}:flags=+res:async=1:{self._OPTIONS}"
+            )
+            sink = self._graph.add("abuffersink")
+            buffer.link_to(filter)
+            filter.link_to(sink)
+            self._graph.configure()
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise LibavError(f"cannot resample {source.sample_rate} Hz: {_plain(exc)}") from exc
+        self._buffer, self._sink = buffer, sink
+
+    def push(self, frame: _AVAudioFrame, at_ns: int) -> list[_AVAudioFrame]:
+        """The sound that is ready, on a line of samples at the new rate without holes."""
+        frame.pts = at_ns
+        frame.time_base = _NS_BASE
+        frames = self._pull(frame)
+        if frames:
+            end_ns = at_ns + frame.samples * NS / self._source_rate
+            late_ns = end_ns - self._samples * NS / self._rate
+            if self._latency_ns is None:
+                self._latency_ns = late_ns  # what the filter keeps
+            self.behind_ns = late_ns - self._latency_ns
+        return frames
+
+    def flush(self) -> list[_AVAudioFrame]:
+        return self._pull(None)
+
+    def _pull(self, frame: _AVAudioFrame | None) -> list[_AVAudioFrame]:
+        frames: list[_AVAudioFrame] = []
+        try:
+            self._buffer.push(frame)
+            while True:
+                part = cast(_AVAudioFrame, self._sink.pull())
+                part.pts = self._samples
+                part.time_base = Fraction(1, self._rate)
+                self._samples += part.samples
+                frames.append(part)
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return frames
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise LibavError(f"resampling failed: {_plain(exc)}") from exc
+
+
+def _sound(format: AudioFormat, layout: str, pcm: bytes) -> _AVAudioFrame:
+    """A libav frame of interleaved PCM."""
+    frame = _AVAudioFrame(format=format.sample_format, layout=layout, samples=len(pcm) // format.frame_bytes)
+    plane = frame.planes[0]
+    if plane.buffer_size > len(pcm):
+        pcm = pcm + bytes(plane.buffer_size - len(pcm))
+    plane.update(pcm)
+    frame.sample_rate = format.sample_rate
+    return frame
 
 
 def encoder_sample_rate(codec: str, source_rate: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +35,8 @@ class InvalidConfigError(ConfigError):
 
 def suggestion(word: str, known: Sequence[str]) -> str:
     """A clause that names the nearest known word, or all of them when they are few and none is near."""
+    import difflib  # here: a daemon with a good configuration never needs it
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f'; did you mean "{near[0]}"?'
