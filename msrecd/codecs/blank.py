@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
-from msrecd.codecs.strings import nal_units
+from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, join, length_size, parameter_sets, split
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread
@@ -101,59 +101,29 @@ def blank_for(
 
 
 class Adapter:
-    """Makes packets of one H.264 encoder fit into a stream that is described by another's parameters.
+    """Makes packets of one H.264 or H.265 encoder fit into a stream that is described by another's parameters.
 
     The parameter sets go in-band before each key frame, and the packets take the form (length-prefixed or Annex B)
-    that the stream has. Other codecs, and encoders with equal parameters, need nothing.
+    that the stream has. Other codecs carry what they need in their key frames; encoders with equal parameters need
+    nothing.
     """
 
-    def __init__(self, own: StreamParameters, stream: StreamParameters) -> None:
-        self._needed = own.codec == "h264" and own.extradata != stream.extradata
-        self._prefixed = stream.extradata[:1] == b"\x01"
-        self._sets = parameter_sets(own.extradata)
-        self._own_prefixed = own.extradata[:1] == b"\x01"
+    def __init__(self, own: StreamParameters, stream: StreamParameters, *, always: bool = False) -> None:
+        """
+        Args:
+            own: of the encoder.
+            stream: as the container describes it.
+            always: also when the parameters are equal, for others were in-band before.
+        """
+        self._codec = own.codec
+        self._needed = own.codec in PARAMETER_SETS and (always or own.extradata != stream.extradata)
+        self._sets = parameter_sets(own.extradata, own.codec) if self._needed else []
+        self._from, self._to = length_size(own.extradata, own.codec), length_size(stream.extradata, own.codec)
 
     def adapt(self, packet: Packet) -> Packet:
         if not self._needed:
             return packet
-        data = bytes(packet.data)
-        units = _prefixed_units(data) if self._own_prefixed else nal_units(data)
+        units = split(bytes(packet.data), self._from)
         if packet.is_keyframe:
-            units = self._sets + [unit for unit in units if unit and unit[0] & 0x1F not in (7, 8)]
-        if self._prefixed:
-            data = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
-        else:
-            data = b"".join(b"\0\0\0\1" + unit for unit in units)
-        return Packet(
-            pts_ns=packet.pts_ns,
-            dts_ns=packet.dts_ns,
-            duration_ns=packet.duration_ns,
-            is_keyframe=packet.is_keyframe,
-            data=data,
-            discontinuity=packet.discontinuity,
-        )
-
-
-def parameter_sets(extradata: bytes) -> list[bytes]:
-    """SPS and PPS out of avcC or Annex B extradata."""
-    if extradata[:1] != b"\x01":
-        return [unit for unit in nal_units(extradata) if unit and unit[0] & 0x1F in (7, 8)]
-    sets, at = [], 6
-    for count in (extradata[5] & 31, None):
-        if count is None:
-            count = extradata[at]
-            at += 1
-        for _ in range(count):
-            size = int.from_bytes(extradata[at : at + 2], "big")
-            sets.append(extradata[at + 2 : at + 2 + size])
-            at += 2 + size
-    return sets
-
-
-def _prefixed_units(data: bytes) -> list[bytes]:
-    units, at = [], 0
-    while at + 4 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        units.append(data[at + 4 : at + 4 + size])
-        at += 4 + size
-    return units
+            units = self._sets + [unit for unit in units if unit and not is_parameter_set(unit, self._codec)]
+        return replace(packet, data=join(units, self._to))

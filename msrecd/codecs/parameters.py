@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from msrecd import libav
-from msrecd.codecs.strings import codec_string, nal_units
+from msrecd.codecs.nal import is_parameter_set, nal_units
+from msrecd.codecs.strings import codec_string
 from msrecd.flow.encoded import StreamParameters
 
 
@@ -62,7 +63,7 @@ def h264_parameters(
         LibavError: the key frame has no parameter sets.
     """
     info = libav.stream_info_of_annexb(key_frame)
-    sets = [unit for unit in nal_units(key_frame) if unit and unit[0] & 0x1F in (7, 8)]
+    sets = [unit for unit in nal_units(key_frame) if is_parameter_set(unit, "h264")]
     extradata = info.extradata or b"".join(b"\0\0\0\1" + unit for unit in sets)
     return StreamParameters(
         kind="video",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msrecd.codecs.nal import nal_units
+
 
 def codec_string(codec: str, extradata: bytes, *, width: int = 0, height: int = 0) -> str:
     """What to write behind `codecs=` for this stream; the bare identifier where the headers tell nothing."""
@@ -17,20 +19,6 @@ def codec_string(codec: str, extradata: bytes, *, width: int = 0, height: int = 
     if codec == "aac":
         return f"mp4a.40.{extradata[0] >> 3}" if extradata else "mp4a.40.2"
     return {"mjpeg": "mjpeg", "pcm_s16le": "pcm"}.get(codec, codec)
-
-
-def nal_units(data: bytes) -> list[bytes]:
-    """The NAL units of an Annex B byte stream, without their start codes."""
-    units = []
-    start = data.find(b"\0\0\1")
-    while start >= 0:
-        start += 3
-        following = data.find(b"\0\0\1", start)
-        end = len(data) if following < 0 else following
-        unit = data[start:end]
-        units.append(unit.rstrip(b"\0") if following >= 0 else unit)
-        start = following
-    return units
 
 
 def _h264_profile(extradata: bytes) -> bytes:

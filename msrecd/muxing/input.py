@@ -105,6 +105,11 @@ class TrackInput:
     def parameters(self) -> StreamParameters | None:
         return None if self._live is None else self._live.output.parameters
 
+    def coming_ns(self) -> int | None:
+        """Capture time of the oldest unit that is on its way through the encoder that counts now; None without one."""
+        lease = self._blank if self._use_blank and self._blank is not None else self._live
+        return None if lease is None else lease.output.coming_ns()
+
     def request_key_frame(self, at_ns: int = 0) -> None:
         lease = self._blank if self._use_blank and self._blank is not None else self._live
         if lease is not None:
@@ -164,8 +169,8 @@ class TrackInput:
                 return packet
             if self._blank_adapter is None:
                 self._blank_adapter = Adapter(own, stream)
-                if own.extradata != stream.extradata:
-                    self._live_adapter = _InBand(stream)
+                if own.extradata != stream.extradata:  # the stream's own sets have to come again with each key frame
+                    self._live_adapter = Adapter(stream, stream, always=True)
             return self._blank_adapter.adapt(packet)
         return packet if self._live_adapter is None else self._live_adapter.adapt(packet)
 
@@ -183,11 +188,3 @@ class TrackInput:
         if self._live is not None and self._lane is not None:
             self._live.output.feed.remove(self._lane)
             self._live.close()
-
-
-class _InBand(Adapter):
-    """After black with other parameter sets, the stream's own have to come again with each key frame."""
-
-    def __init__(self, stream: StreamParameters) -> None:
-        super().__init__(stream, stream)
-        self._needed = stream.codec == "h264"

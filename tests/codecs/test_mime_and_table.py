@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from msrecd.codecs.mime import parse
-from msrecd.codecs.strings import codec_string, nal_units
+from msrecd.codecs.nal import nal_units
+from msrecd.codecs.strings import codec_string
 from msrecd.codecs.table import Unsupported, full_type, is_type_supported, select
 
 BOTH = frozenset({"audio", "video"})
