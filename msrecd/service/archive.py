@@ -29,7 +29,12 @@ class DaemonArchive:
         self._janitor = asyncio.Lock()
 
     def begin(self, recorder: str, mime_type: str) -> Recording:
-        """Blocking; see Store.begin."""
+        """Blocking; see Store.begin.
+
+        Raises:
+            StorageError: also `no_space` or `missing_mount`: nothing could be written now.
+        """
+        self.store.require_room()
         return self.store.begin(recorder, mime_type)
 
     def facts(

@@ -43,6 +43,7 @@ STOP_LIMIT_S = 25.0
 _ONE_SIGNAL_NS = NS // 5
 _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
 _EXTEND_US = 10_000_000
+_DEVICE_LOOK_S = 0.5  # recorders that start or stop together are one look
 
 
 class Daemon:
@@ -58,6 +59,8 @@ class Daemon:
         self.archive: DaemonArchive | None = None
         self._device_states: list[dict[str, Any]] | None = None
         self._device_look = asyncio.Lock()
+        self._device_timer: asyncio.TimerHandle | None = None
+        self._at_work: set[str] = set()
         self.errors = ErrorReports(self._publish_error, self.stamp)
         self._stop = asyncio.Event()
         self._signals = 0
@@ -189,6 +192,10 @@ class Daemon:
         if self.mqtt is not None:
             self.mqtt.publish_state(f"state/recorder/{unit.name}", self.recorder_state(unit))
         self.notify_status()
+        at_work = {name for name, known in self.units.items() if known.state in ("recording", "paused")}
+        if at_work != self._at_work:
+            self._at_work = at_work
+            self._look_at_devices_soon()  # some are busy now, or free
 
     def recorder_state(self, unit: RecorderUnit) -> dict[str, Any]:
         return payloads.recorder_state(unit, self.stamp)
@@ -251,6 +258,15 @@ class Daemon:
     def publish_daemon(self) -> None:
         if self.mqtt is not None:
             self.mqtt.publish_state("state/daemon", self.daemon_state())
+
+    def _look_at_devices_soon(self) -> None:
+        def look() -> None:
+            self._device_timer = None
+            if not self._stop.is_set():
+                self._spawn(self.refresh_devices(), "devices")
+
+        if self._device_timer is None:
+            self._device_timer = asyncio.get_running_loop().call_later(_DEVICE_LOOK_S, look)
 
     async def refresh_devices(self) -> list[dict[str, Any]]:
         """Look at the devices, publish the list and what changed, and let waiting recorders try again."""

@@ -1,4 +1,4 @@
-"""Errors of the daemon for `event/error`: the first of a kind at once, what repeats counted and told once a minute."""
+"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted, told ever more rarely."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 
-WINDOW_S = 60.0
+WINDOW_S = 10.0
+LONGEST_WINDOW_S = 600.0
 # Different messages of one code and recorder that are told apart within a window; further ones share an event.
 MESSAGES_LIMIT = 8
 KINDS_LIMIT = 256
@@ -42,14 +43,20 @@ class Report:
 @dataclass(slots=True)
 class _Window:
     until_ns: int
+    length_ns: int
     waiting: Report | None = None
 
 
 class Coalescer:
-    """Which report to publish when. Pure: the time is given; bounded, whatever comes."""
+    """Which report to publish when. Pure: the time is given; bounded, whatever comes.
 
-    def __init__(self, *, window_s: float = WINDOW_S) -> None:
+    An error opens a window of ten seconds, in which its like are counted. A window with some in it is followed by one
+    twice as long, up to ten minutes; one that stayed empty is the end of it.
+    """
+
+    def __init__(self, *, window_s: float = WINDOW_S, longest_s: float = LONGEST_WINDOW_S) -> None:
         self._window_ns = round(window_s * NS)
+        self._longest_ns = round(longest_s * NS)
         self._windows: dict[tuple[str, str | None, str], _Window] = {}
 
     def add(self, code: str, recorder: str | None, message: str, *, ts: str, now_ns: int) -> Report | None:
@@ -62,7 +69,7 @@ class Coalescer:
                 key = ("", None, "")  # no program of ours has so many; what comes then is still counted
                 window = self._windows.get(key)
             if window is None:
-                self._windows[key] = _Window(now_ns + self._window_ns)
+                self._windows[key] = _Window(now_ns + self._window_ns, self._window_ns)
                 return fresh
         known = window.waiting
         if known is not None:
@@ -71,7 +78,7 @@ class Coalescer:
         return None
 
     def due(self, now_ns: int) -> list[Report]:
-        """The counted reports whose windows have ended, oldest first. An error that goes on has a window anew."""
+        """The counted reports whose windows have ended, oldest first."""
         reports = []
         for key, window in list(self._windows.items()):
             if window.until_ns > now_ns:
@@ -80,7 +87,9 @@ class Coalescer:
                 del self._windows[key]
                 continue
             reports.append(window.waiting)
-            window.waiting, window.until_ns = None, now_ns + self._window_ns
+            window.waiting = None
+            window.length_ns = min(2 * window.length_ns, self._longest_ns)
+            window.until_ns = now_ns + window.length_ns
         return reports
 
     def rest(self) -> list[Report]:

@@ -89,6 +89,7 @@ class RecorderUnit:
         self._phase = "inactive"
         self._shown = "inactive"
         self._cause: str | None = None
+        self._mime_type = ""
         self._runs = 0
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -140,7 +141,9 @@ class RecorderUnit:
 
     @property
     def mime_type(self) -> str:
-        return str(self.settings.options.get("mime_type") or "") if self._recorder is None else self._recorder.mime_type
+        """What the present recording is; before one, what is configured."""
+        asked = str(self.settings.options.get("mime_type") or "")
+        return (self._recorder.mime_type if self._recorder is not None else self._mime_type) or asked
 
     @property
     def capture(self) -> Capture | None:
@@ -356,6 +359,7 @@ class RecorderUnit:
         if "video" not in kinds and mime_type.startswith("video/"):
             mime_type = "audio/" + mime_type.removeprefix("video/")
         recording = await asyncio.to_thread(self._archive.begin, self.name, mime_type)
+        self._mime_type = mime_type
         self.recording_id = recording.recording_id
         self.chunks = self.bytes = self.dropped_frames = 0
         self.last_chunk = None
@@ -397,6 +401,7 @@ class RecorderUnit:
         self._down_since_ns = None
         self._phase = "inactive"
         self._cause = None
+        self._mime_type = ""
 
     # --- what the recorder says --------------------------------------------------------------------------------------
 

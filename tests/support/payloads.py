@@ -82,10 +82,10 @@ def judge(message: Message, *, stored: bool = False) -> str:
     row = next((row for row in TABLE if re.fullmatch(row[0], topic)), None)
     assert row is not None, f"{topic} is not in the contract"
     pattern, schema, qos, retained = row
+    if not message.payload and retained:
+        return pattern  # cleared, and not to be lost: it is no longer configured
     assert message.qos == qos, f"{topic} came with QoS {message.qos}"
     assert not message.retain or (stored and retained), f"{topic}: an established subscriber gets it without the flag"
-    if not message.payload and retained:
-        return pattern  # cleared: it is no longer configured
     if not schema:
         assert message.payload.startswith(b"\xff\xd8\xff")
         assert message.payload.endswith(b"\xff\xd9")
