@@ -195,12 +195,17 @@ class MediaElement(EventTarget):
         self._ended, self._paused = True, True
         if error is not None:
             self._error = error if isinstance(error, DOMException) else NotReadableError(str(error))
-        for stream, tracks in self._streams:
-            for track in tracks:
-                track._end_by_implementation()
-            for track in tracks:
-                queue_task(lambda stream=stream, track=track: stream._implementation_remove(track))  # type: ignore[misc]
+        gone = [(stream, track) for stream, tracks in self._streams for track in tracks]
+        for _, tracks in self._streams:
             tracks.clear()
+        for _, track in gone:
+            track._end_by_implementation()  # its `ended` is fired in a turn of its own, before what is queued below
+        queue_task(lambda: self._leave(gone))
+
+    def _leave(self, gone: list[tuple[MediaStream, MediaStreamTrack]]) -> None:
+        """The tracks leave their streams; the element's own event is the last of all."""
+        for stream, track in gone:
+            stream._implementation_remove(track)
         queue_task(lambda: self._fire(Event("error" if self._error is not None else "ended")))
 
     def _fail(self, error: DOMException) -> None:

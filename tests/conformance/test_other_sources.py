@@ -191,9 +191,12 @@ def test_end_of_the_media(file: Path, kinds: str) -> None:
         tracks = stream.get_tracks()
         heard = Heard(stream, element, *tracks)
         await element.play()
-        await until(lambda: stream.get_tracks() == [] and element.ended)
         await until(lambda: any(event.target is element and event.type == "ended" for event in heard.events))
-        await until(lambda: heard.types.count("removetrack") == len(tracks))
+        assert [event.target for event in heard.events][-1] is element, "everything else has happened by then"
+        expected = ["addtrack"] * len(tracks) + ["play"]
+        assert heard.types == [*expected, *["ended"] * len(tracks), *["removetrack"] * len(tracks), "ended"]
+        assert stream.get_tracks() == []
+        assert element.ended
         assert not stream.active
         removed = [event.track for event in heard.events if event.type == "removetrack"]  # type: ignore[attr-defined]
         assert removed == tracks
