@@ -7,16 +7,19 @@ and converges on the stamps. Media times made from it neither jump nor drift.
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 NS = 1_000_000_000
 
 MAX_SLEW = 1000e-6  # of the nominal period; far more than any card's error, far less than an ear notices
 _PROPORTIONAL = 1 / 4.0  # a deviation is worked off with a time constant of four seconds
 _INTEGRAL = _PROPORTIONAL**2 / 4  # critically damped
-_JUMP_NS = 60_000_000  # a deviation that no jitter explains
+_LARGEST = MAX_SLEW / _PROPORTIONAL  # seconds; a larger deviation is worked off no faster and teaches nothing
 
 
 class SampleClock:
-    """Maps sample numbers to ns; `observe` with the stamp of each block, in order."""
+    """Maps sample numbers to ns; `observe` or `correct` with what the stamps say, in order."""
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -26,16 +29,23 @@ class SampleClock:
         self._origin_ns = 0
         self._rate_error = 0.0
         self._slope = 0.0
-        self.deviation_ns = 0.0
+        self._drift = DriftMeter(sample_rate)
+        self.deviation_ns = 0.0  # how much later than the clock says the stamps lie, averaged over a second
 
     @property
     def started(self) -> bool:
         return self._anchor_ns is not None
 
     @property
+    def origin_ns(self) -> int:
+        """The stamp of the first sample observed."""
+        return self._origin_ns
+
+    @property
     def drift_ppm(self) -> float:
-        """How much faster (+) the card counts than its nominal rate."""
-        return -self._rate_error * 1e6
+        """How much faster (+) the card counts than its nominal rate: a robust fit over the last minutes."""
+        measured = self._drift.ppm
+        return -self._rate_error * 1e6 if measured is None else measured
 
     def time_of(self, sample: int) -> int:
         """Capture time of a sample in ns of CLOCK_MONOTONIC; before the first observation: 0."""
@@ -44,32 +54,64 @@ class SampleClock:
         offset = (sample - self._anchor_sample) * self._period * (1.0 + self._slope)
         return self._origin_ns + round(self._anchor_ns + offset)
 
-    def missing(self, sample: int, stamp_ns: int) -> int:
-        """Samples that lack (+) or are too many (-) before `sample` if captured at `stamp_ns`; 0 within jitter."""
-        if self._anchor_ns is None:
-            return 0
-        deviation = stamp_ns - self.time_of(sample)
-        if abs(deviation) < _JUMP_NS:
-            return 0
-        return round(deviation / self._period)
-
     def observe(self, sample: int, stamp_ns: int) -> None:
         """Learn that `sample` was captured at `stamp_ns`."""
         if self._anchor_ns is None:
             self._origin_ns = stamp_ns
             self._anchor_sample, self._anchor_ns = sample, 0.0
             return
+        self.correct(sample, stamp_ns - self.time_of(sample))
+
+    def correct(self, sample: int, deviation_ns: float) -> None:
+        """Learn that the stamps around `sample` lie so much later than this clock says."""
         elapsed_s = (sample - self._anchor_sample) / self.sample_rate
-        if elapsed_s <= 0:
+        if self._anchor_ns is None or elapsed_s <= 0:
             return
         now = self._anchor_ns + (sample - self._anchor_sample) * self._period * (1.0 + self._slope)
-        deviation = (stamp_ns - self._origin_ns) - now
         self._anchor_sample, self._anchor_ns = sample, now
-        self.deviation_ns += (deviation - self.deviation_ns) * min(1.0, elapsed_s)
-        deviation_s = deviation / NS
-        self._rate_error = _clamp(self._rate_error + _INTEGRAL * deviation_s * elapsed_s)
-        self._slope = _clamp(self._rate_error + _PROPORTIONAL * deviation_s)
+        self._drift.observe(sample, now + deviation_ns)
+        self.deviation_ns += (deviation_ns - self.deviation_ns) * min(1.0, elapsed_s)
+        deviation_s = _clamp(deviation_ns / NS, _LARGEST)
+        self._rate_error = _clamp(self._rate_error + _INTEGRAL * deviation_s * min(elapsed_s, 1.0), MAX_SLEW)
+        self._slope = _clamp(self._rate_error + _PROPORTIONAL * deviation_s, MAX_SLEW)
 
 
-def _clamp(value: float) -> float:
-    return max(-MAX_SLEW, min(MAX_SLEW, value))
+class DriftMeter:
+    """The rate of a card out of (sample, time): medians over four seconds, and the median slope of distant pairs.
+
+    Neither a late stamp nor a row of them moves it. It looks back five minutes, so it follows the temperature.
+    """
+
+    _WINDOW_S = 4
+    _WINDOWS = 75
+    _LEAST = 6
+
+    def __init__(self, sample_rate: int) -> None:
+        self._period = NS / sample_rate
+        self._window_samples = self._WINDOW_S * sample_rate
+        self._begin: int | None = None
+        self._errors: list[float] = []
+        self._points: deque[tuple[int, float]] = deque(maxlen=self._WINDOWS)
+        self.ppm: float | None = None  # None until half a minute is known
+
+    def observe(self, sample: int, time_ns: float) -> None:
+        """`sample` was captured at `time_ns` of any line that is continuous."""
+        if self._begin is None:
+            self._begin = sample
+        elif sample - self._begin >= self._window_samples:
+            self._points.append(((self._begin + sample) // 2, median(self._errors)))
+            self._errors.clear()
+            self._begin = sample
+            if len(self._points) >= self._LEAST:
+                self.ppm = self._fit()
+        self._errors.append(time_ns - sample * self._period)
+
+    def _fit(self) -> float:
+        points = list(self._points)
+        half = len(points) // 2
+        pairs = zip(points, points[half:], strict=False)
+        return -median((late[1] - early[1]) / ((late[0] - early[0]) * self._period) for early, late in pairs) * 1e6
+
+
+def _clamp(value: float, limit: float) -> float:
+    return max(-limit, min(limit, value))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping
 
 from msrecd import libav
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
-from msrecd.flow.encoded import EncodedFeed, EncodingError, EncodingRequest
+from msrecd.codecs.encoding import Encoding
+from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.shape import reshaped
-from msrecd.flow.source import SourceThread
 from msrecd.flow.units import Packet, VideoFrame
-
-log = logging.getLogger(__name__)
 
 DEFAULT_KEY_FRAME_INTERVAL_NS = 2 * NS
 # A picture that nothing follows is shown again after this long: what is seen is what is recorded, also of a source
@@ -92,47 +89,29 @@ class KeyFrames:
         return key
 
 
-class VideoEncoding:
-    """Encodes one raw feed for one request; `start` and `close` are the hub's, `output` is everybody's."""
+class VideoEncoding(Encoding[VideoFrame]):
+    """Pictures of a raw feed for one request; shows the last one again when none follows and the source has no rate."""
 
     def __init__(self, source: Feed[VideoFrame], request: EncodingRequest, *, name: str, clock: Clock = SYSTEM_CLOCK):
-        self._source = source
         self._request = request
         self._clock = clock
-        self._queue: UnitQueue[VideoFrame] = UnitQueue(
-            max_units=_MAX_FRAMES, max_bytes=_MAX_BYTES, size=lambda frame: len(frame.data)
-        )
         self._keys = KeyFrames(request.key_frame_interval_ns, request.key_frame_interval_count)
         self._repeats = request.frame_rate is None
-        self.output = EncodedFeed(key_frame_at=self._keys.ask)
-        self._thread = SourceThread(f"encode-{name}", self._run, self._failed)
+        self._decimator = Decimator(request.frame_rate)
+        self._last: VideoFrame | None = None
+        self._last_ns = -1
+        super().__init__(
+            source,
+            UnitQueue(max_units=_MAX_FRAMES, max_bytes=_MAX_BYTES, size=lambda frame: len(frame.data)),
+            name=name,
+            wait_s=REPEAT_AFTER_NS / NS if self._repeats else 0.5,
+            key_frame_at=self._keys.ask,
+        )
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop taking pictures; what is under way is encoded and delivered by the encoding's own thread."""
-        self._source.remove(self._queue)
-        self._thread.stopping.set()
-        self._queue.nudge()
-
-    def join(self, timeout: float) -> bool:
-        """Wait until the thread has ended."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _failed(self, exc: Exception) -> None:
-        if not isinstance(exc, libav.LibavError):
-            log.error("video encoder stopped", exc_info=exc)
-        self._source.remove(self._queue)
-        error = EncodingError(str(exc) or type(exc).__name__)
-        error.__cause__ = exc
-        self.output.feed.end(error)
-
-    def _run(self, stopping: threading.Event) -> None:
+    def _open(self) -> StreamParameters:
         request = self._request
         width, height = encoded_size(request.codec, request.width, request.height)
-        encoder = libav.VideoEncoder(
+        self._encoder = libav.VideoEncoder(
             codec=request.codec,
             width=width,
             height=height,
@@ -141,56 +120,44 @@ class VideoEncoding:
             constant_bit_rate=request.bitrate_mode == "constant",
             options=_OPTIONS.get(request.codec),
         )
-        try:
-            self.output.set_parameters(parameters.of_video_encoder(encoder, request.frame_rate))
-            self._source.add(self._queue)
-            self._encode_until(encoder, stopping)
-            for packet in encoder.flush():
-                self._deliver(packet)
-        finally:
-            self._source.remove(self._queue)  # `close` may have come before the encoder was open
-            encoder.close()
-        self.output.feed.end(self._queue.error)
+        return parameters.of_video_encoder(self._encoder, request.frame_rate)
 
-    def _encode_until(self, encoder: libav.VideoEncoder, stopping: threading.Event) -> None:
-        decimator = Decimator(self._request.frame_rate)
-        last: VideoFrame | None = None
-        last_ns = -1
-        refused = 0
-        while True:
-            frames = self._queue.take(REPEAT_AFTER_NS / NS if self._repeats else 0.5)
-            for frame in frames:
-                if frame.pts_ns <= last_ns or not decimator.keep(frame.pts_ns):
-                    continue
-                last, last_ns = frame, frame.pts_ns
-                self._encode(encoder, frame, last_ns)
-            if self._queue.refused != refused:
-                self.output.facts.dropped += self._queue.refused - refused
-                refused = self._queue.refused
-            if stopping.is_set() or (self._queue.ended and not frames):
-                return
+    def _take(self, units: list[VideoFrame]) -> None:
+        for frame in units:
+            if frame.pts_ns > self._last_ns and self._decimator.keep(frame.pts_ns):
+                self._encode(frame, frame.pts_ns)
+
+    def _idle(self) -> None:
+        if self._repeats and self._last is not None:
             now = self._clock.monotonic_ns()
-            if self._repeats and last is not None and not frames and now - last_ns >= REPEAT_AFTER_NS:
-                last_ns = now
-                self._encode(encoder, last, now)
+            if now - self._last_ns >= REPEAT_AFTER_NS:
+                self._encode(self._last, now)
 
-    def _encode(self, encoder: libav.VideoEncoder, frame: VideoFrame, pts_ns: int) -> None:
+    def _encode(self, frame: VideoFrame, pts_ns: int) -> None:
+        self._last, self._last_ns = frame, pts_ns
+        encoder = self._encoder
         shaped = reshaped(frame, (encoder.width, encoder.height), crops=self._request.crops)
         picture = libav.picture(shaped.format, shaped.data)
-        for packet in encoder.encode(picture, pts_ns, key_frame=self._keys.due(pts_ns)):
-            self._deliver(packet)
+        self._deliver(encoder.encode(picture, pts_ns, key_frame=self._keys.due(pts_ns)))
 
-    def _deliver(self, packet: libav.Encoded) -> None:
+    def _finish(self) -> None:
+        self._deliver(self._encoder.flush())
+
+    def _close(self) -> None:
+        self._encoder.close()
+
+    def _deliver(self, packets: list[libav.Encoded]) -> None:
         duration = round(NS / self._request.frame_rate) if self._request.frame_rate else REPEAT_AFTER_NS
-        self.output.feed.put(
-            Packet(
-                pts_ns=packet.pts,
-                dts_ns=packet.dts,
-                duration_ns=duration,
-                is_keyframe=packet.is_keyframe,
-                data=packet.data,
+        for packet in packets:
+            self.output.feed.put(
+                Packet(
+                    pts_ns=packet.pts,
+                    dts_ns=packet.dts,
+                    duration_ns=duration,
+                    is_keyframe=packet.is_keyframe,
+                    data=packet.data,
+                )
             )
-        )
 
 
 def encoded_size(codec: str, width: int, height: int) -> tuple[int, int]:

@@ -136,7 +136,7 @@ def onsets(mono: Any, rate: int) -> list[float]:
     is_loud = envelope > height
     found = []
     for edge in np.flatnonzero(is_loud[1:] & ~is_loud[:-1]):
-        after = envelope[edge + 1 + window : edge + 1 + round(rate * _BURST_S / 2)]
+        after = envelope[edge + 1 + window : edge + 1 + round(rate * _BURST_S * 0.9)]  # nothing of it was lost
         before = envelope[max(0, edge - 3 * window) : max(0, edge - window)]
         if not len(after) or not len(before) or after.min() < height or before.max() > height:
             continue
