@@ -33,6 +33,7 @@ from msrecd.flow.units import AudioFormat, Kind, VideoFormat
 NS = 1_000_000_000
 _NS_BASE = Fraction(1, NS)
 _US_BASE = Fraction(1, 1_000_000)
+_MAX_DURATION = (1 << 31) - 1  # PyAV before 15 refuses longer ones, whatever the time base
 _PICTURE_TYPE_I = 1
 _GLOBAL_HEADER = 1 << 22
 _FLUSH_PACKETS = 0x200
@@ -433,10 +434,11 @@ class Muxer:
         """
         packet = av.Packet(cast(bytes, data))
         packet.stream = self._streams[stream]
-        packet.time_base = _NS_BASE
-        packet.pts = pts_ns
-        packet.dts = dts_ns
-        packet.duration = duration_ns
+        base, unit = (_NS_BASE, 1) if duration_ns <= _MAX_DURATION else (_US_BASE, 1000)
+        packet.time_base = base
+        packet.pts = pts_ns // unit
+        packet.dts = dts_ns // unit
+        packet.duration = min(duration_ns // unit, _MAX_DURATION)
         packet.is_keyframe = is_keyframe
         try:
             self._container.mux_one(packet)
