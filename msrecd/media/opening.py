@@ -65,7 +65,6 @@ class OpenDevices:
         self._open: dict[Key, SharedSource] = {}
         self._closing: dict[Key, asyncio.Future[None]] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
-        self._tracks: list[MediaStreamTrack] = []
 
     def is_open(self, device: DeviceDescription) -> bool:
         return _key(device) in self._open
@@ -114,12 +113,9 @@ class OpenDevices:
                     f"{device.label} is open and delivers {shared.source.format}, which does not satisfy {choice}",
                 )
             rest = shared.take_controls(choice, sets.mentioned, already_sent=fresh)
-            track = MediaStreamTrack._share(
+            return MediaStreamTrack._share(
                 shared, settings=rest, capabilities=capabilities(device), constraints=constraints, space=space
             )
-            self._tracks = [known for known in self._tracks if known.ready_state == "live"]
-            self._tracks.append(track)
-            return track
 
     def stop_all(self) -> None:
         """Close every device; all tracks end, without events."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,7 +39,10 @@ class Controllable(Protocol):
 class SharedSource:
     """A source and the live tracks that use it; when the last of them has ended, `on_last_ended` is called once.
 
-    Belongs to the loop's thread, except for the two callbacks that are given to the source.
+    A track that nobody can reach any more counts as ended: what no program can stop must not keep a device open. One
+    with listeners can still be heard of and is kept, as the DOM keeps it.
+
+    Belongs to the loop's thread, except for the callbacks that are given to the source and to the garbage collector.
     """
 
     def __init__(
@@ -55,7 +60,8 @@ class SharedSource:
         self._controls: dict[str, Any] = {}  # as they stand; all tracks of the source have the same
         self._altered: frozenset[str] = frozenset()
         self._on_last_ended = on_last_ended
-        self._users: list[SourceUser] = []
+        self._users: list[weakref.finalize[[], SourceUser]] = []
+        self._kept: list[SourceUser] = []  # those with listeners
         self._loop = _running_loop()
 
     @property
@@ -71,15 +77,48 @@ class SharedSource:
         self.source.on_muted = self._muted_in_thread
 
     def attach(self, user: SourceUser) -> None:
-        self._users.append(user)
+        final = weakref.finalize(user, self._forgotten)
+        final.atexit = False
+        self._users.append(final)
+
+    def keep(self, user: SourceUser) -> None:
+        """Hold `user` until it is detached: somebody listens to it."""
+        if all(known is not user for known in self._kept):
+            self._kept.append(user)
 
     def detach(self, user: SourceUser) -> None:
         """`user` has ended; the last one closes the source."""
-        if user in self._users:
-            self._users.remove(user)
-            if not self._users:
-                self.ended = True
-                self._on_last_ended()
+        self._kept = [known for known in self._kept if known is not user]
+        for final in self._users:
+            if (entry := final.peek()) is not None and entry[0] is user:
+                final.detach()
+                self._last_ended()
+                return
+
+    def _last_ended(self) -> None:
+        """Close the source unless somebody still uses it."""
+        users, self._users = self._users, [final for final in self._users if final.alive]
+        if users and not self._users:
+            self.ended = True
+            self._on_last_ended()
+
+    def _forgotten(self) -> None:
+        """The garbage collector has taken a track, in any thread, wherever that was: nothing may be closed here."""
+        try:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._last_forgotten)
+            else:
+                threading.Thread(target=self._last_forgotten, name="close", daemon=True).start()
+        except RuntimeError:
+            return  # the loop or the interpreter ends, and so do the threads of the source
+
+    def _last_forgotten(self) -> None:
+        if not any(final.alive for final in self._users) and self._users:
+            log.warning("%s is closed: its tracks were forgotten without stop()", self.source.label or "a source")
+        self._last_ended()
+
+    def _reachable(self) -> list[SourceUser]:
+        return [entry[0] for final in self._users if (entry := final.peek()) is not None]
 
     def settings(self, of_track: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a track with the controls as they stand now, whichever track has set them."""
@@ -110,7 +149,7 @@ class SharedSource:
 
     def stop_all(self) -> None:
         """End all tracks as `stop()` does, without events."""
-        for user in list(self._users):
+        for user in self._reachable():
             user.stop()
 
     def _ended_in_thread(self, error: BaseException | None) -> None:
@@ -133,11 +172,11 @@ class SharedSource:
 
     def _end_all(self) -> None:
         self.ended = True
-        for user in list(self._users):
+        for user in self._reachable():
             user._end_by_implementation()
 
     def _mute_all(self, muted: bool) -> None:
-        for user in list(self._users):
+        for user in self._reachable():
             user._mute_by_implementation(muted)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
+from msrecd.dom.events import Event, EventTarget, Listener, event_handler, queue_task
 from msrecd.dom.exceptions import OverconstrainedError
 from msrecd.flow.source import Gate, Source
 from msrecd.flow.units import Kind
@@ -203,6 +203,11 @@ class MediaStreamTrack(EventTarget):
             raise OverconstrainedError(choice, f"{self.label or 'the source'} cannot satisfy {what}")
         self._settings = self._shared.take_controls(choice, sets.mentioned)
         self._constraints = constraints
+
+    def add_event_listener(self, type: str, fn: Listener | None, once: bool = False) -> None:
+        super().add_event_listener(type, fn, once)
+        if fn is not None and self._ready_state is ReadyState.LIVE:
+            self._shared.keep(self)
 
     def _observe(self, callback: Callable[[MediaStreamTrack], None]) -> None:
         """Call `callback(track)` on the loop at the moment the track ends, before any listener hears of it."""
