@@ -32,6 +32,8 @@ from msrecd.service.sink import BlobData, ChunkSink
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
 _STORAGE_RETRY_S = 5.0
+_RETRY_LIMIT_S = 60.0
+_DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not tell that a device is back, a recording goes on within 5 s too
 _MAX_EARLY = 100  # blobs that may come before the recording has its id
 _SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time it is computed
 
@@ -99,6 +101,7 @@ class RecorderUnit:
         self._retry_now = asyncio.Event()
         self._back_off = BackOff()
         self._down_since_ns: int | None = None
+        self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
         self._tasks: set[asyncio.Task[Any]] = set()
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
         self.recording_id: str | None = None
@@ -363,6 +366,7 @@ class RecorderUnit:
         self.recording_id = recording.recording_id
         self.chunks = self.bytes = self.dropped_frames = 0
         self.last_chunk = None
+        self._media_until_ns = 0
         self._sink = ChunkSink(
             recording, make_facts=self._archive.facts, on_chunk=self._chunk_done, on_error=self._storage_failed
         )
@@ -424,6 +428,7 @@ class RecorderUnit:
         )
         event.wait_until(future)
         if event.chunk_info is not None:
+            self._media_until_ns = event.chunk_info.ended_ns
             self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
 
     def _gap(self, event: GapEvent) -> None:
@@ -479,17 +484,19 @@ class RecorderUnit:
 
     async def _mend(self) -> None:
         """While one of several devices is away: try again and again to have all of them."""
-        back_off = BackOff()
+        back_off = BackOff(limit_s=_DEVICE_RETRY_LIMIT_S)
+        self._retry_now.clear()
         while self._wish is not None and self._recorder is not None and self._lost_tracks():
-            await self._pause_before_retry(back_off.next_s())
+            await self._pause_before_retry(back_off)
             await self._renew()
 
-    async def _pause_before_retry(self, seconds: float) -> None:
-        """Wait, but not longer than until something is plugged in or out."""
-        self._retry_now.clear()
+    async def _pause_before_retry(self, back_off: BackOff) -> None:
+        """Wait, but not longer than until something is plugged in or out; what came during the last try counts too."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(back_off.next_s()):
                 await self._retry_now.wait()
+                self._retry_now.clear()
+                back_off.reset()  # what has just come may need a moment until it works
 
     async def _renew(self) -> None:
         """If all devices can be had again, record them in a new chunk of the same recording.
@@ -513,7 +520,9 @@ class RecorderUnit:
                 self._set_problem(Problem(exc.code, exc.message))
                 self._retry_later()
                 return
-            self.log.info("all devices are recorded again")
+            lost_s = self._lost_s(self._media_until_ns)
+            self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
+            self._happened("gap", duration_s=lost_s, reason="device_missing")
             self._changed()
 
     async def _wait_stopped(self, recorder: MediaRecorder) -> None:
@@ -531,9 +540,12 @@ class RecorderUnit:
 
     async def _retry_until_it_runs(self) -> None:
         if self._down_since_ns is None:
-            self._down_since_ns = self.last_data_ns or SYSTEM_CLOCK.monotonic_ns()
+            self._down_since_ns = self._media_until_ns or SYSTEM_CLOCK.monotonic_ns()
+        self._retry_now.clear()
         while self._wish is not None:
-            await self._pause_before_retry(self._back_off.next_s())
+            is_device = self._problem is not None and self._problem.code in ("device_missing", "device_busy")
+            self._back_off.limit_s = _DEVICE_RETRY_LIMIT_S if is_device else _RETRY_LIMIT_S
+            await self._pause_before_retry(self._back_off)
             async with self._lock:
                 if self._wish is None:
                     return
@@ -550,13 +562,19 @@ class RecorderUnit:
                 return
 
     def _recovered(self) -> None:
-        lost_s = (SYSTEM_CLOCK.monotonic_ns() - (self._down_since_ns or self.last_data_ns)) / NS
+        lost_s = self._lost_s(self._down_since_ns or self._media_until_ns)
         reason = self._problem.code if self._problem is not None else "device_missing"
         self._problem = None
         self._back_off.reset()
         self.log.info("recording again after %.1f s", lost_s)
-        self._happened("gap", duration_s=round(lost_s, 3), reason=reason)
+        self._happened("gap", duration_s=lost_s, reason=reason)
         self._changed()
+
+    def _lost_s(self, since_ns: int) -> float:
+        """Seconds since then, which nobody has recorded; a recording that is paused loses nothing."""
+        if self._phase == "paused" or not since_ns:
+            return 0.0
+        return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
 
     def _storage_failed(self, error: StorageError) -> None:
         problem = problem_of(error)
