@@ -1,9 +1,13 @@
-"""Tens of thousands of hostile messages through a real broker at a whole daemon that is recording."""
+"""Hostile messages, as fast as a real broker takes them, at a whole daemon that is recording.
+
+Five thousand in the ordinary run; `MSRECD_FUZZ_BROKER=50000` for the acceptance figure.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
 import time
@@ -25,7 +29,7 @@ mime_type = "video/mp4"
 timeslice = "500ms"
 chunk_duration = "5s"
 """
-COUNT = 50_000
+COUNT = int(os.environ.get("MSRECD_FUZZ_BROKER", "5000"))
 OWN_FILES = r"clock\.jsonl|mqtt-.*|open|boot\d{4}-\d+-cam0-[0-9a-f]{4}\.json"  # what appears with the first recording
 NAMES = (
     "cam0",
@@ -117,7 +121,7 @@ def attack(tmp_path: Path, count: int, seed: int) -> None:
             console.close()
             observer.subscribe(BASE + "reply/#")
             flood = Flood(broker.port)
-            sizes, sent = [], 0
+            begun, sizes, sent = time.monotonic(), [rss_bytes(daemon.pid)], 0
             while sent < count:
                 part = [hostile(chance) for _ in range(min(2_500, count - sent))]
                 flood.send(part, 60)
@@ -130,6 +134,7 @@ def attack(tmp_path: Path, count: int, seed: int) -> None:
                 flood.send([hostile(chance) for _ in range(100)], 30)
                 time.sleep(1.0)
             flood.close()
+            took = time.monotonic() - begun
             replies = [message for message in observer.messages if message.topic.startswith(BASE + "reply/")]
             console = Console(broker.port)
             console.wait("availability")
@@ -144,7 +149,9 @@ def attack(tmp_path: Path, count: int, seed: int) -> None:
             assert console.command("recorder/cam0/stop")["status"] == "ok"
             console.close()
         print(
-            f"{count} messages: resident MiB after each 2500: {[size >> 20 for size in sizes]}; replies {len(replies)}"
+            f"{sent} messages in {took:.0f} s; resident MiB before and after each 2500: "
+            f"{[round(size / 2**20, 1) for size in sizes]}; {len(replies)} replies, "
+            f"the longest of {max(len(reply.payload) for reply in replies)} bytes"
         )
         assert "Traceback" not in daemon.log.read_text()
         assert daemon.log.stat().st_size < 200 * count, "the log grows with the flood"
@@ -161,11 +168,6 @@ def attack(tmp_path: Path, count: int, seed: int) -> None:
     assert_consecutive(list(itertools.chain(*(read_chunk(path).numbers for path in daemon.chunks()))))
 
 
-def test_a_few_thousand_hostile_messages(tmp_path: Path) -> None:
-    attack(tmp_path, 5_000, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_fifty_thousand_hostile_messages(tmp_path: Path) -> None:
+@pytest.mark.timeout(180 + COUNT // 200)
+def test_hostile_messages(tmp_path: Path) -> None:
     attack(tmp_path, COUNT, 2)
