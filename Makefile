@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo bench soak acceptance leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo bench soak acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ leak-test: $(STAMP) ## recorders and clones that come and go for ten minutes: no
 
 twenty: $(STAMP) ## the tests of the object model twenty times in a row, also with asyncio's debug mode (hours)
 	@BIN=$(BIN) scripts/twenty.sh $(ARGS)
+
+acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzing: the long versions (some 20 minutes)
+	MSRECD_OUTAGE_EVENTS=10000 MSRECD_BROKER_KILLS=100 MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 \
+	    $(BIN)/python -m pytest -s tests/system/test_mqtt_outage.py tests/system/test_mqtt_kills.py \
+	    tests/system/test_fuzz_broker.py tests/mqtt/test_mqtt_messages.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
 	$(BIN)/ruff check .
