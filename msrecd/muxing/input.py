@@ -110,6 +110,11 @@ class TrackInput:
         lease = self._blank if self._use_blank and self._blank is not None else self._live
         return None if lease is None else lease.output.coming_ns()
 
+    def hurry(self, until_ns: int) -> None:
+        """Somebody waits for what was captured up to this time."""
+        if self._live is not None:
+            self._live.output.hurry(until_ns)
+
     def request_key_frame(self, at_ns: int = 0) -> None:
         lease = self._blank if self._use_blank and self._blank is not None else self._live
         if lease is not None:

@@ -13,6 +13,7 @@ from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
 from msrecd.muxing.facts import ChunkInfo, Data, Fact, Gap, GapReason, GapSeen
 from msrecd.muxing.input import TrackInput
+from msrecd.muxing.late import LateSound
 from msrecd.muxing.pauses import Pauses, join_after_pause
 from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 from msrecd.muxing.shedding import Shedding
@@ -86,6 +87,7 @@ class Recording:
         self._resumed_ns = 0
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
         self._shedding = Shedding(options.max_buffered_bytes)
+        self._late = LateSound()
         self._gap_samples = [track.output.facts.gap_samples for track in inputs]
         self._open_chunk(started_ns)
 
@@ -225,7 +227,11 @@ class Recording:
         dts_ns = self._timeline.place(packet.dts_ns)
         if not self._timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
             chunk.dropped(index)
+            if index == self._audio:
+                self._late.refused(packet.pts_ns, packet.pts_ns + duration_ns)
             return
+        if index == self._audio:
+            self._tell_late_sound()
         self._timeline.written(index, dts_ns, dts_ns + duration_ns)
         chunk.write(index, packet, pts_ns=self._timeline.place(packet.pts_ns), dts_ns=dts_ns, duration_ns=duration_ns)
         self._newest_ns = max(self._newest_ns, packet.pts_ns + duration_ns)
@@ -292,6 +298,7 @@ class Recording:
         failure: Exception | None = None
         try:
             self._release_held(following)
+            self._tell_late_sound()
             self._account_gone_devices(chunk)
         except Exception as exc:
             failure = exc
@@ -344,6 +351,11 @@ class Recording:
             missing_ns = self._timeline.end_ns - end_ns
             if missing_ns > _ROUGH_END_NS:
                 self._gap(self._timeline.capture_of(end_ns), missing_ns, "device_missing")
+
+    def _tell_late_sound(self) -> None:
+        late = self._late.take()
+        if late is not None:
+            self._gap(*late, "encoder")
 
     def report_lost_sound(self) -> None:
         """Tell of sound that the encodings have replaced by silence since the last call."""

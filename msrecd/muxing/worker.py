@@ -72,7 +72,11 @@ class RecorderWorker(threading.Thread):
             batch=_BATCH,
         )
         self._commands: deque[_Command] = deque()  # bounded by the recorder's states: a handful per event-loop turn
-        self._interleaver = Interleaver(len(self._inputs))
+        self._interleaver = Interleaver(
+            len(self._inputs),
+            max_bytes=options.max_buffered_bytes // 2,
+            coming=lambda track: self._inputs[track].coming_ns(),
+        )
         self._last_dts: list[int | None] = [None] * len(self._inputs)
         self._created_ns = clock.monotonic_ns()
         video = next((i for i, track in enumerate(self._inputs) if track.kind == "video"), None)
@@ -272,6 +276,7 @@ class RecorderWorker(threading.Thread):
                 if self._stop_ns is None:
                     self._stop_ns = command.at_ns
                     self._stop_seen_ns = self._clock.monotonic_ns()
+                    self._hurry(command.at_ns)
                     if recording is not None:
                         recording.stop_ns = command.at_ns
             elif recording is None:
@@ -299,8 +304,14 @@ class RecorderWorker(threading.Thread):
     def _move_gate(self, index: int, is_open: bool, at_ns: int) -> None:
         self._inputs[index].set_gate(is_open, at_ns)
 
+    def _hurry(self, stop_ns: int) -> None:
+        """The end is awaited: nobody gathers batches any more."""
+        self._queue.set_batch(1)
+        for track in self._inputs if stop_ns > 0 else ():
+            track.hurry(stop_ns)
+
     def _is_drained(self) -> bool:
-        """Whether everything that belongs to the recording has arrived."""
+        """Whether everything that belongs to the recording has arrived, or will not any more."""
         if self._interleaver.all_ended or self._failure is not None:
             return True
         if self._stop_ns is None:
@@ -308,15 +319,22 @@ class RecorderWorker(threading.Thread):
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._stop_seen_ns >= LAGGING_DEADLINE_NS:
             return True
-        waited = now_ns - max(self._stop_seen_ns, self._late_ns)
+        waited_ns = now_ns - max(self._stop_seen_ns, self._late_ns)
         is_opening = any(track.is_blank and self._interleaver.newest(i) is None for i, track in enumerate(self._inputs))
-        if waited >= (OPENING_DEADLINE_NS if is_opening else DRAIN_DEADLINE_NS):
+        deadline_ns = OPENING_DEADLINE_NS if is_opening else DRAIN_DEADLINE_NS
+        return all(
+            self._has_all(index, track, self._stop_ns, waited_ns, deadline_ns)
+            for index, track in enumerate(self._inputs)
+        )
+
+    def _has_all(self, index: int, track: TrackInput, stop_ns: int, waited_ns: int, deadline_ns: int) -> bool:
+        """Whether everything of a track that was captured before the stop is here, or is not worth waiting for."""
+        newest = self._interleaver.newest(index)
+        if track.ended or (newest is not None and newest >= stop_ns):
             return True
-        for index, track in enumerate(self._inputs):
-            newest = self._interleaver.newest(index)
-            if track.ended or (newest is not None and newest >= self._stop_ns):
-                continue
-            if newest is None and waited >= EMPTY_TRACK_DEADLINE_NS and not track.is_blank:
-                continue
-            return False
-        return True
+        if track.kind == "audio" and self._interleaver.end_of(index) >= stop_ns:
+            return True  # sound knows where it ends; a picture ends where the next one begins
+        if newest is None and waited_ns >= EMPTY_TRACK_DEADLINE_NS and not track.is_blank:
+            return True
+        coming_ns = track.coming_ns()
+        return waited_ns >= deadline_ns and (coming_ns is None or coming_ns >= stop_ns)

@@ -9,19 +9,19 @@ import pytest
 from recording import Log, Scene, judged, record, run
 
 import msrecd
-from msrecd.codecs.audio import AudioEncoding
-from msrecd.libav import Encoded
+from msrecd.libav import AudioEncoder, Encoded
 
 
 def test_a_late_encoder_gets_its_time_when_the_recording_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half as fast as the sound comes: what waits at stop() is as much a part of the recording as the rest."""
-    deliver = AudioEncoding._deliver
+    encode = AudioEncoder.encode
 
-    def slow(self: AudioEncoding, encoder: object, packet: Encoded) -> None:
-        time.sleep(2 * packet.duration / 48_000)
-        deliver(self, encoder, packet)  # type: ignore[arg-type]
+    def slow(self: AudioEncoder, pcm: bytes, first_sample: int, *, at_ns: int = 0) -> list[Encoded]:
+        packets = encode(self, pcm, first_sample, at_ns=at_ns)
+        time.sleep(2 * sum(packet.duration for packet in packets) / 48_000)
+        return packets
 
-    monkeypatch.setattr(AudioEncoding, "_deliver", slow)
+    monkeypatch.setattr(AudioEncoder, "encode", slow)
 
     async def main() -> Log:
         with Scene() as scene:

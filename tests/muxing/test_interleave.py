@@ -66,3 +66,30 @@ def test_every_packet_once_and_in_order(pushes: list[tuple[int, int]]) -> None:
     out += times(merged, flush=True)
     assert len(out) == len(pushes)
     assert [at for _, at in out] == sorted(at for _, at in out)
+
+
+def test_a_late_encoder_is_waited_for_while_it_has_something_earlier() -> None:
+    """Short of time, an encoder of pictures was three seconds behind: sound must not run ahead into another chunk."""
+    coming: dict[int, int] = {0: 0}
+    merged = Interleaver(2, max_bytes=1000, coming=lambda track: coming.get(track))
+    for at_ms in range(0, 3000, 20):
+        merged.push(1, packet(at_ms))
+    assert times(merged) == []
+    merged.push(0, packet(0))
+    coming[0] = 2500 * MS  # the rest was refused by its queue
+    ready = times(merged)
+    assert ready[:2] == [(0, 0), (1, 0)]
+    assert ready[-1] == (1, 980)  # as long as two seconds of nothing are waited for
+    del coming[0]
+    assert times(merged) == []
+
+
+def test_waiting_for_a_late_encoder_is_bounded_in_time_and_bytes() -> None:
+    merged = Interleaver(2, max_bytes=100, coming=lambda _: 0)
+    for at_ms in range(0, 2020, 20):
+        merged.push(1, packet(at_ms))
+    assert len(times(merged)) == 1  # a hundred bytes may wait
+    merged = Interleaver(2, max_wait_ns=5000 * MS, coming=lambda _: 0)
+    for at_ms in range(0, 5040, 20):
+        merged.push(1, packet(at_ms))
+    assert times(merged) == [(1, 0), (1, 20)]
