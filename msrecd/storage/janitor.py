@@ -164,25 +164,36 @@ class Janitor:
         deleted: list[Deleted] = []
         failed: set[str] = set()
         while len(failed) < _MAX_FAILURES:
-            before = len(failed)
+            others_needed = False
             for planned in self._plan(failed):
                 chunk = planned.chunk
                 if self._ground.is_protected(chunk.recording_id):  # since the plan was made
                     failed.add(chunk.file)
+                    others_needed = True
                     continue
                 try:
-                    deleted.append(self._delete(chunk, planned.reason))
+                    if self._delete(chunk, planned.reason):
+                        deleted.append(_deleted(planned))
+                    else:
+                        others_needed = True  # somebody had taken it: the room it gave is there already
                 except (OSError, StorageError) as exc:
                     log.warning("%s cannot be deleted: %s", chunk.file, exc)
                     failed.add(chunk.file)
+                    others_needed = True
                     if len(failed) >= _MAX_FAILURES:
                         break
-            if len(failed) == before:
-                break  # else others go in the place of what did not
+            if not others_needed:
+                break
         self._ground.ensure_reserve()
         return deleted
 
-    def _delete(self, chunk: ChunkRef, reason: str) -> Deleted:
+    def _delete(self, chunk: ChunkRef, reason: str) -> bool:
+        """Whether there was a file; where there is none any more, the index forgets it.
+
+        Raises:
+            OSError, StorageError: it is still there.
+        """
+        was_there = False
         index = self._listing.index
         split = layout.split_file(chunk.file)
         parsed = layout.parse_chunk_name(split[2]) if split else None
@@ -198,15 +209,14 @@ class Janitor:
                             self._ground.append_deletion(root, place, chunk.seq, str(reason))
                             self._announced.add(chunk.file)
                         os.unlink(split[2], dir_fd=folder)
+                        was_there = True
             except FileNotFoundError:
                 pass
             self._announced.discard(chunk.file)
             if index.remove(chunk.recording_id, chunk.seq):
                 self._drop_recording(root, chunk.recording_id, place)
             files.remove_empty_folders(root, f"{split[0]}/{split[1]}")
-        return Deleted(
-            file=chunk.file, recording_id=chunk.recording_id, seq=chunk.seq, bytes=chunk.bytes, reason=str(reason)
-        )
+        return was_there
 
     def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:
         if self._is_open(recording_id):
@@ -218,3 +228,14 @@ class Janitor:
                     os.unlink(name, dir_fd=folder)
                 files.remove_empty_folders(root, folder_name)
         self._listing.index.remove_recording(recording_id)
+
+
+def _deleted(planned: Planned) -> Deleted:
+    chunk = planned.chunk
+    return Deleted(
+        file=chunk.file,
+        recording_id=chunk.recording_id,
+        seq=chunk.seq,
+        bytes=chunk.bytes,
+        reason=str(planned.reason),
+    )

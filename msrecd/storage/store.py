@@ -29,7 +29,7 @@ from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost
 from msrecd.storage.repair import Repair
 from msrecd.storage.retention import Limits, Planned
-from msrecd.walltime import WallTime
+from msrecd.walltime import Stamp, WallTime
 
 __all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
 
@@ -198,17 +198,17 @@ class Store:
 
     def _draw_id(self, recorder: str) -> str:
         stamp = self.walltime.stamp()
-        form = "9" if stamp.trusted else "c"  # ids of one form sort below: years, or boot numbers
         previous = self._last_ids.get(recorder)
-        if previous is None or previous.startswith("boot") == stamp.trusted:
-            previous = self.index.last_recording_id(recorder, form)
-            if previous is not None and previous.startswith("boot") == stamp.trusted:
+        if previous is None or not _is_followed(previous, stamp):
+            # Ids of one form sort below: boot numbers, or times that are not far ahead.
+            far = replace(stamp, utc_ns=stamp.utc_ns + _LARGEST_STEP_BACK_NS)
+            below = layout.make_recording_id(recorder, far, 0) if stamp.trusted else "c"
+            previous = self.index.last_recording_id(recorder, below)
+            if previous is not None and not _is_followed(previous, stamp):
                 previous = None
         known = layout.parse_recording_id(previous) if previous is not None else None
-        if known is not None and known.utc_s is not None:
-            behind_ns = known.utc_s * NS - stamp.utc_ns
-            if 0 < behind_ns < _LARGEST_STEP_BACK_NS:  # the clock went back: names do not
-                stamp = replace(stamp, utc_ns=known.utc_s * NS)
+        if known is not None and known.utc_s is not None and known.utc_s * NS > stamp.utc_ns:
+            stamp = replace(stamp, utc_ns=known.utc_s * NS)  # the clock went back: names do not
         while True:
             prefix = layout.make_recording_id(recorder, stamp, 0)[:-4]
             suffix = layout.next_suffix(previous, prefix, secrets.randbelow(0x10000))
@@ -439,3 +439,11 @@ class Store:
                 os.close(self._lock_fd)
                 self._lock_fd = None
                 raise StorageError(f"another msrecd uses {self.state_path}", "locked") from exc
+
+
+def _is_followed(previous: str, stamp: Stamp) -> bool:
+    """Whether an id drawn at `stamp` has to sort behind `previous`: of the same form, and not days ahead."""
+    known = layout.parse_recording_id(previous)
+    if known is None or (known.utc_s is None) == stamp.trusted:
+        return False
+    return known.utc_s is None or known.utc_s * NS - stamp.utc_ns < _LARGEST_STEP_BACK_NS

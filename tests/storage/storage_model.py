@@ -34,7 +34,7 @@ RECORDERS = ("cam0", "cam1")
 UNIT = 1000  # bytes of a write; a chunk is begun with HEAD bytes
 HEAD = 2000
 MAX_CHUNK = 4000
-CAPACITY_CHUNKS = 12
+CAPACITY_CHUNKS = 5
 DAY_S = 86_400
 _MEMORY = Path("/dev/shm")  # thousands of syncs
 
@@ -72,9 +72,13 @@ class StorageModel(RuleBasedStateMachine):
     """`known`: chunks that must be there, unless rotation took them for a reason that holds."""
 
     @initialize(
-        synchronized=st.booleans(), old=st.integers(2, 3), protected=st.booleans(), own=st.none() | st.integers(1, 4)
+        synchronized=st.booleans(),
+        old=st.integers(2, 3),
+        protected=st.booleans(),
+        own=st.none() | st.integers(1, 4),
+        recording=st.booleans(),
     )
-    def begin(self, synchronized: bool, old: int, protected: bool, own: int | None) -> None:
+    def begin(self, synchronized: bool, old: int, protected: bool, own: int | None, recording: bool) -> None:
         """Every story begins with something that may go wrongly."""
         self.base = Path(tempfile.mkdtemp(prefix="model-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
         self.media = storage_media.make("wav")[:HEAD]
@@ -103,6 +107,8 @@ class StorageModel(RuleBasedStateMachine):
             self.record_a_chunk("cam0", writes=1, final=True, known=True)
         if protected:
             self.keep(next(iter(self.known.values())).owner, keep=True)
+        if recording:
+            self.open("cam0")
 
     # --- the machine around the storage ------------------------------------------------------------------------------
 
@@ -141,7 +147,7 @@ class StorageModel(RuleBasedStateMachine):
             self.least_offset_ns = offset_ns if self.least_offset_ns is None else min(self.least_offset_ns, offset_ns)
 
     def status(self) -> os.statvfs_result:
-        free = LEAST_ROOM_BYTES + max(0, CAPACITY_CHUNKS * MAX_CHUNK - self.used())
+        free = LEAST_ROOM_BYTES + CAPACITY_CHUNKS * MAX_CHUNK - self.used()
         return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=1 << 30)  # type: ignore[return-value]
 
     @property
@@ -164,7 +170,7 @@ class StorageModel(RuleBasedStateMachine):
         assert file not in self.known, f"{file} was there before"
         owner = Path(file).name.rsplit("-", 1)[0]
         if not line["recovered"] and not self.left:  # what is finished late aside
-            for other in (entry.owner for entry in self.known.values() if entry.recorder == recorder):
+            for other in (entry.owner for entry in self.present().values() if entry.recorder == recorder):
                 assert other <= owner or not self.must_sort(other, owner), f"{owner} sorts before the older {other}"
         boot = None if trusted else int(owner[4:8]) if owner.startswith("boot") else self.boots
         self.known[file] = Known(
@@ -246,6 +252,7 @@ class StorageModel(RuleBasedStateMachine):
         chunk = self.chunks.pop(data.draw(st.sampled_from(sorted(self.chunks))))
         self.left.append(chunk.path)
         chunk.abandon()
+        self.rotate()
 
     @rule()
     def finish_what_was_left(self) -> None:
@@ -346,6 +353,8 @@ class StorageModel(RuleBasedStateMachine):
         self.stepped = True
         self.clock.offset_ns += seconds * NS
         self.look_at_the_clock()
+        for recorder in self.idle():
+            self.record_a_chunk(recorder, writes=1, final=True, known=True)
 
     # --- retention ---------------------------------------------------------------------------------------------------
 
@@ -361,7 +370,7 @@ class StorageModel(RuleBasedStateMachine):
     @rule(
         total=st.none() | st.integers(0, 6),
         age=st.sampled_from([None, 0.0, 0.0, 60.0, 100_000.0]),
-        free=st.integers(0, CAPACITY_CHUNKS),
+        free=st.sampled_from([0, 0, 3, 6, 9]),
         own=st.none() | st.integers(0, 3),
         own_age=st.sampled_from([None, None, 30.0]),
     )
@@ -460,7 +469,7 @@ class StorageModel(RuleBasedStateMachine):
         if older:
             return False
         extra = sum(other.bytes for other in (*later, *ghosts))
-        growth = len(self.chunks) * MAX_CHUNK  # room that open chunks still may need
+        growth = len(self.recordings) * MAX_CHUNK  # room that what is being recorded still may need
         total = self.limits.max_total_bytes
         if total is not None and self.used() + extra + growth > total:
             return True
