@@ -4,24 +4,31 @@
 
 Each device is the daemon's own MQTT client with its spool and its commands, without media; the processes share the
 machine with the broker and with the person who counts, so the figures are upper bounds of what the broker needs.
-At most some 120 devices go into a process: paho waits with select(), which takes no descriptor above 1023.
-Every figure is measured from outside: by a client that reads `availability`, replies and states.
+At most 120 devices go into a process: paho waits with select(), which takes no descriptor above 1023.
+Every figure is measured from outside: by a client that reads `availability`, replies and states; what the broker used
+of the processor and of memory is read from /proc. Nothing is left behind, however it ends: a process of devices ends
+with its parent.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import logging
 import multiprocessing
+import os
 import resource
+import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +40,7 @@ from broker import Broker
 from msrecd.mqtt.service import CommandResult, MqttService, MqttSettings
 
 DEADLINE_S = 180.0
+DEVICES_OF_PROCESS = 120
 
 
 class Device:
@@ -75,15 +83,24 @@ class Device:
         self.service.publish_state("state/recorder/cam0", {"state": self._state, "rev": 1})
 
 
-def run_devices(numbers: range, port: int, folder: Path, ended: Event) -> None:
-    """One process of devices; until `ended`."""
+def run_devices(numbers: range, port: int, folder: Path, parent: Connection) -> None:
+    """One process of devices, until the parent closes its end of the pipe: on purpose, or because it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    logging.disable(logging.WARNING)  # a thousand devices say that the broker is away
+
+    def wait_for_the_end() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv_bytes()
 
     async def run() -> None:
         devices = [Device(number, port, folder) for number in numbers]
+        ended = asyncio.ensure_future(asyncio.to_thread(wait_for_the_end))
         for device in devices:
             await device.start()
             await asyncio.sleep(0.005)
-        await asyncio.to_thread(ended.wait)
+            if ended.done():
+                break
+        await ended
         await asyncio.gather(*(device.service.stop(10.0) for device in devices))
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,10 +108,54 @@ def run_devices(numbers: range, port: int, folder: Path, ended: Event) -> None:
     asyncio.run(run())
 
 
-class Watcher:
-    """Counts devices by what they say, and when they said it."""
+class Fleet:
+    """The processes of devices; use as a context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, count: int, processes: int, port: int, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        processes = max(processes, -(-count // DEVICES_OF_PROCESS))
+        step = -(-count // processes)
+        self._workers: list[tuple[SpawnProcess, Connection, Connection]] = []
+        for at in range(0, count, step):
+            theirs, ours = context.Pipe(duplex=False)
+            arguments = (range(at, min(at + step, count)), port, folder, theirs)
+            self._workers.append((context.Process(target=run_devices, args=arguments, daemon=True), theirs, ours))
+
+    def __enter__(self) -> None:
+        for worker, theirs, _ in self._workers:
+            worker.start()
+            theirs.close()
+
+    def __exit__(self, *_: object) -> None:
+        for _, _, ours in self._workers:
+            ours.close()
+        deadline = time.monotonic() + 30
+        for worker, _, _ in self._workers:
+            if worker.pid is None:
+                continue
+            worker.join(max(0.1, deadline - time.monotonic()))
+            if worker.is_alive():
+                worker.kill()
+                worker.join(5)
+
+
+def used_s(pid: int) -> float:
+    """Seconds of processor time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) / 1024
+
+
+class Watcher:
+    """Counts devices by what they say, and when they said it; the broker by what it uses meanwhile."""
+
+    def __init__(self, port: int, broker_pid: Callable[[], int]) -> None:
+        self._broker_pid = broker_pid
+        self._used_s = 0.0
         self._seen: dict[str, float] = {}
         self._wanted: Callable[[str, bytes], bool] = lambda _topic, _payload: False
         self._arrived = threading.Condition()
@@ -122,7 +183,13 @@ class Watcher:
         with self._arrived:
             self._seen.clear()
             self._wanted = wanted
+            self.broker_anew()
             return time.monotonic()
+
+    def broker_anew(self) -> None:
+        """Count what the broker uses from now on."""
+        with contextlib.suppress(OSError):  # it is down
+            self._used_s = used_s(self._broker_pid())
 
     def wait_all(self, count: int, since: float, what: str) -> None:
         """Until so many devices were seen; prints when."""
@@ -133,7 +200,12 @@ class Watcher:
                     sys.exit(f"{what}: {len(self._seen)} of {count} devices after {DEADLINE_S:g} s")
             times = sorted(moment - since for moment in self._seen.values())
         middle, late = statistics.median(times), times[int(len(times) * 0.99) - 1]
-        print(f"{what}: {count} devices; half in {middle:.1f} s, 99 % in {late:.1f} s, all in {times[-1]:.1f} s")
+        pid = self._broker_pid()
+        print(
+            f"{what}: {count} devices; half in {middle:.1f} s, 99 % in {late:.1f} s, all in {times[-1]:.1f} s; "
+            f"the broker used {used_s(pid) - self._used_s:.2f} s of a processor and has {resident_mib(pid):.0f} MiB",
+            flush=True,
+        )
 
     def publish(self, topic: str, payload: dict[str, object]) -> None:
         self._client.publish(topic, json.dumps(payload), qos=1).wait_for_publish(30)
@@ -167,37 +239,31 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=10)
     options = parser.parse_args()
     count: int = options.devices
-    context = multiprocessing.get_context("spawn")
-    ended = context.Event()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = "max_queued_messages 100000\npersistence true\npersistence_location " + f"{folder}/\n"
-        with Broker(folder / "broker", config=config.replace("log_type all", "")) as broker:
-            watcher = Watcher(broker.port)
-            since = watcher.expect(is_online)
-            step = -(-count // options.processes)
-            workers = [
-                context.Process(target=run_devices, args=(range(at, min(at + step, count)), broker.port, folder, ended))
-                for at in range(0, count, step)
-            ]
-            for worker in workers:
-                worker.start()
-            watcher.wait_all(count, since, "first connection")
-            command(watcher, count, "start")
-            for kill in (False, True):
-                broker.stop() if not kill else broker.kill()
-                time.sleep(3)
-                watcher.expect(is_online)
-                broker.start()
-                watcher.wait_all(
-                    count, time.monotonic(), "back after the broker " + ("was killed" if kill else "restarted")
-                )
-            command(watcher, count, "start")
-            ended.set()
-            for worker in workers:
-                worker.join(60)
-            watcher.close()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msrecd-fleet-")))
+        config = f"max_queued_messages 100000\npersistence true\npersistence_location {folder}/\n"
+        broker = stack.enter_context(Broker(folder / "broker", config=config, log_type="error"))
+        watcher = Watcher(broker.port, lambda: broker.pid)
+        stack.callback(watcher.close)
+        since = watcher.expect(is_online)
+        stack.enter_context(Fleet(count, options.processes, broker.port, folder))
+        watcher.wait_all(count, since, "first connection")
+        command(watcher, count, "start")
+        for kill in (False, True):
+            broker.stop() if not kill else broker.kill()
+            time.sleep(3)
+            watcher.expect(is_online)
+            broker.start()
+            watcher.broker_anew()
+            watcher.wait_all(
+                count, time.monotonic(), "back after the broker " + ("was killed" if kill else "restarted")
+            )
+        command(watcher, count, "start")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

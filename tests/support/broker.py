@@ -78,7 +78,13 @@ class Broker:
     """mosquitto as a child process. `config` adds lines; with `certificates` its listener speaks TLS."""
 
     def __init__(
-        self, folder: Path, *, config: str = "", certificates: Certificates | None = None, anonymous: bool = True
+        self,
+        folder: Path,
+        *,
+        config: str = "",
+        certificates: Certificates | None = None,
+        anonymous: bool = True,
+        log_type: str = "all",
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -91,7 +97,7 @@ class Broker:
             lines += [f"cafile {certificates.ca}", f"certfile {certificates.broker}",
                       f"keyfile {certificates.broker_key}"]  # fmt: skip
         # Before its listener: options above the first listener are the general ones.
-        self._text = f"log_type all\nuser root\n{config}\n" + "\n".join(lines) + "\n"
+        self._text = f"log_type {log_type}\nuser root\n{config}\n" + "\n".join(lines) + "\n"
 
     def __enter__(self) -> Self:
         self.start()
@@ -115,6 +121,11 @@ class Broker:
                 return
             time.sleep(0.02)
         raise RuntimeError(f"mosquitto does not listen: {self.log()[-2000:]}")
+
+    @property
+    def pid(self) -> int:
+        """Of the running broker; 0 while it is down."""
+        return 0 if self._process is None else self._process.pid
 
     def stop(self) -> None:
         """Let it end in order; it disconnects its clients."""

@@ -1,0 +1,61 @@
+"""The fleet benchmark on a small scale: it works, and leaves nothing behind when somebody interrupts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from broker import MOSQUITTO
+
+FLEET = Path(__file__).parents[2] / "benchmarks" / "fleet.py"
+SAYS = "group start, replies: 12 devices"
+
+
+def is_gone(group: int) -> bool:
+    """Whether no process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(not MOSQUITTO, reason="mosquitto is not installed")
+@pytest.mark.parametrize(("number", "everybody"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupted_fleet_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, everybody: bool) -> None:
+    """Ctrl-C reaches every process of the group, a service manager's SIGTERM only the first."""
+    with subprocess.Popen(
+        [sys.executable, str(FLEET), "--devices", "12", "--processes", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    ) as fleet:
+        assert fleet.stdout is not None
+        watchdog = threading.Timer(80, os.killpg, (fleet.pid, signal.SIGKILL))
+        watchdog.start()
+        said = []
+        for line in fleet.stdout:
+            said.append(line)
+            if line.startswith(SAYS):
+                break
+        assert said, "nothing was said"
+        assert said[-1].startswith(SAYS), "".join(said)
+        assert list(tmp_path.iterdir()), "it works elsewhere"
+        os.killpg(fleet.pid, number) if everybody else os.kill(fleet.pid, number)
+        rest = fleet.stdout.read()
+        assert fleet.wait(60) not in (0, -signal.SIGKILL), rest
+        watchdog.cancel()
+    assert "Traceback" not in rest, rest
+    deadline = time.monotonic() + 20
+    while not is_gone(fleet.pid):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir()), "a folder is left"
