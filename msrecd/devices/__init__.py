@@ -34,7 +34,7 @@ def default_backends(
     for module, name, options in hardware:
         try:
             backends.append(getattr(importlib.import_module(module), name)(**options))
-        except ImportError as exc:
+        except ModuleNotFoundError as exc:
             log.debug("%s left out: %s", name, exc)
         except Exception as exc:
             log.warning("%s left out, it does not start: %s", name, exc)

@@ -23,6 +23,7 @@ from msrecd.devices.base import DeviceDescription, VideoMode, stable_id
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
 from msrecd.devices.holders import who_has_open
 from msrecd.devices.picamera_controls import capabilities, facing_mode, to_libcamera
+from msrecd.devices.picamera_guard import check_version, guard_release, steady_preview
 from msrecd.devices.picamera_modes import (
     PIXEL_FORMATS,
     SensorMode,
@@ -43,13 +44,20 @@ from msrecd.dom.exceptions import AbortError, DOMException, NotAllowedError, Not
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
 try:
     import libcamera
-    from picamera2 import Picamera2
+    from picamera2 import CompletedRequest, Picamera2
     from picamera2.encoders import Encoder, H264Encoder, LibavH264Encoder
     from picamera2.outputs import Output
+    from picamera2.previews import NullPreview
 except Exception as exc:  # also an ABI mismatch of numpy, a missing /dev node, …: without them there is no camera
-    raise ImportError(f"picamera2 cannot be used: {exc}") from exc
+    if isinstance(exc, ModuleNotFoundError) and exc.name in ("libcamera", "picamera2"):
+        raise  # it is not installed, which is no fault
+    raise RuntimeError(f"picamera2 cannot be used: {exc}") from exc
 
 log = logging.getLogger(__name__)
+
+check_version("picamera2", (0, 3, 32))  # from here on its encoders can be asked for a key frame
+guard_release(CompletedRequest)
+_EventLoop = steady_preview(NullPreview)
 
 _BUFFERS = 4
 _OPEN_S = 15.0
@@ -147,7 +155,7 @@ class _Camera:
         )
 
     def start(self) -> None:
-        self._camera.start()
+        self._camera.start(show_preview=_EventLoop())  # of no effect when it runs already, after a stop
 
     def stop(self) -> None:
         self._camera.stop()
@@ -337,23 +345,31 @@ class PicameraBackend:
         is_hardware = has_hardware_encoder(self._encoder_node)
 
         def open_camera() -> tuple[_Camera, StreamShape]:
-            opened = _Camera(_open(camera_id), camera_id, plan, is_hardware_encoder=is_hardware)
+            picamera = _open(camera_id)
             try:
+                opened = _Camera(picamera, camera_id, plan, is_hardware_encoder=is_hardware)
                 shape = opened.configure(lores=None)
                 opened.start()
             except BaseException:
-                opened.close()
+                _close(picamera)
                 raise
+            came.append(picamera)
             return opened, shape
 
+        def close_late() -> None:
+            for late in came:
+                log.warning("camera %s: it opened after nobody waited any more; closed again", device.label)
+                _close(late)
+
+        came: list[Picamera2] = []
         try:
             camera, shape = worker.call("opening the camera", open_camera, _OPEN_S)
+        except CallTimeout as exc:
+            # It may come yet, and would stay open for ever: nobody else could have it.
+            worker.submit("closing a camera that came late", close_late, lambda error: log.warning("camera: %s", error))
+            raise self._refuse(camera_id, device.label, exc) from exc
         except Exception as exc:
-            translated = self._translate(exc, device.label)
-            if isinstance(translated, NotReadableError):
-                with self._lock:
-                    self._refused[camera_id] = translated.message
-            raise translated from exc
+            raise self._refuse(camera_id, device.label, exc) from exc
         with self._lock:
             self._refused.pop(camera_id, None)
             self._open.add(camera_id)
@@ -370,6 +386,13 @@ class PicameraBackend:
             closed=lambda: self._has_closed(camera_id),
             clock=self._clock,
         )
+
+    def _refuse(self, camera_id: str, label: str, exc: Exception) -> DOMException:
+        translated = self._translate(exc, label)
+        if isinstance(translated, NotReadableError):
+            with self._lock:
+                self._refused[camera_id] = translated.message
+        return translated
 
     def _has_closed(self, camera_id: str) -> None:
         with self._lock:
@@ -414,6 +437,14 @@ def _open(camera_id: str) -> Picamera2:
     raise NotFoundError("the camera is not there any more")
 
 
+def _close(camera: Picamera2) -> None:
+    """Close after a failure: that is what is to be told, not that closing failed as well."""
+    try:
+        camera.close()
+    except Exception as exc:
+        log.warning("closing a camera failed: %s", exc)
+
+
 def _probe(position: int) -> _Facts:
     """Modes and controls; opens the camera for a moment."""
     camera = Picamera2(position)
@@ -424,7 +455,7 @@ def _probe(position: int) -> _Facts:
         limits = controls.get("FrameDurationLimits")
         max_rate = round(1_000_000 / limits[0], 2) if limits and limits[0] else None
     finally:
-        camera.close()
+        _close(camera)
     return _Facts(modes=video_modes(modes, sizes, max_rate), sensor_modes=modes, controls=controls)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 from fake_picamera2 import FakeCamera, imx219, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
-from msrecd.devices import default_backends, picamera_source
+from msrecd.devices import default_backends, picamera_guard, picamera_source
 from msrecd.devices.picamera_source import PicameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
@@ -406,6 +408,38 @@ def test_a_camera_that_hangs_at_opening(rig: Rig, monkeypatch: pytest.MonkeyPatc
         backend.open(description, {})
 
 
+def test_a_camera_that_opens_too_late_is_closed_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be busy for ever, in a process that does not know of it."""
+    camera = imx219()
+    backend = rig.backend(camera)
+    description = backend.describe()[0]
+    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 0.3)
+    camera.hang_in = {"start"}
+    with pytest.raises(NotReadableError):
+        backend.open(description, {})
+    camera.hang_in = set()
+    camera.unhang.set()
+    until(lambda: camera.holder is None)
+    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 10)
+    assert rig.open(backend).format.width == 1280
+
+
+def test_what_failed_is_told_and_not_that_closing_failed_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(message: str) -> Callable[..., None]:
+        def raise_it(self: Any, *_: Any, **__: Any) -> None:
+            raise RuntimeError(message)
+
+        return raise_it
+
+    camera = imx219()
+    backend = rig.backend(camera)
+    description = backend.describe()[0]
+    monkeypatch.setattr(fake.Picamera2, "start", fail("the real reason"))
+    monkeypatch.setattr(fake.Picamera2, "close", fail("closing failed"))
+    with pytest.raises(NotReadableError, match="the real reason"):
+        backend.open(description, {})
+
+
 def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
     camera = imx219()
@@ -498,6 +532,44 @@ def test_unplugged(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_unplugged_with_pictures_under_way(rig: Rig) -> None:
+    """Buffers cannot be given back then, which raises in picamera2's threads: they live on, so it can be closed."""
+    camera = usb()
+    source = rig.open(rig.backend(camera), {})
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(1)
+    camera.is_gone = True
+    fake.Picamera2.machine.cameras.clear()
+    assert rig.news.wait(15)
+    assert rig.ended == [None]
+    until(lambda: camera.holder is None, 4)
+    assert camera_of(source).died is None
+
+
+def test_what_raises_in_the_cameras_loop_does_not_end_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = rig.open(rig.backend(imx219(), board="pi5"))
+    feed = source.encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(2)
+    encode = fake.LibavH264Encoder.encode
+    failures = itertools.count()
+
+    def fail(self: Any, name: str, request: fake.CompletedRequest) -> None:
+        if next(failures) < 2:
+            raise ValueError("libx264 has a bad day")
+        encode(self, name, request)
+
+    monkeypatch.setattr(fake.LibavH264Encoder, "encode", fail)
+    count = len(sink.units)
+    sink.wait_for(count + 10)
+    assert next(failures) > 2
+    assert camera_of(source).died is None
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_hanging_call_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picamera_source, "STUCK_AFTER_NS", 400 * MS)
     monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
@@ -554,8 +626,38 @@ def test_default_backends_find_the_cameras(rig: Rig) -> None:
     assert rig.open(plain).encoded(H264) is None  # raw pictures only
 
 
-def test_without_picamera2_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "picamera2", None)
-    monkeypatch.delitem(__import__("sys").modules, "msrecd.devices.picamera", raising=False)
-    with pytest.raises(ImportError, match="picamera2 cannot be used"):
-        __import__("msrecd.devices.picamera")
+def import_backend(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "msrecd.devices.picamera", raising=False)
+    importlib.import_module("msrecd.devices.picamera")
+
+
+def test_without_picamera2_there_is_no_backend(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.backend(imx219())
+    with pytest.raises(ModuleNotFoundError, match="picamera2"):
+        import_backend(monkeypatch, picamera2=None)
+    assert "libcamera" not in [backend.name for backend in default_backends()]
+    assert not caplog.records
+
+
+def test_a_picamera2_that_cannot_be_used_is_a_warning(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.backend(imx219())
+    monkeypatch.delattr(sys.modules["picamera2"], "CompletedRequest")
+    with pytest.raises(RuntimeError, match="picamera2 cannot be used: cannot import name 'CompletedRequest'"):
+        import_backend(monkeypatch)
+    assert "libcamera" not in [backend.name for backend in default_backends()]
+    assert "does not start: picamera2 cannot be used" in caplog.text
+
+
+def test_an_old_picamera2_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.backend(imx219())
+    monkeypatch.setattr(picamera_guard, "version", lambda name: "0.3.31+rpt1" if name == "picamera2" else "?")
+    with pytest.raises(RuntimeError, match=r"picamera2 0\.3\.31\+rpt1 is too old, 0\.3\.32 or later is needed"):
+        import_backend(monkeypatch)
+    monkeypatch.setattr(picamera_guard, "version", lambda name: "0.4")
+    import_backend(monkeypatch)

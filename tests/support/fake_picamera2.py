@@ -1,7 +1,8 @@
 """A stand-in at picamera2's public interface, with the habits of 0.3.36 that matter, bad ones included.
 
 Camera and encoder run in one thread, as with NullPreview and libav: an exception in a callback or an output ends that
-thread for good and nobody is told. `Picamera2(n)` takes the position in the list. When frames stop nothing is raised.
+thread for good and nobody is told, and `stop()` waits for ever for it. `Picamera2(n)` takes the position in the list.
+When frames stop nothing is raised.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class FakeCamera:
     is_rpi: bool = True
     has_lores: bool = True
     boot_offset_ns: int = 0
+    is_gone: bool = False
     stalled: threading.Event = field(default_factory=threading.Event)
     refuse: str = ""
     hang_in: set[str] = field(default_factory=set)
@@ -65,8 +67,8 @@ def usb(**changes: Any) -> FakeCamera:
     return FakeCamera(facts.USB_ID, "HD Pro Webcam C920", modes, facts.USB_CONTROLS, **{**defaults, **changes})
 
 
-class Request:
-    """CompletedRequest; a buffer that is not released is missing in the camera for ever."""
+class CompletedRequest:
+    """A buffer that is not released is missing in the camera for ever."""
 
     def __init__(self, owner: Picamera2, timestamp_ns: int) -> None:
         self._owner = owner
@@ -85,6 +87,8 @@ class Request:
             if self._uses < 0:
                 raise RuntimeError("CompletedRequest: lock now has negative ref_count")
             if self._uses == 0:
+                if self._owner.fake.is_gone:
+                    raise RuntimeError("Failed to queue request: No such device")
                 self._owner.buffers_free += 1
 
     def get_metadata(self) -> dict[str, Any]:
@@ -138,7 +142,7 @@ class Encoder:
         self.running = False
         self.output.stop()
 
-    def encode(self, name: str, request: Request) -> None:
+    def encode(self, name: str, request: CompletedRequest) -> None:
         if self._skip == 0 and self.running:
             timestamp = request.get_metadata()["SensorTimestamp"] // 1000
             if self.firsttimestamp is None:
@@ -196,6 +200,31 @@ class LibavH264Encoder(Encoder):
         return False
 
 
+class NullPreview:
+    """The event loop; what raises in it ends it."""
+
+    def __init__(self) -> None:
+        self._abort = threading.Event()
+
+    def start(self, picam2: Picamera2) -> None:
+        self._thread = threading.Thread(target=self.thread_func, args=(picam2,), name="fake camera", daemon=True)
+        self._thread.start()
+
+    def thread_func(self, picam2: Picamera2) -> None:
+        try:
+            while not self._abort.wait(1 / picam2.fake.fps):
+                self.handle_request(picam2)
+        except Exception as exc:
+            picam2.died = exc
+
+    def handle_request(self, picam2: Picamera2) -> None:
+        picam2.process_requests(self)
+
+    def stop(self) -> None:
+        self._abort.set()
+        self._thread.join(10)
+
+
 class Machine:
     """All cameras, as Picamera2.global_camera_info() lists them."""
 
@@ -229,12 +258,12 @@ class Picamera2:
         self.lock = threading.Lock()
         self.buffer_lock = threading.Lock()
         self.buffers_free = 0
-        self.pre_callback: Callable[[Request], None] | None = None
+        self.pre_callback: Callable[[CompletedRequest], None] | None = None
         self.camera_config: dict[str, Any] = {}
         self.started = False
         self._encoders: set[Encoder] = set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._preview: NullPreview | None = None
+        self._stop_job: threading.Event | None = None
         self.died: BaseException | None = None
         self.set: dict[str, Any] = {}
         sizes = [SimpleNamespace(width=w, height=h) for w, h in fake.sizes]
@@ -286,24 +315,27 @@ class Picamera2:
     def set_controls(self, controls: dict[str, Any]) -> None:
         self.set |= controls
 
-    def start(self) -> None:
+    def start(self, show_preview: Any = False) -> None:
         self.fake.step("start")
         self.started = True
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="fake camera", daemon=True)
-        self._thread.start()
+        if self._preview is None:
+            self._preview = show_preview or NullPreview()
+            self._preview.start(self)
 
     def stop(self) -> None:
         self.fake.step("stop")
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(10)
-        self.started = False
+        if not self.started:
+            return
+        done = self._stop_job = threading.Event()  # a job of the event loop; waits for ever when that is dead
+        while not done.wait(0.05) and not self.fake.unhang.is_set():
+            continue
 
     def close(self) -> None:
         self.fake.step("close")
-        if self.started:
-            self.stop()
+        if self._preview is not None:
+            self._preview.stop()
+            self._preview = None
+        self.started = False
         if self.fake.holder is self:
             self.fake.holder = None
 
@@ -333,18 +365,23 @@ class Picamera2:
     def encoders(self, value: Encoder) -> None:
         self._encoders.add(value)
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(1 / self.fake.fps):
-                if not self.fake.stalled.is_set() and self in (self.fake.holder,) and self.buffers_free > 0:
-                    self._one_frame()
-        except Exception as exc:
-            self.died = exc
+    def process_requests(self, display: NullPreview) -> None:
+        job, self._stop_job = self._stop_job, None
+        if job is not None:
+            self.started = False
+        if self.started and not self.fake.stalled.is_set() and self is self.fake.holder and self.buffers_free > 0:
+            self._one_frame()
+        if job is not None:
+            self.buffers_free -= 1
+            CompletedRequest(
+                self, time.monotonic_ns()
+            ).release()  # that of the display: after the job, before it is told
+            job.set()
 
     def _one_frame(self) -> None:
         with self.buffer_lock:
             self.buffers_free -= 1
-        request = Request(self, time.monotonic_ns() - 5_000_000 + self.fake.boot_offset_ns)
+        request = CompletedRequest(self, time.monotonic_ns() - 5_000_000 + self.fake.boot_offset_ns)
         with self.lock:
             if self.pre_callback is not None:
                 self.pre_callback(request)
@@ -356,17 +393,20 @@ class Picamera2:
 
 def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     """Put the stand-in for picamera2 into place; returns msrecd.devices.picamera, imported anew with it."""
-    package, encoders, outputs, libcamera = (
-        ModuleType(name) for name in ("picamera2", "picamera2.encoders", "picamera2.outputs", "libcamera")
+    package, encoders, outputs, previews, libcamera = (
+        ModuleType(name)
+        for name in ("picamera2", "picamera2.encoders", "picamera2.outputs", "picamera2.previews", "libcamera")
     )
     Picamera2.machine.cameras = list(cameras)
     package.Picamera2 = Picamera2  # type: ignore[attr-defined]
+    package.CompletedRequest = CompletedRequest  # type: ignore[attr-defined]
+    previews.NullPreview = NullPreview  # type: ignore[attr-defined]
     encoders.Encoder = Encoder  # type: ignore[attr-defined]
     encoders.LibavH264Encoder = LibavH264Encoder  # type: ignore[attr-defined]
     encoders.H264Encoder = LibavH264Encoder if board == "pi5" else H264Encoder  # type: ignore[attr-defined]
     outputs.Output = Output  # type: ignore[attr-defined]
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
-    for module in (package, encoders, outputs, libcamera):
+    for module in (package, encoders, outputs, previews, libcamera):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, "msrecd.devices.picamera", raising=False)
     import msrecd.devices.picamera as backend

@@ -1,0 +1,73 @@
+"""What makes picamera2 fit to be left alone: old versions are refused, its threads are kept alive.
+
+Knows its classes only as they are given.
+
+When a camera is unplugged, giving a buffer back to it raises in whichever thread does that: the camera's event loop, or
+the thread of the V4L2 encoder. picamera2 lets the thread die. `stop()` and `close()` then wait for ever, for they are
+jobs of that loop; and a job that was done but not signalled yet when something raised stays unsignalled. So neither may
+happen: a buffer that cannot go back is forgotten, and the loop outlives what raises in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3
+
+
+def check_version(distribution: str, oldest: tuple[int, ...]) -> None:
+    """
+    Raises:
+        RuntimeError: it is older than that. One whose version nobody knows is taken as it is.
+    """
+    try:
+        text = version(distribution)
+    except PackageNotFoundError:
+        return
+    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[: len(oldest)])
+    if numbers < oldest:
+        raise RuntimeError(f"{distribution} {text} is too old, {'.'.join(map(str, oldest))} or later is needed")
+
+
+class _Processes(Protocol):
+    def process_requests(self, display: Any) -> None: ...
+
+
+def guard_release(request_class: Any) -> None:
+    """Make `release()` of picamera2's CompletedRequest swallow what libcamera says of a camera that has gone."""
+    release = request_class.release
+    if getattr(release, "is_guarded", False):
+        return
+
+    def guarded(self: Any) -> None:
+        try:
+            release(self)
+        except RuntimeError as exc:
+            log.debug("a picture's buffer could not be given back to the camera: %s", exc)
+
+    guarded.is_guarded = True  # type: ignore[attr-defined]
+    request_class.release = guarded
+
+
+def steady_preview(preview_class: Any) -> Any:
+    """A subclass of picamera2's NullPreview, its event loop, that goes on after an exception."""
+
+    class SteadyPreview(preview_class):  # type: ignore[misc]
+        def handle_request(self, picam2: _Processes) -> None:
+            for _ in range(_TRIES):  # what raised is not there any more the next time, and a job may still wait
+                try:
+                    picam2.process_requests(self)
+                    return
+                except Exception as exc:
+                    level = logging.DEBUG if self.has_complained else logging.WARNING
+                    log.log(level, "picamera2: a picture could not be processed: %s", exc)
+                    self.has_complained = True
+
+        has_complained = False
+
+    return SteadyPreview
