@@ -50,7 +50,7 @@ twenty: $(STAMP) ## the tests of the object model twenty times in a row, also wi
 acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzing: the long versions (some 20 minutes)
 	MSRECD_OUTAGE_EVENTS=10000 MSRECD_BROKER_KILLS=100 MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 \
 	    $(BIN)/python -m pytest -s tests/system/test_mqtt_outage.py tests/system/test_mqtt_kills.py \
-	    tests/system/test_fuzz_broker.py tests/mqtt/test_mqtt_messages.py $(ARGS)
+	    tests/system/test_fuzz_broker.py tests/mqtt $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
 	$(BIN)/ruff check .

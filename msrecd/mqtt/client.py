@@ -35,6 +35,7 @@ WINDOW = 20
 PACKET_OVERHEAD_BYTES = 512
 WATCH_S = 2.0
 SUBSCRIBE_DEADLINE_S = 10.0
+DESCRIPTOR_LIMIT = 1024  # FD_SETSIZE: paho waits with select()
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class Session:
             properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
             properties.WillDelayInterval = will.delay_s
             client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
+        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -290,6 +292,11 @@ class Session:
     def _tell(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(function, *args)
+
+    def _on_socket_open(self, _client: Any, _userdata: Any, connection: Any) -> None:
+        if connection.fileno() >= DESCRIPTOR_LIMIT:
+            # paho would say "connection lost" without a reason, again and again.
+            self._tell(self._end, f"more than {DESCRIPTOR_LIMIT} files are open here, which the network library cannot")
 
     def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, properties: Any) -> None:
         if reason_code.is_failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,12 @@ def test_bad_certificate_files_are_named(tmp_path, certificates):
     key.chmod(0o644)
     with pytest.raises(ConfigError, match=r"mqtt\.key_file.*chmod"):
         tls_context(MqttSettings(host="b", device_id="pi-test", cert_file=certificate, key_file=key))
+
+
+def test_tls_is_loaded_only_where_it_is_configured():
+    program = (
+        "import sys\n"
+        "import msrecd.mqtt.service, msrecd.mqtt.client, msrecd.mqtt.ctl\n"
+        "assert 'msrecd.mqtt.tls' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
