@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--camera", action="store_true", help="there is a camera")
     group.addoption("--alsa", metavar="NAME", help='there is a microphone: part of its label, or "any"')
     group.addoption("--camera-mode", metavar="WxH@FPS", default="1280x720@30", help="what the camera is asked for")
+    group.addoption("--mime-type", metavar="TYPE", default="video/mp4", help="what picture and sound are recorded as")
     group.addoption("--numbered", action="store_true", help="the camera numbers its pictures (the virtual machine's)")
     group.addoption("--service", action="store_true", help="msrecd and a broker are installed; root: may restart them")
     group.addoption(
@@ -74,6 +75,11 @@ def camera_mode(request: pytest.FixtureRequest) -> CameraMode:
     size, _, rate = text.partition("@")
     width, _, height = size.partition("x")
     return CameraMode(width=int(width), height=int(height), frame_rate=float(rate or 30))
+
+
+@pytest.fixture(scope="session")
+def mime_type(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--mime-type"))
 
 
 @pytest.fixture(scope="session")

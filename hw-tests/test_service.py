@@ -39,13 +39,13 @@ def devices(request: pytest.FixtureRequest, camera: bool, microphone: str) -> tu
     return cameras[0], microphones[0]
 
 
-def configuration(devices: tuple[str, str], mode: CameraMode, *, autostart: bool = False) -> str:
+def configuration(devices: tuple[str, str], mode: CameraMode, mime_type: str, *, autostart: bool = False) -> str:
     camera_id, microphone_id = devices
     return f"""
 [[recorder]]
 name = "cam0"
 audio = {{ device_id = {{ exact = "{microphone_id}" }} }}
-mime_type = "video/mp4"
+mime_type = {json.dumps(mime_type)}
 timeslice = "1s"
 chunk_duration = "{CHUNK_S}s"
 autostart = {str(autostart).lower()}
@@ -123,10 +123,10 @@ def resources(pid: int) -> dict[str, float]:
 
 @pytest.mark.timeout(180)
 def test_sandboxed_service_sees_the_devices(
-    devices: tuple[str, str], camera_mode: CameraMode, keep: str | None
+    devices: tuple[str, str], camera_mode: CameraMode, mime_type: str, keep: str | None
 ) -> None:
     with (
-        InstalledService(configuration(devices, camera_mode)) as service,
+        InstalledService(configuration(devices, camera_mode, mime_type)) as service,
         kept(service, keep, "devices") as figures,
     ):
         told = service.observer.wait_for(lambda m: m.topic.endswith("/state/devices") and len(m.json) > 1, 60).json
@@ -150,14 +150,14 @@ def test_sandboxed_service_sees_the_devices(
 
 @pytest.mark.timeout(300)
 def test_records_chunks_under_mqtt_control(
-    devices: tuple[str, str], camera_mode: CameraMode, is_numbered: bool, keep: str | None
+    devices: tuple[str, str], camera_mode: CameraMode, mime_type: str, is_numbered: bool, keep: str | None
 ) -> None:
-    record_chunks(configuration(devices, camera_mode), camera_mode, is_numbered, keep, "chunks")
+    record_chunks(configuration(devices, camera_mode, mime_type), camera_mode, is_numbered, keep, "chunks")
 
 
 @pytest.mark.timeout(300)
 def test_records_chunks_with_the_software_encoder(
-    devices: tuple[str, str], camera_mode: CameraMode, is_numbered: bool, plug: Plug, keep: str | None
+    devices: tuple[str, str], camera_mode: CameraMode, mime_type: str, is_numbered: bool, plug: Plug, keep: str | None
 ) -> None:
     """As on a Pi 5: there is no /dev/video11, picamera2 encodes with libx264."""
     if not Path("/dev/video11").exists():
@@ -167,7 +167,9 @@ def test_records_chunks_with_the_software_encoder(
     except subprocess.CalledProcessError:
         pytest.skip("the command of --plug cannot take the encoder away")
     try:
-        figures = record_chunks(configuration(devices, camera_mode), camera_mode, is_numbered, keep, "chunks-software")
+        figures = record_chunks(
+            configuration(devices, camera_mode, mime_type), camera_mode, is_numbered, keep, "chunks-software"
+        )
         assert figures["encoder"] == ["software"], figures
     finally:
         plug("encoder", "in")
@@ -236,13 +238,14 @@ def test_device_goes_and_comes_back(
     device: str,
     devices: tuple[str, str],
     camera_mode: CameraMode,
+    mime_type: str,
     plug: Plug,
     times: int,
     recovery_s: float,
     keep: str | None,
 ) -> None:
     with (
-        InstalledService(configuration(devices, camera_mode)) as service,
+        InstalledService(configuration(devices, camera_mode, mime_type)) as service,
         kept(service, keep, f"unplug-{device}") as figures,
     ):
         service.command("cam0", "start")
@@ -291,10 +294,10 @@ def test_device_goes_and_comes_back(
 
 @pytest.mark.timeout(300)
 def test_frozen_service_is_restarted_by_the_watchdog(
-    devices: tuple[str, str], camera_mode: CameraMode, keep: str | None
+    devices: tuple[str, str], camera_mode: CameraMode, mime_type: str, keep: str | None
 ) -> None:
     with (
-        InstalledService(configuration(devices, camera_mode, autostart=True)) as service,
+        InstalledService(configuration(devices, camera_mode, mime_type, autostart=True)) as service,
         kept(service, keep, "watchdog") as figures,
     ):
         first = service.wait_state("cam0", "recording", 60).json["recording_id"]
@@ -336,9 +339,11 @@ def test_frozen_service_is_restarted_by_the_watchdog(
 
 
 @pytest.mark.timeout(180)
-def test_stop_finishes_the_files(devices: tuple[str, str], camera_mode: CameraMode, keep: str | None) -> None:
+def test_stop_finishes_the_files(
+    devices: tuple[str, str], camera_mode: CameraMode, mime_type: str, keep: str | None
+) -> None:
     with (
-        InstalledService(configuration(devices, camera_mode, autostart=True)) as service,
+        InstalledService(configuration(devices, camera_mode, mime_type, autostart=True)) as service,
         kept(service, keep, "stop") as figures,
     ):
         recording_id = service.wait_state("cam0", "recording", 60).json["recording_id"]

@@ -4,12 +4,10 @@
 # SHARE is the folder that the machine sees as /mnt/host; it runs SHARE/guest.sh. What it writes to its own disk is
 # forgotten; DATA-DISK (ext4, made if it is missing) is its /var/lib/msrecd and stays.
 # The emulator's process id is in SHARE/qemu.pid: to kill it is to cut the power. TIMEOUT=seconds ends it.
-# VM_ACCEL=kvm or tcg; default: kvm where it works.
+# VM_ACCEL=kvm or tcg; default: kvm where it works. "boot.sh accel" tells which one it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-share=$1
-data=$2
 cache=$PWD/.cache/vm
 
 # /dev/kvm may be there and of no use (in a virtual machine): believe it when a kernel has spoken.
@@ -35,7 +33,12 @@ else
     echo tcg >"$cache/accel"
 fi ;;
 esac
-
+if [[ $1 == accel ]]; then
+    echo "${accel[1]%%,*}"
+    exit
+fi
+share=$1
+data=$2
 if [[ ! -e $data ]]; then
     truncate -s 1G "$data"
     mkfs.ext4 -q -F -L msrecd-data "$data"

@@ -4,10 +4,19 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 loopback=/sys/bus/platform/drivers/snd_aloop
 
-camera_in() {
+wait_for() { # until a file like this exists, or does not any more: wait_for yes|no PATTERN
+    for _ in $(seq 150); do
+        if compgen -G "$2" >/dev/null; then [[ $1 == yes ]] && return; else [[ $1 == no ]] && return; fi
+        sleep 0.1
+    done
+    echo "hardware.sh: waited in vain for $1 $2" >&2
+    exit 1
+}
+camera_in() { # returns when the kernel and udev have it: that is when a camera has come back
     systemctl reset-failed vm-camera.service 2>/dev/null || true
     systemd-run --quiet --collect --unit=vm-camera.service --property=StandardError=journal \
         /usr/bin/python3 "$here/usbcam.py" --name "Virtual USB Camera"
+    wait_for yes "/dev/v4l/by-id/*index0"
 }
 tone_in() { # somebody has to speak; the loopback card gives silence otherwise
     systemd-run --quiet --collect --unit=vm-tone.service --property=Restart=always --property=RestartSec=1 \
@@ -32,7 +41,10 @@ start)
 "encoder in") modprobe vh264 ;;
 "camera freeze") systemctl kill --signal=USR1 vm-camera.service ;;
 "microphone out") echo snd_aloop.0 >$loopback/unbind ;;
-"microphone in") echo snd_aloop.0 >$loopback/bind ;;
+"microphone in")
+    echo snd_aloop.0 >$loopback/bind
+    wait_for yes "/dev/snd/pcmC*c"
+    ;;
 *)
     echo "usage: hardware.sh start | camera out|in|freeze | microphone out|in" >&2
     exit 2
