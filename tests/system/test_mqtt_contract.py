@@ -359,6 +359,36 @@ def test_devices_that_come_and_go_are_told(
     assert len([1 for topic, _ in console.messages if topic == BASE + "event/device"]) == 2
 
 
+def test_a_pause_outlives_a_camera_that_goes_and_comes(
+    tmp_path: Path, broker: Broker, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = VirtualCamera("Garden", modes=[(320, 240, 15)])
+
+    async def script(_: daemon_module.Daemon) -> None:
+        def watch() -> None:
+            recording = console.command("recorder/cam0/start")["data"]["recording_id"]
+            console.wait("event/recorder/cam0", lambda event: event["event_type"] == "chunk")
+            console.command("recorder/cam0/pause")
+            since = len(console.messages)
+            camera.unplug()
+            lost = console.wait("state/recorder/cam0", lambda state: state["state"] == "error", since=since)
+            assert lost["error"]["code"] == "device_missing"
+            since = len(console.messages)
+            camera.plug()
+            back = console.wait("state/recorder/cam0", lambda state: state["state"] != "error", since=since)
+            assert (back["state"], back["recording_id"]) == ("paused", recording)
+            assert console.command("recorder/cam0/pause")["changed"] is False
+            chunks = back["chunks"]
+            assert console.command("recorder/cam0/resume")["changed"] is True
+            console.wait("state/recorder/cam0", lambda state: state["chunks"] > chunks, since=since)
+            assert console.command("recorder/cam0/stop")["changed"] is True
+
+        await asyncio.to_thread(watch)
+
+    config = configuration(tmp_path, port=broker.port, recorders=CAM0)
+    run_inside(tmp_path, monkeypatch, VirtualBackend([camera]), config, script)
+
+
 def test_the_first_device_of_all_is_told(
     tmp_path: Path, broker: Broker, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

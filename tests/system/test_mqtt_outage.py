@@ -133,3 +133,32 @@ def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(tm
         f"{len(contents)} events of {RECORDERS} recorders ({dict(kinds)}, {recovered} chunks recovered), two kills: "
         f"all there, in order, {len(messages) - len(contents)} twice; delivered in {took:.1f} s"
     )
+
+
+def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path) -> None:
+    """The spool as it is when the daemon is killed between a file and its event; the manifest knows better."""
+    broker = Broker(tmp_path / "broker")
+    daemon = DaemonProcess(tmp_path, config(tmp_path, broker, autostart=True))
+    daemon.start()
+    wait_spooled(daemon, 4 * RECORDERS, 60)
+    daemon.kill()
+    with contextlib.closing(sqlite3.connect(daemon.state / "mqtt-events.sqlite3")) as db, db:
+        (last,) = db.execute(
+            'SELECT max(seq) FROM event WHERE CAST(payload AS TEXT) LIKE \'%"event_type":"chunk"%\''
+        ).fetchone()
+        (payload,) = db.execute("SELECT payload FROM event WHERE seq = ?", (last,)).fetchone()
+        gone = json.loads(payload)
+        db.execute("DELETE FROM event WHERE seq >= ?", (last,))
+        db.execute("UPDATE meta SET value = ? WHERE name = 'next_seq'", (last,))
+        topic = f"{BASE}event/recorder/{gone['recorder']}"
+        db.execute("UPDATE mark SET seq = ? WHERE topic = ?", (gone["seq"] - 1, topic))
+    daemon.config.write_text(config(tmp_path, broker, autostart=False))
+    with broker, Observer(broker) as observer:
+        observer.subscribe(BASE + "event/#")
+        daemon.start()
+        observer.wait_for(lambda message: message.topic == topic and message.json.get("file") == gone["file"])
+        assert daemon.stop() == 0
+    events = [json.loads(message.payload) for message in observer.messages]
+    files = Counter(event["file"] for event in events if event["event_type"] == "chunk")
+    assert set(files.values()) == {1}, "told twice"
+    assert set(files) == {line["file"] for name in recorded(daemon) for line in daemon.manifest(name)}
