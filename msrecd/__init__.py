@@ -97,6 +97,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "devices":  # `msrecd.devices.virtual` is part of the product, and found without an import of its own
+        return importlib.import_module("msrecd.devices.virtual") and importlib.import_module("msrecd.devices")
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'msrecd' has no attribute {name!r}")

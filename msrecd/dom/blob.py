@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 BlobPart = Union[bytes, bytearray, memoryview, str, "Blob"]
-_bytes = bytes  # the method below hides the builtin in the class body
+# The methods below hide the builtins in the class body.
+_bytes = bytes
+_slice = slice
 
 
 class Blob:
@@ -19,8 +21,8 @@ class Blob:
     def __init__(self, parts: Iterable[BlobPart] = (), options: Mapping[str, Any] | None = None) -> None:
         """
         Args:
-            parts: bytes-like objects, strings (encoded as UTF-8) or blobs.
-            options: `{"type": MIME type}`.
+            parts: bytes-like objects (of which copies are made), strings (encoded as UTF-8) or blobs.
+            options: `{"type": MIME type}`; it is put in lower case, and "" if it is not printable ASCII.
 
         Raises:
             TypeError: `parts` is not an iterable of such parts.
@@ -33,16 +35,23 @@ class Blob:
                 kept.extend(part._parts)
             elif isinstance(part, str):
                 kept.append(part.encode())
-            elif isinstance(part, (bytes, bytearray, memoryview)):
-                kept.append(bytes(part))
             else:
-                raise TypeError(f"Blob part must be bytes, str or Blob, not {type(part).__name__}")
+                kept.append(part if isinstance(part, bytes) else _copied(part))
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"Blob options must be a mapping, not {type(options).__name__}")
         type_ = (options or {}).get("type", "")
         if not isinstance(type_, str):
             raise TypeError("Blob type must be a str")
         self._parts = tuple(kept)
         self._size = sum(map(len, kept))
-        self._type = type_ if type_.isascii() else ""
+        self._type = _normalized(type_)
+
+    @classmethod
+    def _of(cls, parts: tuple[_bytes, ...], type: str) -> Blob:
+        """What a recorder made, with its type as it is: codec strings have capitals."""
+        blob = cls(parts)
+        blob._type = type
+        return blob
 
     @property
     def size(self) -> int:
@@ -73,5 +82,32 @@ class Blob:
         await asyncio.sleep(0)
         return self.__bytes__()
 
+    async def array_buffer(self) -> _bytes:
+        """The content, under the name that browsers had first."""
+        return await self.bytes()
+
+    async def text(self) -> str:
+        """The content as UTF-8; what is none becomes U+FFFD."""
+        return (await self.bytes()).decode(errors="replace")
+
+    def slice(self, start: int = 0, end: int | None = None, content_type: str = "") -> Blob:
+        """The bytes from `start` up to `end`, counted from the end where negative, as a blob of its own.
+
+        Raises:
+            TypeError: `start` or `end` is no int.
+        """
+        return Blob([self.__bytes__()[_slice(start, end)]], {"type": content_type})
+
     def __repr__(self) -> str:
         return f"<Blob {self._size} bytes {self._type!r}>"
+
+
+def _normalized(type: str) -> str:
+    return type.lower() if all(" " <= char <= "~" for char in type) else ""
+
+
+def _copied(part: object) -> bytes:
+    try:
+        return bytes(memoryview(part))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"Blob part must be bytes, str or Blob, not {type(part).__name__}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import threading
 import weakref
 from typing import Any
@@ -69,8 +70,11 @@ class Canvas:
             TypeError: it is not three ints.
             ValueError: one of them is out of range.
         """
-        components = tuple(color)
-        if len(components) != 3 or not all(isinstance(one, int) for one in components):
+        try:
+            components = tuple(operator.index(one) for one in color)
+        except TypeError:
+            components = ()
+        if len(components) != 3:
             raise TypeError(f"a colour is three ints (red, green, blue), not {color!r}")
         if not all(0 <= one <= 255 for one in components):
             raise ValueError(f"the parts of a colour are 0 to 255, not {color!r}")

@@ -210,11 +210,11 @@ class MediaDevices(EventTarget):
             self._starting = asyncio.Lock()
         async with self._starting:
             if self._backends is None:
-                from msrecd.codecs.parameters import h264_parameters
+                from msrecd.codecs.parameters import camera_parameters
                 from msrecd.devices import default_backends
 
                 def make() -> list[Backend]:  # loads vendor libraries, which takes time
-                    return default_backends(h264_parameters=h264_parameters)
+                    return default_backends(camera_parameters=camera_parameters)
 
                 made = await in_worker("loading the device backends", self._deadline_s, make)
                 self._backends = list(made)

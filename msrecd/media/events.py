@@ -7,19 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msrecd.dom.blob import Blob
-from msrecd.dom.events import Event
+from msrecd.dom.events import Event, init_members
 
 if TYPE_CHECKING:
     from msrecd.media.infos import MediaDeviceInfo
     from msrecd.media.track import MediaStreamTrack
     from msrecd.muxing.facts import ChunkInfo, Gap
-
-
-def _members(event: str, init: object, keywords: Mapping[str, object]) -> dict[str, object]:
-    """An event's dictionary and its keywords as one mapping; None stands for an absent member, as undefined does."""
-    if init is not None and not isinstance(init, Mapping):
-        raise TypeError(f"the second argument of {event} must be a mapping, not {type(init).__name__}")
-    return {name: value for name, value in {**(init or {}), **keywords}.items() if value is not None}
 
 
 class MediaStreamTrackEvent(Event):
@@ -39,8 +32,8 @@ class MediaStreamTrackEvent(Event):
         """
         from msrecd.media.track import MediaStreamTrack  # track -> events is the ordinary direction
 
-        super().__init__(type)
-        track = _members("MediaStreamTrackEvent", init, keywords).get("track")
+        super().__init__(type, init)
+        track = init_members("MediaStreamTrackEvent", init, keywords).get("track")
         if not isinstance(track, MediaStreamTrack):
             raise TypeError("MediaStreamTrackEvent needs its member track, a MediaStreamTrack")
         self._track = track
@@ -65,8 +58,8 @@ class DeviceChangeEvent(Event):
         Raises:
             TypeError: a member is not a sequence of MediaDeviceInfo.
         """
-        super().__init__(type)
-        members = _members("DeviceChangeEvent", init, keywords)
+        super().__init__(type, init)
+        members = init_members("DeviceChangeEvent", init, keywords)
         self._devices = _infos(members, "devices")
         self._inserted = _infos(members, "user_inserted_devices")
 
@@ -108,8 +101,8 @@ class BlobEvent(Event):
         Raises:
             TypeError: `data` is missing or no Blob, or another member has a wrong type.
         """
-        super().__init__(type)
-        members = _members("BlobEvent", init, keywords)
+        super().__init__(type, init)
+        members = init_members("BlobEvent", init, keywords)
         data = members.get("data")
         if not isinstance(data, Blob):
             raise TypeError("BlobEvent needs its member data, a Blob")

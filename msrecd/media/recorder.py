@@ -7,6 +7,7 @@ Session: inactivate, `error` where there is one, `dataavailable`, `stop`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import weakref
 from collections.abc import Mapping
@@ -137,13 +138,18 @@ class MediaRecorder(EventTarget):
             TypeError: `timeslice` is no number.
             InvalidStateError: already recording or paused.
             NotSupportedError: the stream is inactive, or its tracks cannot be recorded with these options.
+            RuntimeError: this is not the thread of the loop that the tracks live on, or it has no running loop.
         """
         timeslice_ns = _timeslice_ns(timeslice)
+        loop = _running_loop("start")
         tracks = self._live_tracks()
         if self._state is not RecordingState.INACTIVE:
             raise InvalidStateError(f"start() while {self._state}")
         if not tracks:
             raise NotSupportedError("the stream is inactive: it has no live track")
+        for track in tracks:
+            if (home := track._shared.loop) is not loop and home is not None:
+                raise RuntimeError(f"{track!r} belongs to another asyncio loop, and its recorder as well")
         self._video_bits_per_second, self._audio_bits_per_second = rates_for(
             self._options, frozenset(track.kind for track in tracks)
         )
@@ -165,14 +171,16 @@ class MediaRecorder(EventTarget):
         """End the recording; the last blob and `stop` follow as events.
 
         Nothing happens when there is none, except that a pre-roll is forgotten until the next recording has ended.
+
+        Raises:
+            RuntimeError: this is not the thread of the recording's loop; so with the methods below.
         """
         if self._state is RecordingState.INACTIVE:
             self._disarm()
             return
-        session = self._session
+        session = self._active("stop")
         self._inactivate()
-        if session is not None:
-            session.end(None)
+        session.end(None)
 
     def pause(self) -> None:
         """Leave out what comes until `resume`.
@@ -215,9 +223,12 @@ class MediaRecorder(EventTarget):
         self._active("split").worker.split()
 
     def _active(self, call: str) -> Session:
-        if self._state is RecordingState.INACTIVE or self._session is None:
+        session = self._session
+        if self._state is RecordingState.INACTIVE or session is None:
             raise InvalidStateError(f"{call}() while inactive")
-        return self._session
+        if not session.loop.is_closed() and _running_loop(call) is not session.loop:
+            raise RuntimeError(f"{call}() on another asyncio loop than the recording; {_FROM_ELSEWHERE.format(call)}")
+        return session
 
     def _live_tracks(self) -> list[MediaStreamTrack]:
         return [track for track in self._stream.get_tracks() if track.ready_state == "live"]
@@ -275,6 +286,21 @@ class MediaRecorder(EventTarget):
         armed, self._armed = self._armed, None
         if armed is not None:
             armed.release()
+
+
+_FROM_ELSEWHERE = "from elsewhere: loop.call_soon_threadsafe(recorder.{})"
+
+
+def _running_loop(call: str) -> asyncio.AbstractEventLoop:
+    """The loop of this thread.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(f"{call}() needs the running asyncio loop; {_FROM_ELSEWHERE.format(call)}") from None
 
 
 def _timeslice_ns(timeslice: float | None) -> int | None:

@@ -79,6 +79,11 @@ class Session:
         assert self._worker is not None, "not begun"
         return self._worker
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that its events are fired on."""
+        return self._loop
+
     def begin(self, worker: RecorderWorker, options: WorkerOptions) -> bool:
         """Record by this worker; False when it has ended in the meantime."""
         if not worker.begin(options, self._post, self._clock.monotonic_ns()):
@@ -186,7 +191,7 @@ class Session:
         event = BlobEvent(
             "dataavailable",
             {
-                "data": Blob(data.parts, {"type": self._full_type}),
+                "data": Blob._of(data.parts, self._full_type),
                 "timecode": self._timecode,
                 "chunk": data.chunk,
                 "chunk_end": data.chunk_end,

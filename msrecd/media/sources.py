@@ -66,8 +66,8 @@ class SharedSource:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that the tracks live on; None as long as they were only used outside of one."""
-        if self._loop is None:
+        """The loop that the tracks live on; None if they were only used outside of one so far."""
+        if self._loop is None or self._loop.is_closed():
             self._loop = _running_loop()
         return self._loop
 
@@ -113,7 +113,7 @@ class SharedSource:
             return  # the loop or the interpreter ends, and so do the threads of the source
 
     def _last_forgotten(self) -> None:
-        if not any(final.alive for final in self._users) and self._users:
+        if self.source.device_id and self._users and not any(final.alive for final in self._users):
             log.warning("%s is closed: its tracks were forgotten without stop()", self.source.label or "a source")
         self._last_ended()
 

@@ -169,7 +169,7 @@ async def test_source_that_changes_its_shape_is_fitted_in(type_: str) -> None:
 
 @each_of("type_", TYPES)
 async def test_odd_sizes(type_: str) -> None:
-    """Codecs that have them keep them; H.264 leaves out the last row and column."""
+    """Codecs that have them keep them; H.264 is a pixel smaller."""
     source = PaintedSource((97, 65))
     track = source.track()
     recorder = MediaRecorder(MediaStream([track]), {"mime_type": type_})
