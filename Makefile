@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo bench soak acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo bench soak fidelity acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: $(STAMP) ## what recording costs, against ffmpeg on the same input at the
 
 soak: $(STAMP) ## two hours of recording with rotation: does memory grow? (ARGS="--minutes 10" for less)
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+fidelity: $(STAMP) ## sound against picture over 24 simulated hours on six sound clocks, 100 seams of each codec (half an hour)
+	MSRECD_DAY_S=86400 MSRECD_SEAMS=100 $(BIN)/python -m pytest -s tests/fidelity $(ARGS)
 
 acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 kills, 100 cycles (some 25 minutes)
 	MSRECD_LONG_S=600 MSRECD_KILLS=50 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \

@@ -114,6 +114,7 @@ class VideoEncoder:
         self.width, self.height = width, height
         self._pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         self._times: dict[int, int] = {}
+        self._scale: tuple[int, int] | None = None  # of the packets' times, in µs
         try:
             description = bytearray()
             self._container = av.open(_Writer(description.extend), "w", format="nut")
@@ -162,8 +163,9 @@ class VideoEncoder:
         for packet in packets:
             if packet.pts is None or not packet.size:
                 continue
-            scale = packet.time_base / _US_BASE
-            pts_us = round(packet.pts * scale)
+            if self._scale is None:
+                self._scale = (packet.time_base / _US_BASE).as_integer_ratio()
+            pts_us = _scaled(packet.pts, self._scale)
             pts_ns = self._times.pop(pts_us, pts_us * 1000)
             encoded.append(Encoded(bytes(packet), pts_ns, pts_ns, 0, bool(packet.is_keyframe)))
         if len(self._times) > 64:  # pictures that the encoder swallowed
@@ -198,6 +200,8 @@ class AudioEncoder:
         self.name, self.codec = name, codec
         self._source = source
         self._layout = _layout(source.channels)
+        self._time_base = Fraction(1, source.sample_rate)
+        self._scale: tuple[int, int] | None = None  # of the packets' times, in samples
         self.sample_rate = sample_rate or encoder_sample_rate(codec, source.sample_rate)
         options: dict[str, str] = {}
         if codec == "aac":
@@ -264,7 +268,7 @@ class AudioEncoder:
         frame = _sound(self._source, self._layout, pcm)
         if self._resampler is None:
             frame.pts = first_sample
-            frame.time_base = Fraction(1, self._source.sample_rate)
+            frame.time_base = self._time_base
             return self._collect(frame)
         encoded = []
         for part in self._resampler.push(frame, at_ns):
@@ -288,9 +292,11 @@ class AudioEncoder:
         for packet in packets:
             if packet.pts is None or not packet.size:
                 continue
-            scale = packet.time_base * self.sample_rate
-            duration = round((packet.duration or 0) * scale) or self.frame_samples
-            encoded.append(Encoded(bytes(packet), round(packet.pts * scale), round(packet.pts * scale), duration, True))
+            if self._scale is None:
+                self._scale = (packet.time_base * self.sample_rate).as_integer_ratio()
+            duration = _scaled(packet.duration or 0, self._scale) or self.frame_samples
+            pts = _scaled(packet.pts, self._scale)
+            encoded.append(Encoded(bytes(packet), pts, pts, duration, True))
         return encoded
 
     def close(self) -> None:
@@ -309,6 +315,7 @@ class _TimeResampler:
 
     def __init__(self, source: AudioFormat, sample_format: str, sample_rate: int) -> None:
         self._source_rate, self._rate = source.sample_rate, sample_rate
+        self._time_base = Fraction(1, sample_rate)
         self._samples = 0  # given out
         self._latency_ns: float | None = None
         self.behind_ns = 0.0
@@ -354,7 +361,7 @@ class _TimeResampler:
             while True:
                 part = cast(_AVAudioFrame, self._sink.pull())
                 part.pts = self._samples
-                part.time_base = Fraction(1, self._rate)
+                part.time_base = self._time_base
                 self._samples += part.samples
                 frames.append(part)
         except (av.error.BlockingIOError, av.error.EOFError):
@@ -372,6 +379,12 @@ def _sound(format: AudioFormat, layout: str, pcm: bytes) -> _AVAudioFrame:
     plane.update(pcm)
     frame.sample_rate = format.sample_rate
     return frame
+
+
+def _scaled(value: int, scale: tuple[int, int]) -> int:
+    """value times a fraction, rounded; fractions.Fraction costs microseconds a packet."""
+    numerator, denominator = scale
+    return (value * numerator + denominator // 2) // denominator
 
 
 def encoder_sample_rate(codec: str, source_rate: int) -> int:
