@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"valid": not problems, "problems": [problem.to_json() for problem in problems]})
     elif not problems:
-        print(f"{args.config}: valid; recorders: {', '.join(names) or 'none'}")
+        found = f"recorders: {', '.join(names)}" if names else "but without a [[recorder]] it records nothing"
+        print(f"{args.config}: valid; {found}")
     for problem in problems if not args.json else ():
         print(problem, file=sys.stderr)
     return Exit.USAGE if problems else Exit.OK

@@ -7,9 +7,12 @@ only shows when it is opened.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from msrecd.config.kinds import Report, shown
+from msrecd.config.hints import quoted_number, unknown_key
+from msrecd.config.kinds import BadValueError, Report, Schema, shown
 from msrecd.config.problems import suggestion
 
 _COMMON = {"device_id": "text", "group_id": "text"}
@@ -83,7 +86,7 @@ def _check_sets(
             # The W3C's algorithms ignore it without a word; in a file it can only be a mistake.
             report.add(at, f"is a constraint of {other}")
         else:
-            report.add(at, f"unknown constraint{suggestion(name, [*known, 'advanced'])}")
+            report.add(at, f"unknown constraint{unknown_key(name, [*known, 'advanced'], report.elsewhere)}")
 
 
 def _check_value(value: object, kind: str, path: str, report: Report) -> None:
@@ -103,7 +106,9 @@ def _check_value(value: object, kind: str, path: str, report: Report) -> None:
 def _check_bare(value: object, kind: str, path: str, report: Report) -> None:
     if kind == "number":
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            report.add(path, f"takes a number, or a table with {', '.join(_RANGE)}, not {shown(value)}")
+            report.add(
+                path, f"takes a number, or a table with {', '.join(_RANGE)}, not {shown(value)}{quoted_number(value)}"
+            )
     elif kind == "flag":
         if not isinstance(value, bool):
             report.add(path, f"takes true or false, not {shown(value)}")
@@ -117,3 +122,51 @@ def _check_range(value: Mapping[str, float], path: str, report: Report) -> None:
         report.add(path, f"min {low} is greater than max {high}")
     elif not low <= value.get("exact", max(low, min(high, 0))) <= high:
         report.add(path, f"exact {value['exact']} is outside of min and max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """MediaTrackConstraints (https://w3c.github.io/mediacapture-main/#dom-mediatrackconstraints), or true or false."""
+
+    check: Callable[[object, str, Report], None]
+    properties: Mapping[str, str]
+    example_text: str
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> bool | dict[str, Any]:
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, dict):
+            raise BadValueError(f"takes true, false or a table like {self.example_text}, not {shown(value)}")
+        self.check(value, path, report)
+        return value
+
+    def schema(self) -> Schema:
+        basic = {name: _CONSTRAINT_SCHEMAS[kind] for name, kind in self.properties.items()}
+        advanced = {"type": "object", "additionalProperties": False, "properties": basic}
+        table = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": basic | {"advanced": {"type": "array", "items": advanced}},
+        }
+        return {"oneOf": [{"type": "boolean"}, table]}
+
+    def describe(self) -> str:
+        return "true, false, or a table of constraints"
+
+    def example(self) -> bool:
+        return True
+
+
+def _forms(value: Schema, *, range_: bool) -> Schema:
+    names = ("min", "max", "exact", "ideal") if range_ else ("exact", "ideal")
+    table = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(names, value)}
+    return {"anyOf": [value, table]}
+
+
+_STRINGS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_CONSTRAINT_SCHEMAS: dict[str, Schema] = {
+    "number": _forms({"type": "number"}, range_=True),
+    "text": _forms(_STRINGS, range_=False),
+    "flag": _forms({"type": "boolean"}, range_=False),
+}

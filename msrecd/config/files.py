@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msrecd.config.hints import syntax
 from msrecd.config.problems import Problem
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -41,6 +42,7 @@ def read_files(main: Path, *, missing_ok: bool = False) -> Merged:
     for path in _files(main):
         if missing_ok and path == main and not main.exists():
             continue
+        raw = b""
         try:
             with path.open("rb") as stream:
                 raw = stream.read(MAX_FILE_BYTES + 1)
@@ -48,7 +50,7 @@ def read_files(main: Path, *, missing_ok: bool = False) -> Merged:
                 raise ValueError("is larger than 1 MiB; this is no configuration")
             content = tomllib.loads(raw.decode("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as exc:
-            merged.problems.append(Problem(path="", message=_reason(exc), file=str(path)))
+            merged.problems.append(Problem(path="", message=_reason(exc, raw), file=str(path)))
         else:
             _merge(merged, merged.content, content, "", str(path))
     return merged
@@ -59,15 +61,16 @@ def _files(main: Path) -> Iterator[Path]:
     yield from sorted((main.parent / "conf.d").glob("*.toml"))
 
 
-def _reason(exc: Exception) -> str:
+def _reason(exc: Exception, raw: bytes) -> str:
     if isinstance(exc, FileNotFoundError):
         return "there is no such file"
     if isinstance(exc, OSError):
         return f"cannot be read: {exc.strerror}"
     if isinstance(exc, UnicodeDecodeError):
-        return f"is not UTF-8 (byte {exc.start}: 0x{exc.object[exc.start]:02x})"
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        return f"line {line} is not UTF-8 (byte {exc.start}: 0x{exc.object[exc.start]:02x}); save the file as UTF-8"
     if isinstance(exc, tomllib.TOMLDecodeError):
-        return f"is not valid TOML: {exc}"
+        return syntax(exc, raw.decode("utf-8-sig"))
     if isinstance(exc, RecursionError):
         return "is not valid TOML: nested too deeply"
     return str(exc)

@@ -5,13 +5,17 @@ One description of each key serves the reader, the JSON Schema and the reference
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import date, time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from msrecd.config.hints import quoted_number, unknown_key
 from msrecd.config.problems import Problem, suggestion
 from msrecd.config.units import format_duration, format_size, parse_duration, parse_size
 
@@ -24,10 +28,14 @@ class BadValueError(ValueError):
 
 
 class Report:
-    """Collects the problems of one configuration. `base` is the folder that relative paths start from."""
+    """Collects the problems of one configuration.
 
-    def __init__(self, base: Path) -> None:
+    base: the folder that relative paths start from. elsewhere: the keys of all tables by their headings, for hints.
+    """
+
+    def __init__(self, base: Path, elsewhere: Mapping[str, Collection[str]] = MappingProxyType({})) -> None:
         self.base = base
+        self.elsewhere = elsewhere
         self.problems: list[Problem] = []
 
     def add(self, path: str, message: str) -> None:
@@ -72,6 +80,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _in_quotes(value: object) -> str:
+    """A clause for who wrote 06:30:00 or 7 where a text is meant."""
+    return f'; write it in quotes: "{str(value)[:60]}"' if isinstance(value, int | float | date | time) else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
     """A string: one of `choices`, or matching `pattern` (`form` says in words what that is)."""
@@ -85,9 +98,9 @@ class Text:
 
     def read(self, value: object, path: str, report: Report) -> str:
         if not isinstance(value, str):
-            raise BadValueError(f"takes {self.describe()}, not {shown(value)}")
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{_in_quotes(value)}")
         if self.choices and value not in self.choices:
-            raise BadValueError(f"{shown(value)} is not known{suggestion(value, self.choices)}")
+            raise BadValueError(f"{shown(value)} is not known{suggestion(value, self.choices, cutoff=0.65)}")
         if not self.choices and not self.min_length <= len(value) <= self.max_length:
             raise BadValueError(
                 "must not be empty" if not value else f"has {len(value)} characters, {self.max_length} are the most"
@@ -145,7 +158,7 @@ class Number:
 
     def read(self, value: object, path: str, report: Report) -> float | int:
         if isinstance(value, bool) or not isinstance(value, int | float if self.fractions else int):
-            raise BadValueError(f"takes {self.describe()}, not {shown(value)}")
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{quoted_number(value)}")
         if not math.isfinite(value) or not self.minimum <= value <= self.maximum:
             raise BadValueError(f"{shown(value)} is out of range; it takes {self.describe()}")
         return float(value) if self.fractions else value
@@ -231,8 +244,8 @@ class FilePath:
     def read(self, value: object, path: str, report: Report) -> Path:
         if not isinstance(value, str) or not value:
             raise BadValueError(f"takes a path, not {shown(value)}")
-        if "\0" in value:
-            raise BadValueError("holds a NUL character")
+        if any(ord(char) < 32 or ord(char) == 127 for char in value):
+            raise BadValueError(r'holds control characters; in "..." a backslash begins an escape, write \\ or /')
         if value.startswith("~"):
             raise BadValueError(f'{shown(value)}: "~" is not expanded; write the whole path')
         return report.base / value
@@ -248,53 +261,6 @@ class FilePath:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constraints:
-    """MediaTrackConstraints (https://w3c.github.io/mediacapture-main/#dom-mediatrackconstraints), or true or false."""
-
-    check: Callable[[object, str, Report], None]
-    properties: Mapping[str, str]
-    suffix: str = ""
-
-    def read(self, value: object, path: str, report: Report) -> bool | dict[str, Any]:
-        if isinstance(value, bool):
-            return value
-        if not isinstance(value, dict):
-            raise BadValueError(f"takes true, false or a table of constraints, not {shown(value)}")
-        self.check(value, path, report)
-        return value
-
-    def schema(self) -> Schema:
-        basic = {name: _CONSTRAINT_SCHEMAS[kind] for name, kind in self.properties.items()}
-        advanced = {"type": "object", "additionalProperties": False, "properties": basic}
-        table = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": basic | {"advanced": {"type": "array", "items": advanced}},
-        }
-        return {"oneOf": [{"type": "boolean"}, table]}
-
-    def describe(self) -> str:
-        return "true, false, or a table of constraints"
-
-    def example(self) -> bool:
-        return True
-
-
-def _forms(value: Schema, *, range_: bool) -> Schema:
-    names = ("min", "max", "exact", "ideal") if range_ else ("exact", "ideal")
-    table = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(names, value)}
-    return {"anyOf": [value, table]}
-
-
-_STRINGS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_CONSTRAINT_SCHEMAS: dict[str, Schema] = {
-    "number": _forms({"type": "number"}, range_=True),
-    "text": _forms(_STRINGS, range_=False),
-    "flag": _forms({"type": "boolean"}, range_=False),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf:
     """An array of one kind; the model has a tuple."""
 
@@ -304,11 +270,18 @@ class ListOf:
 
     def read(self, value: object, path: str, report: Report) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            written = "[[...]] tables" if isinstance(self.item, Table) else "an array in [ ]"
-            raise BadValueError(f"takes {written}, not {shown(value)}")
+            raise BadValueError(f"takes {self._written(path)}, not {shown(value)}")
         if len(value) > self.max_items:
             raise BadValueError(f"has {len(value)} entries, {self.max_items} are the most")
         return tuple(read_or_example(self.item, item, f"{path}[{i}]", report) for i, item in enumerate(value))
+
+    def _written(self, path: str) -> str:
+        """How one writes it."""
+        if isinstance(self.item, Table):
+            heading = re.sub(r"\[\d+\]", "", path)
+            return f"tables with two brackets, each under a heading [[{heading}]]"
+        example = self.item.choices[:2] if isinstance(self.item, Text) else ()
+        return "an array in [ ]" + (f", like {json.dumps(list(example))}" if example else "")
 
     def schema(self) -> Schema:
         return {"type": "array", "maxItems": self.max_items, "items": self.item.schema()}
@@ -332,7 +305,10 @@ class FlagOr:
     def read(self, value: object, path: str, report: Report) -> Any:
         if isinstance(value, bool):
             return self.yes if value else self.no
-        return self.other.read(value, path, report)
+        try:
+            return self.other.read(value, path, report)
+        except BadValueError as exc:
+            raise BadValueError(str(exc).replace("takes ", "takes true, false or ", 1)) from exc
 
     def schema(self) -> Schema:
         return {"oneOf": [{"type": "boolean"}, self.other.schema()]}
@@ -353,12 +329,14 @@ class Table:
 
     def read(self, value: object, path: str, report: Report) -> Any:
         if not isinstance(value, dict):
-            raise BadValueError(f"takes a table, not {shown(value)}")
+            raise BadValueError(
+                f"takes a table in {{ }} or under a heading, with {', '.join(keys_of(self.model))}; not {shown(value)}"
+            )
         known = keys_of(self.model)
         values: dict[str, Any] = {}
         for name in value:
             if name not in known:
-                report.add(_join(path, name), f"unknown key{suggestion(name, list(known))}")
+                report.add(_join(path, name), f"unknown key{unknown_key(name, list(known), report.elsewhere)}")
         for name, key in known.items():
             if name in value:
                 values[key.attribute] = read_or_example(key.kind, value[name], _join(path, name), report)
@@ -420,6 +398,21 @@ def keys_of(model: type) -> dict[str, Key]:
             default_doc=entry.metadata["default_doc"],
         )
     return known
+
+
+def headings(model: type, path: str = "") -> dict[str, tuple[str, ...]]:
+    """The keys of all tables below `model`, by the headings under which they stand in the file."""
+    found = {}
+    for name, known in keys_of(model).items():
+        kind, many = known.kind, False
+        while isinstance(kind, ListOf | FlagOr):
+            many = many or isinstance(kind, ListOf)
+            kind = kind.item if isinstance(kind, ListOf) else kind.other
+        if isinstance(kind, Table):
+            at = _join(path, name)
+            found[f"[[{at}]]" if many else f"[{at}]"] = tuple(keys_of(kind.model))
+            found |= headings(kind.model, at)
+    return found
 
 
 def read_or_example(kind: Kind, value: object, path: str, report: Report) -> Any:

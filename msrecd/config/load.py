@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from msrecd.config.files import read_files
-from msrecd.config.kinds import Report, Table
+from msrecd.config.kinds import Report, Table, headings
 from msrecd.config.model import Config
 from msrecd.config.problems import InvalidConfigError, Problem
 from msrecd.config.rules import Checks, check_rules
@@ -42,7 +42,7 @@ def _read(path: Path, checks: Checks, *, missing_ok: bool) -> tuple[Config, list
     merged = read_files(path, missing_ok=missing_ok)
     if merged.problems:
         return Config(), merged.problems  # what a broken file would have set is not known: judge nothing else
-    report = Report(path.parent)
+    report = Report(path.parent, headings(Config))
     config = _with_defaults(cast(Config, Table(model=Config).read(merged.content, "", report)), report)
     check_rules(config, report, checks)
     problems = [replace(problem, file=merged.file_of(problem.path) or str(path)) for problem in report.problems]

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msrecd.config.constraints import AUDIO, VIDEO, check_audio, check_video
+from msrecd.config.constraints import AUDIO, VIDEO, Constraints, check_audio, check_video
 from msrecd.config.kinds import (
-    Constraints,
     Duration,
     FilePath,
     Flag,
@@ -48,8 +47,8 @@ VERBS = (
     *("ping", "devices", "reload", "health"),
 )
 SIGNALS = ("beep", "tone", "silence")
-_CONSTRAINTS_VIDEO = Constraints(check=check_video, properties=VIDEO)
-_CONSTRAINTS_AUDIO = Constraints(check=check_audio, properties=AUDIO)
+_CONSTRAINTS_VIDEO = Constraints(check=check_video, properties=VIDEO, example_text="{ width = 1920, height = 1080 }")
+_CONSTRAINTS_AUDIO = Constraints(check=check_audio, properties=AUDIO, example_text='{ device_id = "..." }')
 TrackConstraints = bool | Mapping[str, Any]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from msrecd.errors import ConfigError
 
+_FEW = 24
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -17,8 +19,9 @@ class Problem:
     file: str = ""
 
     def __str__(self) -> str:
-        head = f"{self.path}: {self.message}" if self.path else self.message
-        return f"{head} ({self.file})" if self.file else head
+        if not self.path:
+            return f"{self.file}: {self.message}" if self.file else self.message
+        return f"{self.path}: {self.message}" + (f" ({self.file})" if self.file else "")
 
     def to_json(self) -> dict[str, str]:
         """The form of `msrecd check-config --json`."""
@@ -33,11 +36,11 @@ class InvalidConfigError(ConfigError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
     """A clause that names the nearest known word, or all of them when they are few and none is near."""
     import difflib  # here: a daemon with a good configuration never needs it
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     if near:
         return f'; did you mean "{near[0]}"?'
-    return f"; known are {', '.join(known)}" if len(known) <= 12 else ""
+    return f"; known are {', '.join(known)}" if len(known) <= _FEW else ""

@@ -80,7 +80,7 @@ def _check_schedule(schedule: Schedule, at: str, config: Config, report: Report,
     for name, text in (("start", schedule.start), ("stop", schedule.stop)):
         if text is None or report.concerns(f"{at}.{name}"):
             continue
-        message = _time_problem(text) or checks.time(text)
+        message = checks.time(text) or _time_problem(text)
         if message is not None:
             report.add(f"{at}.{name}", message)
         elif _SUN_TIME.fullmatch(text.strip()) and config.location is None:

@@ -158,7 +158,7 @@ def test_check_config_as_json(config: Path) -> None:
 def test_check_config_of_a_missing_file() -> None:
     done = run("check-config", "--config", "/no/such/file.toml")
     assert done.returncode == 2
-    assert done.stderr == "there is no such file (/no/such/file.toml)\n"
+    assert done.stderr == "/no/such/file.toml: there is no such file\n"
 
 
 def test_check_config_loads_no_heavy_library(config: Path) -> None:

@@ -223,7 +223,7 @@ def test_load_raises_with_the_problems(tmp_path: Path) -> None:
         ("[storage]\npath = '~/x'", "storage.path", "whole path"),
         ("[storage]\nsync_interval = '0s'", "storage.sync_interval", "from 100ms to 1m"),
         ("recorder = 5", "device.recorder", "unknown key"),
-        ("[recorder]\nname = 'x'", "recorder", "takes [[...]] tables"),
+        ("[recorder]\nname = 'x'", "recorder", "under a heading [[recorder]]"),
         ("[[recorder]]\nname = 'x'\nvideo = 5", "recorder[0].video", "takes true, false or a table"),
         (RECORDER + "mime_type = 'mp4'", "recorder[0].mime_type", "no MIME type"),
         (RECORDER + "chunk_max_size = '5GiB'", "recorder[0].chunk_max_size", "3.9GiB"),
