@@ -14,11 +14,13 @@ from msrecd.walltime import WallTime
 def open_store(config: Config, walltime: WallTime) -> tuple[Store, list[Mapping[str, Any]]]:
     """The store, checked and recovered, and the manifest lines of what was recovered (blocking).
 
+    An index that is missing is left to DaemonArchive.
+
     Raises:
         StorageError: the folder of the recordings or the state cannot be used.
     """
     store = make_store(config, walltime)
-    return store, list(store.open())
+    return store, list(store.open(build_later=True))
 
 
 def make_store(config: Config, walltime: WallTime) -> Store:

@@ -21,6 +21,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
 _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
+_LOCKS = Path("/proc/locks")
 
 _CODES = {
     errno.ENOSPC: "no_space",
@@ -179,6 +180,17 @@ def remove_empty_folders(root: int, relative: str) -> None:
         except OSError:
             return
         relative = above
+
+
+def is_locked(path: Path, locks: Path = _LOCKS) -> bool:
+    """Whether a process holds the lock on a file. Taking it to find out could keep a daemon from starting."""
+    try:
+        status = path.stat()
+        lines = locks.read_text("ascii").splitlines()
+    except OSError:
+        return False
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return any(" FLOCK " in line and place in line.split() for line in lines)
 
 
 def _renameat2(old_folder: int, old: bytes, new_folder: int, new: bytes) -> int:

@@ -7,12 +7,15 @@ chunk; sums are kept by triggers, so that no question costs more with a million 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from msrecd.clock import MS
 from msrecd.errors import StorageError
 from msrecd.storage.retention import ChunkRef
 
@@ -20,6 +23,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 _BATCH = 256
+_BUILD_BATCH = 2000
 _SCHEMA = """
 CREATE TABLE chunk (
   ord INTEGER PRIMARY KEY AUTOINCREMENT, recording_id TEXT NOT NULL, recorder TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -43,6 +47,11 @@ CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
   UPDATE total SET bytes = bytes - OLD.bytes, chunks = chunks - 1 WHERE recorder = OLD.recorder; END;
 """
 _COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected"
+_INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPSERT = (
+    "INSERT INTO recording VALUES (?, ?, ?, ?, ?) ON CONFLICT (recording_id) DO UPDATE SET"
+    " started_ns = min(started_ns, excluded.started_ns), ended_ns = max(ended_ns, excluded.ended_ns)"
+)
 
 
 class Index:
@@ -87,31 +96,87 @@ class Index:
                 )
                 self._db.execute(f"INSERT INTO chunk ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(chunk))
                 self._db.execute(
-                    "INSERT INTO recording VALUES (?, ?, ?, ?, ?) ON CONFLICT (recording_id) DO UPDATE SET"
-                    " started_ns = min(started_ns, excluded.started_ns), ended_ns = max(ended_ns, excluded.ended_ns)",
-                    (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns),
+                    _UPSERT, (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns)
                 )
 
     def build(self, chunks: Iterable[tuple[ChunkRef, str]]) -> int:
-        """Fill an empty index from chunks in any order, one of them in memory at a time; how many there are."""
+        """Fill an empty index from chunks in any order, a batch of them in memory at a time; how many there are.
+
+        Their order is that of their beginnings; what is added later comes behind them. It ends early when the index is
+        closed meanwhile.
+
+        Raises:
+            StorageError: it fails; it is then not complete, and `is_fresh` still.
+        """
+        with self._lock, _errors():
+            self._db.execute("PRAGMA synchronous = OFF")  # synced as a whole, before anybody uses it
+        batch: list[tuple[ChunkRef, str]] = []
+        for pair in chunks:
+            batch.append(pair)
+            if len(batch) >= _BUILD_BATCH:
+                self._put(batch)
+                batch.clear()
+        self._put(batch)
         with self._lock, _errors(), self._db:
-            self._db.execute(f"CREATE TEMP TABLE found ({_COLUMNS}, manifest)")
-            self._db.executemany(
-                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((*_row(c), manifest) for c, manifest in chunks),
-            )
-            self._db.execute(
-                f"INSERT OR IGNORE INTO chunk ({_COLUMNS})"
-                f" SELECT {_COLUMNS} FROM found ORDER BY started_ns, recording_id, seq"
-            )
-            self._db.execute(
-                "INSERT INTO recording SELECT recording_id, recorder, manifest, min(started_ns), max(ended_ns)"
-                " FROM found GROUP BY recording_id"
-            )
-            self._db.execute("DROP TABLE found")
             self._db.execute(f"PRAGMA user_version = {VERSION}")
+        with self._lock, _errors():
+            self._db.execute("PRAGMA synchronous = NORMAL")
         self.is_fresh = False
         return self.totals()[1]
+
+    def _put(self, chunks: list[tuple[ChunkRef, str]]) -> None:
+        with self._lock, _errors(), self._db:
+            for chunk, manifest in chunks:
+                key = _order_of(chunk)
+                while not self._db.execute(_INSERT_AT, (key, *_row(chunk))).rowcount:
+                    known = "SELECT 1 FROM chunk WHERE recording_id = ? AND seq = ?"
+                    if self._db.execute(known, (chunk.recording_id, chunk.seq)).fetchone():
+                        break
+                    key += 1  # another one that began in this millisecond
+                self._db.execute(
+                    _UPSERT, (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns)
+                )
+
+    def adopt(self, built: Path, *, removed: Iterable[tuple[str, int]], protected: Callable[[str], bool]) -> None:
+        """Take a complete index, made beside this one, in its place; what was added here meanwhile is added to it.
+
+        Args:
+            built: file of a closed index; it is moved.
+            removed: chunks that were deleted meanwhile.
+            protected: whether a recording is, now.
+
+        Raises:
+            StorageError: it failed; this one goes on as it was.
+        """
+        assert self._path is not None
+        with self._lock:
+            with _errors():
+                own = self._db.execute(
+                    f"SELECT {_COLUMNS}, (SELECT manifest FROM recording r WHERE r.recording_id = c.recording_id)"
+                    " FROM chunk c ORDER BY ord"
+                ).fetchall()
+                self._db.close()
+            try:
+                _sync(built)
+                for suffix in ("-wal", "-shm"):
+                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                built.replace(self._path)
+                _sync(self._path.parent)
+            except OSError as exc:
+                self._db = self._connect(str(self._path))
+                raise StorageError(f"the new index cannot be put into its place: {exc}") from exc
+            self._db = self._connect(str(self._path))
+            with _errors():
+                self._prepare()
+            self.add_all((_chunk(row), str(row[-1])) for row in own)
+            for recording_id, seq in removed:
+                if self.remove(recording_id, seq):
+                    self.remove_recording(recording_id)
+            marked = self._all("SELECT DISTINCT recording_id FROM chunk WHERE protected = 1")
+            for (recording_id,) in marked:
+                if not protected(recording_id):
+                    self.protect(recording_id, protected=False)
+            self.is_fresh = False
 
     def remove(self, recording_id: str, seq: int) -> bool:
         """Forget a chunk; whether it was the last of its recording."""
@@ -268,6 +333,19 @@ class _errors:  # noqa: N801  # used as a context manager only
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, sqlite3.Error):
             raise StorageError(f"the index fails: {error}") from error
+
+
+def _order_of(chunk: ChunkRef) -> int:
+    """A key that sorts by the beginning, to the millisecond, and is most likely nobody else's."""
+    return (max(0, chunk.started_ns) // MS << 20) | (zlib.crc32(chunk.file.encode()) & 0xFFFFF)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _row(chunk: ChunkRef) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from msrecd.errors import StorageError
-from msrecd.storage import files, layout
+from msrecd.storage import files, layout, recovery
 from msrecd.storage.ground import Ground
 from msrecd.storage.index import Index
 from msrecd.storage.listing import Listing
@@ -64,6 +64,30 @@ class _Without:
         return (chunk for chunk in self._index.aged(recorder, before_ns) if chunk.file not in self._without)
 
 
+class _FromDisk:
+    """The oldest chunks straight from the storage, while there is no index: enough to make room with.
+
+    How much there is in all, and how old it is, is not known then; rules that need it have to wait.
+    """
+
+    def __init__(self, listing: Listing, without: AbstractSet[str], places: dict[str, str]) -> None:
+        self._listing = listing
+        self._without = without
+        self._places = places
+
+    def total_bytes(self, recorder: str | None) -> int:
+        raise NotImplementedError
+
+    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
+        for chunk, place in self._listing.oldest_on_disk():
+            if not chunk.protected and chunk.file not in self._without and recorder in (None, chunk.recorder):
+                self._places[chunk.recording_id] = place
+                yield chunk
+
+    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
+        raise NotImplementedError
+
+
 class Janitor:
     """Any thread; one of them deletes at a time. No lock of anybody else is held while a file is deleted."""
 
@@ -89,6 +113,7 @@ class Janitor:
         self._open_space = open_space
         self._is_open = is_open
         self._deleting = threading.Lock()
+        self._places: dict[str, str] = {}  # manifests of planned chunks that no index knows
         self._announced: set[str] = set()  # their manifests say deleted, and they could not be: tried again
 
     def plan(self) -> list[Planned]:
@@ -115,6 +140,10 @@ class Janitor:
             one_chunk_bytes=max(space.headrooms, default=0),
             open_bytes=space.by_recorder,
         )
+        if self._listing.is_building:
+            self._places.clear()
+            room_only = Limits(min_free_bytes=limits.min_free_bytes)
+            return plan(_FromDisk(self._listing, without, self._places), room_only, {}, situation)
         return plan(_Without(self._listing.index, without), limits, self.recorder_limits, situation)
 
     def rotate(self) -> list[Deleted]:
@@ -154,6 +183,8 @@ class Janitor:
         least = max(self.limits.min_free_bytes or 0, LEAST_ROOM_BYTES)
         if free < least:
             return f"{free} bytes are free in {self._ground.path} and {least} must stay free"
+        if self._listing.is_building:
+            return None  # how much there is in all is not known yet
         total = self._listing.index.total_bytes(None) + self._open_space().total_bytes
         if self.limits.max_total_bytes is not None and total > self.limits.max_total_bytes:
             return f"recordings take {total} bytes of max_total = {self.limits.max_total_bytes} and none may be deleted"
@@ -200,7 +231,7 @@ class Janitor:
         if split is None or parsed is None or parsed.is_part or parsed.recording_id != chunk.recording_id:
             index.remove(chunk.recording_id, chunk.seq)
             raise StorageError("not a name of ours", "unsafe_path")
-        place = index.manifest_of(chunk.recording_id)
+        place = index.manifest_of(chunk.recording_id) or self._places.get(chunk.recording_id)
         with files.closing_fd(self._ground.open_root()) as root:
             try:
                 with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
@@ -213,10 +244,24 @@ class Janitor:
             except FileNotFoundError:
                 pass
             self._announced.discard(chunk.file)
-            if index.remove(chunk.recording_id, chunk.seq):
+            self._listing.removed(chunk.recording_id, chunk.seq)
+            if index.remove(chunk.recording_id, chunk.seq) and not self._has_chunks(root, place):
                 self._drop_recording(root, chunk.recording_id, place)
             files.remove_empty_folders(root, f"{split[0]}/{split[1]}")
         return was_there
+
+    def _has_chunks(self, root: int, place: str | None) -> bool:
+        """Whether a manifest lists chunks that are there, although the index that is being built knows none of them."""
+        if not self._listing.is_building or place is None:
+            return False
+        for line in recovery.read_manifest(root, place).chunks:
+            split = layout.split_file(line["file"])
+            with contextlib.suppress(FileNotFoundError):
+                if split is not None:
+                    with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
+                        if files.exists(folder, split[2]):
+                            return True
+        return False
 
     def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:
         if self._is_open(recording_id):

@@ -133,6 +133,39 @@ def manifest_files(root: int) -> Iterator[str]:
                     yield file
 
 
+def manifests_by_day(root: int) -> Iterator[str]:
+    """All manifests below the root, relative: those of one day, of all recorders, in the order of their beginnings."""
+    recorders = _names(root, "", layout.RECORDER)
+    by_day: dict[str, list[str]] = {}
+    for recorder in recorders:
+        for day in days(root, recorder):
+            by_day.setdefault(day, []).append(recorder)
+    # Nobody knows when a boot folder was: as names are given they come behind.
+    for day in sorted(by_day, key=lambda day: (day.startswith("boot"), len(day), day)):
+        found = []
+        for recorder in by_day[day]:
+            try:
+                with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
+                    names = os.listdir(folder)  # noqa: PTH208  # a descriptor
+            except FileNotFoundError:  # its last chunk went meanwhile
+                continue
+            found += [f"{recorder}/{day}/{name}" for name in names if layout.parse_manifest_name(name) is not None]
+        for file in sorted(found, key=lambda file: file.rpartition("/")[2]):
+            if layout.split_file(file) is not None:
+                yield file
+
+
+def last_recording_id(root: int, recorder: str, below: str) -> str | None:
+    """The greatest id in a recorder's newest folders that sorts before `below`: for when there is no index."""
+    if not files.exists(root, recorder):
+        return None
+    ids = []
+    for day in _newest(root, recorder):
+        with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
+            ids += [layout.parse_manifest_name(name) for name in os.listdir(folder)]  # noqa: PTH208  # a descriptor
+    return max((known for known in ids if known is not None and known < below), default=None)
+
+
 def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
     """Where a recording's manifest lies, looked for from the newest folder back."""
     for day in reversed(list(days(root, recorder))):

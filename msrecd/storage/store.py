@@ -18,7 +18,7 @@ from pathlib import Path
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.errors import StorageError
-from msrecd.storage import checks, files, layout
+from msrecd.storage import checks, files, layout, recovery
 from msrecd.storage.ground import Ground
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
@@ -91,6 +91,7 @@ class Store:
         )
         self._lock = threading.RLock()
         self._lock_fd: int | None = None
+        self._beside = False
         self._open: dict[str, Recording] = {}
         self._leftovers: list[Leftover] = []
         self._leftover_problem = ""
@@ -102,11 +103,13 @@ class Store:
 
     # --- start and end ---
 
-    def open(self, *, everywhere: bool = False) -> list[ManifestLine]:
+    def open(self, *, everywhere: bool = False, build_later: bool = False) -> list[ManifestLine]:
         """Check the storage, finish what a crash left, open the index; returns the lines of what was recovered.
 
         Args:
             everywhere: look for unfinished chunks in all folders, not only where they can be.
+            build_later: an index that has to be built is left to `build_index`. Until then chunks are deleted only
+                where room must be made, and sums are those of what is recorded from now on.
 
         Raises:
             StorageError: the storage or the state cannot be used; `locked`: another process records here.
@@ -123,6 +126,8 @@ class Store:
             self._listing.open()
             self._listing.add_recovered(self._repair.touched)
             self._repair.touched.clear()
+            if not build_later:
+                self.build_index()
         except BaseException:
             self.close()
             raise
@@ -136,7 +141,10 @@ class Store:
         """
         self.ground.check_mount(create=False)
         self._make_state()
-        self._listing.open()
+        self._beside = files.is_locked(self.state_path / "lock")
+        self._listing.open(beside=self._beside)
+        if not self._beside:
+            self.build_index()
 
     def close(self) -> None:
         """Let go of index and lock."""
@@ -172,9 +180,25 @@ class Store:
         """Replace the limits of single recorders, at any time."""
         self._janitor.recorder_limits = dict(limits)
 
-    def rebuild_index(self) -> int:
-        """Fill an empty index from the manifests; how many chunks."""
-        return self._listing.rebuild()
+    @property
+    def is_building(self) -> bool:
+        """Whether the index is not complete yet."""
+        return self._listing.is_building
+
+    def build_index(self) -> int:
+        """Build the index from the manifests if that is due; how many chunks it got. May run beside everything else.
+
+        Raises:
+            StorageError: it cannot be built now.
+        """
+        if not self._listing.is_building:
+            return 0
+        begun_ns = self.clock.monotonic_ns()
+        count = self._listing.build()
+        if count:
+            took_s = (self.clock.monotonic_ns() - begun_ns) / NS
+            log.warning("the index has been built again from the manifests: %d chunks in %.1f s", count, took_s)
+        return count
 
     # --- recording ---
 
@@ -203,7 +227,7 @@ class Store:
             # Ids of one form sort below: boot numbers, or times that are not far ahead.
             far = replace(stamp, utc_ns=stamp.utc_ns + _LARGEST_STEP_BACK_NS)
             below = layout.make_recording_id(recorder, far, 0) if stamp.trusted else "c"
-            previous = self.index.last_recording_id(recorder, below)
+            previous = self._last_recording_id(recorder, below)
             if previous is not None and not _is_followed(previous, stamp):
                 previous = None
         known = layout.parse_recording_id(previous) if previous is not None else None
@@ -215,6 +239,12 @@ class Store:
             if suffix is not None:
                 return f"{prefix}{suffix:04x}"
             stamp = replace(stamp, utc_ns=stamp.utc_ns + NS, monotonic_ns=stamp.monotonic_ns + MS)
+
+    def _last_recording_id(self, recorder: str, below: str) -> str | None:
+        if self._listing.is_building:
+            with contextlib.suppress(OSError), files.closing_fd(self.ground.open_root()) as root:
+                return recovery.last_recording_id(root, recorder, below)
+        return self.index.last_recording_id(recorder, below)
 
     # --- for recordings and their chunks ---
 
@@ -268,17 +298,23 @@ class Store:
         """What `rotate` would delete now.
 
         Raises:
-            StorageError: index or file system cannot be read.
+            StorageError: index or file system cannot be read; `busy`: the daemon is building the index.
         """
+        self._refuse_beside_building()
         return self._janitor.plan()
 
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.
 
         Raises:
-            StorageError: nothing could be planned.
+            StorageError: nothing could be planned; `busy`: the daemon is building the index.
         """
+        self._refuse_beside_building()
         return self._janitor.rotate()
+
+    def _refuse_beside_building(self) -> None:
+        if self._beside and self._listing.is_building:
+            raise StorageError("the daemon is building the index again; try later", "busy")
 
     def finish_leftovers(self) -> list[ManifestLine]:
         """Finish the chunks whose finishing had failed, as far as that goes now; the lines of what became chunks.
@@ -418,13 +454,21 @@ class Store:
         return self.ground.is_protected(recording_id)
 
     def _require_recording(self, recording_id: str) -> None:
-        known = layout.parse_recording_id(recording_id) is not None and (
-            self.index.has_recording(recording_id) or self.journal.is_open(recording_id)
+        parsed = layout.parse_recording_id(recording_id)
+        known = parsed is not None and (
+            self.index.has_recording(recording_id)
+            or self.journal.is_open(recording_id)
+            or (self._listing.is_building and self._has_manifest(parsed))
         )
         if not known:
             raise StorageError(f"there is no recording {recording_id!r}", "not_found")
 
     # --- inside ---
+
+    def _has_manifest(self, known: layout.RecordingId) -> bool:
+        with contextlib.suppress(OSError), files.closing_fd(self.ground.open_root()) as root:
+            return recovery.find_manifest(root, known.recorder, known.text) is not None
+        return False
 
     def _make_state(self) -> None:
         with files.storage_errors(f"use the state directory {self.state_path}"):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from msrecd.cli.recordings.listing import is_locked
 from msrecd.clock import SYSTEM_CLOCK
+from msrecd.storage.files import is_locked
 from msrecd.storage.recheck import still_holds
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store

@@ -157,7 +157,9 @@ def chunks_left_unfinished_do_not_count(patch: Patch) -> None:
 def too_much_goes(patch: Patch) -> None:
     real = retention._Planner._free
     patch.setattr(
-        retention._Planner, "_free", lambda self, who, excess, why: real(self, who, excess * 3 if excess > 0 else 0, why)
+        retention._Planner,
+        "_free",
+        lambda self, who, excess, why: real(self, who, excess * 3 if excess > 0 else 0, why),
     )
 
 
@@ -220,8 +222,12 @@ def numbers_are_given_twice(patch: Patch) -> None:
     replace_result(patch, recording.Recording, "settled", reuse)
 
 
-MUTATIONS = [value for value in list(globals().values()) if callable(value) and getattr(value, "__module__", "") == __name__]
-MUTATIONS = [value for value in MUTATIONS if value not in (replace_result,) and value.__code__.co_varnames[:1] == ("patch",)]
+MUTATIONS = [
+    value for value in list(globals().values()) if callable(value) and getattr(value, "__module__", "") == __name__
+]
+MUTATIONS = [
+    value for value in MUTATIONS if value not in (replace_result,) and value.__code__.co_varnames[:1] == ("patch",)
+]
 ALWAYS = {
     protection_is_not_looked_up,
     the_open_file_goes_with_its_folder_fellows,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from msrecd.cli.recordings.access import catalog_of, configuration, known_record
 from msrecd.clock import NS
 from msrecd.config.units import format_duration, format_size
 from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
+from msrecd.storage.files import is_locked
 from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.walltime import format_utc
-
-_LOCKS = Path("/proc/locks")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,17 +52,6 @@ def run(args: argparse.Namespace) -> int:
         print()
         print_table(("GAP IN", "AT", "LENGTH", "REASON"), [_gap_row(*pair) for pair in gaps], right=(2,))
     return Exit.OK
-
-
-def is_locked(path: Path, locks: Path = _LOCKS) -> bool:
-    """Whether a process holds the lock on a file. Taking it to find out could keep a daemon from starting."""
-    try:
-        status = path.stat()
-        lines = locks.read_text("ascii").splitlines()
-    except OSError:
-        return False
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    return any(" FLOCK " in line and place in line.split() for line in lines)
 
 
 def _open_recordings(state_path: Path) -> Sequence[OpenRecording]:
