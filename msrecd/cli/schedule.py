@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from msrecd.cli.errors import Exit, UsageError
@@ -17,6 +17,7 @@ from msrecd.service.checks import config_checks
 
 _MAX_DAYS = 366
 _MAX_ROWS = 400
+_MANY = 6  # windows of a recorder on one day that are one row of the table
 _SLOTS = 48  # half hours of a day
 _RULER = "0     3     6     9     12    15    18    21    "
 
@@ -69,49 +70,58 @@ def _print(config: Config, windows: dict[str, list[Window]], now: datetime, end:
     unplanned = [name for name in windows if not _has_schedule(config, name)]
     planned = {name: found for name, found in windows.items() if name not in unplanned}
     zone = system_zone()
-    rows = [
-        (
-            name,
-            _local(window.start, zone),
-            _local(window.stop, zone),
-            _length(window),
-            "open" if window.holds(now) else "",
-        )
-        for name, found in planned.items()
-        for window in found
-    ]
+    rows = [row for name, found in planned.items() for row in _rows(name, found, now, zone)]
     if planned:
         print(f"Times of {zone} from {_local(now, zone)}:")
-        print_table(("RECORDER", "START", "STOP", "DURATION", ""), rows[:_MAX_ROWS], right=(3,))
+        print_table(("RECORDER", "START", "STOP", "DURATION", "WINDOWS"), rows[:_MAX_ROWS], right=(3,))
         if len(rows) > _MAX_ROWS:
             print(f"... and {len(rows) - _MAX_ROWS} more; --json has all")
         print()
-        print("\n".join(picture(planned, now, end, zone, full="█" if can_show("█·") else "#")))
+        cells = "·▒█" if can_show("·▒█") else ".-#"
+        print("\n".join(picture(planned, now, end, zone, cells)))
+        print(f"{'':{max(map(len, planned)) + 12}}  {cells[2]} planned   {cells[1]} partly   half an hour each")
     for name in unplanned:
         recorder = config.recorder(name)
         always = recorder is not None and recorder.autostart
         print(f"{name}: no schedule; {'records from the start of the service' if always else 'records on command'}")
 
 
+def _rows(
+    name: str, windows: Sequence[Window], now: datetime, zone: tzinfo
+) -> Iterator[tuple[str, str, str, str, str]]:
+    """A row for each window; many short ones of one day are a row together."""
+    for _, day in itertools.groupby(windows, lambda window: window.start.astimezone(zone).date()):
+        found = list(day)
+        for group in [found] if len(found) > _MANY else [[window] for window in found]:
+            length = sum((window.duration for window in group), timedelta())
+            words = [f"{len(group)} windows"] if len(group) > 1 else []
+            words += ["open now"] if any(window.holds(now) for window in group) else []
+            start, stop = _local(group[0].start, zone), _local(group[-1].stop, zone)
+            yield name, start, stop, format_duration(length.total_seconds()), ", ".join(words) or "1"
+
+
 def picture(
-    windows: dict[str, list[Window]], now: datetime, end: datetime, zone: tzinfo, *, full: str = "#"
+    windows: dict[str, list[Window]], now: datetime, end: datetime, zone: tzinfo, cells: str = ".-#"
 ) -> list[str]:
-    """A line for each day and recorder, a cell for each half hour on the wall: `full` where any of it is planned."""
+    """A line for each day and recorder, a cell for each half hour on the wall.
+
+    cells: what stands for a half hour in which nothing is planned, a part of it, all of it.
+    """
     width = max(map(len, windows))
     lines = [" " * (width + 14) + _RULER.rstrip()]
     day, last = now.astimezone(zone).date(), (end - timedelta(seconds=1)).astimezone(zone).date()
     while day <= last:
         for i, (name, found) in enumerate(windows.items()):
             label = day.strftime("%a %m-%d") if i == 0 else ""
-            lines.append(f"{label:10s}  {name:{width}s}  {_bar(found, day, zone, full)}")
+            lines.append(f"{label:10s}  {name:{width}s}  {_bar(found, day, zone, cells)}")
         day += timedelta(days=1)
     return lines
 
 
-def _bar(windows: Sequence[Window], day: date, zone: tzinfo, full: str) -> str:
-    empty = "·" if full == "█" else "."
+def _bar(windows: Sequence[Window], day: date, zone: tzinfo, cells: str) -> str:
     edges = [_edge(day, slot, zone) for slot in range(_SLOTS + 1)]
-    return "".join(full if _any_open(windows, a, b) else empty for a, b in itertools.pairwise(edges))
+    near = [window for window in windows if window.start < edges[-1] and window.stop > edges[0]]
+    return "".join(cells[_share(near, a, b)] for a, b in itertools.pairwise(edges))
 
 
 def _edge(day: date, slot: int, zone: tzinfo) -> datetime:
@@ -121,8 +131,12 @@ def _edge(day: date, slot: int, zone: tzinfo) -> datetime:
     return one_instant(wall, zone) or midnight(day, zone)
 
 
-def _any_open(windows: Iterable[Window], begin: datetime, end: datetime) -> bool:
-    return any(window.start < end and window.stop > begin for window in windows) and begin < end
+def _share(windows: Iterable[Window], begin: datetime, end: datetime) -> int:
+    """How much of [begin, end) is planned: 0 nothing, 1 a part, 2 all of it."""
+    planned = sum(
+        (min(w.stop, end) - max(w.start, begin) for w in windows if w.start < end and w.stop > begin), timedelta()
+    )
+    return 0 if begin >= end or not planned else 2 if planned >= end - begin else 1
 
 
 def _has_schedule(config: Config, name: str) -> bool:
@@ -132,7 +146,3 @@ def _has_schedule(config: Config, name: str) -> bool:
 
 def _local(instant: datetime, zone: tzinfo) -> str:
     return instant.astimezone(zone).strftime("%a %Y-%m-%d %H:%M %Z")
-
-
-def _length(window: Window) -> str:
-    return format_duration(window.duration.total_seconds())

@@ -52,6 +52,23 @@ def test_table_and_picture(config: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "idle: no schedule; records on command" in out
 
 
+def test_many_windows_of_a_day_are_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    path = tmp_path / "msrecd.toml"
+    path.write_text(
+        '[device]\nid = "x"\n[[recorder]]\nname = "mic"\naudio = true\n'
+        '[[recorder.schedule]]\nstart = "*/15 20-23 * * *"\nduration = "2m"\n'
+    )
+    assert main(["schedule", "--config", str(path), "--days", "4"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    rows = [line for line in out if line.startswith("mic") and line.endswith("16 windows") and " 32m " in line]
+    assert 3 <= len(rows) <= 4
+    assert all(" 20:00 UTC" in row and " 23:47 UTC" in row for row in rows)
+    assert any(bar.endswith(("▒" * 8, "-" * 8)) for bar in out)
+
+
 def test_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", "--config", str(config), "--json", "--recorder", "cam0"]) == 0
     windows = json.loads(capsys.readouterr().out)
@@ -77,7 +94,7 @@ def test_picture_of_the_day_the_clocks_change() -> None:
     begin = datetime(2026, 10, 24, 22, tzinfo=UTC)  # midnight there
     windows = {"a": [Window(start=begin + timedelta(hours=3), stop=begin + timedelta(hours=4))]}  # 02:00 again to 03:00
     ruler, bar = picture(windows, begin, begin + timedelta(hours=25), zone)
-    assert bar == "Sun 10-25   a  " + "." * 5 + "#" + "." * 42
+    assert bar == "Sun 10-25   a  " + "." * 5 + "-" + "." * 42  # half an hour that lasts an hour and a half
     assert ruler.index("3") == bar.index("a") + 3 + 6
     whole = {"a": [Window(start=begin, stop=begin + timedelta(hours=25))]}
     assert picture(whole, begin, begin + timedelta(hours=25), zone)[1].endswith("#" * 48)
