@@ -54,22 +54,24 @@ def of_input(info: libav.StreamInfo) -> StreamParameters:
     )
 
 
-def h264_parameters(
-    key_frame: bytes, *, width: int, height: int, frame_rate: float | None, encoder: str
+def camera_parameters(
+    picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
 ) -> StreamParameters:
-    """Of a camera's H.264 in Annex B form, from a key frame that carries its SPS and PPS.
+    """Of what a camera's encoder makes, from its first key frame: H.264 in Annex B form with SPS and PPS, or a JPEG.
 
     Raises:
         LibavError: the key frame has no parameter sets.
     """
-    info = libav.stream_info_of_annexb(key_frame)
-    sets = [unit for unit in nal_units(key_frame) if is_parameter_set(unit, "h264")]
-    extradata = info.extradata or b"".join(b"\0\0\0\1" + unit for unit in sets)
+    info = libav.stream_info_of_annexb(picture, codec)
+    extradata = info.extradata
+    if codec == "h264" and not extradata:
+        sets = [unit for unit in nal_units(picture) if is_parameter_set(unit, "h264")]
+        extradata = b"".join(b"\0\0\0\1" + unit for unit in sets)
     return StreamParameters(
         kind="video",
-        codec="h264",
+        codec=codec,
         header=info.header,
-        codec_string=codec_string("h264", extradata),
+        codec_string=codec_string(codec, extradata),
         extradata=extradata,
         width=width,
         height=height,

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def default_backends(
-    *, alsa_pcms: Sequence[str] = (), h264_parameters: Callable[..., StreamParameters] | None = None
+    *, alsa_pcms: Sequence[str] = (), camera_parameters: Callable[..., StreamParameters] | None = None
 ) -> list[Backend]:
     """The backends of this machine: libcamera and ALSA, each if its library is installed.
 
@@ -24,10 +24,10 @@ def default_backends(
 
     Args:
         alsa_pcms: PCMs of alsa-lib's configuration that are microphones too.
-        h264_parameters: `msrecd.codecs.parameters.h264_parameters`; without it the cameras' own encoders are not used.
+        camera_parameters: that of `msrecd.codecs.parameters`; without it the cameras' own encoders are not used.
     """
     hardware: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("msrecd.devices.picamera", "PicameraBackend", {"h264_parameters": h264_parameters}),
+        ("msrecd.devices.picamera", "PicameraBackend", {"camera_parameters": camera_parameters}),
         ("msrecd.devices.alsa", "AlsaBackend", {"extra_pcms": alsa_pcms}),
     )
     backends: list[Backend] = []

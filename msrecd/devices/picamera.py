@@ -45,7 +45,7 @@ os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
 try:
     import libcamera
     from picamera2 import CompletedRequest, Picamera2
-    from picamera2.encoders import Encoder, H264Encoder, LibavH264Encoder
+    from picamera2.encoders import Encoder, H264Encoder, LibavH264Encoder, MJPEGEncoder
     from picamera2.outputs import Output
     from picamera2.previews import NullPreview
 except Exception as exc:  # also an ABI mismatch of numpy, a missing /dev node, …: without them there is no camera
@@ -75,9 +75,11 @@ def has_hardware_encoder(node: Path = _HARDWARE_ENCODER) -> bool:
 class _Output(Output):
     """picamera2's end of an EncodedStream; runs in picamera2's threads, must neither raise nor block."""
 
-    def __init__(self, encoder: Encoder, stream: EncodedStream) -> None:
+    def __init__(self, encoder: Encoder, stream: EncodedStream, *, is_intra: bool) -> None:
+        """is_intra: every picture is a key frame, whatever the driver says."""
         super().__init__()
         self._encoder = encoder
+        self._is_intra = is_intra
         self._stream = stream
 
     def outputframe(
@@ -90,7 +92,7 @@ class _Output(Output):
     ) -> None:
         first = self._encoder.firsttimestamp
         if frame and timestamp is not None and first is not None and not audio:
-            self._stream.offer(bytes(frame), bool(keyframe), first + timestamp)
+            self._stream.offer(bytes(frame), bool(keyframe) or self._is_intra, first + timestamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ class _Camera:
 
     def start_encoder(self, spec: EncoderSpec, output: EncodedStream) -> Encoder:
         encoder = make_encoder(spec, is_hardware=self.is_hardware_encoder)
-        sink = _Output(encoder, output)
+        sink = _Output(encoder, output, is_intra=spec.codec == "mjpeg")
         if "FrameDurationLimits" in self._camera.camera_controls:
             self._camera.start_encoder(encoder, sink, name=spec.stream)
             return encoder
@@ -211,7 +213,8 @@ class _Camera:
 
 def make_encoder(spec: EncoderSpec, *, is_hardware: bool) -> Encoder:
     """The encoder for `spec`, given only the arguments that its class knows."""
-    encoder_class = H264Encoder if is_hardware else LibavH264Encoder
+    h264: type[Encoder] = H264Encoder if is_hardware else LibavH264Encoder
+    encoder_class: type[Encoder] = MJPEGEncoder if spec.codec == "mjpeg" else h264
     rate = Fraction(spec.frame_rate or 30.0).limit_denominator(1001)
     wanted: dict[str, Any] = {
         "bitrate": spec.bit_rate or None,
@@ -234,17 +237,17 @@ class PicameraBackend:
     def __init__(
         self,
         *,
-        h264_parameters: ParametersMaker | None = None,
+        camera_parameters: ParametersMaker | None = None,
         clock: Clock = SYSTEM_CLOCK,
         encoder_node: Path = _HARDWARE_ENCODER,
         meminfo: Path = Path("/proc/meminfo"),
     ) -> None:
         """
         Args:
-            h264_parameters: describes a stream by its first key frame; without it the camera's encoder is not used.
+            camera_parameters: describes a stream by its first key frame; without it the camera's encoder is not used.
             encoder_node: the V4L2 encoder. meminfo: where the free CMA is looked up.
         """
-        self._make_parameters = h264_parameters
+        self._make_parameters = camera_parameters
         self._clock = clock
         self._encoder_node = encoder_node
         self._meminfo = meminfo

@@ -40,10 +40,10 @@ _MAX_ASKED = 16  # key frames to come
 
 
 class ParametersMaker(Protocol):
-    """Makes a stream's description out of a key frame in Annex B form; raises what it likes when that cannot be."""
+    """Makes a stream's description out of a key frame (H.264 in Annex B form, or a JPEG); raises what it likes."""
 
     def __call__(
-        self, key_frame: bytes, *, width: int, height: int, frame_rate: float | None, encoder: str
+        self, picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
     ) -> StreamParameters: ...
 
 
@@ -60,6 +60,7 @@ class StreamShape:
 class EncoderSpec:
     """What to start an encoder with; key_frame_period in frames, bit_rate 0: picamera2's choice."""
 
+    codec: Literal["h264", "mjpeg"]
     stream: StreamName
     bit_rate: int
     key_frame_period: int
@@ -185,7 +186,8 @@ class PicameraSource(Source):
         return self._raw.feed
 
     def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
-        if request.kind != "video" or request.codec != "h264" or self._make_parameters is None:
+        codec = self._codec_of(request)
+        if codec is None or self._make_parameters is None:
             return None
         with self._lock:
             known = self._encodings.get(request)
@@ -204,6 +206,7 @@ class PicameraSource(Source):
                 return None
             rate = self._frame_rate / skip if self._frame_rate else None
             spec = EncoderSpec(
+                codec=codec,
                 stream=stream,
                 bit_rate=request.bit_rate,
                 key_frame_period=key_frame_period(
@@ -220,9 +223,8 @@ class PicameraSource(Source):
             def key_frame_at(at_ns: int) -> None:
                 encoding.key_frame_at(at_ns)
 
-            feed = EncodedFeed(
-                on_demand=wanted, key_frame_at=key_frame_at if self._device.is_hardware_encoder else None
-            )
+            can_force = self._device.is_hardware_encoder and codec == "h264"
+            feed = EncodedFeed(on_demand=wanted, key_frame_at=key_frame_at if can_force else None)
             encoding = _Encoding(spec, size, feed)
             self._encodings[request] = encoding
             return feed
@@ -249,6 +251,14 @@ class PicameraSource(Source):
         self._worker.stop(1.0)
 
     # Encoders; in the worker unless said otherwise.
+
+    def _codec_of(self, request: EncodingRequest) -> Literal["h264", "mjpeg"] | None:
+        """Any thread. MJPEG by the hardware only: in software it is libav's, of the raw pictures."""
+        if request.kind == "video" and request.codec == "h264":
+            return "h264"
+        if request.kind == "video" and request.codec == "mjpeg" and self._device.is_hardware_encoder:
+            return "mjpeg"
+        return None
 
     def _stream_for(self, size: Size) -> StreamName | None:
         """Any thread, under the lock. A second stream comes only while nothing is encoded: later it would interrupt."""
@@ -287,6 +297,7 @@ class PicameraSource(Source):
             assert self._make_parameters is not None  # or there would be no encoding
             return self._make_parameters(
                 key_frame,
+                codec=encoding.spec.codec,
                 width=width,
                 height=height,
                 frame_rate=encoding.spec.frame_rate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from msrecd.codecs.parameters import h264_parameters
+from msrecd.codecs.parameters import camera_parameters
 from msrecd.config.model import VIRTUAL_PAIR, Config, VirtualDevice
 from msrecd.devices import default_backends
 from msrecd.devices.base import Backend
@@ -38,7 +38,7 @@ def backends_for(config: Config) -> list[Backend]:
     backends: list[Backend] = []
     if config.devices.virtual:
         backends.append(virtual_backend(config.devices.virtual))
-    backends.extend(default_backends(alsa_pcms=tuple(config.devices.alsa), h264_parameters=h264_parameters))
+    backends.extend(default_backends(alsa_pcms=tuple(config.devices.alsa), camera_parameters=camera_parameters))
     return backends
 
 
@@ -55,4 +55,4 @@ def backends_for_command(config_path: Path | None, *, virtual: bool = False) -> 
         config = None
     if config is not None:
         return backends_for(config)
-    return list(default_backends(h264_parameters=h264_parameters))
+    return list(default_backends(camera_parameters=camera_parameters))

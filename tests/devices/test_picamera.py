@@ -16,19 +16,25 @@ import pytest
 from fake_picamera2 import FakeCamera, imx219, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
+from msrecd.codecs.parameters import camera_parameters
 from msrecd.devices import default_backends, picamera_guard, picamera_source
 from msrecd.devices.picamera_source import PicameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
 
+MJPEG = EncodingRequest(kind="video", codec="mjpeg", bit_rate=20_000_000, frame_rate=50.0)
 H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
 
 
 def parameters(
-    key_frame: bytes, *, width: int, height: int, frame_rate: float | None, encoder: str
+    picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
 ) -> StreamParameters:
-    assert b"SPS" in key_frame
+    if codec == "mjpeg":
+        return camera_parameters(
+            picture, codec=codec, width=width, height=height, frame_rate=frame_rate, encoder=encoder
+        )
+    assert b"SPS" in picture
     return StreamParameters(
         kind="video",
         codec="h264",
@@ -83,7 +89,7 @@ class Rig:
         module = fake.install(self._monkeypatch, *cameras, board=board)
         if board == "pi4":
             self.node.touch()
-        backend = module.PicameraBackend(h264_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo)
+        backend = module.PicameraBackend(camera_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo)
         self.backends.append(backend)
         return backend
 
@@ -178,6 +184,27 @@ def test_hardware_encoder(rig: Rig) -> None:
     feed.feed.remove(sink)
     until(lambda: not camera_of(source).encoders)
     assert sink.ended == []
+
+
+def test_mjpeg_comes_from_the_hardware_encoder(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()))
+    output = source.encoded(MJPEG)
+    assert output is not None
+    assert not output.can_force_key_frames  # every picture is one
+    sink = Sink()
+    output.feed.add(sink)
+    packets: list[Packet] = sink.wait_for(5)
+    assert all(packet.is_keyframe and packet.data == fake.jpeg() for packet in packets)
+    assert output.parameters is not None
+    assert (output.parameters.codec, output.parameters.codec_string) == ("mjpeg", "mjpeg")
+    assert (output.parameters.width, output.parameters.height) == (1280, 720)
+    (encoder,) = camera_of(source).encoders
+    assert isinstance(encoder, fake.MJPEGEncoder)
+    assert encoder.bitrate == 20_000_000
+
+
+def test_mjpeg_in_software_is_left_to_libav(rig: Rig) -> None:
+    assert rig.open(rig.backend(imx219(), board="pi5")).encoded(MJPEG) is None
 
 
 def test_key_frames_are_made_where_they_are_wanted(rig: Rig) -> None:
@@ -615,7 +642,7 @@ def test_controls_from_settings(rig: Rig) -> None:
 
 def test_default_backends_find_the_cameras(rig: Rig) -> None:
     rig.backend(imx219())
-    by_name = {backend.name: backend for backend in default_backends(h264_parameters=parameters, alsa_pcms=["x"])}
+    by_name = {backend.name: backend for backend in default_backends(camera_parameters=parameters, alsa_pcms=["x"])}
     rig.backends.extend(by_name.values())
     assert list(by_name) == ["libcamera", "alsa"]
     assert [device.label for device in by_name["libcamera"].describe()] == ["imx219"]

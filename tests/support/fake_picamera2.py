@@ -12,9 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import av
 import camera_facts as facts
 
 
@@ -115,6 +118,16 @@ class Output:
         self.recording = False
 
 
+@cache
+def jpeg() -> bytes:
+    """A real one, of one colour."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 1280, 720, "yuvj420p", Fraction(1, 25)
+    picture = av.VideoFrame(1280, 720, "yuvj420p")
+    picture.pts = 0
+    return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])
+
+
 class Encoder:
     def __init__(self) -> None:
         self.output: Any = None
@@ -148,10 +161,13 @@ class Encoder:
             if self.firsttimestamp is None:
                 self.firsttimestamp = timestamp
             is_key = self._frames % self.iperiod == 0 or self._take_forced()
-            start = b"\0\0\0\1\x67SPS\0\0\0\1\x68PPS\0\0\0\1\x65" if is_key else b"\0\0\0\1\x41"
-            self.output.outputframe(start + bytes(200), is_key, timestamp - self.firsttimestamp, None, False)
+            self.output.outputframe(self._unit(is_key), is_key, timestamp - self.firsttimestamp, None, False)
             self._frames += 1
         self._skip = (self._skip + 1) % self.frame_skip_count
+
+    def _unit(self, is_key: bool) -> bytes:
+        start = b"\0\0\0\1\x67SPS\0\0\0\1\x68PPS\0\0\0\1\x65" if is_key else b"\0\0\0\1\x41"
+        return start + bytes(200)
 
     def _take_forced(self) -> bool:
         forced, self.forced = self.forced > 0, 0
@@ -223,6 +239,18 @@ class NullPreview:
     def stop(self) -> None:
         self._abort.set()
         self._thread.join(10)
+
+
+class MJPEGEncoder(Encoder):
+    """The V4L2 one; whether the driver marks its pictures as key frames is left open here."""
+
+    def __init__(self, bitrate: int | None = None) -> None:
+        super().__init__()
+        self.bitrate = bitrate
+        self.iperiod = 1 << 30
+
+    def _unit(self, is_key: bool) -> bytes:
+        return jpeg()
 
 
 class Machine:
@@ -404,6 +432,7 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     encoders.Encoder = Encoder  # type: ignore[attr-defined]
     encoders.LibavH264Encoder = LibavH264Encoder  # type: ignore[attr-defined]
     encoders.H264Encoder = LibavH264Encoder if board == "pi5" else H264Encoder  # type: ignore[attr-defined]
+    encoders.MJPEGEncoder = MJPEGEncoder  # type: ignore[attr-defined]
     outputs.Output = Output  # type: ignore[attr-defined]
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
     for module in (package, encoders, outputs, previews, libcamera):

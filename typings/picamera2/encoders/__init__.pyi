@@ -19,3 +19,6 @@ class H264Encoder(Encoder):
 
 class LibavH264Encoder(Encoder):
     def __init__(self, **kwargs: Any) -> None: ...
+
+class MJPEGEncoder(Encoder):
+    def __init__(self, **kwargs: Any) -> None: ...
