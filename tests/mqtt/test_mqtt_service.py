@@ -119,6 +119,18 @@ def test_events_wait_for_the_broker_in_order_and_carry_their_ids(broker, service
             assert observer.wait_for(at("event/error")).json["event_id"] == "pi-test/7/000301"
 
 
+def test_what_was_on_its_way_when_the_connection_broke_is_sent_again(broker, service_for):
+    with service_for(broker) as thread:
+        thread.connected()
+        broker.pause()
+        for number in range(100):
+            thread.call(thread.service.publish_event, "event/recorder/cam0", {"event_type": "chunk", "n": number})
+        thread.wait(lambda service: service.status.spooled == 100 and service._client.outstanding >= 10)
+        broker.restart(kill=True)
+        thread.wait(lambda service: service.status.reconnects and service.status.spooled == 0)
+        assert thread.service.status.dropped == 0
+
+
 def kill_during_traffic(broker, service_for, times, seed):
     """Commands with ids are sent, each again until it is answered, while the broker is killed again and again."""
     chance = random.Random(seed)
