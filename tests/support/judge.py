@@ -145,26 +145,34 @@ def onsets(mono: Any, rate: int) -> list[float]:
     return found
 
 
-def phase_jumps(samples: Any, rate: int, freq: float, threshold: float = 0.2) -> list[tuple[float, float]]:
-    """Where the phase of a tone jumps: (seconds from the first sample, radians), largest first.
+def phase_steps(samples: Any, rate: int, freq: float) -> tuple[Any, Any]:
+    """(sample numbers a millisecond apart, radians by which a tone's phase differs between what is before and after).
 
-    Compares the phase over 10 ms before and after every millisecond with a steady tone's; a slow drift is no jump.
+    Before and after are whole periods of some 25 ms. One sample that lacks or is twice makes 2 π freq / rate.
     """
     mono = np.asarray(samples, dtype=float)
     mono = mono[:, 0] if mono.ndim == 2 else mono
-    window, hop = round(rate * 0.01), max(1, rate // 1000)
+    window, hop = round(max(1, round(0.025 * freq)) * rate / freq), max(1, rate // 1000)
     turned = mono * np.exp(-2j * np.pi * freq / rate * np.arange(len(mono)))
     summed = np.concatenate(([0], np.cumsum(turned)))
     middles = np.arange(window, len(mono) - window, hop)
     before = summed[middles] - summed[middles - window]
     after = summed[middles + window] - summed[middles]
-    jumps = np.angle(after * np.conj(before))
+    return middles, np.angle(after * np.conj(before))
+
+
+def phase_jumps(samples: Any, rate: int, freq: float, threshold: float = 0.2) -> list[tuple[float, float]]:
+    """Where the phase of a tone jumps: (seconds from the first sample, radians), largest first.
+
+    Compares the phase over 25 ms before and after every millisecond with a steady tone's; a slow drift is no jump.
+    """
+    middles, jumps = phase_steps(samples, rate, freq)
     found: list[tuple[float, float]] = []
     for index in np.argsort(-np.abs(jumps)):
         if abs(jumps[index]) < threshold:
             break
         time = float(middles[index] / rate)
-        if all(abs(time - known) > 0.02 for known, _ in found):
+        if all(abs(time - known) > 0.06 for known, _ in found):
             found.append((time, float(jumps[index])))
     return found
 
