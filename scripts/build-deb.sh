@@ -37,9 +37,11 @@ done | xargs -0 cp --parents -t "$work/msrecd"
 if [[ -n ${VERSION:-} ]]; then
     sed -i "1s/([^)]*)/($VERSION)/" "$work/msrecd/debian/changelog"
     sed -i "s/^__version__ = .*/__version__ = \"$VERSION\"/" "$work/msrecd/msrecd/__init__.py"
+    sed -i "1s/$/ As of $VERSION./" "$work/msrecd/debian/msrecd.toml" # no two versions ship the same one
 fi
-# The interpreter and tools of the system, not those of a virtual environment or a version manager.
-build=(env -u VIRTUAL_ENV LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -c "cd '${work#"$root"}/msrecd' && exec dpkg-buildpackage -us -uc -b")
+# The interpreter and tools of the system, not those of a virtual environment or a version manager. -d: nothing is
+# compiled, so build-essential, which every build is taken to need, is not asked for.
+build=(env -u VIRTUAL_ENV LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -c "cd '${work#"$root"}/msrecd' && exec dpkg-buildpackage -d -us -uc -b")
 [[ -z $root ]] || build=(chroot "$root" "${build[@]}")
 if ! "${build[@]}" >"$work/log" 2>&1; then
     tail -n 30 "$work/log" >&2

@@ -1,69 +1,232 @@
 #!/usr/bin/env bash
-# What scripts/deb-test.sh does inside of the Debian tree.
+# What scripts/deb-test.sh does inside of the machine: a life of the package in two parts, with a reboot between them.
+# It waits for what is to happen, with deadlines; nothing is taken to be so because time has passed.
 set -euo pipefail
 
+recordings=/var/lib/msrecd/recordings
+config=/etc/msrecd/msrecd.toml
+notes=/srv/deb/notes # lives through the reboot
+mkdir -p "$notes"
+
+say() { printf 'deb-test: %s\n' "$1"; }
 fail() {
     printf 'deb-test: error: %s\n' "$1" >&2
+    systemctl --no-pager --full status msrecd >&2 || true
+    journalctl --no-pager -u msrecd -u mosquitto -n 40 >&2 || true
     exit 1
 }
 apt_get() {
-    # Everything it depends on is there, so nothing is fetched. To a question nobody answers: none may be asked.
-    apt-get -y -q --no-install-recommends "$@" </dev/null >/tmp/apt.log 2>&1 ||
-        { tail -n 20 /tmp/apt.log >&2 && fail "apt-get $*"; }
+    # To a question nobody answers: none may be asked.
+    apt-get -y -q "$@" </dev/null >/tmp/apt.log 2>&1 || { tail -n 20 /tmp/apt.log >&2 && fail "apt-get $*"; }
 }
+wait_for() { # wait_for SECONDS WORDS COMMAND...
+    local end=$((SECONDS + $1)) words=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || fail "not within the time: $words"
+        sleep 0.2
+    done
+}
+of_service() { systemctl show --value --property="$1" msrecd; }
+is() { [[ $(of_service "$1") == "$2" ]]; }
+chunks() { find "$recordings" -name '*.mp4' | LC_ALL=C sort; }
+has_chunks() { (($(chunks | wc -l) >= $1)); }
+recording() { # the id of the one that is being written, nothing when there is none
+    find "$recordings" -name '*.part' -size +0 -printf '%f\n' | sed 's/-[0-9]*\.mp4\.part$//' | sort -u
+}
+is_recording() { [[ -n $(recording) ]]; }
+records_anew() { [[ -n $(recording) && $(recording) != "$1" ]]; }
+journal_has() { journalctl --quiet --sync && journalctl -u msrecd -o cat | grep -qF -- "$1"; }
+pictures() { python3 -c 'import av, sys; print(sum(1 for _ in av.open(sys.argv[1]).decode(video=0)))' "$1"; }
 files() {
-    # What a package manager and an interpreter keep for themselves does not count.
-    find / -xdev \( -path /srv -o -path /tmp -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt \
-        -o -path /var/lib/systemd -o -name __pycache__ -o -path /root \) -prune -o -print | LC_ALL=C sort
+    # What a package manager, an interpreter and a running system keep for themselves does not count.
+    find / -xdev \( -path /srv -o -path /tmp -o -path /root -o -path /var/log -o -path /var/tmp -o -path /var/cache -o -path /var/lib/dpkg \
+        -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/lib/private -o -path /var/lib/mosquitto -o -name __pycache__ \) \
+        -prune -o -print | LC_ALL=C sort
 }
-record() {
-    # As the unit runs it, without systemd, until a chunk is finished.
-    timeout -s TERM -k 60 8 runuser -u msrecd -- msrecd run >/tmp/run.log 2>&1 || true
-    [[ $(find /var/lib/msrecd/recordings -name '*.mp4' | wc -l) -ge $1 ]] || { cat /tmp/run.log >&2 && fail "no recording"; }
+hardware() {
+    # This machine has no camera and no microphone: what stands in for them.
+    cat >/etc/msrecd/conf.d/hardware.toml <<'TOML'
+[devices]
+virtual = [
+  { kind = "camera", label = "Virtual Camera", modes = [[640, 360, 15]] },
+  { kind = "microphone", label = "Virtual Microphone" },
+]
+TOML
+}
+time_is_set() {
+    # There is no time server either, and the kernel does not tell a container: what timesyncd would leave.
+    mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized
+}
+edit_one_line() {
+    cp "$config" "$notes/installed.toml"
+    sed -i 's/^autostart = false/autostart = true/' "$config"
+    (($(diff "$notes/installed.toml" "$config" | grep -c '^>') == 1)) || fail "it is not one line that was edited"
+    sha256sum "$config" >"$notes/edited"
+}
+is_unchanged() { sha256sum --status -c "$notes/edited" || fail "$1 changed the configuration"; }
+same_recordings() { # what the daemon keeps beside them is not theirs
+    diff -r -x '.msrecd*' "$notes/recordings" "$recordings" >&2 || fail "$1 changed recordings"
+}
+keep_recordings() { rm -rf "$notes/recordings" && cp -a "$recordings" "$notes/recordings"; }
+proves() { msrecd recordings verify >/dev/null || fail "the recordings do not verify after $1"; }
+
+# --- the first part: a fresh system ----------------------------------------------------------------------------------
+
+first_part() {
+    apt_get install /srv/deb/new.deb
+    say "installed $(msrecd --version) with $(grep -c '^Setting up' /tmp/apt.log) packages of Debian $(cat /etc/debian_version), systemd $(systemctl --version | awk 'NR == 1 {print $2}')"
+    getent passwd msrecd >/dev/null || fail "no user"
+    [[ $(stat -c '%U %a' "$recordings") == "msrecd 750" ]] || fail "the recordings' folder: $(stat -c '%U %a' "$recordings")"
+    [[ $(stat -c '%U:%G %a' "$config") == "root:msrecd 640" ]] || fail "the configuration may be read by all"
+    is ActiveState inactive || fail "started unasked"
+    ! systemctl --quiet is-enabled msrecd || fail "enabled unasked"
+    for page in 1/msrecd.1 5/msrecd.toml.5; do [[ -s /usr/share/man/man$page.gz ]] || fail "no man page $page"; done
+    msrecd check-config >/dev/null || fail "the configuration that is installed is not valid"
+    systemd-analyze --no-pager --threshold=20 security msrecd >/dev/null || fail "the sandbox: $(systemd-analyze --no-pager security msrecd | tail -n 1)"
+
+    time_is_set
+    hardware
+    edit_one_line
+    local began=$EPOCHREALTIME
+    systemctl start msrecd || fail "it does not start"
+    say "one line edited, started: READY=1 after $(awk "BEGIN {printf \"%.1f\", $EPOCHREALTIME - $began}") s"
+    wait_for 60 "a recording" is_recording
+    local id
+    id=$(recording)
+    wait_for 60 "recorder and broker in the status" is StatusText "recording 1/1, mqtt online"
+    sleep 2 # something to see
+    msrecd ctl cam0 split >/dev/null || fail "no answer to a command by the broker that came along"
+    wait_for 60 "a finished chunk" has_chunks 1
+    local chunk
+    chunk=$(chunks | head -n 1)
+    (($(pictures "$chunk") > 0)) || fail "no picture in $chunk"
+    [[ $(stat -c '%U:%G %a' "$chunk") == "msrecd:msrecd 640" ]] || fail "whose is $chunk: $(stat -c '%U:%G %a' "$chunk")"
+    wait_for 10 "the chunk in the journal, in the recorder's field" sh -c "journalctl -u msrecd MSRECD_RECORDER=cam0 -o cat | grep -qF 'cam0: chunk '"
+    say "a recording exists: ${chunk#"$recordings"/}, $(pictures "$chunk") pictures; status: $(of_service StatusText)"
+
+    printf 'retention = { max_age = "7d" }\n' >>"$config"
+    systemctl reload msrecd || fail "it does not reload"
+    wait_for 30 "the new configuration" journal_has "configuration loaded"
+    printf 'chunk_durations = "1s"\n' >>"$config"
+    ! systemctl reload msrecd 2>/dev/null || fail "an invalid configuration was reloaded without a word"
+    wait_for 10 "the key in the journal" journal_has "recorder[0].chunk_durations"
+    sed -i '$d' "$config"
+    [[ $(recording) == "$id" ]] || fail "a reload interrupted the recording: $id, $(recording)"
+    is ActiveState active || fail "the reload ended it"
+    say "reloaded while recording; an invalid configuration is refused and named, the recording goes on"
+
+    systemctl stop msrecd
+    is Result success || fail "stopped with $(of_service Result)"
+    ! is_recording || fail "a chunk is left open by the stop"
+    journalctl --quiet --sync
+    [[ -z $(journalctl -u msrecd -p err -o cat _COMM=msrecd) ]] || fail "errors in the journal of a good day"
+    proves "the stop"
+
+    keep_recordings
+    rm /etc/msrecd/conf.d/hardware.toml # the administrator's own file, no package's
+    apt_get purge msrecd
+    same_recordings "the purge"
+    is LoadState not-found || fail "systemd still knows it: $(of_service LoadState)"
+    local left
+    left=$(find / -xdev \( -path /srv -o -path /proc -o -path "$recordings" -o -path /var/cache/apt -o -path /var/log/journal \) -prune -o -name '*msrecd*' -print | grep -vx /var/lib/msrecd || true)
+    [[ -z $left ]] || fail "left behind by the purge: $left"
+    say "purged: $(chunks | wc -l) chunks stay, and nothing else"
+    rm -rf /var/lib/msrecd
 }
 
-files >/tmp/before
-apt_get install /srv/deb/old.deb
-getent passwd msrecd >/dev/null || fail "no user"
-systemd-tmpfiles --create /usr/lib/tmpfiles.d/msrecd.conf
-[[ $(stat -c '%U %a' /var/lib/msrecd/recordings) == "msrecd 750" ]] || fail "the recordings' folder: $(stat -c '%U %a' /var/lib/msrecd/recordings)"
-[[ $(stat -c '%U:%G %a' /etc/msrecd/msrecd.toml) == "root:msrecd 640" ]] || fail "the configuration may be read by all"
-[[ ! -e /etc/systemd/system/multi-user.target.wants/msrecd.service ]] || fail "enabled unasked"
-for page in 1/msrecd.1 5/msrecd.toml.5; do [[ -s /usr/share/man/man$page.gz ]] || fail "no man page $page"; done
-msrecd check-config >/dev/null || fail "the configuration that is installed is not valid"
-echo "deb-test: installed $(msrecd --version)"
+# --- the second part: years later ------------------------------------------------------------------------------------
 
-# One line is edited: devices without hardware.
-sed -i 's/^virtual = false/virtual = true/' /etc/msrecd/msrecd.toml
-printf '[[recorder]]\nname = "deb"\nvideo = { width = 320, height = 240 }\nchunk_duration = "2s"\nautostart = true\n' >/etc/msrecd/conf.d/deb.toml
-record 1
-cp -a /var/lib/msrecd/recordings /tmp/recordings
-sha256sum /etc/msrecd/msrecd.toml >/tmp/edited
-echo "deb-test: recorded $(find /var/lib/msrecd/recordings -name '*.mp4' | wc -l) chunks"
+second_part() {
+    files >"$notes/before"
+    apt_get install /srv/deb/old.deb
+    hardware
+    edit_one_line
+    systemctl enable --quiet --now msrecd
+    wait_for 60 "a recording" is_recording
+    journal_has "msrecd 0.0.9 is ready" || fail "another version runs"
+    sleep 2
+    msrecd ctl cam0 split >/dev/null || fail "no answer to a command"
+    wait_for 60 "a finished chunk" has_chunks 1
+    wait_for 60 "the next chunk" is_recording
+    local id done_before
+    id=$(recording) done_before=$(chunks | head -n 1)
+    sha256sum "$done_before" >"$notes/done"
 
-apt_get install /srv/deb/new.deb
-[[ $(dpkg-query -W -f '${Version}' msrecd) == *+newer ]] || fail "not upgraded"
-sha256sum --status -c /tmp/edited || fail "the upgrade changed the configuration"
-diff -r /tmp/recordings /var/lib/msrecd/recordings >/dev/null || fail "the upgrade changed recordings"
-record "$(($(find /tmp/recordings -name '*.mp4' | wc -l) + 1))"
-msrecd recordings verify >/dev/null || fail "the recordings do not verify"
-rm -rf /tmp/recordings && cp -a /var/lib/msrecd/recordings /tmp/recordings
-echo "deb-test: upgraded to $(dpkg-query -W -f '${Version}' msrecd); configuration and recordings are the same, it records"
+    apt_get install /srv/deb/new.deb
+    wait_for 60 "the new version" journal_has "msrecd $(msrecd --version | awk '{print $NF}') is ready"
+    wait_for 60 "a recording by the new version" records_anew "$id"
+    [[ -n $id ]] || fail "no recording to interrupt"
+    is_unchanged "the upgrade"
+    sha256sum --status -c "$notes/done" || fail "the upgrade changed a finished chunk"
+    local manifest
+    manifest=$(find "$recordings" -name "$id.jsonl")
+    tail -n 1 "$manifest" | grep -q '"final": *true' || fail "the recording that the upgrade ended has no end: $(tail -n 1 "$manifest")"
+    ! grep -q '"recovered": *true' "$manifest" || fail "the upgrade tore a chunk"
+    say "upgraded from 0.0.9 to $(dpkg-query -W -f '${Version}' msrecd) while recording: that recording was finished, the next one runs"
 
-apt_get remove msrecd
-[[ ! -e /usr/bin/msrecd ]] || fail "still there after removal"
-sha256sum --status -c /tmp/edited || fail "the removal changed the configuration"
-diff -r /tmp/recordings /var/lib/msrecd/recordings >/dev/null || fail "the removal changed recordings"
-apt_get install /srv/deb/new.deb
-sha256sum --status -c /tmp/edited || fail "installing again changed the configuration"
-rm /etc/msrecd/conf.d/deb.toml # the administrator's own file, no package's
-apt_get purge msrecd
-diff -r -x '.msrecd*' /tmp/recordings /var/lib/msrecd/recordings >/dev/null || fail "the purge changed recordings"
-files >/tmp/after
-left=$(LC_ALL=C comm -13 /tmp/before /tmp/after | grep -v '^/var/lib/msrecd\(/recordings\(/deb\(/.*\)\?\)\?\)\?$' || true)
-# Accounts stay, as the policy of Debian has it: files that remain are theirs. Their files are rewritten, with copies.
-left=$(grep -v '^/etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$\|^/etc/\.pwd\.lock$' <<<"$left" || true)
-[[ -z $left ]] || fail "left behind by the purge: $left"
-gone=$(LC_ALL=C comm -23 /tmp/before /tmp/after)
-[[ -z $gone ]] || fail "taken along by the purge: $gone"
-echo "deb-test: purged; $(find /var/lib/msrecd/recordings -name '*.mp4' | wc -l) chunks stay, and nothing else"
+    id=$(recording)
+    systemctl kill --signal=KILL --kill-whom=main msrecd
+    wait_for 60 "a recording after SIGKILL" records_anew "$id"
+    wait_for 30 "the torn chunk, recovered" sh -c "grep -q '\"recovered\": *true' '$(find "$recordings" -name "$id.jsonl" -o -name "$id*.part" | head -n 1 | xargs dirname)/$id.jsonl'"
+    say "killed: started again by systemd, the torn chunk recovered, the next recording runs"
+
+    mkdir -p /etc/systemd/system/msrecd.service.d
+    printf '[Service]\nWatchdogSec=6s\nTimeoutAbortSec=2s\nRestartSec=1s\n' >/etc/systemd/system/msrecd.service.d/test.conf
+    systemctl daemon-reload
+    systemctl restart msrecd
+    wait_for 60 "a recording" is_recording
+    id=$(recording)
+    kill -STOP "$(of_service MainPID)"
+    wait_for 60 "a restart by the watchdog" is NRestarts 1
+    wait_for 60 "a recording after it" records_anew "$id"
+    rm -r /etc/systemd/system/msrecd.service.d
+    systemctl daemon-reload
+    say "frozen: the watchdog noticed, the next recording runs"
+
+    recording >"$notes/id"
+    echo third >"$notes/part"
+    systemctl reboot
+    sleep infinity # ended with the machine
+}
+
+third_part() {
+    local id
+    id=$(<"$notes/id")
+    wait_for 60 "a recording after the reboot" records_anew "$id"
+    tail -n 1 "$(find "$recordings" -name "$id.jsonl")" | grep -q '"final": *true' || fail "the recording that the reboot ended has no end"
+    say "rebooted while recording: that recording was finished, the next one runs"
+
+    apt_get remove msrecd
+    ! is_recording || fail "a chunk is left open by the removal"
+    [[ ! -e /usr/bin/msrecd ]] || fail "still there after the removal"
+    [[ -z $(pgrep -u msrecd || true) ]] || fail "still running after the removal"
+    is_unchanged "the removal"
+    keep_recordings
+    apt_get install /srv/deb/new.deb
+    is_unchanged "installing again"
+    wait_for 60 "a recording once it is installed again" is_recording
+    say "removed: configuration and recordings stay; installed again: it records as before"
+
+    systemctl stop msrecd
+    proves "all that"
+    keep_recordings
+    rm /etc/msrecd/conf.d/hardware.toml
+    apt_get purge msrecd
+    same_recordings "the purge"
+    files >"$notes/after"
+    local left gone
+    left=$(LC_ALL=C comm -13 "$notes/before" "$notes/after" | grep -v '^/var/lib/msrecd\(/recordings\(/cam0\(/.*\)\?\)\?\)\?$' || true)
+    [[ -z $left ]] || fail "left behind by the purge: $left"
+    gone=$(LC_ALL=C comm -23 "$notes/before" "$notes/after")
+    [[ -z $gone ]] || fail "taken along by the purge: $gone"
+    say "purged: $(chunks | wc -l) chunks stay, and nothing else"
+}
+
+case $(cat "$notes/part" 2>/dev/null) in
+third) third_part ;;
+*)
+    first_part
+    second_part
+    ;;
+esac
