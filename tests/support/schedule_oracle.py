@@ -47,15 +47,21 @@ class Shown:
     walls: list[datetime]
     first_at: dict[datetime, int]
     dates: list[date]
+    turns: list[int]  # minutes at which the date is later than ever before
 
 
 @functools.lru_cache(maxsize=256)
 def shown_by(zone: str, first: date, days: int) -> Shown:
     walls = [wall for i in range(days) for wall in wall_day(zone, first + i * DAY)]
     first_at: dict[datetime, int] = {}
+    turns: list[int] = []
+    latest = walls[0].date()
     for i, wall in enumerate(walls):
         first_at.setdefault(wall, i)
-    return Shown(walls, first_at, sorted({wall.date() for wall in walls}))
+        if wall.date() > latest:
+            latest = wall.date()
+            turns.append(i)
+    return Shown(walls, first_at, sorted({wall.date() for wall in walls}), turns)
 
 
 def _field(text: str, low: int, high: int, names: Sequence[str] = ()) -> set[int]:
@@ -141,8 +147,8 @@ def _sun_moments(
 
     found: set[int] = set()
     reached = shown.dates[0]
-    for i, wall in enumerate(shown.walls):
-        while reached < wall.date():  # also the days that the zone leaves out
+    for i in shown.turns:
+        while reached < shown.walls[i].date():  # also the days that the zone leaves out
             day = reached if stop else reached + DAY
             if polar(day) and WEEKDAYS[day.weekday()] in days:
                 found.add(i)
