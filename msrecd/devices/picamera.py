@@ -32,6 +32,7 @@ from msrecd.devices.picamera_modes import (
     choose_mode,
     even,
     missing_memory,
+    needs_contiguous_memory,
     sensor_modes,
     video_modes,
 )
@@ -64,7 +65,6 @@ _OPEN_S = 15.0
 _CALL_S = 5.0
 _LIST_S = 5.0
 _HARDWARE_ENCODER = Path("/dev/video11")
-_NOT_CMA = Path("/dev/dma_heap/vidbuf_cached")  # a Pi 5 maps scattered memory
 
 
 def has_hardware_encoder(node: Path = _HARDWARE_ENCODER) -> bool:
@@ -241,16 +241,18 @@ class PicameraBackend:
         clock: Clock = SYSTEM_CLOCK,
         encoder_node: Path = _HARDWARE_ENCODER,
         meminfo: Path = Path("/proc/meminfo"),
+        heaps: Path = Path("/dev/dma_heap"),
     ) -> None:
         """
         Args:
             camera_parameters: describes a stream by its first key frame; without it the camera's encoder is not used.
-            encoder_node: the V4L2 encoder. meminfo: where the free CMA is looked up.
+            encoder_node: the V4L2 encoder. meminfo: where the free CMA is looked up. heaps: whether buffers are of it.
         """
         self._make_parameters = camera_parameters
         self._clock = clock
         self._encoder_node = encoder_node
         self._meminfo = meminfo
+        self._heaps = heaps
         self._lister = DeadlineWorker("cameras", clock=clock)
         self._lock = threading.Lock()
         self._facts: dict[str, _Facts] = {}
@@ -341,7 +343,7 @@ class PicameraBackend:
         camera_id = device.address
         facts = self._facts.get(camera_id, _Facts())
         plan = make_plan(settings, device, facts)
-        if not _NOT_CMA.exists():
+        if needs_contiguous_memory(self._heaps):
             missing = missing_memory(buffer_bytes(plan.size, "YUV420", _BUFFERS), self._meminfo)
             if missing is not None:
                 raise NotReadableError(f"{device.label}: no_memory: {missing}")

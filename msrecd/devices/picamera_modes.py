@@ -111,6 +111,15 @@ def buffer_bytes(size: Size, pixel_format: str, buffers: int) -> int:
     return line * size[1] * buffers
 
 
+def needs_contiguous_memory(heaps: Path = Path("/dev/dma_heap")) -> bool:
+    """Whether cameras take their buffers from CMA.
+
+    Raspberry Pi OS links `vidbuf_cached` to the heap they are of: linux,cma up to a Pi 4; system on a Pi 5, whose
+    devices map scattered memory.
+    """
+    return (heaps / "vidbuf_cached").resolve().name != "system"
+
+
 def missing_memory(needed: int, meminfo: Path = Path("/proc/meminfo")) -> str | None:
     """Why `needed` bytes of CMA are not there, None when they are (or nobody can tell)."""
     try:

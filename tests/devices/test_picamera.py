@@ -79,6 +79,7 @@ class Rig:
         self._monkeypatch = monkeypatch
         self.node = folder / "video11"
         self.meminfo = folder / "meminfo"
+        self.heaps = folder / "dma_heap"
         self.sources: list[PicameraSource] = []
         self.backends: list[Any] = []
         self.ended: list[BaseException | None] = []
@@ -89,7 +90,9 @@ class Rig:
         module = fake.install(self._monkeypatch, *cameras, board=board)
         if board == "pi4":
             self.node.touch()
-        backend = module.PicameraBackend(camera_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo)
+        backend = module.PicameraBackend(
+            camera_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo, heaps=self.heaps
+        )
         self.backends.append(backend)
         return backend
 

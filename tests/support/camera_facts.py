@@ -6,9 +6,32 @@ as libcamera's Raspberry Pi pipeline announces them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 Controls = dict[str, tuple[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """What tells the boards apart for a program: picamera2's alias, device nodes, memory.
+
+    H264Encoder is LibavH264Encoder where picamera2's platform is PISP (encoders/__init__.py). `vidbuf_cached` is a link
+    that Raspberry Pi OS makes (60-dma-heap.rules of raspberrypi-sys-mods). CMA: the kernel's default there.
+    """
+
+    name: str
+    platform: str
+    has_video11: bool
+    heap: str
+    cma_kib: int
+
+
+BOARDS = (
+    Board(name="Zero 2 W", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=256 << 10),
+    Board(name="4", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=512 << 10),
+    Board(name="5", platform="pisp", has_video11=False, heap="system", cma_kib=64 << 10),
+)
 
 IMX219_ID = "/base/soc/i2c0mux/i2c@1/imx219@10"
 IMX708_ID = "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a"
