@@ -17,7 +17,7 @@ class Board:
     """What tells the boards apart for a program: picamera2's alias, device nodes, memory.
 
     H264Encoder is LibavH264Encoder where picamera2's platform is PISP (encoders/__init__.py). `vidbuf_cached` is a link
-    that Raspberry Pi OS makes (60-dma-heap.rules of raspberrypi-sys-mods). CMA: the kernel's default there.
+    that Raspberry Pi OS makes (60-dma-heap.rules of raspberrypi-sys-mods). CMA: what is usual there.
     """
 
     name: str
