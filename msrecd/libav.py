@@ -38,7 +38,8 @@ _PICTURE_TYPE_I = 1
 _GLOBAL_HEADER = 1 << 22
 _FLUSH_PACKETS = 0x200
 _WRITE_BUFFER = 1 << 18
-_NO_PROBING = {"probesize": "32", "analyzeduration": "0", "codec_whitelist": "none"}
+# Only the decoder of FLAC may be asked: the bits of a sample, which MP4 must have, are told by nobody else.
+_NO_PROBING = {"probesize": "32", "analyzeduration": "0", "codec_whitelist": "flac"}
 _TOLD_BY_HEADER = (".mp4", ".m4a", ".mov", ".mkv", ".mka", ".webm")
 
 

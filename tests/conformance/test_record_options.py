@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from recording import Log, Scene, run
+from recording import Log, Scene, record, run
 
 import msrecd
 from msrecd.dom.blob import Blob
@@ -384,5 +384,19 @@ def test_start_with_a_wrong_timeslice(timeslice: Any, error: type[Exception]) ->
             with pytest.raises(error):
                 recorder.start(timeslice)
             assert recorder.state == "inactive"
+
+    run(main())
+
+
+def test_flac_in_mp4_says_how_many_bits_a_sample_has() -> None:
+    """A browser refuses the header otherwise (MediaSource), although everybody else plays the file."""
+
+    async def main() -> None:
+        with Scene("a") as scene:
+            log = await record(scene.stream, {"mime_type": "audio/mp4;codecs=flac"}, 0.3)
+        data = log.data()
+        entry = data.index(b"fLaC") + 4
+        channels, bits = (int.from_bytes(data[at : at + 2], "big") for at in (entry + 16, entry + 18))
+        assert (channels, bits) == (2, 16)
 
     run(main())
