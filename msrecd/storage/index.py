@@ -125,6 +125,7 @@ class Index:
         return self.totals()[1]
 
     def _put(self, chunks: list[tuple[ChunkRef, str]]) -> None:
+        recordings: dict[str, tuple[str, str, str, int, int]] = {}
         with self._lock, _errors(), self._db:
             for chunk, manifest in chunks:
                 key = _order_of(chunk)
@@ -133,9 +134,10 @@ class Index:
                     if self._db.execute(known, (chunk.recording_id, chunk.seq)).fetchone():
                         break
                     key += 1  # another one that began in this millisecond
-                self._db.execute(
-                    _UPSERT, (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns)
-                )
+                *_, begun, ended = recordings.get(chunk.recording_id, (chunk.started_ns, chunk.ended_ns))
+                span = min(begun, chunk.started_ns), max(ended, chunk.ended_ns)
+                recordings[chunk.recording_id] = (chunk.recording_id, chunk.recorder, manifest, *span)
+            self._db.executemany(_UPSERT, recordings.values())
 
     def adopt(self, built: Path, *, removed: Iterable[tuple[str, int]], protected: Callable[[str], bool]) -> None:
         """Take a complete index, made beside this one, in its place; what was added here meanwhile is added to it.

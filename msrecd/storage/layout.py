@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from msrecd.clock import MS, NS
 from msrecd.walltime import Stamp
@@ -104,6 +105,7 @@ def make_recording_id(recorder: str, stamp: Stamp, suffix: int) -> str:
     return f"{time}-{recorder}-{suffix:04x}"
 
 
+@lru_cache(maxsize=256)
 def parse_recording_id(text: str) -> RecordingId | None:
     """The parts of a recording id, None when it is none."""
     match = _RECORDING_ID.match(text)
@@ -118,7 +120,7 @@ def parse_recording_id(text: str) -> RecordingId | None:
             monotonic_ms=int(match["ms"]),
         )
     try:
-        moment = datetime.strptime(match["time"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(match["time"])
     except ValueError:
         return None
     return RecordingId(text=text, recorder=match["recorder"], suffix=match["suffix"], utc_s=int(moment.timestamp()))

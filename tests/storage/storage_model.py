@@ -124,6 +124,8 @@ class StorageModel(RuleBasedStateMachine):
             self.note(line)
         self.left.clear()
         assert not list(self.root.rglob("*.wav.part")), "recovery left something unfinished"
+        self.store.rotate()  # as the daemon does
+        self.judge()
 
     def boot(self) -> None:
         self.boots += 1
