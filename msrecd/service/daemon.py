@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from msrecd.service.reload import Reloader
 from msrecd.service.reports import ErrorReports
 from msrecd.service.scheduler import Conductor
 from msrecd.service.storing import open_store
+from msrecd.service.tasks import Tasks
 from msrecd.service.unit import RecorderUnit
 from msrecd.service.untold import untold_chunks
 from msrecd.walltime import WallTime, format_utc
@@ -65,7 +66,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._signals = 0
         self._signalled_ns = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(log)
         self._started_ns = SYSTEM_CLOCK.monotonic_ns()
         self._ticked_ns = SYSTEM_CLOCK.monotonic_ns()
         self.reloader = Reloader(self, config_path)
@@ -81,7 +82,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloader.by_signal(), "reload"))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reloader.by_signal(), "reload"))
         systemd.notify_status("recovering recordings")
         store, recovered = await asyncio.to_thread(open_store, self.config, self.walltime)
         self.archive = DaemonArchive(store, lambda line: self._told_late(*recovered_event(line)))
@@ -97,16 +98,16 @@ class Daemon:
         for lost in store.lost:
             message = f"{lost.file}: nothing of this chunk could be recovered"
             self.report_error("internal", message, recorder=lost.file.partition("/")[0], logged=True)
-        self.devices.ondevicechange = lambda _: self._spawn(self.refresh_devices(), "devices")
+        self.devices.ondevicechange = lambda _: self._tasks.spawn(self.refresh_devices(), "devices")
         for unit in self.units.values():
             self.state_changed(unit)
         self.publish_daemon()
-        self._spawn(self.refresh_devices(), "devices")
-        self._spawn(self.archive.run(self.publish_daemon), "janitor")
-        self._spawn(self._health_rounds(), "health")
-        self._spawn(self._watchdog_rounds(), "watchdog")
-        self._spawn(self._sync_rounds(), "sync")
-        self._spawn(self.conductor.run(), "schedule")
+        self._tasks.spawn(self.refresh_devices(), "devices")
+        self._tasks.spawn(self.archive.run(self.publish_daemon), "janitor")
+        self._tasks.spawn(self._health_rounds(), "health")
+        self._tasks.spawn(self._watchdog_rounds(), "watchdog")
+        self._tasks.spawn(self._sync_rounds(), "sync")
+        self._tasks.spawn(self.conductor.run(), "schedule")
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
@@ -131,8 +132,7 @@ class Daemon:
     async def _shut_down(self) -> None:
         systemd.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
         systemd.notify_status("finishing files")
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         extend = asyncio.get_running_loop().create_task(self._extend_timeout())
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
@@ -207,7 +207,7 @@ class Daemon:
         if event_type == "chunk":
             unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
             if self.archive is not None:
-                self._spawn(self.archive.tidy(), "tidy")
+                self._tasks.spawn(self.archive.tidy(), "tidy")
         self._event(unit.name, payloads.recorder_event(unit, event_type, facts, self.stamp()))
 
     def played_out(self, unit: RecorderUnit) -> None:
@@ -263,7 +263,7 @@ class Daemon:
         def look() -> None:
             self._device_timer = None
             if not self._stop.is_set():
-                self._spawn(self.refresh_devices(), "devices")
+                self._tasks.spawn(self.refresh_devices(), "devices")
 
         if self._device_timer is None:
             self._device_timer = asyncio.get_running_loop().call_later(_DEVICE_LOOK_S, look)
@@ -371,17 +371,6 @@ class Daemon:
         recording = sum(1 for unit in self.units.values() if unit.is_recording)
         mqtt = "no broker" if self.mqtt is None else ("online" if self.mqtt.status.connected else "offline")
         return f"recording {recording}/{len(self.units)}, mqtt {mqtt}"
-
-    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("%s failed: %s", task.get_name(), exc, exc_info=exc)
 
 
 def _model() -> str:

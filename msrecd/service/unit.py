@@ -1,40 +1,35 @@
-"""RecorderUnit: one configured recorder: what is wanted of it, what it does, and how it gets there again after a fault.
+"""RecorderUnit: one configured recorder: what is wanted of it, what it does, and what those outside see of it.
 
-A recording lives from `start` to `stop`. Inside it there may be several runs of a MediaRecorder: a device that went
-away and came back continues the recording in a new chunk. Everything here happens on the loop.
+A recording lives from `start` to `stop`. Inside it there may be several runs of a MediaRecorder (run.py): a device that
+went away and came back continues the recording in a new chunk; recovery.py tries until it does. Everything here happens
+on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.codecs.table import Unsupported, check_type
 from msrecd.dom.exceptions import DOMException
 from msrecd.errors import CommandError, StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.media.events import BlobEvent, GapEvent
-from msrecd.media.recorder import MediaRecorder
 from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.facts import ChunkInfo
-from msrecd.service.backoff import BackOff
 from msrecd.service.capture import Capture
+from msrecd.service.early import EarlyBlobs
 from msrecd.service.logs import RecorderLog
 from msrecd.service.problems import Problem, problem_of
+from msrecd.service.recovery import Recovery
+from msrecd.service.run import STOP_DEADLINE_S, Run
 from msrecd.service.settings import RecorderSettings
 from msrecd.service.sink import BlobData, ChunkSink
+from msrecd.service.tasks import Tasks
 
-START_DEADLINE_S = 20.0
-STOP_DEADLINE_S = 20.0
-_STORAGE_RETRY_S = 5.0
-_RETRY_LIMIT_S = 60.0
-_DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not tell that a device is back, a recording goes on within 5 s too
-_MAX_EARLY = 100  # blobs that may come before the recording has its id
 _SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time it is computed
 
 
@@ -77,12 +72,14 @@ class RecorderUnit:
         self._devices = devices
         self._archive = archive
         self._listener = listener
+        self._tasks = Tasks(self.log)
+        self._recovery = Recovery(settings.name, self, self._tasks)
         self._lock = asyncio.Lock()
         self._wish: Wish | None = None
-        self._capture: Capture | None = None
-        self._recorder: MediaRecorder | None = None
+        self._run: Run | None = None
+        self._runs = 0
         self._sink: ChunkSink | None = None
-        self._early: list[BlobEvent] = []
+        self._early = EarlyBlobs()
         self._problem: Problem | None = None
         self._storage_problem: Problem | None = None
         self._closed = False
@@ -92,17 +89,8 @@ class RecorderUnit:
         self._shown = "inactive"
         self._cause: str | None = None
         self._mime_type = ""
-        self._runs = 0
-        self._stopped = asyncio.Event()
-        self._stopped.set()
-        self._retry: asyncio.Task[None] | None = None
-        self._mending: asyncio.Task[None] | None = None
-        self._storage_retry: asyncio.Task[None] | None = None
-        self._retry_now = asyncio.Event()
-        self._back_off = BackOff()
         self._down_since_ns: int | None = None
         self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
         self.recording_id: str | None = None
         self.chunks = 0
@@ -145,12 +133,12 @@ class RecorderUnit:
     @property
     def mime_type(self) -> str:
         """What the present recording is; before one, what is configured."""
-        asked = str(self.settings.options.get("mime_type") or "")
-        return (self._recorder.mime_type if self._recorder is not None else self._mime_type) or asked
+        running = "" if self._run is None else self._run.mime_type
+        return self._mime_type or running or str(self.settings.options.get("mime_type") or "")
 
     @property
     def capture(self) -> Capture | None:
-        return self._capture
+        return None if self._run is None else self._run.capture
 
     @property
     def open_bytes(self) -> int:
@@ -159,7 +147,7 @@ class RecorderUnit:
 
     @property
     def is_recording(self) -> bool:
-        return self._recorder is not None and self._recorder.state == "recording" and self._storage_problem is None
+        return self._run is not None and self._run.state == "recording" and self._storage_problem is None
 
     def rates(self) -> dict[str, Any]:
         """For the health message: what is written, and what waits to be."""
@@ -207,36 +195,30 @@ class RecorderUnit:
             except CommandError as exc:
                 if persistent:
                     self._set_problem(Problem(exc.code, exc.message))
-                    self._retry_later()
+                    self._bring_back()
                     return True
-                self._wish = None
-                self._disarm()
+                self._give_up()
                 await self._release()
                 self._changed()
                 raise
             return True
 
     async def stop(self, cause: str) -> bool:
-        """End the recording, all files finished; False when there is none.
-
-        Raises:
-            CommandError: internal: it did not end in time.
-        """
+        """End the recording, all files finished; False when there is none."""
         async with self._lock:
             if self._wish is None:
                 return False
-            self._wish = None
-            self._disarm()
+            self._give_up()
             await self._end_recording(cause)
             return True
 
     async def pause(self) -> bool:
         """Raises: CommandError: wrong_state."""
         async with self._lock:
-            recorder = self._running("pause")
-            if recorder.state == "paused":
+            run = self._running("pause")
+            if run.state == "paused":
                 return False
-            recorder.pause()
+            run.pause()
             self._phase = "paused"
             self._told("paused")
             return True
@@ -244,10 +226,10 @@ class RecorderUnit:
     async def resume(self) -> bool:
         """Raises: CommandError: wrong_state."""
         async with self._lock:
-            recorder = self._running("resume")
-            if recorder.state == "recording":
+            run = self._running("resume")
+            if run.state == "recording":
                 return False
-            recorder.resume()
+            run.resume()
             self._phase = "recording"
             self._told("resumed")
             return True
@@ -266,101 +248,63 @@ class RecorderUnit:
     async def close(self, cause: str = "shutdown") -> None:
         """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
         self._closed = True
-        with contextlib.suppress(CommandError):
-            await self.stop(cause)
-        for task in list(self._tasks):
-            task.cancel()
+        await self.stop(cause)
+        self._tasks.cancel()
 
     def devices_changed(self) -> None:
         """Something was plugged in or out: what waits for a device tries again at once."""
-        self._retry_now.set()
+        self._recovery.hurry()
 
     # --- a recording -------------------------------------------------------------------------------------------------
 
-    def _running(self, verb: str) -> MediaRecorder:
-        if self._recorder is None or self._recorder.state == "inactive":
+    def _running(self, verb: str) -> Run:
+        if self._run is None or not self._run.is_active:
             raise CommandError("wrong_state", f"{verb}: {self.name} is not recording")
-        return self._recorder
+        return self._run
 
-    def _disarm(self) -> None:
+    def _give_up(self) -> None:
+        self._wish = None
         self.until_ns = None
-        for task in (self._retry, self._mending, self._storage_retry):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
-        self._retry = self._mending = self._storage_retry = None
+        self._recovery.disarm()
 
     async def _begin_recording(self) -> None:
         """
         Raises:
             CommandError: it could not begin; what was opened has to be released.
         """
-        await self._run_recorder()
-        self._back_off.reset()
+        await self._begin_run()
+        self._recovery.well()
         self._phase = "recording"
         self._problem = None
         self._told("started", cause=self.cause)
 
-    async def _run_recorder(self, capture: Capture | None = None) -> None:
-        """Open the stream (or take an open one) and record it, into the present recording if there is one."""
-        try:
-            if self.settings.options.get("mime_type"):
-                check_type(str(self.settings.options["mime_type"]), can_provide=lambda _: True)
-            self._capture = capture or await Capture.open(self.settings, self._devices)
-            recorder = MediaRecorder(self._capture.stream, self.settings.options)
-            started = asyncio.Event()
-            recorder.onstart = lambda _: started.set()
-            recorder.ondataavailable = self._take
-            recorder.onstop = lambda _: self._recorder_stopped(recorder)
-            recorder.onerror = lambda event: self._recorder_failed(event.error)
-            recorder.ongap = self._gap
-            self._runs += 1
-            self._stopped.clear()
-            self._recorder = recorder
-            self._capture.on_track_ended(self._track_ended)
-            recorder.start(self.settings.timeslice_ms)
-            await self._capture.begin()
-            async with asyncio.timeout(START_DEADLINE_S):
-                await self._first(started, self._stopped)
-            if self._sink is None and started.is_set():
-                await self._open_sink(recorder)
-            self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
-        except (DOMException, TimeoutError, Unsupported, StorageError, TypeError) as exc:
-            problem = problem_of(exc)
-            if self._recorder is not None and self._recorder.state != "inactive":
-                self._recorder.stop()
-            self._recorder = None
-            self._stopped.set()
-            if self._capture is not None:
-                self._capture.close()
-                self._capture = None
-            raise CommandError(problem.code, problem.message) from exc
-        if self._stopped.is_set() and self._recorder is None and self._problem is not None:
-            raise CommandError(self._problem.code, self._problem.message)
-
-    async def _continue(self, capture: Capture | None = None) -> None:
-        """Record again after a fault, paused if it was paused.
+    async def _begin_run(self, capture: Capture | None = None) -> None:
+        """Record a stream (open it, or take an open one) into the present recording; begin that if there is none.
 
         Raises:
-            CommandError: as `_run_recorder`.
+            CommandError: it could not begin.
         """
-        await self._run_recorder(capture)
-        if self._phase == "paused" and self._recorder is not None:
-            self._recorder.pause()
-
-    async def _first(self, *events: asyncio.Event) -> None:
-        tasks = [asyncio.ensure_future(event.wait()) for event in events]
+        self._runs += 1
+        run = self._run = Run(self._runs, self.settings, self)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+            await run.begin(self._devices, capture)
+            if self._sink is None and run.has_started:
+                await self._open_sink(run)
+        except CommandError:
+            self._run = None
+            raise
+        except StorageError as exc:
+            self._run = None
+            await run.end()
+            problem = problem_of(exc)
+            raise CommandError(problem.code, problem.message) from exc
+        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
+        if self._run is not run and self._problem is not None:
+            raise CommandError(self._problem.code, self._problem.message)
 
-    async def _open_sink(self, recorder: MediaRecorder) -> None:
+    async def _open_sink(self, run: Run) -> None:
         """The full type, with codecs, is known from the `start` event on; blobs that come meanwhile wait."""
-        kinds = {track.kind for track in recorder.stream.get_tracks()}
-        mime_type = recorder.mime_type or ("video/mp4" if "video" in kinds else "audio/mp4")
-        if "video" not in kinds and mime_type.startswith("video/"):
-            mime_type = "audio/" + mime_type.removeprefix("video/")
+        mime_type = run.file_type
         recording = await asyncio.to_thread(self._archive.begin, self.name, mime_type)
         self._mime_type = mime_type
         self.recording_id = recording.recording_id
@@ -370,17 +314,16 @@ class RecorderUnit:
         self._sink = ChunkSink(
             recording, make_facts=self._archive.facts, on_chunk=self._chunk_done, on_error=self._storage_failed
         )
-        early, self._early = self._early, []
-        for event in early:
-            self._take(event)
+        self._early.pass_on(self._write)
 
     async def _end_recording(self, cause: str) -> None:
-        recorder = self._recorder
-        if recorder is not None and recorder.state != "inactive":
-            recorder.stop()
+        run = self._run
+        if run is not None:
+            run.stop()
         try:
             async with asyncio.timeout(STOP_DEADLINE_S):
-                await self._stopped.wait()
+                if run is not None:
+                    await run.wait_stopped()
                 if self._sink is not None:
                     await self._sink.close()
         except TimeoutError:
@@ -393,80 +336,70 @@ class RecorderUnit:
         self._changed()
 
     async def _release(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-            self._capture = None
+        if self._run is not None:
+            self._run.close()
         if self._sink is not None:
             await self._sink.close()
-        self._recorder = None
+        self._run = None
         self._sink = None
-        self._early.clear()
+        self._early.drop()
         self._problem = self._storage_problem = None
         self._down_since_ns = None
         self._phase = "inactive"
         self._cause = None
         self._mime_type = ""
 
-    # --- what the recorder says --------------------------------------------------------------------------------------
+    # --- what a run says (RunListener) -------------------------------------------------------------------------------
 
-    def _take(self, event: BlobEvent) -> None:
-        sink = self._sink
-        if sink is None:
-            if self._wish is not None and len(self._early) < _MAX_EARLY:
-                self._early.append(event)
-            return
+    def run_gave(self, run: Run, event: BlobEvent) -> None:
+        """A blob: written, or kept until the recording has its files; the recorder bounds what is under way."""
+        if self._sink is not None:
+            event.wait_until(self._write(run, event))
+        elif self._wish is not None:
+            event.wait_until(self._early.keep(run, event))
+
+    def _write(self, run: Run, event: BlobEvent) -> asyncio.Future[None]:
+        assert self._sink is not None
         self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
-        future = sink.put(
+        if event.chunk_info is not None:
+            self._media_until_ns = event.chunk_info.ended_ns
+            self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
+        return self._sink.put(
             BlobData(
                 parts=event.data.parts,
-                chunk_key=(self._runs, event.chunk or 1),
+                chunk_key=(run.number, event.chunk or 1),
                 started_ns=event.chunk_started_ns or self.last_data_ns,
                 chunk_end=event.chunk_end,
                 info=event.chunk_info,
                 final=event.chunk_end and self._wish is None,
             )
         )
-        event.wait_until(future)
-        if event.chunk_info is not None:
-            self._media_until_ns = event.chunk_info.ended_ns
-            self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
 
-    def _gap(self, event: GapEvent) -> None:
+    def run_missed(self, event: GapEvent) -> None:
+        """Media is lost that should have been recorded."""
         self.log.warning("%.1f s are missing: %s", event.gap.duration_s, event.gap.reason)
         self._happened("gap", duration_s=event.gap.duration_s, reason=event.gap.reason)
 
-    def _recorder_failed(self, error: BaseException | None) -> None:
-        self._problem = problem_of(error if error is not None else RuntimeError("unknown"))
-
-    def _recorder_stopped(self, recorder: MediaRecorder) -> None:
-        if recorder is not self._recorder:
+    def run_stopped(self, run: Run) -> None:
+        """It gave its last blob: as it was told to, or because nothing is left to record."""
+        if run is not self._run or self._wish is None:
             return
-        self._stopped.set()
-        if self._wish is None:
-            return
-        self._recorder = None
-        capture = self._capture
-        if capture is not None and capture.has_played_out:
+        if run.has_played_out:
             self._listener.played_out(self)
-            self._spawn(self.stop("ended"), "ended")
+            self._tasks.spawn(self.stop("ended"), f"{self.name}-ended")
             return
-        if self._problem is None:
-            error = capture.error if capture is not None else None
-            self._problem = (
-                problem_of(error) if error is not None else Problem("device_missing", "the device went away")
-            )
-        if capture is not None:
-            capture.close()
-            self._capture = None
-        self._set_problem(self._problem)
-        self._retry_later()
+        self._run = None
+        problem = run.problem or Problem("device_missing", "the device went away")
+        run.close()
+        self._set_problem(problem)
+        self._bring_back()
 
-    def _track_ended(self, track: MediaStreamTrack) -> None:
-        if self._wish is not None and self._recorder is not None and self._recorder.state != "inactive":
+    def run_lost_track(self, track: MediaStreamTrack) -> None:
+        """One of its devices went away; the others are recorded."""
+        if self._wish is not None and self._run is not None and self._run.is_active:
             self.log.warning("the %s device %s went away", track.kind, track.label)
             self._happened("error", code="device_missing", message=f"{track.kind} device {track.label} went away")
-            if self._mending is None or self._mending.done():
-                self._mending = self._spawn(self._mend(), "mend")
+            self._recovery.complete()
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:
         self.chunks += 1
@@ -475,97 +408,84 @@ class RecorderUnit:
         self._listener.happened(self, "chunk", line)
         self._changed()
 
-    # --- faults ------------------------------------------------------------------------------------------------------
+    # --- faults (Patient) --------------------------------------------------------------------------------------------
 
-    def _lost_tracks(self) -> bool:
-        return self._capture is not None and any(
-            track.ready_state == "ended" for track in self._capture.stream.get_tracks()
-        )
+    def _bring_back(self) -> None:
+        if self._down_since_ns is None:
+            self._down_since_ns = self._media_until_ns or SYSTEM_CLOCK.monotonic_ns()
+        self._recovery.run_again()
 
-    async def _mend(self) -> None:
-        """While one of several devices is away: try again and again to have all of them."""
-        back_off = BackOff(limit_s=_DEVICE_RETRY_LIMIT_S)
-        self._retry_now.clear()
-        while self._wish is not None and self._recorder is not None and self._lost_tracks():
-            await self._pause_before_retry(back_off)
-            await self._renew()
+    @property
+    def waits_for_device(self) -> bool:
+        return self._problem is not None and self._problem.code in ("device_missing", "device_busy")
 
-    async def _pause_before_retry(self, back_off: BackOff) -> None:
-        """Wait, but not longer than until something is plugged in or out; what came during the last try counts too."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(back_off.next_s()):
-                await self._retry_now.wait()
-                self._retry_now.clear()
-                back_off.reset()  # what has just come may need a moment until it works
+    async def try_run(self) -> bool:
+        """Nothing is recorded: begin, or go on in a new chunk, paused if it was paused."""
+        async with self._lock:
+            if self._wish is None:
+                return True
+            try:
+                if self._sink is None:
+                    await self._begin_recording()
+                else:
+                    await self._continue()
+                    self._recovered()
+            except CommandError as exc:
+                self._set_problem(Problem(exc.code, exc.message))
+                return False
+            self._down_since_ns = None
+            return True
 
-    async def _renew(self) -> None:
+    async def try_complete(self) -> bool:
         """If all devices can be had again, record them in a new chunk of the same recording.
 
         What still records is not touched before that is certain; a camera that is in use is shared.
         """
         async with self._lock:
-            if self._wish is None or not self._lost_tracks() or self._recorder is None or self._capture is None:
-                return
+            old = self._run
+            if self._wish is None or old is None or not old.has_lost_track:
+                return True
             try:
                 capture = await Capture.open(self.settings, self._devices)
             except (DOMException, TimeoutError, TypeError):
-                return  # not yet
-            old, self._recorder = self._recorder, None
-            await self._wait_stopped(old)
-            self._capture.close()
-            self._capture = None
+                return False
+            self._run = None
+            await old.end()
             try:
                 await self._continue(capture)
             except CommandError as exc:
                 self._set_problem(Problem(exc.code, exc.message))
-                self._retry_later()
-                return
+                self._bring_back()
+                return True
             lost_s = self._lost_s(self._media_until_ns)
             self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
             self._happened("gap", duration_s=lost_s, reason="device_missing")
             self._changed()
+            return self._run is None or not self._run.has_lost_track
 
-    async def _wait_stopped(self, recorder: MediaRecorder) -> None:
-        stopped = asyncio.Event()
-        recorder.onstop = lambda _: stopped.set()
-        if recorder.state != "inactive":
-            recorder.stop()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_DEADLINE_S):
-                    await stopped.wait()
+    async def try_write(self) -> bool:
+        """If there is room again, the same recording goes on in a new chunk."""
+        if self._wish is None:
+            return True
+        if not await self._archive.make_room():
+            return False
+        self._storage_problem = None
+        if self._run is not None:
+            self._run.split()
+        self.log.info("there is room again; recording goes on")
+        self._changed()
+        return True
 
-    def _retry_later(self) -> None:
-        if self._retry is None or self._retry.done():
-            self._retry = self._spawn(self._retry_until_it_runs(), "retry")
-
-    async def _retry_until_it_runs(self) -> None:
-        if self._down_since_ns is None:
-            self._down_since_ns = self._media_until_ns or SYSTEM_CLOCK.monotonic_ns()
-        self._retry_now.clear()
-        while self._wish is not None:
-            is_device = self._problem is not None and self._problem.code in ("device_missing", "device_busy")
-            self._back_off.limit_s = _DEVICE_RETRY_LIMIT_S if is_device else _RETRY_LIMIT_S
-            await self._pause_before_retry(self._back_off)
-            async with self._lock:
-                if self._wish is None:
-                    return
-                try:
-                    if self._sink is None:
-                        await self._begin_recording()
-                    else:
-                        await self._continue()
-                        self._recovered()
-                except CommandError as exc:
-                    self._set_problem(Problem(exc.code, exc.message))
-                    continue
-                self._down_since_ns = None
-                return
+    async def _continue(self, capture: Capture | None = None) -> None:
+        await self._begin_run(capture)
+        if self._phase == "paused" and self._run is not None:
+            self._run.pause()
 
     def _recovered(self) -> None:
         lost_s = self._lost_s(self._down_since_ns or self._media_until_ns)
         reason = self._problem.code if self._problem is not None else "device_missing"
         self._problem = None
-        self._back_off.reset()
+        self._recovery.well()
         self.log.info("recording again after %.1f s", lost_s)
         self._happened("gap", duration_s=lost_s, reason=reason)
         self._changed()
@@ -583,24 +503,7 @@ class RecorderUnit:
             self._storage_problem = problem.begun()
             self._happened("error", code=problem.code, message=problem.message)
             self._changed()
-        if self._storage_retry is None or self._storage_retry.done():
-            self._storage_retry = self._spawn(self._make_room(), "storage")
-
-    async def _make_room(self) -> None:
-        """Until there is room again; then the same recording goes on in a new chunk."""
-        wait_s = 0.0
-        while self._wish is not None:
-            await asyncio.sleep(wait_s)
-            wait_s = _STORAGE_RETRY_S
-            if not await self._archive.make_room():
-                continue
-            recorder = self._recorder
-            self._storage_problem = None
-            if recorder is not None and recorder.state != "inactive":
-                recorder.split()
-            self.log.info("there is room again; recording goes on")
-            self._changed()
-            return
+        self._recovery.write_again()
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
@@ -624,14 +527,3 @@ class RecorderUnit:
             self._shown, self.since_ns = self.state, SYSTEM_CLOCK.monotonic_ns()
         self.rev += 1
         self._listener.state_changed(self)
-
-    def _spawn(self, work: Any, purpose: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}-{purpose}")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            self.log.error("%s failed: %s", task.get_name(), exc, exc_info=exc)
