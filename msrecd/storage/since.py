@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
-from msrecd.storage import files, layout, recovery
+from msrecd.storage import files, layout, manifest, recovery
 from msrecd.storage.ground import Ground
-from msrecd.storage.manifest import ManifestLine, live_chunks
+from msrecd.storage.manifest import ManifestLine
 
 LIMIT = 10_000
+_SEQ = re.compile(rb'\{"seq":(\d{1,9}),')
 
 
 def is_of_boot(recording_id: str) -> bool:
@@ -38,13 +40,23 @@ def lines_since(
                 continue
             with files.closing_fd(files.open_folder(root, folder)) as opened:
                 names = sorted(os.listdir(opened), reverse=True)  # noqa: PTH208  # a descriptor
-            ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
-            for found in ids:
-                if found < recording_id:
-                    break
-                contents = recovery.read_manifest(root, f"{folder}/{layout.manifest_name(found)}")
-                new = [line for line in live_chunks(contents) if found != recording_id or line["seq"] > seq]
-                lines += sorted(new, key=lambda line: -line["seq"])
+                ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
+                for found in ids:
+                    if found < recording_id:
+                        break
+                    content = files.read_at(opened, layout.manifest_name(found))
+                    new = manifest.live_chunks(manifest.read(behind(content, seq if found == recording_id else 0)))
+                    lines += sorted(new, key=lambda line: -line["seq"])
             if len(lines) >= limit or (ids and ids[-1] <= recording_id):
                 break
     return lines[:limit][::-1]
+
+
+def behind(content: bytes, seq: int) -> bytes:
+    """What stands in a manifest behind its last line of a chunk up to `seq`: a long recording is not read whole."""
+    lines = content.split(b"\n")
+    for at in reversed(range(len(lines))):
+        found = _SEQ.match(lines[at])
+        if found is not None and int(found[1]) <= seq:
+            return b"\n".join(lines[at + 1 :])
+    return content

@@ -12,7 +12,7 @@ from msrecd.service.untold import untold_chunks
 from msrecd.storage.ground import Ground
 from msrecd.storage.manifest import encode_line
 from msrecd.storage.retention import Limits
-from msrecd.storage.since import lines_since
+from msrecd.storage.since import behind, lines_since
 from msrecd.storage.store import Store
 from msrecd.walltime import WallTime
 
@@ -76,6 +76,17 @@ def test_what_rotation_took_is_not_told(store: Store, tmp_path: Path) -> None:
     deletion = {"deleted": 2, "at": "2026-11-20T08:00:00Z", "reason": "max_total"}
     write(tmp_path / "r", id_, [line(id_, 1), line(id_, 2), deletion, line(id_, 3)])
     assert numbers(store.ground, id_, 0) == [("cccc", 1), ("cccc", 3)]
+
+
+def test_a_long_manifest_is_read_from_its_end() -> None:
+    id_ = "20261120T070000Z-cam0-cccc"
+    lines = [encode_line(line(id_, seq), "") for seq in range(1, 6)]
+    deletion = encode_line({"deleted": 1, "at": "2026-11-20T08:00:00Z", "reason": "max_total"}, "")
+    content = b"\n".join([*lines[:4], deletion, lines[4], deletion, b""])
+    assert behind(content, 4) == b"\n".join([deletion, lines[4], deletion, b""])
+    assert behind(content, 5) == deletion + b"\n"
+    assert behind(content, 0) == content
+    assert behind(b"", 3) == b""
 
 
 def test_untold_joins_marks_and_what_this_start_recovered(store: Store) -> None:
