@@ -427,6 +427,10 @@ class Muxer:
                     stream: Any = self._container.add_stream_from_template(template.streams[0], opaque=True)
                     if format == "mp4" and stream.codec_context.name.endswith("vp9"):
                         stream.codec_context.pix_fmt = "yuv420p"  # without it vpcC stays empty, and no browser takes it
+                    if format == "mp4" and stream.codec_context.name.startswith("hevc"):
+                        stream.codec_context.codec_tag = (
+                            "hvc1"  # what the type says; libav's hev1 is nothing for Apple's
+                        )
                     self._streams.append(stream)
                 self._container.start_encoding()
             except BaseException:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from msrecd.codecs.nal import nal_units
 
+_PROFILE_TIER_LEVEL = 12  # bytes
+_SPS = 33
+
 
 def codec_string(codec: str, extradata: bytes, *, width: int = 0, height: int = 0) -> str:
     """What to write behind `codecs=` for this stream; the bare identifier where the headers tell nothing."""
@@ -31,16 +34,26 @@ def _h264_profile(extradata: bytes) -> bytes:
 
 
 def _hevc(extradata: bytes) -> str:
-    if len(extradata) < 13 or extradata[0] != 1:  # not hvcC
+    profile = _hevc_profile(extradata)
+    if len(profile) < _PROFILE_TIER_LEVEL:
         return "hvc1"
-    general = extradata[1]
-    space = ("", "A", "B", "C")[general >> 6]
-    tier = "H" if general & 0x20 else "L"
-    compatibility = int(f"{int.from_bytes(extradata[2:6], 'big'):032b}"[::-1], 2)
-    constraints = extradata[6:12].rstrip(b"\0")
-    return f"hvc1.{space}{general & 31}.{compatibility:X}.{tier}{extradata[12]}" + "".join(
+    space = ("", "A", "B", "C")[profile[0] >> 6]
+    tier = "H" if profile[0] & 0x20 else "L"
+    compatibility = int(f"{int.from_bytes(profile[1:5], 'big'):032b}"[::-1], 2)
+    constraints = profile[5:11].rstrip(b"\0")
+    return f"hvc1.{space}{profile[0] & 31}.{compatibility:X}.{tier}{profile[11]}" + "".join(
         f".{value:X}" for value in constraints
     )
+
+
+def _hevc_profile(extradata: bytes) -> bytes:
+    """The general profile_tier_level of hvcC, or of the SPS in Annex B, where it begins in the fourth byte."""
+    if extradata[:1] == b"\x01":
+        return extradata[1 : 1 + _PROFILE_TIER_LEVEL]
+    for unit in nal_units(extradata):
+        if unit[:1] and unit[0] >> 1 == _SPS:
+            return unit.replace(b"\0\0\x03", b"\0\0")[3 : 3 + _PROFILE_TIER_LEVEL]  # emulation prevention
+    return b""
 
 
 def _av1(extradata: bytes) -> str:

@@ -349,6 +349,8 @@ async def test_disabled_passthrough_is_black(type_: str) -> None:
         track.enabled = True
         await log.until("stop")
         assert log.count("error") == 0
+        if type_ == "video/mp4;codecs=hvc1":
+            assert log.data().count(b"hvc1") == 1, "the file is not of the type that it is said to be"
         kept = set(packets(original, "video"))
         assert sum(packet in kept for packet in packets(log.data(), "video")) >= 10, "it was encoded anew"
         # Below the number's cells there is always something to see in the camera's picture.
