@@ -17,12 +17,16 @@ help: ## show this list
 $(STAMP): pyproject.toml scripts/setup.sh
 	@VENV=$(VENV) scripts/setup.sh
 
+# Half a gigabyte more, a browser for the most part: not for the demo.
+$(STAMP)-tests: $(STAMP)
+	@VENV=$(VENV) scripts/setup.sh --tests
+
 setup: $(STAMP) ## install what is missing (Debian packages, then .venv)
 
 demo: $(STAMP) ## record 20 seconds under MQTT control and show the result
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(STAMP) ## everything that needs no hardware
+test: $(STAMP)-tests ## everything that needs no hardware
 	$(BIN)/python -X dev -m pytest $(ARGS)
 
 test-quick: $(STAMP) ## without the tests that take more than ten seconds

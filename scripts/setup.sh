@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set-up for development, demo and tests: Debian packages that are missing, then a virtual environment in .venv.
-# Run by `make`; safe to run again. Needs Debian 12 or newer, Raspberry Pi OS, or the tools named below by other means.
+# Set-up for development and demo: Debian packages that are missing, then a virtual environment in .venv. With --tests:
+# the programs, too, that only tests need (a browser, a network camera). Run by `make`; safe to run again. Needs Debian 12 or newer, Raspberry Pi OS, or the tools named below by other means.
 #
 # PYTHON=/path/to/python3.x chooses the interpreter; VENV=folder chooses the folder.
 set -euo pipefail
@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
 STAMP=$VENV/.msrecd-setup
+tests=no
+[[ ${1:-} == --tests ]] && tests=yes
 export PATH="$PATH:/usr/sbin:/sbin"
 
 say() { printf '%s\n' "setup: $*"; }
@@ -69,6 +71,15 @@ need openssl "the tests make certificates for TLS" has openssl
 need systemd "systemd-analyze judges the unit file" has systemd-analyze
 need shellcheck "judges the shell scripts" has shellcheck
 need util-linux "private mounts for the tests of full and broken disks" has unshare
+if [[ $tests == yes ]]; then
+    need dosfstools "the tests record on FAT" has mkfs.vfat
+    need chromium "the tests play recordings in a browser" has chromium
+    need chromium-driver "it steers the browser" has chromedriver
+    rtsp() { /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'; }
+    need python3-gi "a network camera for the tests" rtsp
+    need gir1.2-gst-rtsp-server-1.0 "the same" rtsp
+    need gstreamer1.0-plugins-good "the same" rtsp
+fi
 
 install_packages() {
     local sudo=() policy=/usr/sbin/policy-rc.d quiet=no status=0
@@ -154,4 +165,5 @@ fi
 "$VENV/bin/python" -c 'import av, alsaaudio, astral, cronsim, msgspec, numpy, paho.mqtt, pyudev, systemd.daemon' ||
     fail "a Python package was installed but does not load" "rm -rf $VENV and try again"
 touch "$STAMP"
+[[ $tests == yes ]] && touch "$STAMP-tests"
 say "ready: $("$VENV/bin/python" -V), $("$VENV/bin/python" -c 'import av; print("PyAV", av.__version__)')"
