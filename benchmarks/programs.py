@@ -59,6 +59,14 @@ def memory_mib(pid: int, name: str = "VmHWM") -> float:
     return 0.0
 
 
+def written_bytes(pid: int) -> int:
+    """What a process has given to write(), into files, sockets and pipes."""
+    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    return 0
+
+
 def count(pid: int, what: str) -> int:
     """How many entries a folder of /proc/PID has: "fd", "task"."""
     return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
@@ -116,10 +124,6 @@ class Program:
     @property
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.suffix in (".mp4", ".mkv", ".part"))
-
-    @property
-    def written_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.files)
 
     def end(self) -> None:
         """SIGTERM, and wait."""
