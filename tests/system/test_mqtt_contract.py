@@ -295,6 +295,7 @@ def run_inside(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     backend: VirtualBackend,
+    console: Console,
     config: str,
     script: Callable[[daemon_module.Daemon], Awaitable[None]],
 ) -> None:
@@ -311,6 +312,7 @@ def run_inside(
         try:
             async with asyncio.timeout(60):
                 await daemon.reloader.ready.wait()
+                await asyncio.to_thread(console.wait, "availability", lambda text: text == "online")
                 await script(daemon)
         finally:
             daemon._on_signal()
@@ -355,7 +357,7 @@ def test_devices_that_come_and_go_are_told(
         await asyncio.to_thread(watch)
 
     config = configuration(tmp_path, port=broker.port, recorders=CAM0)
-    run_inside(tmp_path, monkeypatch, VirtualBackend([camera, microphone]), config, script)
+    run_inside(tmp_path, monkeypatch, VirtualBackend([camera, microphone]), console, config, script)
     assert len([1 for topic, _ in console.messages if topic == BASE + "event/device"]) == 2
 
 
@@ -386,7 +388,7 @@ def test_a_pause_outlives_a_camera_that_goes_and_comes(
         await asyncio.to_thread(watch)
 
     config = configuration(tmp_path, port=broker.port, recorders=CAM0)
-    run_inside(tmp_path, monkeypatch, VirtualBackend([camera]), config, script)
+    run_inside(tmp_path, monkeypatch, VirtualBackend([camera]), console, config, script)
 
 
 def test_the_first_device_of_all_is_told(
@@ -404,7 +406,7 @@ def test_the_first_device_of_all_is_told(
         await asyncio.to_thread(watch)
 
     config = configuration(tmp_path, port=broker.port, recorders=CAM0)
-    run_inside(tmp_path, monkeypatch, VirtualBackend([microphone]), config, script)
+    run_inside(tmp_path, monkeypatch, VirtualBackend([microphone]), console, config, script)
 
 
 def test_health_comes_again_and_again(
@@ -426,7 +428,8 @@ def test_health_comes_again_and_again(
         await asyncio.to_thread(watch)
 
     backend = VirtualBackend([VirtualCamera("Garden", modes=[(320, 240, 15)])])
-    run_inside(tmp_path, monkeypatch, backend, configuration(tmp_path, port=broker.port, recorders=CAM0), script)
+    config = configuration(tmp_path, port=broker.port, recorders=CAM0)
+    run_inside(tmp_path, monkeypatch, backend, console, config, script)
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -486,7 +489,7 @@ def test_every_code_that_a_device_can_give(
         assert not [unit for unit in daemon.units.values() if unit.is_wanted]
 
     config = configuration(tmp_path, port=broker.port, recorders=recorders)
-    run_inside(tmp_path, monkeypatch, VirtualBackend([fine, busy, gone]), config, script)
+    run_inside(tmp_path, monkeypatch, VirtualBackend([fine, busy, gone]), console, config, script)
     with Observer(broker) as late:
         late.subscribe(BASE + "availability")
         assert late.wait_for(lambda message: message.payload == b"offline").retain
