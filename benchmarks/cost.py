@@ -4,9 +4,9 @@
 
 Input: H.264 1080p30 at 8 Mbit/s and PCM, made once by ffmpeg. All pass the picture through and encode the sound at
 128 kbit/s into chunks of 10 s: the whole daemon with its broker (fragmented MP4, synced, hashed, with manifest),
-ffmpeg's segment muxer (MP4 and fragmented MP4) and GStreamer's splitmuxsink, if it is installed. They run side by side so
-that all meet the same load of the machine; the median of the repetitions counts. CPU is user and system time of the process,
-RSS its peak, `written` the size of all files it leaves for each byte of media in them.
+ffmpeg's segment muxer (MP4 and fragmented MP4) and GStreamer's splitmuxsink, if it is installed. They run side by side
+so that all meet the same load of the machine; the median of the repetitions counts. CPU is user and system time of the
+process, RSS its peak, `written` the size of all files it leaves for each byte of media in them.
 """
 
 from __future__ import annotations
