@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.table import Container
 from msrecd.flow.encoded import EncodingError
+from msrecd.flow.encoded import EncodingError
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
 from msrecd.muxing.facts import ChunkInfo, Data, Fact, Gap, GapReason, GapSeen
@@ -386,6 +387,8 @@ class Recording:
         """Tell what this chunk lacks of a device that went away while others went on."""
         for index, track in enumerate(self._inputs):
             if not track.ended or not track.source.device_id:  # a file may end its tracks one after the other
+                continue
+            if isinstance(track.error, EncodingError):  # the device is well; the recording ends with that error
                 continue
             if isinstance(track.error, EncodingError):  # the device is well; the recording ends with that error
                 continue
