@@ -42,8 +42,14 @@ class Timeline:
         self._zero_ns = capture_ns
 
     def resume(self, capture_ns: int, at_ns: int) -> None:
-        """After a pause: `capture_ns` continues the line at `at_ns`."""
+        """After a pause: `capture_ns` continues the line at `at_ns`, and cuts short what still lasted there.
+
+        Otherwise a picture that joins the sound early would be refused as overlapping: a key frame, of all things.
+        """
         self._zero_ns = capture_ns - at_ns
+        for track in self._tracks:
+            if track.dts_ns is not None and track.dts_ns < at_ns:
+                track.end_ns = min(track.end_ns, at_ns)
 
     def place(self, capture_ns: int) -> int:
         """Time on the line."""
