@@ -18,11 +18,13 @@ from msrecd.muxing.late import LateSound
 from msrecd.muxing.pauses import Pauses, join_after_pause
 from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 from msrecd.muxing.shedding import Shedding
+from msrecd.muxing.sidetracks import SideTracks
 from msrecd.muxing.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
+LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
 _LONGEST_FRAGMENT_NS = 500 * MS
 _ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
@@ -79,6 +81,8 @@ class Recording:
         self._audio = next((i for i, track in enumerate(inputs) if track.kind == "audio"), None)
         self._held: list[Packet | None] = [None] * len(inputs)  # pictures, until the successor tells their duration
         self._chunk: ChunkWriter | None = None
+        self._side = SideTracks(inputs, self._video)
+        self._before: ChunkWriter | None = None  # the chunk before, while a side track still belongs to it
         self._chunks = 0
         self._blob_capture_ns: int | None = None
         self._newest_ns = 0
@@ -108,14 +112,24 @@ class Recording:
                     self._skipped_audio.append(packet)
                 return
             self._continue(packet)
+        if self._before is not None and self._may_close_before():
+            self._close_before()
+        if not self._side.has_begun(index, packet):
+            if self._before is not None:
+                self._put(index, packet, packet.duration_ns, self._before)
+            return
         chunk = self._the_chunk
-        if is_cut_point and cut_before(
-            self.options.limits,
-            elapsed_ns=self._timeline.place(packet.dts_ns) - chunk.zero_ns,
-            written_bytes=chunk.expected_bytes,
-            packet_bytes=len(packet.data),
-            is_cut_point=True,
-            asked=self._split_asked,
+        if (
+            is_cut_point
+            and self._before is None
+            and cut_before(
+                self.options.limits,
+                elapsed_ns=self._timeline.place(packet.dts_ns) - chunk.zero_ns,
+                written_bytes=chunk.expected_bytes,
+                packet_bytes=len(packet.data),
+                is_cut_point=True,
+                asked=self._split_asked,
+            )
         ):
             chunk = self._next_chunk(packet)
         if index == self._video:
@@ -158,6 +172,7 @@ class Recording:
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
             self._gap(since_ns, packet.pts_ns - since_ns, "slow_consumer")
+            self._side.begin_anew()
         if not drops:
             return False
         if not was_shedding:
@@ -185,12 +200,14 @@ class Recording:
     def _begin(self, packet: Packet) -> None:
         self._timeline.start(packet.dts_ns)
         self._wait_for_key = False
+        self._side.begin_anew()
         self._the_chunk.begins_at(packet.dts_ns)
 
     def _continue(self, packet: Packet) -> None:
         """After a pause: this packet joins what was written before."""
         self._release_held()
         self._wait_for_key = False
+        self._side.begin_anew()
         timeline, audio, video = self._timeline, self._audio, self._video
         skipped = list(self._skipped_audio)
         self._skipped_audio.clear()
@@ -218,8 +235,8 @@ class Recording:
         if before is not None:
             self._put(index, before, packet.dts_ns - before.dts_ns)
 
-    def _put(self, index: int, packet: Packet, duration_ns: int) -> None:
-        chunk = self._the_chunk
+    def _put(self, index: int, packet: Packet, duration_ns: int, chunk: ChunkWriter | None = None) -> None:
+        chunk = chunk or self._the_chunk
         nominal = packet.duration_ns or duration_ns
         if index == self._video and nominal and duration_ns > max(5 * nominal, NS) and self._shedding.since_ns is None:
             self._gap(packet.pts_ns + nominal, duration_ns - nominal, "no_frames")
@@ -264,6 +281,7 @@ class Recording:
         if track.output.can_time_key_frames or packet.pts_ns + 2 * packet.duration_ns >= wanted:
             self._key_asked_ns = wanted
             track.request_key_frame(wanted)
+            self._side.ask_at(wanted)
 
     # --- chunks and blobs --------------------------------------------------------------------------------------------
 
@@ -284,39 +302,59 @@ class Recording:
         )
 
     def _next_chunk(self, packet: Packet) -> ChunkWriter:
-        data, failure = self._end_chunk(packet)
-        self._post(data)
-        if failure is not None:
-            raise failure
+        self._release_chunk(packet, self._the_chunk)
+        self._before, self._chunk = self._chunk, None
+        if not self._side.begin_anew():
+            self._close_before()
         self._open_chunk(packet.dts_ns)
         self._the_chunk.continues(self._timeline.place(packet.dts_ns), packet.dts_ns)
         self._split_asked = False
         return self._the_chunk
 
-    def _end_chunk(self, following: Packet | None) -> tuple[Data, Exception | None]:
-        """Write what is held and close; the chunk's last data, and what went wrong on the way."""
-        chunk = self._the_chunk
-        failure: Exception | None = None
-        try:
-            self._release_held(following)
-            self._tell_late_sound()
-            self._account_gone_devices(chunk)
-        except Exception as exc:
-            failure = exc
+    def _may_close_before(self) -> bool:
+        """Whether nothing more comes for the chunk before; a side track without key frames is not waited for."""
+        late_ns = self._timeline.end_ns - self._the_chunk.zero_ns
+        return not self._side.is_waiting or late_ns > LONGEST_OVERLAP_NS
+
+    def _close_before(self) -> None:
+        chunk, self._before = self._before, None
+        if chunk is None:
+            return
+        failure = self._close(chunk)
+        self._post(self._data(chunk, info=chunk.info()))
+        if failure is not None:
+            raise failure
+
+    def _release_chunk(self, following: Packet | None, chunk: ChunkWriter) -> None:
+        self._release_held(following)
+        self._tell_late_sound()
+        self._account_gone_devices(chunk)
+
+    def _close(self, chunk: ChunkWriter) -> Exception | None:
         try:
             chunk.close()
         except Exception as exc:
-            failure = failure or exc
-        self._chunk = None
-        return self._data(chunk, info=chunk.info()), failure
+            return exc
+        return None
 
     def finish(self) -> tuple[Data | None, Exception | None]:
-        """The last data, and what went wrong on the way."""
-        return (None, None) if self._chunk is None else self._end_chunk(None)
+        """Write what is held and close; the last data, and what went wrong on the way."""
+        chunk = self._chunk
+        if chunk is None:
+            return None, None
+        failure: Exception | None = None
+        for step in (self._close_before, lambda: self._release_chunk(None, chunk)):
+            try:
+                step()
+            except Exception as exc:
+                failure = failure or exc
+        closing = self._close(chunk)
+        self._chunk = None
+        return self._data(chunk, info=chunk.info()), failure or closing
 
     def emit_slice(self) -> None:
         """Give a blob when there is enough for one."""
-        chunk, timeslice = self._chunk, self.options.timeslice_ns
+        chunk, timeslice = self._before or self._chunk, self.options.timeslice_ns
         if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
             return
         if self._newest_ns - self._blob_capture_ns >= timeslice:
@@ -324,8 +362,9 @@ class Recording:
 
     def answer(self, request: int, asked_ns: int) -> None:
         """Give what there is, perhaps nothing."""
-        if self._chunk is not None:
-            self._post(self._data(self._chunk, request=request, asked_ns=asked_ns))
+        chunk = self._before or self._chunk  # its blobs come first
+        if chunk is not None:
+            self._post(self._data(chunk, request=request, asked_ns=asked_ns))
 
     def _data(
         self, chunk: ChunkWriter, *, info: ChunkInfo | None = None, request: int | None = None, asked_ns: int = 0
