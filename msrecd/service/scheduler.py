@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -56,7 +57,7 @@ class Conductor:
     def __init__(self, owner: Owner, changed: Callable[[], None], *, clock: Clock = SYSTEM_CLOCK) -> None:
         """
         Args:
-            changed: called on the loop when what `upcoming` says is another than before.
+            changed: called on the loop when what `upcoming` says is another than before, or the trust in the clock.
 
         Raises:
             ScheduleError: a schedule of the owner's configuration cannot be planned.
@@ -67,7 +68,8 @@ class Conductor:
         self._parts: dict[str, _Part] = {}
         self._wake = asyncio.Event()
         self._began_ns = clock.monotonic_ns()
-        self._told: dict[str, Any] = {}
+        self._was_trusted = False
+        self._told: tuple[bool, dict[str, Any]] | None = None
         self._place: Location | None = None
         self.adopt(self.prepare(owner.config))
 
@@ -119,32 +121,36 @@ class Conductor:
         """Until cancelled."""
         while True:
             self._wake.clear()
+            seen = (
+                self._clocks()
+            )  # before the look: opening a camera takes its time, and the clock may be set meanwhile
             wait_s = await self.look()
-            await self._sleep(max(_SHORTEST_S, wait_s))
+            await self._sleep(max(_SHORTEST_S, wait_s), seen)
 
     async def look(self) -> float:
         """Bring all recorders to where they have to be; seconds until a decision may change."""
         # All at once: a camera that takes its time to open must not delay the others.
         waits = await asyncio.gather(*(self._look_safely(name) for name in list(self._parts)))
-        told = self.upcoming()
+        told = (self._owner.walltime.trusted, self.upcoming())
         if told != self._told:
             self._told = told
             self._changed()
         return min([_LONGEST_S, *waits])
 
-    async def _sleep(self, seconds: float) -> None:
-        """Until something is to be decided: the time is over, a command came, or the clock was set."""
+    async def _sleep(self, seconds: float, seen: tuple[int, bool]) -> None:
+        """Until something is to be decided: the time is over, a command came, or the clock was set since `seen`."""
         until_ns = self._clock.monotonic_ns() + round(seconds * NS)
-        offset_ns, trusted = self._offset_ns(), self._owner.walltime.trusted
         while (left_ns := until_ns - self._clock.monotonic_ns()) > 0 and not self._wake.is_set():
+            offset_ns, trusted = self._clocks()
+            if abs(offset_ns - seen[0]) > _STEP_NS or trusted != seen[1]:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_SLICE_S, left_ns / NS)):
                     await self._wake.wait()
-            if abs(self._offset_ns() - offset_ns) > _STEP_NS or self._owner.walltime.trusted != trusted:
-                return
 
-    def _offset_ns(self) -> int:
-        return self._clock.realtime_ns() - self._clock.monotonic_ns()
+    def _clocks(self) -> tuple[int, bool]:
+        """How far the wall clock is ahead of the monotonic one, in ns, and whether it is trusted."""
+        return self._clock.realtime_ns() - self._clock.monotonic_ns(), self._owner.walltime.trusted
 
     async def start(self, name: str, cause: str, duration_s: float | None) -> bool:
         """A command: start.
@@ -250,8 +256,12 @@ class Conductor:
         )
 
     def _trust(self) -> Trust:
-        waited = (self._clock.monotonic_ns() - self._began_ns) / NS
-        return Trust(synchronized=self._owner.walltime.trusted, waited_s=waited)
+        """What schedules go by. Once believed, the clock is not waited for again when somebody sets it by hand: that
+        would end recordings."""
+        synchronized = self._owner.walltime.trusted
+        self._was_trusted = self._was_trusted or synchronized
+        waited = math.inf if self._was_trusted else (self._clock.monotonic_ns() - self._began_ns) / NS
+        return Trust(synchronized=synchronized, waited_s=waited)
 
     def _now(self) -> datetime:
         return _EPOCH + timedelta(microseconds=self._clock.realtime_ns() // 1000)

@@ -223,3 +223,32 @@ async def test_a_planner_is_kept_while_its_schedule_is_the_same(model: Model) ->
     assert isinstance(first, Planner)
     assert model.conductor.prepare(config(MORNING, autostart=True))["cam0"] is first
     assert model.conductor.prepare(config(CRON))["cam0"] is not first
+
+
+@on_model(config(MORNING))
+async def test_a_clock_that_is_set_while_a_camera_opens_is_seen(model: Model) -> None:
+    looked: list[int] = []
+
+    async def slow_look() -> float:
+        if not looked:
+            model.clock.error_ns = 6 * HOUR  # set after the plan was made, before the sleep
+        looked.append(len(looked))
+        if len(looked) == 2:
+            raise asyncio.CancelledError
+        return 30.0
+
+    model.conductor.look = slow_look  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await model.conductor.run()
+    assert looked == [0, 1]
+
+
+@on_model(config(MORNING))
+async def test_a_clock_that_was_believed_once_is_not_waited_for_again(model: Model) -> None:
+    await model.pass_until(6 * HOUR + 10 * NS)
+    assert model.unit().is_wanted
+    model.walltime.trusted = False
+    await model.pass_until(7 * HOUR + NS)
+    assert model.unit().spans == [(6 * HOUR, 7 * HOUR, "schedule")]
+    assert not model.conductor.upcoming()["cam0"]["waiting_for_clock"]
