@@ -6,12 +6,14 @@ import logging
 import os
 import random
 import resource
+import select
 import socket
 import time
 
 import pytest
 from broker import Broker, Observer
 
+from msrecd.mqtt import client
 from msrecd.mqtt.service import IMAGE_LIMIT_BYTES
 
 BASE = "msrecd/v1/pi-test"
@@ -209,28 +211,33 @@ def test_a_dead_network_thread_is_noticed(broker, service_for, monkeypatch, capl
         assert "network thread died" in caplog.text
 
 
-def test_too_many_open_files_are_named(broker, service_for, caplog):
+def test_too_many_open_files_are_named(broker, service_for, monkeypatch, caplog):
+    with service_for(broker) as thread:
+        thread.connected()
+        broker.stop()
+        monkeypatch.setattr(client, "DESCRIPTOR_LIMIT", 1)  # every socket is beyond it
+        broker.start()
+        thread.wait(lambda _: "files are open here" in caplog.text)
+        assert not thread.service.status.connected
+        monkeypatch.setattr(client, "DESCRIPTOR_LIMIT", 1024)
+        thread.connected()
+
+
+def test_the_limit_is_that_of_select():
+    limit = client.DESCRIPTOR_LIMIT
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1200:
+    if hard != resource.RLIM_INFINITY and hard <= limit:
         pytest.skip(f"at most {hard} files may be open here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    files = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit + 1), hard))
     try:
-        with service_for(broker) as thread:
-            thread.connected()
-            broker.stop()
-            thread.wait(lambda service: not service.status.connected)
-            files = [os.dup(0)]
-            while files[-1] < 1030:
-                files.append(os.dup(0))
-            broker.start()
-            thread.wait(lambda _: "more than 1024 files are open" in caplog.text)
-            while files:
-                os.close(files.pop())
-            thread.connected()
+        for number in (limit - 1, limit):
+            os.dup2(0, number)
+        select.select([limit - 1], [], [], 0)
+        with pytest.raises(ValueError, match="out of range"):
+            select.select([limit], [], [], 0)
     finally:
-        for file in files:
-            os.close(file)
+        for number in (limit - 1, limit):
+            os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
