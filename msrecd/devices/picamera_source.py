@@ -423,6 +423,7 @@ class PicameraSource(Source):
             if age_ns > RESTART_AFTER_NS and not restarted:
                 restarted = True
                 self.restarts += 1
+                self.on_restarted(age_ns / NS)
                 self._submit("restarting the camera", self._restart, _log_failure)
 
     def _set_muted(self, muted: bool) -> None:

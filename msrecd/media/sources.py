@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from msrecd.dom.exceptions import NotSupportedError
 from msrecd.flow.source import Source
 from msrecd.media.space import MODE_OF, with_modes
 
@@ -26,6 +27,8 @@ class SourceUser(Protocol):
     def _end_by_implementation(self) -> None: ...
 
     def _mute_by_implementation(self, muted: bool) -> None: ...
+
+    def _restart_by_implementation(self, silent_s: float) -> None: ...
 
 
 @runtime_checkable
@@ -72,9 +75,16 @@ class SharedSource:
         return self._loop
 
     def listen(self) -> None:
-        """Become the receiver of the source's own end and muting."""
+        """Become the receiver of the source's own end, muting and restarts; one that has ended meanwhile is told of."""
         self.source.on_ended = self._ended_in_thread
         self.source.on_muted = self._muted_in_thread
+        self.source.on_restarted = self._restarted_in_thread
+        try:
+            feed = self.source.raw()
+        except NotSupportedError:
+            return  # encoded units only: a played input, which begins later
+        if feed.ended:  # nobody listened when it said so
+            self._ended_in_thread(feed.error)
 
     def attach(self, user: SourceUser) -> None:
         final = weakref.finalize(user, self._forgotten)
@@ -162,6 +172,9 @@ class SharedSource:
     def _muted_in_thread(self, muted: bool) -> None:
         self._post(lambda: self._mute_all(muted))
 
+    def _restarted_in_thread(self, silent_s: float) -> None:
+        self._post(lambda: self._restart_all(silent_s))
+
     def _post(self, task: Callable[[], None]) -> None:
         if self._loop is None:
             return  # nobody has looked at the tracks on a loop yet; they read `source.muted` when somebody does
@@ -178,6 +191,10 @@ class SharedSource:
     def _mute_all(self, muted: bool) -> None:
         for user in self._reachable():
             user._mute_by_implementation(muted)
+
+    def _restart_all(self, silent_s: float) -> None:
+        for user in self._reachable():
+            user._restart_by_implementation(silent_s)
 
 
 def close_in_worker(source: Source) -> asyncio.Future[None] | None:

@@ -14,6 +14,7 @@ from msrecd.dom.exceptions import OverconstrainedError
 from msrecd.flow.source import Gate, Source
 from msrecd.flow.units import Kind
 from msrecd.media.constraints import ConstraintSets, Space, choose, convert, fixed_space
+from msrecd.media.events import SourceRestartEvent
 from msrecd.media.sources import SharedSource
 
 _KEPT_AFTER_END = ("device_id", "facing_mode", "group_id")
@@ -30,7 +31,8 @@ class ReadyState(StrEnum):
 class MediaStreamTrack(EventTarget):
     """Audio or video of one source. Belongs to the loop's thread.
 
-    Events: mute, unmute, ended. `ended` is fired when the source ends, not after `stop()`.
+    Events: mute, unmute, ended. `ended` is fired when the source ends, not after `stop()`. An extension: restart
+    (SourceRestartEvent), when the device gave nothing for so long that it is started anew.
     """
 
     onmute = event_handler("mute")
@@ -238,6 +240,11 @@ class MediaStreamTrack(EventTarget):
         self._update_gate()
         if (loop := self._shared.loop) is not None:
             queue_task(lambda: self._fire(Event("mute" if muted else "unmute")), loop)
+
+    def _restart_by_implementation(self, silent_s: float) -> None:
+        """The source starts its device anew: called on the loop; the event fires in a later turn."""
+        if (loop := self._shared.loop) is not None:
+            queue_task(lambda: self._fire(SourceRestartEvent("restart", silent_s=silent_s)), loop)
 
     def _update_gate(self) -> None:
         self._gate.set(self._enabled and not self._muted)

@@ -63,6 +63,15 @@ class Capture:
         for track in self.stream.get_tracks():
             track.add_event_listener("ended", lambda event: call(event.target))
 
+    def on_track_trouble(
+        self, muted: Callable[[MediaStreamTrack, bool], None], restarted: Callable[[MediaStreamTrack, float], None]
+    ) -> None:
+        """`muted(track, is_muted)`: a device gives nothing, or gives again; `restarted(track, seconds of nothing)`."""
+        for track in self.stream.get_tracks():
+            track.add_event_listener("mute", lambda event: muted(event.target, True))
+            track.add_event_listener("unmute", lambda event: muted(event.target, False))
+            track.add_event_listener("restart", lambda event: restarted(event.target, event.silent_s))
+
     def close(self) -> None:
         """End the tracks; the devices close with their last one."""
         if self._element is not None:

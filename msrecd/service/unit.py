@@ -90,6 +90,7 @@ class RecorderUnit:
         self._cause: str | None = None
         self._mime_type = ""
         self._down_since_ns: int | None = None
+        self._silent_since_ns: dict[str, int] = {}  # by kind: since when a device gives nothing
         self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
         self.recording_id: str | None = None
@@ -397,9 +398,34 @@ class RecorderUnit:
     def run_lost_track(self, track: MediaStreamTrack) -> None:
         """One of its devices went away; the others are recorded."""
         if self._wish is not None and self._run is not None and self._run.is_active:
+            self._tell_black(track)
             self.log.warning("the %s device %s went away", track.kind, track.label)
             self._happened("error", code="device_missing", message=f"{track.kind} device {track.label} went away")
             self._recovery.complete()
+
+    def run_muted(self, track: MediaStreamTrack, muted: bool) -> None:
+        """One of its devices gives nothing (black and silence are recorded meanwhile), or gives again."""
+        if self._wish is None or self._phase != "recording":
+            return
+        if not muted:
+            self._tell_black(track)
+            return
+        self._silent_since_ns[track.kind] = SYSTEM_CLOCK.monotonic_ns()
+        self.log.warning("the %s device %s gives nothing", track.kind, track.label)
+        self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
+
+    def run_restarts(self, track: MediaStreamTrack, silent_s: float) -> None:
+        """One of its devices is started anew because it gave nothing for so long."""
+        if self._wish is not None:
+            message = f"{track.kind} device {track.label} gave nothing for {silent_s:.1f} s and is started anew"
+            self.log.warning("the %s", message)
+            self._happened("error", code="device_busy", message=message)
+
+    def _tell_black(self, track: MediaStreamTrack) -> None:
+        """Black that stood in for pictures is a loss. (Silence was accounted when the sound came back.)"""
+        since_ns = self._silent_since_ns.pop(track.kind, None)
+        if since_ns is not None and track.kind == "video":
+            self._happened("gap", duration_s=self._lost_s(since_ns), reason="no_frames")
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:
         self.chunks += 1
