@@ -90,8 +90,10 @@ def judge_chunk(path: Path, *, is_whole: bool = True) -> dict[str, Any]:
         timeout=120,
     )
     assert done.returncode == 0, f"{path}: {done.stderr}"
-    assert not done.stderr, f"{path}: {done.stderr}"
     judged = read_chunk(path)
+    # A track that has nothing for a whole chunk is there all the same, or the chunks could not be joined.
+    is_empty_track = not judged.times and "Could not find codec parameters for stream" in done.stderr
+    assert not done.stderr or (is_empty_track and not is_whole), f"{path}: {done.stderr}"
     sound = [] if judged.samples is None else judged.samples
     assert judged.times or (len(sound) and not is_whole), f"{path}: no picture"
     assert len(sound) or not is_whole, f"{path}: no sound"
