@@ -100,7 +100,7 @@ for (const url of urls) {
     if (failed) break;
 }
 const ranges = [];
-for (let index = 0; index < buffer.buffered.length; index++)
+for (let index = 0; !failed && index < buffer.buffered.length; index++)
     ranges.push([buffer.buffered.start(index), buffer.buffered.end(index)]);
 if (!failed) source.endOfStream();
 return await new Promise(resolve => {
