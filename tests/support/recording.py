@@ -111,14 +111,15 @@ class Log:
     def __init__(self, recorder: MediaRecorder) -> None:
         self.recorder = recorder
         self.events: list[Any] = []
-        self.states: list[tuple[str, str, str]] = []  # (event type, state, mime_type) inside the handler
+        self.states: list[tuple[str, str, str]] = []  # (event type, state, mime_type) inside the handler, without gaps
         self._changed = asyncio.Event()
         for type_ in RECORDER_EVENTS:
             recorder.add_event_listener(type_, self._take)
 
     def _take(self, event: Any) -> None:
         self.events.append(event)
-        self.states.append((event.type, str(self.recorder.state), self.recorder.mime_type))
+        if event.type != "gap":
+            self.states.append((event.type, str(self.recorder.state), self.recorder.mime_type))
         self._changed.set()
 
     @property
