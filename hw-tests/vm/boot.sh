@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Boot the machine and wait until it switches itself off: boot.sh SHARE DATA-DISK
+# Boot the machine and wait until it switches itself off: boot.sh SHARE DATA-DISK [CARD]
 #
 # SHARE is the folder that the machine sees as /mnt/host; it runs SHARE/guest.sh. What it writes to its own disk is
-# forgotten; DATA-DISK (ext4, made if it is missing) is its /var/lib/msrecd and stays.
+# forgotten; DATA-DISK (ext4, made if it is missing) is its /var/lib/msrecd and stays. CARD (FAT32) is /media/card.
 # The emulator's process id is in SHARE/qemu.pid: to kill it is to cut the power. TIMEOUT=seconds ends it.
 # VM_ACCEL=kvm or tcg; default: kvm where it works. "boot.sh accel" tells which one it is.
 set -euo pipefail
@@ -39,9 +39,19 @@ if [[ $1 == accel ]]; then
 fi
 share=$1
 data=$2
+card=${3:-}
 if [[ ! -e $data ]]; then
     truncate -s 1G "$data"
     mkfs.ext4 -q -F -L msrecd-data "$data"
+fi
+
+more=()
+if [[ -n $card ]]; then
+    if [[ ! -e $card ]]; then
+        truncate -s 1G "$card"
+        mkfs.vfat -F 32 -n MSRECD "$card" >/dev/null
+    fi
+    more=(-drive "file=$card,format=raw,if=virtio,cache=writeback")
 fi
 
 exec nice timeout --foreground "${TIMEOUT:-1200}" qemu-system-x86_64 "${accel[@]}" -m 1536 -pidfile "$share/qemu.pid" \
@@ -49,5 +59,5 @@ exec nice timeout --foreground "${TIMEOUT:-1200}" qemu-system-x86_64 "${accel[@]
     -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" \
     -append "root=/dev/vda rw console=ttyS0 quiet mitigations=off panic=-1" \
     -drive "file=$cache/disk.img,format=raw,if=virtio,snapshot=on" \
-    -drive "file=$data,format=raw,if=virtio,cache=writeback" \
+    -drive "file=$data,format=raw,if=virtio,cache=writeback" "${more[@]}" \
     -virtfs "local,path=$share,mount_tag=host,security_model=none" </dev/null

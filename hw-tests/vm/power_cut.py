@@ -21,19 +21,20 @@ import pytest
 
 HOST = Path("/mnt/host/results")
 STATE = Path("/mnt/host/before")  # the results of the boot before
-RECORDINGS = Path("/var/lib/msrecd/recordings")
+CARD = Path("/media/card")  # FAT32; there when the host gave one
+RECORDINGS = CARD / "recordings" if CARD.exists() else Path("/var/lib/msrecd/recordings")
 SYNC_INTERVAL_S, TIMESLICE_S = 2.0, 1.0
-CONFIG = """config_version = 1
+CONFIG = f"""config_version = 1
 [device]
 id = "power-cut"
 [storage]
-path = "/var/lib/msrecd/recordings"
+path = "{RECORDINGS}"
 sync_interval = "2s"
 [[recorder]]
 name = "cam0"
-video = { width = 160, height = 120, frame_rate = { ideal = 10 } }
+video = {{ width = 160, height = 120, frame_rate = {{ ideal = 10 }} }}
 audio = true
-mime_type = "video/mp4"
+mime_type = "{os.environ["POWER_CUT_TYPE"]}"
 timeslice = "1s"
 chunk_duration = "5s"
 autostart = true

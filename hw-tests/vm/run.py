@@ -79,9 +79,9 @@ def is_emulated() -> bool:
     return done.stdout.strip() == "tcg"
 
 
-def start(share: Path, data: Path, timeout_s: int) -> subprocess.Popen[bytes]:
+def start(share: Path, disks: list[Path], timeout_s: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {"TIMEOUT": str(timeout_s)}
-    return subprocess.Popen([HERE / "boot.sh", share, data], env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen([HERE / "boot.sh", share, *disks], env=environment, stdin=subprocess.DEVNULL)
 
 
 def run_tests(args: argparse.Namespace) -> bool:
@@ -95,7 +95,7 @@ def run_tests(args: argparse.Namespace) -> bool:
     fill_share(share, arguments, timeout_s=timeout_s)
     data.unlink(missing_ok=True)
     begun = time.monotonic()
-    with start(share, data, timeout_s + 300) as machine:
+    with start(share, [data], timeout_s + 300) as machine:
         machine.wait()
     results = share / "results"
     show(results / "pytest.txt")
@@ -132,22 +132,28 @@ def matrix(results: Path) -> None:
         say(f"{path.parent.name}: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
 
 
-def cut_power(args: argparse.Namespace) -> bool:
-    """Record to an ext4 disk, kill the emulator, boot again and look: `--cuts` times. Whether nothing was lost."""
-    data = CACHE / "power.img"
-    data.unlink(missing_ok=True)
-    rng = random.Random(args.seed)
+def cut_power(cuts: int, seed: int, file_system: str) -> bool:
+    """Record to a disk, kill the emulator, boot again and look: `cuts` times. Whether nothing was lost."""
+    disks = [CACHE / "power.img"] + ([CACHE / "card.img"] if file_system == "FAT32" else [])
+    for disk in disks:
+        disk.unlink(missing_ok=True)
+    rng = random.Random(seed)
     losses: list[float] = []
     is_well = True
-    for number in range(args.cuts + 1):
-        share = RESULTS / f"power-{number:02}"
-        is_last = number == args.cuts
-        settings = f"export POWER_CUT_BOOT={number} POWER_CUT_LAST={'yes' if is_last else ''}\n"
+    mime_type = EMULATED_TYPE if is_emulated() else "video/mp4"
+    for number in range(cuts + 1):
+        share = RESULTS / f"power-{file_system}-{number:02}"
+        is_last = number == cuts
+        settings = (
+            f"export POWER_CUT_BOOT={number} POWER_CUT_LAST={'yes' if is_last else ''}"
+            f" POWER_CUT_TYPE={shlex.quote(mime_type)}\n"
+        )
         fill_share(share, ["hw-tests/vm/power_cut.py", "-v", "--tb=short"], timeout_s=300, settings=settings)
         if number:
-            shutil.copy2(RESULTS / f"power-{number - 1:02}" / "results" / "beat.json", share / "before")
+            before = RESULTS / f"power-{file_system}-{number - 1:02}"
+            shutil.copy2(before / "results" / "beat.json", share / "before")
         report = share / "results" / "power.json"
-        with start(share, data, 600) as machine:
+        with start(share, disks, 600) as machine:
             if not is_last and not pull_the_plug(machine, share, rng):
                 machine.terminate()
                 machine.wait()
@@ -163,13 +169,16 @@ def cut_power(args: argparse.Namespace) -> bool:
             is_well = False
         if is_last:
             is_well &= code == "0"
-        say(f"power cut {number} of {args.cuts}: {json.dumps(found)}")
-    check = subprocess.run(["e2fsck", "-fn", data], capture_output=True, text=True)
+        say(f"power cut {number} of {cuts} ({file_system}): {json.dumps(found)}")
+    check = subprocess.run(["e2fsck", "-fn", disks[0]], capture_output=True, text=True)
     is_clean = check.returncode == 0
-    say(f"file system: {'clean' if is_clean else check.stdout}")
+    say(f"ext4: {'clean' if is_clean else check.stdout}")
+    for card in disks[1:]:  # it has no journal: what a cut leaves behind is told, and harms no file that was finished
+        said = subprocess.run(["fsck.vfat", "-n", card], capture_output=True, text=True)
+        say(f"FAT32: {'clean' if said.returncode == 0 else said.stdout.strip()}")
     if losses:
-        say(f"{len(losses)} power cuts: largest loss {max(losses):.2f} s")
-    return is_well and is_clean and len(losses) == args.cuts
+        say(f"{len(losses)} power cuts, {file_system}: largest loss {max(losses):.2f} s")
+    return is_well and is_clean and len(losses) == cuts
 
 
 def pull_the_plug(machine: subprocess.Popen[bytes], share: Path, rng: random.Random) -> bool:
@@ -193,6 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="how often each device is unplugged (default 5)")
     parser.add_argument("--cuts", type=int, default=3, help="how many power cuts (default 3; 0 for none)")
+    parser.add_argument("--fat-cuts", type=int, default=0, help="how many of them while recording to FAT32 (default 0)")
     parser.add_argument("--recovery", type=float, default=5.0, help="seconds a recording may take to go on")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments of the power cuts")
     parser.add_argument(
@@ -202,7 +212,10 @@ def main() -> int:
     args = parser.parse_args()
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", sys.executable, *sys.argv])
-    for program, debian in (("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs"), ("git", "git")):
+    needed = [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs"), ("git", "git")]
+    if args.fat_cuts:
+        needed.append(("mkfs.vfat", "dosfstools"))
+    for program, debian in needed:
         if shutil.which(program) is None:
             say(f"error: {program} is missing: apt-get install {debian}")
             return 2
@@ -219,7 +232,9 @@ def main() -> int:
     say(f"seed {args.seed}; results in {RESULTS}")
     is_well = args.no_tests or run_tests(args)
     if args.cuts:
-        is_well &= cut_power(args)
+        is_well &= cut_power(args.cuts, args.seed, "ext4")
+    if args.fat_cuts:
+        is_well &= cut_power(args.fat_cuts, args.seed, "FAT32")
     say(f"{'all well' if is_well else 'FAILED'} after {time.monotonic() - begun:.0f} s; everything in {RESULTS}")
     return 0 if is_well else 1
 
