@@ -105,7 +105,7 @@ def measure(source: Path, codec: str, seconds: float, work: Path, port: int) -> 
 
 def run(codec: str, seconds: float, repeat: int) -> dict[str, dict[str, float]]:
     """The medians of so many runs, by program."""
-    source = programs.make_input(int(seconds) + 10)
+    source = programs.make_input(max(70, int(seconds) + 10))
     runs = []
     with tempfile.TemporaryDirectory(prefix="msrecd-bench-") as temporary:
         folder = Path(temporary)

@@ -21,19 +21,24 @@ UNIT_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "MALLO
 
 
 def make_input(seconds: int) -> Path:
-    """H.264 1080p30 at 8 Mbit/s with a key frame a second, and stereo PCM; kept in the cache for the next run."""
+    """H.264 1080p30 at 8 Mbit/s with a key frame a second, and stereo PCM; kept in the cache for the next run.
+
+    A recorder that plays it again and again needs at least 20 s of it.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
-    path = CACHE / f"input-{seconds}.mkv"
+    path = CACHE / f"input2-{seconds}.mkv"
     if path.exists():
         return path
     print(f"making {path.name} …", file=sys.stderr)
     part = path.with_suffix(".part.mkv")
-    sine = f"sine=frequency=440:sample_rate=48000:duration={seconds},aformat=channel_layouts=stereo"
+    # A tone on the left, a slow sweep on the right, and the noise that every microphone has.
+    tones = "0.125*sin(2*PI*440*t)+0.002*(random(0)-0.5)|0.5*sin(2*PI*(200+t*20)*t)+0.002*(random(1)-0.5)"
+    sound = f"aevalsrc='{tones}':channel_layout=stereo:sample_rate=48000:duration={seconds}"
     subprocess.run(
         [
             *("ffmpeg", "-v", "error", "-y"),
             *("-f", "lavfi", "-i", f"testsrc2=size=1920x1080:rate=30:duration={seconds}"),
-            *("-f", "lavfi", "-i", sine),
+            *("-f", "lavfi", "-i", sound),
             *("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"),
             *("-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M"),
             *("-x264-params", "nal-hrd=cbr", "-g", "30", "-keyint_min", "30", "-sc_threshold", "0", "-bf", "0"),

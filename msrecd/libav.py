@@ -37,9 +37,10 @@ _MAX_DURATION = (1 << 31) - 1  # PyAV before 15 refuses longer ones, whatever th
 _PICTURE_TYPE_I = 1
 _GLOBAL_HEADER = 1 << 22
 _FLUSH_PACKETS = 0x200
-_WRITE_BUFFER = 1 << 18
+_WRITE_BUFFER = 1 << 16
 # Only the decoder of FLAC may be asked: the bits of a sample, which MP4 must have, are told by nobody else.
 _NO_PROBING = {"probesize": "32", "analyzeduration": "0", "codec_whitelist": "flac"}
+_EBML = b"\x1a\x45\xdf\xa3"
 _TOLD_BY_HEADER = (".mp4", ".m4a", ".mov", ".mkv", ".mka", ".webm")
 
 
@@ -799,7 +800,9 @@ def _without_opus_delay(matroska: bytes) -> bytes:
 
 
 def _open_template(header: bytes) -> InputContainer:
-    return av.open(io.BytesIO(header), "r", options=dict(_NO_PROBING))
+    # Told the format, libav does not try all of its demuxers on it.
+    format = "matroska" if header.startswith(_EBML) else "nut"
+    return av.open(io.BytesIO(header), "r", format=format, options=dict(_NO_PROBING))
 
 
 def _close(container: InputContainer | OutputContainer) -> None:
