@@ -150,6 +150,11 @@ class EncodedFeed:
         elif self._request_key_frame is not None:
             self._request_key_frame()
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder of ours makes the packets: then what takes long is this machine, not the source."""
+        return self._coming_ns is not None
+
     def coming_ns(self) -> int | None:
         """Capture time of the oldest unit that the encoder has and whose packet has not come; None when there is none.
 

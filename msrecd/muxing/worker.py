@@ -20,7 +20,8 @@ from msrecd.muxing.recording import Recording, WorkerOptions
 
 log = logging.getLogger(__name__)
 
-PARAMETERS_DEADLINE_NS = 15 * NS
+PARAMETERS_DEADLINE_NS = 15 * NS  # for a source that delivers packets
+ENCODER_DEADLINE_NS = 120 * NS  # for an encoder to be opened
 DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
 LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
@@ -194,13 +195,24 @@ class RecorderWorker(threading.Thread):
                 return False
             begin = self._begin
             waited = self._clock.monotonic_ns() - (self._created_ns if begin is None else begin.at_ns)
-            if begin is not None and waited > PARAMETERS_DEADLINE_NS:
-                missing = next(track for track in self._inputs if track.parameters is None)
-                raise TimeoutError(
-                    f"the {missing.kind} source {missing.source.label!r} gave nothing for "
-                    f"{PARAMETERS_DEADLINE_NS // NS} s"
-                )
+            if begin is not None:
+                self._check_parameters(waited)
         return True
+
+    def _check_parameters(self, waited_ns: int) -> None:
+        """Give up a source that gives nothing; a machine that opens an encoder slowly gets its time.
+
+        Raises:
+            TimeoutError: it is given up.
+        """
+        for track in self._inputs:
+            if track.parameters is not None:
+                continue
+            is_ours = track.output.has_encoder
+            deadline_ns = ENCODER_DEADLINE_NS if is_ours else PARAMETERS_DEADLINE_NS
+            if waited_ns > deadline_ns:
+                what = f"the {track.kind} {'encoder of' if is_ours else 'source'} {track.source.label!r}"
+                raise TimeoutError(f"{what} gave nothing for {deadline_ns / NS:g} s")
 
     def _wait_for_begin(self) -> _Begin | None:
         """Keep the pre-roll until the recording begins; None when it never will."""

@@ -1,0 +1,92 @@
+"""A machine that has no time makes recordings late, not wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from recording import Log, Scene, judged, run
+
+import msrecd
+from msrecd import libav
+from msrecd.flow.encoded import EncodedFeed, EncodingRequest
+from msrecd.flow.feed import Feed
+from msrecd.flow.source import Source
+from msrecd.flow.units import Kind, VideoFormat
+from msrecd.media.track import MediaStreamTrack
+from msrecd.muxing import worker
+
+
+@pytest.mark.parametrize("encoder", ["VideoEncoder", "AudioEncoder"])
+def test_an_encoder_that_opens_late_is_waited_for(encoder: str, monkeypatch: Any) -> None:
+    made = getattr(libav, encoder)
+
+    class Late(made):  # type: ignore[misc]
+        def __init__(self, **keywords: Any) -> None:
+            time.sleep(1.5)
+            super().__init__(**keywords)
+
+    monkeypatch.setattr(libav, encoder, Late)
+    monkeypatch.setattr(worker, "PARAMETERS_DEADLINE_NS", 200_000_000)
+
+    async def main() -> None:
+        with Scene("av") as scene:
+            recorder = msrecd.MediaRecorder(scene.stream)
+            log = Log(recorder)
+            recorder.start()
+            await log.until("start")
+            await asyncio.sleep(0.5)
+            recorder.stop()
+            await log.until("stop")
+            assert log.types == ["start", "dataavailable", "stop"]
+            found = judged(log.data())
+            assert len(found.numbers) >= 5
+            assert found.samples is not None
+
+    run(main())
+
+
+class SilentSource(Source):
+    """Delivers packets, as it says, but none comes."""
+
+    kind: Kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__(label="silent")
+        self._feed = EncodedFeed()
+
+    @property
+    def format(self) -> VideoFormat:
+        return VideoFormat(width=64, height=48)
+
+    def raw(self) -> Feed[Any]:
+        return Feed()
+
+    def encoded(self, request: EncodingRequest) -> EncodedFeed:
+        return self._feed
+
+    def native_codec(self) -> str:
+        return "h264"
+
+    def close(self) -> None:
+        self._feed.feed.end()
+
+
+def test_a_source_that_gives_nothing_is_given_up(monkeypatch: Any) -> None:
+    monkeypatch.setattr(worker, "PARAMETERS_DEADLINE_NS", 200_000_000)
+
+    async def main() -> None:
+        source = SilentSource()
+        track = MediaStreamTrack._create(source, settings={}, capabilities={}, on_last_ended=source.close)
+        recorder = msrecd.MediaRecorder(msrecd.MediaStream([track]))
+        log = Log(recorder)
+        recorder.start()
+        await log.until("stop")
+        assert log.types == ["start", "error", "dataavailable", "stop"]
+        assert isinstance(log.error(), msrecd.UnknownError)
+        assert "the video source 'silent' gave nothing for 0.2 s" in log.error().message
+        track.stop()
+
+    run(main())
