@@ -12,6 +12,7 @@ from msrecd.muxing.fragments import DecodeTimeShifter
 
 NS = 1_000_000_000
 _VIDEO_TIME_SCALE = 90_000
+_FRAGMENT_BYTES = 1 << 18  # no more than this waits in the muxer (and in each copy of it), whatever the bit rate
 
 
 class ChunkContainer:
@@ -92,6 +93,7 @@ def _options(muxer: str, fragment_ns: int) -> dict[str, str]:
         return common | {
             "movflags": "+empty_moov+default_base_moof",
             "frag_duration": str(fragment_ns // 1000),
+            "frag_size": str(_FRAGMENT_BYTES),
             "video_track_timescale": str(_VIDEO_TIME_SCALE),
         }
     if muxer in ("webm", "matroska"):
