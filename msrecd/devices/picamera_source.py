@@ -189,6 +189,8 @@ class PicameraSource(Source):
         codec = self._codec_of(request)
         if codec is None or self._make_parameters is None:
             return None
+        if request.crops:
+            return None  # its second stream shows the whole picture in any size, which would stretch it
         with self._lock:
             known = self._encodings.get(request)
             if known is not None:

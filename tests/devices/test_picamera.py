@@ -304,6 +304,8 @@ def test_no_memory_for_a_second_stream_costs_that_stream_only(rig: Rig) -> None:
 def test_what_the_camera_cannot_encode_is_left_to_others(rig: Rig) -> None:
     source = rig.open(rig.backend(imx219()))
     assert source.encoded(EncodingRequest(kind="video", codec="vp8")) is None
+    square = EncodingRequest(kind="video", codec="h264", width=360, height=360, crops=True)
+    assert source.encoded(square) is None  # cropped here: the camera would stretch
     assert source.encoded(EncodingRequest(kind="video", codec="h264", width=1920, height=1080)) is None
     assert source.encoded(EncodingRequest(kind="video", codec="h264", frame_rate=35.0)) is None
     assert source.encoded(H264) is not None
