@@ -35,8 +35,8 @@ test-quick: $(STAMP) ## without the tests that take more than ten seconds
 conformance: $(STAMP) ## the web-platform-tests that apply: rows, covered, passing
 	@$(BIN)/python tests/conformance/table.py $(ARGS)
 
-bench: $(STAMP) ## what recording costs, against ffmpeg on the same input at the same time (some minutes)
-	$(BIN)/python benchmarks/cost.py $(ARGS)
+bench: $(STAMP) ## what recording costs, beside ffmpeg and GStreamer on the same input (15 minutes; ARGS=--quick: five)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 soak: $(STAMP) ## two hours of recording with rotation: does memory grow? (ARGS="--minutes 10" for less)
 	$(BIN)/python benchmarks/soak.py $(ARGS)

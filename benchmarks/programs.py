@@ -50,6 +50,13 @@ def make_input(seconds: int) -> Path:
     return path
 
 
+def copy_video(source: Path, target: Path) -> None:
+    """The picture of a file without its sound."""
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-y", "-i", str(source), "-map", "0:v", "-c", "copy", str(target)], check=True
+    )
+
+
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -161,6 +168,12 @@ class Command(Program):
         self._process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def signal(self, number: int) -> None:
+        """Send a signal and wait for the end."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(number)
+        self._process.wait(40)
 
     def end(self) -> None:
         """As its user would: some need another signal than SIGTERM to finish their file."""
