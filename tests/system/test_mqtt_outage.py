@@ -22,7 +22,7 @@ from daemon import DaemonProcess, configuration
 pytest.importorskip("jsonschema")
 from payloads import judge
 
-EVENTS = int(os.environ.get("MSRECD_OUTAGE_EVENTS", "150"))
+EVENTS = int(os.environ.get("MSRECD_OUTAGE_EVENTS", "90"))
 RECORDERS = min(40, max(6, EVENTS // 250))
 MICROPHONE = """
 [devices]
@@ -79,6 +79,7 @@ def recorded(daemon: DaemonProcess) -> dict[str, list[tuple[str, int]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120 + EVENTS // 10)
 def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(tmp_path: Path) -> None:
     chance = random.Random(10)
@@ -140,7 +141,7 @@ def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path)
     broker = Broker(tmp_path / "broker")
     daemon = DaemonProcess(tmp_path, config(tmp_path, broker, autostart=True))
     daemon.start()
-    wait_spooled(daemon, 4 * RECORDERS, 60)
+    wait_spooled(daemon, 3 * RECORDERS, 60)
     daemon.kill()
     with contextlib.closing(sqlite3.connect(daemon.state / "mqtt-events.sqlite3")) as db, db:
         (last,) = db.execute(
