@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.devices.sample_clock import SampleClock
+from msrecd.devices.stuck import leave_behind
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread, ZombieThread
@@ -99,6 +100,7 @@ class AlsaSource(Source):
             self._thread.stop(CLOSE_TIMEOUT_S)
         except ZombieThread:
             log.error("microphone %s: the driver does not let go; its thread is left behind", self.label)
+            leave_behind(self._thread, self.label)
         self._feed.end()
 
     # Everything below runs in the thread.

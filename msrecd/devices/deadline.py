@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.devices.stuck import leave_behind
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,11 @@ class DeadlineWorker:
     def running_name(self) -> str:
         running = self._running
         return "" if running is None else running[0]
+
+    def leave_behind(self, label: str) -> None:
+        """Give up on the call under way: the thread ends when the driver of `label` comes back, if ever."""
+        leave_behind(self._thread, label)
+        self.stop(0)
 
     def stop(self, timeout_s: float) -> bool:
         """End after the calls that wait; False when the thread is still busy after `timeout_s` seconds."""

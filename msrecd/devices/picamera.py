@@ -372,6 +372,7 @@ class PicameraBackend:
         except CallTimeout as exc:
             # It may come yet, and would stay open for ever: nobody else could have it.
             worker.submit("closing a camera that came late", close_late, lambda error: log.warning("camera: %s", error))
+            worker.leave_behind(device.label)
             raise self._refuse(camera_id, device.label, exc) from exc
         except Exception as exc:
             raise self._refuse(camera_id, device.label, exc) from exc

@@ -250,6 +250,8 @@ class PicameraSource(Source):
                 exc,
                 self._worker.running_name() or "nothing",
             )
+            self._worker.leave_behind(self.label)
+            return
         self._worker.stop(1.0)
 
     # Encoders; in the worker unless said otherwise.

@@ -18,6 +18,7 @@ from typing import Any
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.config.model import Config, Recorder
+from msrecd.devices.stuck import left_behind
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.mqtt.service import MqttService
@@ -26,6 +27,7 @@ from msrecd.service.archive import DaemonArchive, recovered_event
 from msrecd.service.backends import backends_for
 from msrecd.service.commands import Commands
 from msrecd.service.devicelist import changes, device_list
+from msrecd.service.lastresort import LastResort
 from msrecd.service.mapping import mqtt_settings, recorder_settings
 from msrecd.service.reload import Reloader
 from msrecd.service.reports import ErrorReports
@@ -44,6 +46,7 @@ STOP_LIMIT_S = 25.0
 _ONE_SIGNAL_NS = NS // 5
 _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
 _EXTEND_US = 10_000_000
+_BEGIN_AGAIN = ("schedule", "autostart")  # causes of recordings that a start begins by itself
 _DEVICE_LOOK_S = 0.5  # recorders that start or stop together are one look
 
 
@@ -64,6 +67,8 @@ class Daemon:
         self._at_work: set[str] = set()
         self.errors = ErrorReports(self._publish_error, self.stamp)
         self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._last_resort = LastResort(config.storage.state_path)
         self._signals = 0
         self._signalled_ns = 0
         self._tasks = Tasks(log)
@@ -114,7 +119,7 @@ class Daemon:
         log.info("msrecd %s is ready: %d recorders", msrecd.__version__, len(self.units))
         await self._stop.wait()
         await self._shut_down()
-        return 0
+        return self._exit_code
 
     def _on_signal(self) -> None:
         now = SYSTEM_CLOCK.monotonic_ns()
@@ -335,6 +340,7 @@ class Daemon:
             if self.is_healthy():
                 systemd.notify("WATCHDOG=1")
                 self.notify_status()
+            self._look_for_stuck_devices()
             await asyncio.sleep(min(interval, 5.0))
 
     async def _sync_rounds(self) -> None:
@@ -362,6 +368,20 @@ class Daemon:
                 log.critical("%s has got no data for %d s", unit.name, (now - unit.last_data_ns) // NS)
                 return False
         return True
+
+    def _look_for_stuck_devices(self) -> None:
+        """See lastresort.py; only where somebody starts the process again."""
+        wanted = [unit for unit in self.units.values() if unit.is_wanted]
+        stuck = left_behind()
+        if systemd.is_managed() and self._last_resort.look(
+            stuck,
+            is_waited_for=any(unit.lacks_device for unit in wanted),
+            begins_again=all(unit.cause in _BEGIN_AGAIN for unit in wanted),
+        ):
+            message = f"the driver of {', '.join(stuck)} hangs: the service starts anew to free the device"
+            self.report_error("internal", message)
+            self._exit_code = 1
+            self._stop.set()
 
     def notify_status(self) -> None:
         """For `systemctl status`."""

@@ -39,6 +39,11 @@ def notify(*lines: str) -> None:
             log.debug("the service manager cannot be told: %s", exc)
 
 
+def is_managed() -> bool:
+    """Whether a service manager waits for this process, and starts it again when it ends with an error."""
+    return "NOTIFY_SOCKET" in os.environ
+
+
 def watchdog_interval_s() -> float | None:
     """How often WATCHDOG=1 is due: half of what the unit allows; None without a watchdog (sd_watchdog_enabled(3))."""
     text = os.environ.get("WATCHDOG_USEC", "")

@@ -442,6 +442,11 @@ class RecorderUnit:
         self._recovery.run_again()
 
     @property
+    def lacks_device(self) -> bool:
+        """Whether one of its devices is away while it is wanted, whatever else is recorded."""
+        return self.waits_for_device or (self._run is not None and self._run.has_lost_track)
+
+    @property
     def waits_for_device(self) -> bool:
         return self._problem is not None and self._problem.code in ("device_missing", "device_busy")
 
