@@ -41,8 +41,10 @@ bench: $(STAMP) ## what recording costs, beside ffmpeg and GStreamer on the same
 soak: $(STAMP) ## two hours of recording with rotation: does memory grow? (ARGS="--minutes 10" for less)
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
-fidelity: $(STAMP) ## sound against picture over 24 simulated hours on six sound clocks, 100 seams of each codec (half an hour)
-	MSRECD_DAY_S=86400 MSRECD_SEAMS=100 $(BIN)/python -m pytest -s tests/fidelity $(ARGS)
+fidelity: $(STAMP) ## sync over 24 simulated hours on six sound clocks, 100 seams of each codec, 200 starts (half an hour)
+	MSRECD_STARTS_TIMED=200 $(BIN)/python -m pytest -s tests/fidelity/test_start_reaches.py
+	MSRECD_DAY_S=86400 MSRECD_SEAMS=100 $(BIN)/python -m pytest -n 2 -rP tests/fidelity/test_sync_over_days.py \
+	    tests/fidelity/test_seams_of_chunks.py $(ARGS)
 
 acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 kills, 100 cycles (some 25 minutes)
 	MSRECD_LONG_S=600 MSRECD_KILLS=50 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \
