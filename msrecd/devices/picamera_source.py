@@ -314,6 +314,7 @@ class PicameraSource(Source):
             times=self._times,
             frame_ns=round(NS / (encoding.spec.frame_rate or 30.0)),
             make_parameters=parameters,
+            is_rate_fixed=encoding.spec.frame_rate is not None,
             clock=self._clock,
         )
         try:

@@ -25,6 +25,7 @@ _MAX_UNITS = 150
 _MAX_BYTES = 16 << 20
 _OLDEST_NS = 5 * NS
 _FUTURE_NS = 50 * MS
+_HOLE = 1.75  # frames from one to the next that no jitter makes
 
 
 class SensorTimes:
@@ -70,16 +71,21 @@ class EncodedStream:
         times: SensorTimes,
         frame_ns: int,
         make_parameters: Callable[[bytes], StreamParameters],
+        is_rate_fixed: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """
         Args:
             frame_ns: nominal distance of frames.
+            is_rate_fixed: the camera was told that rate, so that a hole in the times is lost pictures: of a camera that
+                had no buffer, or of an encoder (libx264 runs in the camera's thread) that was too slow.
             make_parameters: makes the stream's description out of the first key frame (Annex B, with SPS and PPS).
         """
         self._feed = feed
         self._times = times
         self._frame_ns = frame_ns
+        self._is_rate_fixed = is_rate_fixed
+        self._skipped = 0  # frames since the last packet that came and were not passed on
         self._make_parameters = make_parameters
         self._clock = clock
         self._queue: UnitQueue[_Offered] = UnitQueue(
@@ -117,10 +123,10 @@ class EncodedStream:
         missing = unit.number - self._expected
         self._expected = unit.number + 1
         if missing:
-            self._feed.facts.dropped += missing
+            self._drop(missing)
             self._broken = True
         if (self._broken or not self._started) and not unit.is_keyframe:
-            self._feed.facts.dropped += self._started  # what refers to a lost frame is of no use
+            self._drop(int(self._started))  # what refers to a lost frame is of no use
             return
         if not self._started:
             if self._feed.parameters is None:
@@ -128,9 +134,11 @@ class EncodedStream:
             self._started = True
         pts_ns = self._times.to_monotonic(unit.timestamp_us * 1000, self._clock.monotonic_ns())
         if pts_ns <= self._last_pts_ns:
-            self._feed.facts.dropped += 1
+            if not self._is_rate_fixed:  # otherwise it was counted as missing when the later one came
+                self._drop(1)
             self._broken = not unit.is_keyframe
             return
+        self._count_holes(pts_ns)
         self._last_pts_ns = pts_ns
         discontinuity, self._broken = self._broken, False
         self._feed.feed.put(
@@ -143,6 +151,17 @@ class EncodedStream:
                 discontinuity=discontinuity,
             )
         )
+
+    def _drop(self, frames: int) -> None:
+        self._feed.facts.dropped += frames
+        self._skipped += frames
+
+    def _count_holes(self, pts_ns: int) -> None:
+        """Count the frames that never came, by the times of those that did."""
+        step_ns = pts_ns - self._last_pts_ns
+        if self._is_rate_fixed and self._last_pts_ns >= 0 and step_ns > self._frame_ns * _HOLE:
+            self._feed.facts.dropped += max(0, round(step_ns / self._frame_ns) - 1 - self._skipped)
+        self._skipped = 0
 
     def _failed(self, exc: Exception) -> None:
         log.warning("the camera's encoder gives nothing usable: %s", exc)

@@ -286,6 +286,7 @@ class RecorderUnit:
             CommandError: it could not begin.
         """
         self._runs += 1
+        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()  # from now on some is to come
         run = self._run = Run(self._runs, self.settings, self)
         try:
             await run.begin(self._devices, capture)

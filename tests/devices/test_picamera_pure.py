@@ -217,7 +217,7 @@ class TestSensorTimes:
 class Stream:
     """An EncodedStream with a sink."""
 
-    def __init__(self, *, broken_parameters: bool = False) -> None:
+    def __init__(self, *, broken_parameters: bool = False, is_rate_fixed: bool = True) -> None:
         self.packets: list[Any] = []
         self.ended: list[BaseException | None] = []
         self.hold = threading.Event()
@@ -233,7 +233,12 @@ class Stream:
             return StreamParameters(kind="video", codec="h264", header=b"", codec_string="avc1.42c028")
 
         self.stream = EncodedStream(
-            self.feed, name="cam", times=SensorTimes("cam"), frame_ns=20 * MS, make_parameters=make
+            self.feed,
+            name="cam",
+            times=SensorTimes("cam"),
+            frame_ns=20 * MS,
+            make_parameters=make,
+            is_rate_fixed=is_rate_fixed,
         )
 
     def put(self, unit: Any) -> None:
@@ -287,8 +292,24 @@ class TestEncodedStream:
         assert at[:first_after] == list(range(first_after))  # whole up to the hole
         assert s.feed.facts.dropped == 420 - len(at)
 
-    def test_time_never_goes_back(self) -> None:
-        s = Stream()
+    @pytest.mark.parametrize(("is_rate_fixed", "dropped"), [(True, 5), (False, 0)])
+    def test_frames_that_never_came_are_counted_where_the_rate_is_fixed(
+        self, is_rate_fixed: bool, dropped: int
+    ) -> None:
+        """A camera without a free buffer, or one whose encoder is too slow, leaves out pictures without a word."""
+        s = Stream(is_rate_fixed=is_rate_fixed)
+        for index in (0, 1, 2, 4, 5, 10, 11):
+            s.offer(index, key=index == 0)
+        s.stream.offer(bytes(10), False, s.base_us + 12 * 20_000 + 12_000)  # late, but nothing is missing
+        s.offer(13)
+        s.stream.stop()
+        assert len(s.packets) == 9
+        assert not any(packet.discontinuity for packet in s.packets)  # the encoder refers to what it has seen
+        assert s.feed.facts.dropped == dropped
+
+    @pytest.mark.parametrize("is_rate_fixed", [True, False])
+    def test_time_never_goes_back(self, is_rate_fixed: bool) -> None:
+        s = Stream(is_rate_fixed=is_rate_fixed)
         s.offer(0, key=True)
         s.offer(2)
         s.offer(1)
