@@ -27,7 +27,8 @@ HERE = ROOT / "hw-tests" / "vm"
 CACHE = ROOT / ".cache" / "vm"
 RESULTS = CACHE / "results"
 MODE = "160x120@10"  # an emulated processor has no more breath
-# … and no floating-point unit: AAC takes it longer than the sound lasts.
+BOOT_S = 900  # … and takes its time on a busy host
+# … and has no floating-point unit: AAC takes it longer than the sound lasts.
 EMULATED_TYPE = "video/mp4;codecs=avc1.42c028,flac"
 TESTS = [
     "hw-tests",
@@ -148,12 +149,12 @@ def cut_power(cuts: int, seed: int, file_system: str) -> bool:
             f"export POWER_CUT_BOOT={number} POWER_CUT_LAST={'yes' if is_last else ''}"
             f" POWER_CUT_TYPE={shlex.quote(mime_type)}\n"
         )
-        fill_share(share, ["hw-tests/vm/power_cut.py", "-v", "--tb=short"], timeout_s=300, settings=settings)
+        fill_share(share, ["hw-tests/vm/power_cut.py", "-v", "--tb=short"], timeout_s=BOOT_S, settings=settings)
         if number:
             before = RESULTS / f"power-{file_system}-{number - 1:02}"
             shutil.copy2(before / "results" / "beat.json", share / "before")
         report = share / "results" / "power.json"
-        with start(share, disks, 600) as machine:
+        with start(share, disks, BOOT_S + 300) as machine:
             if not is_last and not pull_the_plug(machine, share, rng):
                 machine.terminate()
                 machine.wait()
@@ -184,7 +185,7 @@ def cut_power(cuts: int, seed: int, file_system: str) -> bool:
 def pull_the_plug(machine: subprocess.Popen[bytes], share: Path, rng: random.Random) -> bool:
     """Wait until the machine records, then kill the emulator at a random moment."""
     beat = share / "results" / "beat.json"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + BOOT_S
     while not beat.exists():
         if machine.poll() is not None or time.monotonic() > deadline:
             say(f"the machine did not get to record: see {share}")
