@@ -655,8 +655,10 @@ def picture(format: VideoFormat, data: bytes | bytearray | memoryview) -> _AVVid
         if plane.line_size == row and plane.buffer_size == row * rows:
             plane.update(cast(bytes, part))
         else:
-            pad = bytes(plane.line_size - row)
-            padded = b"".join(bytes(part[i : i + row]) + pad for i in range(0, row * rows, row))
+            edge = 3 if format.pixel_format == "rgb24" else 1  # older scalers look at the pixel behind an odd row
+            times = -(-(plane.line_size - row) // edge)
+            lines = (bytes(part[i : i + row]) for i in range(0, row * rows, row))
+            padded = b"".join((line + line[-edge:] * times)[: plane.line_size] for line in lines)
             plane.update(padded + bytes(max(0, plane.buffer_size - len(padded))))
     return frame
 

@@ -32,7 +32,7 @@ _OPTIONS: Mapping[str, Mapping[str, str]] = {
     "av1": {"preset": "11", "svtav1-params": "pred-struct=1:lookahead=0:rc=2"},
     "mjpeg": {"qmin": "3", "qmax": "6"},
 }
-_EVEN_ONLY = frozenset({"h264", "hevc"})
+_EVEN_ONLY = frozenset({"h264", "hevc", "av1"})  # libx264, libx265, and the SVT-AV1 of Debian 13
 
 
 class Decimator:
@@ -161,5 +161,5 @@ class VideoEncoding(Encoding[VideoFrame]):
 
 
 def encoded_size(codec: str, width: int, height: int) -> tuple[int, int]:
-    """The size that a codec's encoder takes for a picture: H.264 and H.265 have even ones only."""
+    """The size that a codec's encoder takes for a picture; some have even ones only."""
     return (max(2, width & ~1), max(2, height & ~1)) if codec in _EVEN_ONLY else (max(1, width), max(1, height))
