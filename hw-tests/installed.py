@@ -144,6 +144,13 @@ class InstalledService:
             lambda m: m.topic == topic and m.at >= after and m.json["event_type"] == kind, count, timeout
         )
 
+    def wait_missing(self, recorder: str, timeout: float, *, after: float) -> Received:
+        """The event that says that a device went away; on a slow machine it may first be said to give nothing."""
+        topic = f"{TREE}event/recorder/{recorder}"
+        return self.observer.wait_for(
+            lambda m: m.topic == topic and m.at >= after and m.json.get("code") == "device_missing", timeout
+        )
+
     def journal(self) -> str:
         """What the daemon said since `started`."""
         command = ["journalctl", "-u", "msrecd", "-o", "short-precise", "--no-pager", "--since", self.started]

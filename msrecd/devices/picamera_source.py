@@ -406,7 +406,7 @@ class PicameraSource(Source):
     # The watch; in a thread of its own.
 
     def _watch_frames(self, stop: threading.Event) -> None:
-        looked = restarted = False
+        looked_ns, restarted = 0, False  # age at the last look
         before_ns, seen_ns, age_ns = self._clock.monotonic_ns(), self._last_frame_ns, 0
         while not stop.wait(_TICK_S):
             now_ns = self._clock.monotonic_ns()
@@ -418,10 +418,10 @@ class PicameraSource(Source):
             if age_ns > FAILED_AFTER_NS:
                 raise NotReadableError(f"{self.label} gave no frame for {age_ns // NS} s")
             if age_ns <= LOOK_AFTER_NS:
-                looked = restarted = False
+                looked_ns, restarted = 0, False
                 self._set_muted(False)
-            elif not looked:
-                looked = True
+            elif age_ns - looked_ns >= LOOK_AFTER_NS and not self._worker.running_ns():
+                looked_ns = age_ns  # again and again: libcamera may hear of it later than we
                 self._submit("looking for the camera", self._look, _log_failure)
             if age_ns > MUTED_AFTER_NS:
                 self._set_muted(True)
@@ -429,7 +429,7 @@ class PicameraSource(Source):
                 restarted = True
                 self.restarts += 1
                 self.on_restarted(age_ns / NS)
-                self._submit("restarting the camera", self._restart, _log_failure)
+                self._submit("restarting the camera", self._restart, self._fail)
 
     def _set_muted(self, muted: bool) -> None:
         if muted != self.muted:

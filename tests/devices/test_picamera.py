@@ -564,6 +564,37 @@ def test_unplugged(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_unplugged_and_still_listed_for_a_while(rig: Rig) -> None:
+    """libcamera hears of it from udev, which on a busy machine may be later than the pictures stop."""
+    camera = usb()
+    rig.open(rig.backend(camera), {})
+    camera.stalled.set()
+    until(lambda: rig.muted == [True])  # by then it has been looked for once
+    fake.Picamera2.machine.cameras.clear()
+    assert rig.news.wait(15)
+    assert rig.ended == [None]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_restart_that_fails_ends_it_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = imx219()
+    source = rig.open(rig.backend(camera))
+    told: list[float] = []
+    source.on_restarted = told.append
+    monkeypatch.setattr(picamera_source, "FAILED_AFTER_NS", 60 * NS)
+
+    def fail(self: Any, show_preview: Any = False) -> None:
+        raise RuntimeError("Failed to start camera: Invalid argument")
+
+    monkeypatch.setattr(fake.Picamera2, "start", fail)
+    camera.stalled.set()
+    assert rig.news.wait(15)
+    assert "Failed to start camera" in str(rig.ended[0])
+    assert len(told) == 1
+    assert 1.2 <= told[0] < 15
+
+
+@pytest.mark.usefixtures("impatient")
 def test_unplugged_with_pictures_under_way(rig: Rig) -> None:
     """Buffers cannot be given back then, which raises in picamera2's threads: they live on, so it can be closed."""
     camera = usb()
