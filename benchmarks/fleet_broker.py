@@ -1,6 +1,6 @@
 """Where one broker ends: mosquitto alone under many connections that do what a device's does, without the devices.
 
-    python benchmarks/fleet_broker.py [--connections 1000 --connections 10000 --connections 20000]
+    python benchmarks/fleet_broker.py [--connections 1000 --connections 5000 --connections 10000]
 
 Each connection is a socket that speaks as much MQTT 5 as it needs: it connects, subscribes to its commands and to the
 groups', acknowledges a command to all, and publishes one event with QoS 1. A broker of its own for each number. CPU
@@ -161,7 +161,9 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the broker inherits it
     with tempfile.TemporaryDirectory(prefix="msrecd-fleet-") as name:
-        for count in options.connections or [1_000, 10_000, 20_000]:
+        for count in options.connections or [1_000, 5_000, 10_000]:
+            if hard != resource.RLIM_INFINITY and count + 100 > hard:
+                sys.exit(f"{count} connections: only {hard} files may be open here")
             asyncio.run(run(count, Path(name) / str(count)))
 
 
