@@ -57,7 +57,7 @@ def test_shellcheck() -> None:
 def unit(tmp_path: Path) -> Path:
     """The unit with a program that exists here: `verify` refuses one whose executable is not installed."""
     copy = tmp_path / "msrecd.service"
-    copy.write_text(UNIT.read_text().replace("ExecStart=/usr/bin/msrecd ", "ExecStart=/usr/bin/env "))
+    copy.write_text(UNIT.read_text().replace("=/usr/bin/msrecd ", "=/usr/bin/env "))
     return copy
 
 
