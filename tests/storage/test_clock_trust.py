@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,91 @@ def test_the_kernels_answer_has_the_shape_of_this_machines_libc() -> None:
     if state >= 0:
         assert 0 <= answer.maxerror <= 10**9
         assert bool(answer.status & 0x40) == (state == 5)
+
+
+def test_the_unit_lets_it_ask_the_kernel_and_not_set_the_clock() -> None:
+    unit = (Path(__file__).parents[2] / "systemd" / "msrecd.service").read_text().splitlines()
+    allowed = False
+    for line in unit:
+        name, _, value = line.partition("=")
+        if name == "SystemCallFilter" and not value.startswith("~"):
+            allowed = allowed or {"adjtimex", "clock_adjtime", "clock_adjtime64"} <= set(value.split())
+        elif name == "SystemCallFilter":
+            allowed = False  # a list that is taken away again, the clock's among them
+    assert allowed
+    assert "ProtectClock=yes" not in unit
+    assert "CapabilityBoundingSet=" in unit
+
+
+class Machine:
+    """A clock, its kernel and timesyncd's marker, as a test wants them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ns, self.offset_ns, self.synchronized = 100 * NS, NOW_NS, True
+        self.marker = folder / "marker"
+        self.walltime = self.start(folder)
+
+    def start(self, folder: Path) -> WallTime:
+        return WallTime(folder / "state", clock=self, marker=self.marker, kernel=lambda: self.synchronized)
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def realtime_ns(self) -> int:
+        return self.now_ns + self.offset_ns
+
+    def wait_until(self, deadline_ns: int, stop: object) -> bool:
+        raise NotImplementedError
+
+
+def test_a_clock_set_by_hand_is_not_trusted_until_somebody_vouches_for_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.walltime.trusted
+    machine.offset_ns += 3600 * NS
+    machine.synchronized = False  # as the kernel does when the clock is set
+    assert not machine.walltime.trusted
+    assert machine.walltime.age_now_ns() is None
+    # What was recorded since then is known all the same: from the time before.
+    corrected = machine.walltime.corrections.correct(machine.walltime.boot, machine.realtime_ns())
+    assert corrected == machine.now_ns + NOW_NS
+    assert not machine.start(tmp_path).trusted  # a restart of the program changes nothing
+    machine.marker.touch()
+    assert machine.walltime.trusted
+
+
+def test_an_old_marker_does_not_vouch_for_a_step_and_a_new_one_does(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.synchronized = False
+    machine.marker.touch()
+    machine.walltime = machine.start(tmp_path)
+    assert machine.walltime.trusted
+    machine.offset_ns -= 100 * NS
+    assert not machine.walltime.trusted
+    os.utime(machine.marker, ns=(1, 1))
+    assert machine.walltime.trusted
+
+
+def test_no_step_that_is_vouched_for_makes_anything_old(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    for step_s in (400 * 86_400, -800 * 86_400, 10, 400 * 86_400):
+        machine.offset_ns += step_s * NS
+        machine.now_ns += NS
+        assert machine.walltime.trusted
+        age_now_ns = machine.walltime.age_now_ns()
+        assert age_now_ns is not None
+        assert age_now_ns <= min(machine.realtime_ns(), machine.now_ns + NOW_NS)
+
+
+def test_what_was_recorded_by_a_wrong_clock_is_corrected_by_the_time_that_came_next(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    truth = machine.offset_ns
+    machine.offset_ns, machine.synchronized = truth - 7200 * NS, False
+    assert not machine.walltime.trusted
+    recorded = machine.realtime_ns()
+    machine.now_ns += 60 * NS
+    machine.offset_ns, machine.synchronized = truth + 5 * NS, True  # right, and a little off what was believed first
+    assert machine.walltime.trusted
+    assert machine.walltime.corrections.correct(machine.walltime.boot, recorded) == recorded + 7205 * NS
 
 
 def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> None:
