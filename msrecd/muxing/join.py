@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd import libav
+from msrecd.codecs.opus import packet_samples
 from msrecd.codecs.parameters import of_input
 from msrecd.codecs.table import CONTAINERS, Container
 from msrecd.errors import MsrecdError
@@ -18,6 +19,7 @@ NS = 1_000_000_000
 _FRAGMENT_NS = 2 * NS
 _WRITE_BYTES = 1 << 20
 _AAC_FRAME_SAMPLES = 1024
+_OPUS_RATE = 48_000
 _ADVICE = "export the time before and after it separately"
 
 _BY_SUFFIX = {
@@ -311,6 +313,8 @@ def _samples(info: libav.StreamInfo, packet: libav.Demuxed) -> int:
     """Samples of a packet of sound: not from its duration where the container rounds that."""
     if info.codec == "aac":
         return info.frame_samples or _AAC_FRAME_SAMPLES
+    if info.codec == "opus":
+        return packet_samples(packet.data) * info.sample_rate // _OPUS_RATE
     if info.codec == "pcm_s16le":
         return len(packet.data) // (2 * max(1, info.channels))
     return round(packet.duration_ns * info.sample_rate / NS)

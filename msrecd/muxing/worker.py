@@ -346,7 +346,7 @@ class RecorderWorker(threading.Thread):
             return True
         if track.kind == "audio" and self._interleaver.end_of(index) >= stop_ns:
             return True  # sound knows where it ends; a picture ends where the next one begins
-        if newest is None and waited_ns >= EMPTY_TRACK_DEADLINE_NS and not track.is_blank:
-            return True
         coming_ns = track.coming_ns()
-        return waited_ns >= deadline_ns and (coming_ns is None or coming_ns >= stop_ns)
+        if coming_ns is not None and coming_ns < stop_ns:
+            return False
+        return waited_ns >= (EMPTY_TRACK_DEADLINE_NS if newest is None and not track.is_blank else deadline_ns)
