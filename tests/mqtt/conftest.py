@@ -90,7 +90,7 @@ class ServiceThread:
         if self.loop is not None and self._finish is not None and not self._done.is_set():
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._finish.set)
-        assert self._done.wait(20), "the service did not stop"
+        assert self._done.wait(self.stop_timeout + 15), "the service did not stop"
         if self._problem is not None:
             raise self._problem
 

@@ -70,6 +70,7 @@ def test_the_last_events_leave_before_the_clean_stop(broker, service_for):
     with Observer(broker) as observer:
         observer.subscribe(f"{BASE}/#")
         with service_for(broker) as thread:
+            thread.stop_timeout = 60.0  # a disk that others keep busy may stall for seconds
             thread.connected()
             for number in range(40):
                 thread.call(thread.service.publish_event, "event/recorder/cam0", {"n": number})
