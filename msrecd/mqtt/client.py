@@ -310,7 +310,9 @@ class Session:
         self._tell(self._end, f"cannot be reached: {error}" if error is not None else "cannot be reached")
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, _properties: Any) -> None:
-        self._tell(self._end, f"connection lost: {reason_code}")
+        # "Unspecified error" is paho's word for: it just broke off.
+        reason = str(reason_code)
+        self._tell(self._end, "the connection broke" if reason == "Unspecified error" else f"disconnected: {reason}")
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         if self._inbox.put(_convert(message)):
