@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo bench soak fidelity acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,18 @@ fidelity: $(STAMP) ## sync over 24 simulated hours on six sound clocks, 100 seam
 	MSRECD_DAY_S=86400 MSRECD_SEAMS=100 $(BIN)/python -m pytest -n 2 -rP tests/fidelity/test_sync_over_days.py \
 	    tests/fidelity/test_seams_of_chunks.py $(ARGS)
 
+faults: $(STAMP) ## 500 kills of a writer and of the daemon, cuts, failing calls, stalls, torn writes: a table (an hour)
+	@rm -f .cache/faults.jsonl; mkdir -p .cache
+	-MSRECD_FAULT_TABLE=$(CURDIR)/.cache/faults.jsonl MSRECD_FAULTS=1 MSRECD_KILLS=$${MSRECD_KILLS:-84} \
+	    MSRECD_STALLS="1 5 30" MSRECD_CUTS=$${MSRECD_CUTS:-200} MSRECD_MUTATIONS=1 MSRECD_MODEL_EXAMPLES=1000 \
+	    $(BIN)/python -m pytest -q tests/storage tests/system/test_stall.py tests/system/test_kill.py $(ARGS)
+	@$(BIN)/python tests/support/fault_table.py .cache/faults.jsonl
+
+torn-test: $(STAMP) ## power cuts with torn writes on ext4 and FAT32, in a virtual machine (root, QEMU, a Debian mirror)
+	@scripts/torn-test.sh $(ARGS)
+
 acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 kills, 100 cycles (some 25 minutes)
-	MSRECD_LONG_S=600 MSRECD_KILLS=50 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \
+	MSRECD_LONG_S=600 MSRECD_KILLS=10 MSRECD_CYCLES=100 MSRECD_STARTS=100 $(BIN)/python -m pytest -s \
 	    tests/system/test_long.py tests/system/test_kill.py tests/system/test_cycles.py
 
 leak-test: $(STAMP) ## recorders and clones that come and go for ten minutes: nothing may stay behind

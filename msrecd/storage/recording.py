@@ -262,7 +262,7 @@ class OpenChunk:
 
     def _name(self, facts: ChunkFacts) -> ManifestLine:
         duration_s, tracks = facts.duration_s, facts.tracks
-        if duration_s is None or tracks is None or self._file.failed:
+        if not duration_s or tracks is None or self._file.failed:  # nothing is no chunk: a header alone does not play
             duration_s, tracks = self._look(facts)
         with_hash: list[str] = []
         self._store.ground.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))

@@ -155,7 +155,7 @@ def test_a_kill_at_any_moment_harms_no_finished_chunk(tmp_path: Path, kind: str)
                 assert writers.stdout.readline() == b"gone\n"
                 recovered += judge_after_kill(base, whole, told)
             writers.stdin.close()
-    assert recovered > kills // 10  # the kills hit chunks
+    assert recovered >= kills // 10  # the kills hit chunks
     fault_table.row(
         f"kill -9 of a writer ({'ext4' if kind == 'here' else kind + ' image'})",
         cases=kills,

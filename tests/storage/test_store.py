@@ -126,6 +126,24 @@ def test_a_part_without_a_fragment_goes_and_is_told(tmp_path: Path) -> None:
     assert not list((tmp_path / "recordings").rglob("*.part"))
 
 
+@pytest.mark.parametrize("facts", [ChunkFacts(final=True), ChunkFacts(final=True, duration_s=0.0, tracks={})])
+def test_a_header_alone_is_no_chunk(tmp_path: Path, facts: ChunkFacts) -> None:
+    """A recording that is stopped before its first fragment, by what the recorder knows or does not know of it."""
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    data = storage_media.make("mp4")
+    chunk.write([data[: data.index(b"moof") - 4]])
+    with pytest.raises(StorageError) as caught:
+        chunk.finish(facts)
+    assert caught.value.code == "empty"
+    recording.close()
+    store.close()
+    assert [path for path in (tmp_path / "recordings").rglob("*") if path.suffix in (".mp4", ".part", ".jsonl")] == []
+    assert list((tmp_path / "state" / "open").iterdir()) == []
+
+
 def test_rotation_keeps_the_limit_the_protected_and_the_open(tmp_path: Path) -> None:
     size = len(storage_media.make("mp4"))
     store = make_store(tmp_path, limits=Limits(max_total_bytes=size * 4, min_free_bytes=0))

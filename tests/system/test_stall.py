@@ -1,0 +1,140 @@
+"""A disk that stalls, as SD cards do: the file system is frozen while 8 Mbit/s are recorded to it.
+
+Memory holds what comes; nothing is lost of it. What memory cannot hold goes in whole groups of pictures, is counted and
+told as a gap: at 80 Mbit/s, where the 64 MiB of a recorder are full after some seconds. One second in the ordinary run;
+`MSRECD_STALLS="1 5 30"` (`make faults`) for all, and the overflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fault_table
+import pytest
+from daemon import DaemonProcess, configuration
+
+from msrecd.storage.verify import verify
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("fsfreeze") or not shutil.which("mkfs.ext4"),
+    reason="needs root, fsfreeze and mkfs.ext4",
+)
+STALLS = [float(text) for text in os.environ.get("MSRECD_STALLS", "1").split()]
+RATE = 25
+RECORDER = """
+[[recorder]]
+name = "cam0"
+source = {{ url = "{url}", loop = true }}
+mime_type = "video/mp4"
+timeslice = "500ms"
+chunk_duration = "2s"
+autostart = true
+"""
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[Path]:
+    image, point = tmp_path / "card.img", tmp_path / "recordings"
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    run("mkfs.ext4", "-q", "-F", str(image))
+    point.mkdir()
+    try:
+        run("mount", "-t", "ext4", "-o", "loop", str(image), str(point))
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
+    yield point
+    subprocess.run(["fsfreeze", "--unfreeze", str(point)], capture_output=True, check=False, timeout=60)
+    run("umount", "--lazy", str(point))
+
+
+def film(path: Path, mbit: int) -> None:
+    """Ten seconds of H.264 at exactly this rate, a key frame each second."""
+    rate = f"{mbit}M"
+    run(
+        *("ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=320x240:rate={RATE}:duration=10"),
+        *("-c:v", "libx264", "-preset", "ultrafast", "-g", str(RATE), "-bf", "0", "-pix_fmt", "yuv420p"),
+        *("-b:v", rate, "-minrate", rate, "-maxrate", rate, "-bufsize", rate, "-x264-params", "nal-hrd=cbr:filler=1"),
+        str(path),
+    )
+
+
+def lines_of(daemon: DaemonProcess) -> list[dict]:
+    return sorted((line for line in daemon.manifest() if "file" in line), key=lambda line: line["seq"])
+
+
+def record_through(daemon: DaemonProcess, card: Path, stall_s: float) -> list[dict]:
+    with daemon:
+        daemon.wait_for_chunks(1, timeout=60)
+        daemon.wait_for_part(timeout=60)
+        run("fsfreeze", "--freeze", str(card))
+        time.sleep(stall_s)  # the stall itself
+        run("fsfreeze", "--unfreeze", str(card))
+        before = len(daemon.chunks())
+        daemon.wait_for_chunks(before + 2 + int(stall_s / 2), timeout=90)
+    assert not daemon.parts()
+    lines = lines_of(daemon)
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len({Path(line["file"]).name.rsplit("-", 1)[0] for line in lines}) == 1  # one recording
+    assert verify(daemon.recordings).is_proven
+    return lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("stall_s", STALLS)
+def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Path, stall_s: float) -> None:
+    film(tmp_path / "film.mp4", 8)
+    daemon = DaemonProcess(
+        tmp_path, configuration(tmp_path, port=None, recorders=RECORDER.format(url=tmp_path / "film.mp4"))
+    )
+    lines = record_through(daemon, card, stall_s)
+    assert all(line["gaps"] == [] for line in lines)
+    assert all(line["tracks"]["video"]["dropped"] == 0 for line in lines)
+    size = sum(line["bytes"] for line in lines)
+    length_s = sum(line["duration_s"] for line in lines)
+    assert size * 8 / length_s > 6e6, "that was not 8 Mbit/s"
+    for line in lines:
+        assert line["tracks"]["video"]["frames"] == pytest.approx(line["duration_s"] * RATE, abs=1.5)
+    fault_table.row(
+        f"disk frozen for {stall_s:g} s at 8 Mbit/s", cases=1, harmed=0, loss="0 frames", promise="0 frames"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
+def test_what_memory_cannot_hold_goes_in_whole_groups_and_is_told(tmp_path: Path, card: Path) -> None:
+    film(tmp_path / "film.mp4", 80)
+    daemon = DaemonProcess(
+        tmp_path, configuration(tmp_path, port=None, recorders=RECORDER.format(url=tmp_path / "film.mp4"))
+    )
+    lines = record_through(daemon, card, 15)
+    gaps = [gap for line in lines for gap in line["gaps"]]
+    dropped = sum(line["tracks"]["video"]["dropped"] for line in lines)
+    frames = sum(line["tracks"]["video"]["frames"] for line in lines)
+    gaps = [gap for gap in gaps if gap["reason"] != "no_frames"]  # the same hole, seen from behind it
+    assert {gap["reason"] for gap in gaps} == {"slow_consumer"}, json.dumps(gaps)
+    lost_s = sum(gap["duration_s"] for gap in gaps)
+    assert dropped == pytest.approx(lost_s * RATE, abs=2 * len(gaps))
+    length_s = sum(line["duration_s"] for line in lines)
+    assert frames + dropped == pytest.approx(length_s * RATE, rel=0.05)
+    fault_table.row(
+        f"disk frozen for 15 s at 80 Mbit/s, {dropped} frames dropped of {frames + dropped}",
+        cases=1,
+        harmed=0,
+        loss=f"{lost_s:.1f} s in {len(gaps)} gap(s)",
+        promise="counted, and told as gaps",
+    )
