@@ -14,19 +14,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from msrecd import libav
-from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread
 from msrecd.flow.units import AudioBlock, AudioFormat, Packet, VideoFormat, VideoFrame
+from msrecd.media.inputline import BATCH_NS, InputLine
 
 log = logging.getLogger(__name__)
 
-_BATCH_NS = 200 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
-_JUMP_NS = 10 * NS  # a jump of the input's own clock that is no pause in it
-_LIVE_SLACK_NS = 1 * NS  # by so much a live stream may run ahead or behind before its time line is laid anew
 _PASSES_THROUGH = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "aac", "opus", "flac"})
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp")
 
@@ -216,7 +214,7 @@ class Playback:
 
     def _run(self, stopping: threading.Event) -> None:
         by_index = {source.info.index: source for source in self.sources}
-        line = _InputLine(self.is_live, self._clock)
+        line = InputLine(self.is_live, self._clock)
         while not stopping.is_set():
             for packet in self._demuxer.packets(list(by_index)):
                 if not self._wait_to_play(line, stopping):
@@ -230,7 +228,7 @@ class Playback:
                 if (
                     not self.is_live
                     and line.is_due_later(dts_ns)
-                    and self._clock.wait_until(dts_ns + _BATCH_NS, stopping)
+                    and self._clock.wait_until(dts_ns + BATCH_NS, stopping)
                 ):
                     break
                 self._position_ns = packet.pts_ns or packet.dts_ns or 0
@@ -243,7 +241,7 @@ class Playback:
             break
         self._finish(None)
 
-    def _wait_to_play(self, line: _InputLine, stopping: threading.Event) -> bool:
+    def _wait_to_play(self, line: InputLine, stopping: threading.Event) -> bool:
         """False when stopped."""
         while not self._playing.is_set():
             line.pause()
@@ -253,76 +251,6 @@ class Playback:
                 return False
         line.go_on()
         return not stopping.is_set()
-
-
-class _InputLine:
-    """Ties the input's own time line to CLOCK_MONOTONIC. Belongs to the playback's thread."""
-
-    def __init__(self, is_live: bool, clock: Clock) -> None:
-        self._is_live = is_live
-        self._clock = clock
-        self._offset_ns: int | None = None  # monotonic minus input time
-        self._end_ns = 0  # monotonic end of what was placed
-        self._last_dts: dict[int, int] = {}
-        self._paused_ns: int | None = None
-        self._delivered_until_ns = 0
-
-    def place(self, packet: libav.Demuxed) -> tuple[int, int] | None:
-        """(pts, dts) on CLOCK_MONOTONIC; None for a packet that cannot be placed."""
-        dts = packet.dts_ns if packet.dts_ns is not None else packet.pts_ns
-        if dts is None:
-            return None
-        pts = packet.pts_ns if packet.pts_ns is not None else dts
-        if self._offset_ns is None:
-            self._offset_ns = max(self._clock.monotonic_ns(), self._end_ns) - dts
-        placed = dts + self._offset_ns
-        now = self._clock.monotonic_ns()
-        if self._is_live and abs(now - placed) > _LIVE_SLACK_NS:
-            self._offset_ns = max(now, self._end_ns) - dts
-        elif not self._is_live and self._end_ns and abs(placed - self._end_ns) > _JUMP_NS:
-            self._offset_ns = self._end_ns - dts
-        placed = dts + self._offset_ns
-        last = self._last_dts.get(packet.stream)
-        if last is not None and placed <= last:
-            return None
-        self._last_dts[packet.stream] = placed
-        self._end_ns = max(self._end_ns, placed + packet.duration_ns)
-        return pts + self._offset_ns, placed
-
-    def is_due_later(self, dts_ns: int) -> bool:
-        """Whether to wait before this packet: it lies behind what may be delivered by now."""
-        if dts_ns <= self._delivered_until_ns:
-            return False
-        now = self._clock.monotonic_ns()
-        if dts_ns <= now:
-            self._delivered_until_ns = now
-            return False
-        # Wait once for a whole batch: everything up to then follows without another wait.
-        self._delivered_until_ns = dts_ns + _BATCH_NS
-        return True
-
-    def nominal_ns(self, info: libav.StreamInfo) -> int:
-        if info.kind == "video":
-            return round(NS / (info.frame_rate or 25.0))
-        return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
-
-    def continue_after_rewind(self) -> None:
-        """The next packet follows directly on the last one."""
-        self._offset_ns = None
-        self._last_dts.clear()
-
-    def pause(self) -> None:
-        if self._paused_ns is None:
-            self._paused_ns = self._clock.monotonic_ns()
-
-    def go_on(self) -> None:
-        if self._paused_ns is not None:
-            waited = self._clock.monotonic_ns() - self._paused_ns
-            self._paused_ns = None
-            if self._offset_ns is not None:
-                self._offset_ns += waited
-                self._end_ns += waited
-                self._delivered_until_ns = 0
 
 
 def normalize(location: str) -> tuple[str, bool]:

@@ -1,0 +1,84 @@
+"""InputLine: where the packets of a played input lie on CLOCK_MONOTONIC; loops, pauses and jumps included."""
+
+from __future__ import annotations
+
+from msrecd import libav
+from msrecd.clock import MS, NS, Clock
+
+BATCH_NS = 200 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
+_LATE_NS = NS  # a thread that is no later than this goes on where its input ended, without a hole
+_JUMP_NS = 10 * NS  # a jump of the input's own clock that is no pause in it
+_LIVE_SLACK_NS = 1 * NS  # by so much a live stream may run ahead or behind before its time line is laid anew
+
+
+class InputLine:
+    """Ties the input's own time line to CLOCK_MONOTONIC. Belongs to the playback's thread."""
+
+    def __init__(self, is_live: bool, clock: Clock) -> None:
+        self._is_live = is_live
+        self._clock = clock
+        self._offset_ns: int | None = None  # monotonic minus input time
+        self._end_ns = 0  # monotonic end of what was placed
+        self._last_dts: dict[int, int] = {}
+        self._paused_ns: int | None = None
+        self._delivered_until_ns = 0
+
+    def place(self, packet: libav.Demuxed) -> tuple[int, int] | None:
+        """(pts, dts) on CLOCK_MONOTONIC; None for a packet that cannot be placed."""
+        dts = packet.dts_ns if packet.dts_ns is not None else packet.pts_ns
+        if dts is None:
+            return None
+        pts = packet.pts_ns if packet.pts_ns is not None else dts
+        now = self._clock.monotonic_ns()
+        if self._offset_ns is None:
+            self._offset_ns = self._begin_ns(now) - dts
+        elif self._is_live and abs(now - (dts + self._offset_ns)) > _LIVE_SLACK_NS:
+            self._offset_ns = max(now, self._end_ns) - dts
+        elif not self._is_live and abs(dts + self._offset_ns - self._end_ns) > _JUMP_NS:
+            self._offset_ns = self._end_ns - dts
+        placed = dts + self._offset_ns
+        last = self._last_dts.get(packet.stream)
+        if last is not None and placed <= last:
+            return None
+        self._last_dts[packet.stream] = placed
+        self._end_ns = max(self._end_ns, placed + packet.duration_ns)
+        return pts + self._offset_ns, placed
+
+    def _begin_ns(self, now: int) -> int:
+        """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""
+        return self._end_ns if now - self._end_ns < _LATE_NS else now
+
+    def is_due_later(self, dts_ns: int) -> bool:
+        """Whether to wait before this packet: it lies behind what may be delivered by now."""
+        if dts_ns <= self._delivered_until_ns:
+            return False
+        now = self._clock.monotonic_ns()
+        if dts_ns <= now:
+            self._delivered_until_ns = now
+            return False
+        # Wait once for a whole batch: everything up to then follows without another wait.
+        self._delivered_until_ns = dts_ns + BATCH_NS
+        return True
+
+    def nominal_ns(self, info: libav.StreamInfo) -> int:
+        if info.kind == "video":
+            return round(NS / (info.frame_rate or 25.0))
+        return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
+
+    def continue_after_rewind(self) -> None:
+        """The next packet follows directly on the last one."""
+        self._offset_ns = None
+        self._last_dts.clear()
+
+    def pause(self) -> None:
+        if self._paused_ns is None:
+            self._paused_ns = self._clock.monotonic_ns()
+
+    def go_on(self) -> None:
+        if self._paused_ns is not None:
+            waited = self._clock.monotonic_ns() - self._paused_ns
+            self._paused_ns = None
+            if self._offset_ns is not None:
+                self._offset_ns += waited
+                self._end_ns += waited
+                self._delivered_until_ns = 0
