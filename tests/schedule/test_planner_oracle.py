@@ -142,6 +142,7 @@ def test_planner_agrees_with_the_judge(case: tuple[list[Rule], date, int]) -> No
 
 @more
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", range(-(-ALL // SHARE)))
 def test_planner_agrees_with_the_judge_in_many_more_cases(share: int) -> None:
     """The acceptance, in shares so that each keeps to the deadline of a test and other cores can help."""

@@ -1,11 +1,12 @@
 """A year in the field on a clock that is moved: what was recorded is what was planned less what was reported, to the
 second.
 
-Real: the conductor, the planner, the rules of commands, the plan of the retention, the spool of events on a disk.
-Modelled: time and the wall clock's errors; the recorder, which starts and stops at once and cuts a chunk each hour; the
-disk, which is a number of bytes; the broker, which takes events or does not. A power cut costs the model recorder up to
-three seconds, as it may cost the real one, and is reported like there, as `lost_s`; that the real one keeps to it,
-writes what it should and finds its devices again is tested elsewhere, with real files and processes.
+Real: the conductor, the planner, the rules of commands, the trust in the wall clock with its history on a disk, the
+plan of the retention, the spool of events on a disk. Modelled: time, the wall clock's errors and what the kernel says
+of it; the recorder, which starts and stops at once and cuts a chunk each hour; the disk, which is a number of bytes;
+the broker, which takes events or does not. A power cut costs the model recorder up to three seconds, as it may cost the
+real one, and is reported like there, as `lost_s`; that the real one keeps to it, writes what it should and finds its
+devices again is tested elsewhere, with real files and processes.
 
 One year in the ordinary run; `MSRECD_YEARS=20` for more of them.
 
@@ -34,6 +35,7 @@ from msrecd.mqtt.spool import SpoolStore
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, WAIT_FOR_CLOCK_S
 from msrecd.service import scheduler
 from msrecd.storage.retention import ChunkRef, Limits, ListView, Situation, plan
+from msrecd.walltime import WallTime, read_history
 
 Span = tuple[int, int]
 
@@ -198,6 +200,27 @@ class Disk:
 
 
 @dataclass
+class Machine:
+    """What a boot brings: its id, a wall clock that nobody has set yet, and what the kernel says of it."""
+
+    folder: Path
+    clock: TestClock
+    is_synchronized: bool = True
+    boots: int = 0
+
+    def boot(self) -> WallTime:
+        self.boots += 1
+        (self.folder / "boot_id").write_text(f"{self.boots:08x}\n")
+        return WallTime(
+            self.folder / "state",
+            clock=self.clock,
+            marker=self.folder / "no-marker",
+            boot_id_path=self.folder / "boot_id",
+            kernel=lambda: self.is_synchronized,
+        )
+
+
+@dataclass
 class Books:
     """What the model recorder recorded and what it reported to be missing, in true time."""
 
@@ -251,15 +274,18 @@ def judge_windows() -> list[Span]:
     return union((i * MINUTE, (i + 1) * MINUTE) for i, is_open in enumerate(minutes) if is_open)
 
 
-async def live(model: Model, disk: Disk, books: Books, happenings: list[Incident], rng: random.Random) -> World:
+async def live(
+    model: Model, machine: Machine, disk: Disk, books: Books, happenings: list[Incident], rng: random.Random
+) -> World:
     """Let the year pass."""
     world = World()
     unit, clock = model.unit(), model.clock
-    powered, began, since = True, 0, 0
+    powered, believed, began, since = True, True, 0, 0
 
     def usable(now: int) -> bool:
+        """A clock that was believed once in this boot is believed; another one when it has been waited for."""
         waited = now - began >= WAIT_FOR_CLOCK_S * NS
-        return powered and (model.walltime.trusted or (waited and clock.shows() >= EARLIEST_PLAUSIBLE))
+        return powered and (believed or (waited and clock.shows() >= EARLIEST_PLAUSIBLE))
 
     def piece() -> None:
         """The clock or the power is about to change: note down what held since the last time."""
@@ -289,16 +315,17 @@ async def live(model: Model, disk: Disk, books: Books, happenings: list[Incident
                 unit.spans.append((begin, lost, cause))
             world.off.append((now, now))
         elif kind == "on":
-            powered, began = True, now
+            powered, believed, began = True, False, now
             world.off[-1] = (world.off[-1][0], now)
-            clock.error_ns, model.walltime.trusted = happening.value, False
+            clock.error_ns, machine.is_synchronized = happening.value, False
             books.settle(unit, now, disk)
             disk.restart()
+            model.walltime = machine.boot()
             model.boot()
         elif kind == "trusted":
-            clock.error_ns, model.walltime.trusted = 0, True
-        elif kind == "step":
-            clock.error_ns = happening.value
+            clock.error_ns, machine.is_synchronized, believed = 0, True, True
+        elif kind == "step":  # by hand, which ends the kernel's word, or back by whoever keeps the clock
+            clock.error_ns, machine.is_synchronized = happening.value, happening.value == 0
         elif kind == "hand stop" and powered:
             await model.conductor.stop("cam0", "mqtt")
             world.stopped.append(now)
@@ -333,10 +360,11 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
     happenings = incidents(rng)
     schedules = tuple(Schedule(timezone=ZONE, **rule) for rule in RULES)  # type: ignore[arg-type]
     config = Config(recorders=(Recorder(name="cam0", video=True, schedules=schedules),))
-    model = Model(config, TestClock(BEGIN))
+    machine = Machine(tmp_path, TestClock(BEGIN))
+    model = Model(config, machine.clock, machine.boot())
     disk = Disk(SpoolStore(tmp_path / "spool.sqlite3", "year/0001"), tmp_path / "spool.sqlite3")
     books = Books()
-    world = asyncio.run(live(model, disk, books, happenings, rng))
+    world = asyncio.run(live(model, machine, disk, books, happenings, rng))
 
     windows = judge_windows()
     planned: list[Span] = []
@@ -365,6 +393,9 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
         assert length_s(books.gaps[reason]) > 0, reason
     assert world.stopped
     assert world.started
+    history = [mapping.trusted for mapping in read_history(tmp_path / "state")]
+    assert {True, False} == set(history)
+    assert len(history) > machine.boots > 20
 
     assert disk.written == disk.deleted + len(disk.kept)
     assert disk.most_bytes <= (LIMITS.max_total_bytes or 0)

@@ -17,6 +17,7 @@ from msrecd.clock import NS
 from msrecd.config.model import Config
 from msrecd.errors import CommandError
 from msrecd.service.scheduler import Conductor
+from msrecd.walltime import WallTime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -88,10 +89,11 @@ class ModelUnit:
 class Model:
     """What the conductor takes for the daemon."""
 
-    def __init__(self, config: Config, clock: TestClock) -> None:
+    def __init__(self, config: Config, clock: TestClock, walltime: WallTime | None = None) -> None:
+        """walltime: None for one that is what a test says it is."""
         self.config = config
         self.clock = clock
-        self.walltime: Any = Trusted()
+        self.walltime: Any = walltime or Trusted()
         self.units: dict[str, Any] = {recorder.name: ModelUnit(clock) for recorder in config.recorders}
         self.told = 0
         self.conductor = Conductor(self, self._changed, clock=clock)
