@@ -342,11 +342,13 @@ async def test_disabled_passthrough_is_black(type_: str) -> None:
         log = Log(recorder)
         recorder.start(200)
         await log.until("start")
+        element.loop = True
         await element.play()
-        await asyncio.sleep(0.8)
-        track.enabled = False
-        await asyncio.sleep(0.6)
-        track.enabled = True
+        for is_enabled in (True, False, True):  # blobs come with media only: also of a machine that opens encoders late
+            track.enabled = is_enabled
+            await asyncio.sleep(0.6)
+            await log.until("dataavailable", log.count("dataavailable") + 4)
+        recorder.stop()
         await log.until("stop")
         assert log.count("error") == 0
         if type_ == "video/mp4;codecs=hvc1":
@@ -357,7 +359,7 @@ async def test_disabled_passthrough_is_black(type_: str) -> None:
         seen = "".join("." if picture[20:].max() > 60 else "B" for picture in pictures(log.data()))
         pieces = [piece for piece in seen.replace(".B", ". B").replace("B.", "B .").split() if piece]
         assert [piece[0] for piece in pieces] == [".", "B", "."], seen
-        assert len(pieces[1]) >= 3, seen  # a busy machine opens the encoder of the black late
+        assert len(pieces[1]) >= 5, seen
         assert len(pieces[2]) >= 5, seen
         element.close()
 
