@@ -341,15 +341,12 @@ def test_disabled_and_enabled_while_recording() -> None:
         with Scene("av") as scene:
             recorder = MediaRecorder(scene.stream)
             log = Log(recorder)
-            recorder.start()
-            await log.until("start")
-            await asyncio.sleep(0.5)
-            for track in scene.stream.get_tracks():
-                track.enabled = False
-            await asyncio.sleep(0.8)
-            for track in scene.stream.get_tracks():
-                track.enabled = True
-            await asyncio.sleep(0.8)
+            recorder.start(100)
+            for is_enabled in (True, False, True):
+                for track in scene.stream.get_tracks():
+                    track.enabled = is_enabled
+                await asyncio.sleep(0.6)
+                await log.until("dataavailable", log.count("dataavailable") + 5)  # black has come, too
             recorder.stop()
             await log.until("stop")
             found = judged(log.data())
