@@ -167,17 +167,19 @@ def test_a_killed_device_is_offline_after_ten_seconds_unless_it_is_back(
     daemon = DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0))
     with daemon:
         console.wait("availability", lambda text: text == "online")
-        daemon.kill()
+        killed = time.monotonic()
         since = len(console.messages)
+        daemon.kill()
         daemon.start()
         console.wait("availability", lambda text: text == "online", since=since)
+        was_quick = time.monotonic() - killed < WILL_DELAY_S - 2  # not so on a very busy machine
+        said = [payload for topic, payload in console.messages[since:] if topic == BASE + "availability"]
+        assert "offline" not in said or not was_quick, "a short break was to be seen"
         killed = time.monotonic()
+        since = len(console.messages)
         daemon.kill()
-        console.wait("availability", lambda text: text == "offline", timeout=60)
-        took = time.monotonic() - killed
-    said = [payload for topic, payload in console.messages if topic == BASE + "availability"]
-    assert said.count("offline") == 1, "the first kill was not to be seen"
-    assert took > WILL_DELAY_S - 2
+        console.wait("availability", lambda text: text == "offline", since=since, timeout=60)
+        assert time.monotonic() - killed > WILL_DELAY_S - 2
 
 
 # --- states and events -----------------------------------------------------------------------------------------------
