@@ -343,7 +343,7 @@ class Recording:
         if chunk is None:
             return None, None
         failure: Exception | None = None
-        for step in (self._close_before, lambda: self._release_chunk(None, chunk)):
+        for step in (self._close_before, lambda: self._release_chunk(None, chunk), self._account_late_pictures):
             try:
                 step()
             except Exception as exc:
@@ -393,6 +393,16 @@ class Recording:
             missing_ns = self._timeline.end_ns - end_ns
             if missing_ns > _ROUGH_END_NS:
                 self._gap(self._timeline.capture_of(end_ns), missing_ns, "device_missing")
+
+    def _account_late_pictures(self) -> None:
+        """At the end: tell of pictures that did not come in time while the sound did."""
+        video = self._video
+        if video is None or self._inputs[video].ended or not self._timeline.track_end_ns(video):
+            return
+        end_ns = max(self._timeline.track_end_ns(video), self._the_chunk.zero_ns)
+        missing_ns = self._timeline.end_ns - end_ns
+        if missing_ns > NS:
+            self._gap(self._timeline.capture_of(end_ns), missing_ns, "no_frames")
 
     def _tell_late_sound(self) -> None:
         late = self._late.take()

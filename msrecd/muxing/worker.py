@@ -25,7 +25,7 @@ ENCODER_DEADLINE_NS = 120 * NS  # for an encoder to be opened
 DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
 LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
-EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for a track that has given nothing so far
+EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives pictures when it likes, and has given none so far
 _POLL_S = 0.2
 _BATCH = 64
 _MAX_UNITS = 20_000
@@ -349,4 +349,6 @@ class RecorderWorker(threading.Thread):
         coming_ns = track.coming_ns()
         if coming_ns is not None and coming_ns < stop_ns:
             return False
-        return waited_ns >= (EMPTY_TRACK_DEADLINE_NS if newest is None and not track.is_blank else deadline_ns)
+        flows = track.kind == "audio" or track.request.frame_rate is not None
+        is_still = newest is None and not flows and not track.is_blank  # a canvas that nobody has painted on
+        return waited_ns >= (EMPTY_TRACK_DEADLINE_NS if is_still else deadline_ns)

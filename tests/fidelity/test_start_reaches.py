@@ -59,6 +59,8 @@ def test_the_next_picture_of_a_running_camera_is_the_first_recorded(options: dic
                 recorder.stop()
                 await log.until("stop")
                 found = judged(log.data())
+                if not found.numbers and not STARTS:
+                    continue  # the camera's thread was not let run for a second
                 assert_consecutive(found.numbers)
                 assert found.times[0] == 0
                 waited.append((log.infos[0].started_ns - asked_ns) / 1e6)
@@ -69,6 +71,7 @@ def test_the_next_picture_of_a_running_camera_is_the_first_recorded(options: dic
     waited = run(main(), 60 + 2 * STARTS)
     late = sorted(waited)[min(len(waited) - 1, round(0.99 * len(waited)))]
     print(f"start to first picture: median {statistics.median(waited):.1f} ms, 99 % {late:.1f} ms, of {len(waited)}")
+    assert len(waited) >= (STARTS or 4)
     assert min(waited) >= 0  # nothing of before the command
     if STARTS:
         assert late <= LIMIT_MS

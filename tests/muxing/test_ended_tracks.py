@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from recording import Log, Scene, judged, record, run
 
 import msrecd
-from msrecd.libav import AudioEncoder, Encoded
+from msrecd.libav import AudioEncoder, Encoded, VideoEncoder
+from msrecd.muxing import worker
 
 
 def test_a_late_encoder_gets_its_time_when_the_recording_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +71,28 @@ def test_without_its_camera_a_recording_goes_on_in_chunks_and_tells_what_lacks(m
     assert told == gaps
     for before, after in pairwise(log.infos):
         assert abs(after.started_ns - before.ended_ns) < 100_000_000
+
+
+def test_pictures_that_an_encoder_does_not_give_before_the_deadline_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hopelessly slow: the recording ends without them, and says so."""
+    encode = VideoEncoder.encode
+    begun = time.monotonic()
+
+    def slow(self: VideoEncoder, picture: Any, pts_ns: int, *, key_frame: bool = False) -> list[Encoded]:
+        if time.monotonic() > begun + 1.5:
+            time.sleep(0.4)
+        return encode(self, picture, pts_ns, key_frame=key_frame)
+
+    monkeypatch.setattr(VideoEncoder, "encode", slow)
+    monkeypatch.setattr(worker, "LAGGING_DEADLINE_NS", 1_500_000_000)
+
+    async def main() -> Log:
+        with Scene() as scene:
+            return await record(scene.stream, {"mime_type": "video/mp4"}, 4.0, timeslice=500)
+
+    log = run(main())
+    (info,) = log.infos
+    seen_s = judged(log.data()).times[-1]
+    (gap,) = [gap for gap in info.gaps if gap.at_s > seen_s - 0.1]
+    assert gap.reason == "no_frames"
+    assert gap.at_s + gap.duration_s == pytest.approx(info.duration_s, abs=0.05)
