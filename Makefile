@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzin
 	    $(BIN)/python -m pytest -s tests/system/test_mqtt_outage.py tests/system/test_mqtt_kills.py \
 	    tests/system/test_fuzz_broker.py tests/mqtt $(ARGS)
 
+acceptance-year: $(STAMP) ## 10 000 schedules against the judge, twenty years, 1 000 reloads: the long versions (some 20 minutes)
+	MSRECD_SCHEDULES=10000 MSRECD_YEARS=20 $(BIN)/python -m pytest -s tests/schedule $(ARGS)
+	MSRECD_RELOADS=1000 $(BIN)/python -m pytest -s tests/system/test_reload.py $(ARGS)
+
 lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,7 +98,7 @@ ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .ca
 deb: ## the Debian package, in dist/
 	@scripts/build-deb.sh
 
-deb-test: ## install, record, upgrade, remove and purge the package on Debian 13 (root; the tree of trixie-test)
+deb-test: ## the life of the package on a Debian 13 that is booted for it, with systemd (root; makes .cache/trixie-fresh once)
 	@scripts/deb-test.sh
 
 pip-test: ## `pip install .` and `pipx install .` in fresh environments (fetches from PyPI)
