@@ -71,6 +71,7 @@ class TrackInput:
         self._switch_ns = 0
         self._waiting = False  # for the first key frame of the lane that comes next
         self._blank_is_over = False
+        self._unbroken = {False: True, True: False}  # by lane (black or not): its next picture may refer to the last
         self._blank_adapter: Adapter | None = None
         self._live_adapter: Adapter | None = None
 
@@ -130,8 +131,11 @@ class TrackInput:
             self.output.request_key_frame(at_ns)
             return
         parameters = self.parameters
-        if parameters is None or self._blank is not None:
-            return  # the black of the last time still runs
+        if self._blank is not None:  # the black of the last time still runs
+            self._blank.output.request_key_frame(at_ns)
+            return
+        if parameters is None:
+            return
         self._blank_source, request = blank_for(
             parameters, self.request, self.source.format, since_ns=max(at_ns, self._created_ns), clock=self._clock
         )
@@ -141,24 +145,33 @@ class TrackInput:
 
     def accept(self, arrival: Arrival, last_dts_ns: int | None) -> Packet | None:
         """The packet if it is of the lane that counts now, fitted to the stream; None otherwise."""
-        packet = arrival.packet
+        packet, lane = arrival.packet, arrival.blank
         if packet is None:
             return None
-        if arrival.blank != self._use_blank:
+        # Whatever the gate does: what refers to a picture that did not pass, or stands behind one of the other lane,
+        # could not be decoded.
+        if not (packet.is_keyframe or self._unbroken[lane]) or not self._passes(lane, packet, last_dts_ns):
+            self._unbroken[lane] = False
+            return None
+        self._unbroken[lane], self._unbroken[not lane] = True, False
+        return self._fit(lane, packet)
+
+    def _passes(self, blank: bool, packet: Packet, last_dts_ns: int | None) -> bool:
+        """Whether it is its lane's turn."""
+        if blank != self._use_blank:
             # What was captured before the gate moved still belongs to the recording.
             end_ns = packet.pts_ns + (packet.duration_ns if self.kind == "audio" else 1)
-            before = self._waiting and end_ns <= self._switch_ns
-            return self._fit(arrival.blank, packet) if before or self._holds_over(arrival.blank) else None
+            return (self._waiting and end_ns <= self._switch_ns) or self._holds_over(blank)
         if self._waiting:
             if not packet.is_keyframe or packet.pts_ns < self._switch_ns:
-                return None
+                return False
             if last_dts_ns is not None and packet.dts_ns <= last_dts_ns:
                 self._blank_is_over = True  # black ran ahead of a late source: it stops here, the next key frame fits
-                return None
+                return False
             self._waiting = False
             if not self._use_blank:
                 self._close_blank()
-        return self._fit(arrival.blank, packet)
+        return True
 
     def _holds_over(self, blank: bool) -> bool:
         """Black goes on until the first key frame of the picture that comes back."""
