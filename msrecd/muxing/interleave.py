@@ -41,10 +41,13 @@ class Interleaver:
         self._max_bytes = max_bytes
         self._coming = coming
         self._bytes = 0
+        self._front_ns: int | None = None  # of the track that is ahead
 
     def push(self, track: int, packet: Packet) -> None:
         self._queues[track].append(packet)
         self._newest[track] = packet.dts_ns
+        if self._front_ns is None or packet.dts_ns > self._front_ns:
+            self._front_ns = packet.dts_ns
         self._ends[track] = packet.dts_ns + packet.duration_ns
         self._bytes += len(packet.data)
 
@@ -86,7 +89,7 @@ class Interleaver:
 
     def _settled(self, dts_ns: int) -> bool:
         """Whether no track can still give something earlier, or has had long enough."""
-        front = max((newest for newest in self._newest if newest is not None), default=dts_ns)
+        front = dts_ns if self._front_ns is None else self._front_ns
         for track, queue in enumerate(self._queues):
             if queue or self._ended[track]:
                 continue

@@ -36,6 +36,8 @@ class Pauses:
 
     def covers(self, at_ns: int) -> bool:
         """Whether what was captured at this time is left out."""
+        if not self._over and not self._coming:
+            return False  # nearly always
         return any(pause.covers(at_ns) for pause in (*self._over, *self._coming))
 
     def passed(self, at_ns: int) -> int | None:
