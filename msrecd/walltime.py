@@ -122,8 +122,8 @@ class Corrections:
 class WallTime:
     """The clock-trust model of this boot. Any thread may call any method.
 
-    Trust, once given, lasts until the clock steps or the machine starts again: a clock that was set does not go wrong by
-    hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends the trust.
+    Trust, once given, lasts until the clock steps or the machine starts again: a clock that was set does not go wrong
+    by hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends the trust.
     """
 
     def __init__(
@@ -343,7 +343,8 @@ def _count_boot(state_path: Path, boot_id: str) -> tuple[int, bool]:
             json.dump({"boot": boot, "boot_id": boot_id}, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(state_path / "boot.json")
+            temporary.replace(state_path / "boot.json")
+            os.fsync(file.fileno())  # FAT notes length and place under the new name only then
         folder = os.open(state_path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

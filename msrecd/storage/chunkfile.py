@@ -112,6 +112,7 @@ class ChunkFile:
         os.fsync(self._folder)
         if files.exists(self._folder, self.name + PART):
             files.rename_new(self._folder, self.name + PART, self.name)
+        os.fsync(self._fd)  # FAT notes length and place under the new name only when the file is synced again
         os.fsync(self._folder)
         return self._hash.hexdigest()
 

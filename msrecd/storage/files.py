@@ -160,7 +160,8 @@ def replace_file(folder: int, name: str, data: bytes) -> None:
     with closing_fd(open_file(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as fd:
         write_all(fd, [data])
         os.fsync(fd)
-    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(fd)  # FAT notes length and place under the new name only then
     os.fsync(folder)
 
 

@@ -78,8 +78,9 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
                     patch_wav(file.fileno(), size)
             digest = hash_prefix(file.fileno(), size).hexdigest()
             os.fsync(file.fileno())
-        if is_part:
-            files.rename_new(folder, name, parsed.final)
+            if is_part:
+                files.rename_new(folder, name, parsed.final)
+                os.fsync(file.fileno())  # as in ChunkFile.finish
         os.fsync(folder)
     lost_s = _lost_s(entry, found.duration_s, size, status.st_size, status.st_mtime_ns, sync_interval_s)
     return ManifestLine(

@@ -23,11 +23,12 @@ class Fault(StrEnum):
     EDITED = "edited"  # a line of the manifest does not follow from the one before, or is none
     UNLISTED = "unlisted"  # a chunk that no manifest knows
     UNFINISHED = "unfinished"  # a `.part`: being recorded, or waiting for recovery
+    UNENDED = "unended"  # no chunk is the last one: being recorded, or what followed went with its lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`is_failure`: something of the recordings is not what it was; an unfinished chunk alone is not."""
+    """`is_failure`: something is not what it was; an unfinished chunk or a missing end alone prove nothing."""
 
     fault: Fault
     file: str
@@ -35,7 +36,7 @@ class Finding:
 
     @property
     def is_failure(self) -> bool:
-        return self.fault is not Fault.UNFINISHED
+        return self.fault not in (Fault.UNFINISHED, Fault.UNENDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,9 @@ def _read_one(
         message = f"{relative}: chunk {seq} is not listed"
         yield Finding(fault=Fault.MISSING, file=f"{relative}#{seq}", message=message)
     recording_id = layout.parse_manifest_name(path.name)
+    if contents.chunks and not any(line["final"] for line in contents.chunks):
+        message = f"{relative}: has no last chunk: still being recorded, or what followed was removed with its lines"
+        yield Finding(fault=Fault.UNENDED, file=relative, message=message)
     for line in contents.chunks:
         split = layout.split_file(line["file"])
         parsed = layout.parse_chunk_name(split[2]) if split is not None else None

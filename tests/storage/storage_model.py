@@ -525,7 +525,9 @@ class StorageModel(RuleBasedStateMachine):
             assert len(self.present()) <= self.store.index.totals()[1] <= len(self.known)
             self.all_is_there()
             findings = [
-                f for f in verify(self.root).findings if f.fault is not Fault.UNLISTED or not self.is_foreign(f.file)
+                f
+                for f in verify(self.root).findings
+                if f.is_failure and (f.fault is not Fault.UNLISTED or not self.is_foreign(f.file))
             ]
             wrong = [f.message for f in findings if f.fault is not Fault.MISSING or f.file not in self.taken]
             assert not wrong, wrong

@@ -34,7 +34,7 @@ from test_kills_and_cuts import edges_of
 from test_store import make_store
 
 from msrecd.storage.store import ChunkFacts, Store
-from msrecd.storage.verify import Fault, verify
+from msrecd.storage.verify import verify
 
 CUTS = int(os.environ.get("MSRECD_CUTS", "40"))
 IMAGE_BYTES, MARKS_BYTES, LOG_BYTES = 48 << 20, 1 << 20, 512 << 20
@@ -300,6 +300,7 @@ def tear(rng: random.Random, image: bytearray, entries: list[Entry]) -> None:
 class Verdict:
     harmed: list[str]
     loss_s: float
+    tail_is_right: bool
     is_clean: bool
 
 
@@ -327,15 +328,17 @@ def boot_and_judge(kind: str, folder: Path, content: bytes, told: Told, media: b
         harmed += [
             finding.message
             for finding in verify(root).findings
-            if finding.fault is not Fault.UNFINISHED and f"recordings/{finding.file}" not in harmed
+            if finding.is_failure and f"recordings/{finding.file}" not in harmed
         ]
-        loss_s = 0.0
+        loss_s, tail_is_right = 0.0, True
         if told.written:
             path = point / told.part.removesuffix(".part")
             kept = path.read_bytes() if path.is_file() else b""
-            if not media.startswith(kept):
-                harmed.append(f"{path.name} holds what was never written")
             due = max((edge for edge in fragment_ends() if edge <= told.written), default=0)
+            certain = max(0, due - round((SYNC_INTERVAL_S / TIMESLICE_S + 1) * STEP))
+            if kept[:certain] != media[: min(certain, len(kept))]:
+                harmed.append(f"{path.name} holds what was never written")
+            tail_is_right = media.startswith(kept)
             loss_s = max(0, due - len(kept)) / STEP * TIMESLICE_S
     finally:
         run("umount", str(point))
@@ -343,7 +346,7 @@ def boot_and_judge(kind: str, folder: Path, content: bytes, told: Told, media: b
         is_clean = subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False).returncode == 0
     else:
         is_clean = subprocess.run(["fsck.vfat", "-n", image], capture_output=True, check=False).returncode == 0
-    return Verdict(harmed=harmed, loss_s=loss_s, is_clean=is_clean)
+    return Verdict(harmed=harmed, loss_s=loss_s, tail_is_right=tail_is_right, is_clean=is_clean)
 
 
 @pytest.mark.slow
@@ -381,7 +384,8 @@ def test_a_power_cut_with_torn_writes(quick_path: Path, kind: str) -> None:
     harmed = [(number, message) for number, verdict in verdicts for message in verdict.harmed]
     largest = max(verdict.loss_s for _, verdict in verdicts)
     unclean = sum(not verdict.is_clean for _, verdict in verdicts)
-    print(json.dumps({"kind": kind, "flushes": len(spans), "cuts": len(verdicts), "unclean": unclean}))
+    wrong_tails = sum(not verdict.tail_is_right for _, verdict in verdicts)
+    print(json.dumps({"kind": kind, "cuts": len(verdicts), "unclean": unclean, "wrong_tails": wrong_tails}))
     for number, message in harmed[:20]:
         print(f"after flush {number}: {message}")
     fault_table.row(
@@ -393,4 +397,6 @@ def test_a_power_cut_with_torn_writes(quick_path: Path, kind: str) -> None:
     )
     assert not harmed
     assert not unclean
+    # FAT may note a length before what is written there: behind the last sync a recovered chunk can hold rubbish.
+    assert kind == "vfat" or not wrong_tails
     assert largest <= SYNC_INTERVAL_S + TIMESLICE_S

@@ -89,6 +89,19 @@ def test_an_edited_line_is_named(copy: Path) -> None:
     assert "line 3 was edited" in finding.message
 
 
+def test_what_ends_too_early_is_told_and_an_end_is_not_proven(copy: Path) -> None:
+    """Whoever takes the last chunk and its line leaves a chain that holds; that nothing ends it can be seen."""
+    (manifest,) = copy.rglob("*.jsonl")
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(lines[:4]) + "\n")  # the deletion stood behind it
+    chunks(copy)[-1].unlink()
+    stray = chunks(copy)[0].with_name(chunks(copy)[0].name.replace("-0002", "-0001"))
+    assert not stray.exists()
+    found = verify(copy).findings
+    assert (Fault.UNENDED, manifest.name) in faults(copy)
+    assert [finding.is_failure for finding in found if finding.fault is Fault.UNENDED] == [False]
+
+
 def test_an_unlisted_chunk_and_a_torn_manifest_are_named(copy: Path) -> None:
     (manifest,) = copy.rglob("*.jsonl")
     data = manifest.read_bytes()
