@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Told:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> DaemonArchive:
+def archive(tmp_path: Path) -> Iterator[DaemonArchive]:
     store = Store(
         tmp_path / "recordings",
         tmp_path / "state",
@@ -54,7 +54,8 @@ def archive(tmp_path: Path) -> DaemonArchive:
         walltime=WallTime(tmp_path / "state"),
     )
     store.open()
-    return DaemonArchive(store)
+    yield DaemonArchive(store)
+    store.close()
 
 
 def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: DaemonArchive) -> None:
