@@ -123,7 +123,7 @@ class WallTime:
     """The clock-trust model of this boot. Any thread may call any method.
 
     Trust, once given, lasts until the clock steps or the machine starts again: a clock that was set does not go wrong
-    by hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends the trust.
+    by hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends trust.
     """
 
     def __init__(

@@ -142,7 +142,7 @@ class Catalog:
         end_ns: int | None = None
         for line in sorted(contents.chunks, key=lambda line: line["seq"]):
             try:
-                started_ns, ended_ns, corrected = self._times(known, line)
+                started_ns, ended_ns, corrected = self._times(line)
             except ValueError:
                 continue
             if (since_ns is not None and ended_ns < since_ns) or (until_ns is not None and started_ns > until_ns):
@@ -177,10 +177,11 @@ class Catalog:
             gaps=tuple(gaps),
         )
 
-    def _times(self, known: layout.RecordingId, line: manifest.ManifestLine) -> tuple[int, int, bool]:
+    def _times(self, line: manifest.ManifestLine) -> tuple[int, int, bool]:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
-        if line["clock"] != "synchronized" and known.boot is not None:
-            truth = self._corrections.correct(known.boot, started_ns)
+        boot = layout.boot_of(line["file"])
+        if line["clock"] != "synchronized" and boot is not None:
+            truth = self._corrections.correct(boot, started_ns)
             if truth is not None:
                 return truth, truth + ended_ns - started_ns, True
         return started_ns, ended_ns, False

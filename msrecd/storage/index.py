@@ -219,18 +219,18 @@ class Index:
         return [(str(r[0]), str(r[1])) for r in self._all(sql + " ORDER BY started_ns, recording_id", values)]
 
     def correct(self, correction: Callable[[str, int], int | None]) -> int:
-        """Replace untrusted times by what `correction(recording_id, utc_ns)` knows; how many chunks."""
+        """Replace untrusted times by what `correction(file, utc_ns)` knows; how many chunks."""
         count = 0
         last = 0
         while rows := self._all(
-            "SELECT ord, recording_id, started_ns, ended_ns FROM chunk WHERE trusted = 0 AND ord > ?"
+            "SELECT ord, recording_id, file, started_ns, ended_ns FROM chunk WHERE trusted = 0 AND ord > ?"
             " ORDER BY ord LIMIT ?",
             (last, _BATCH),
         ):
             last = rows[-1][0]
             with self._lock, _errors(), self._db:
-                for key, recording_id, started_ns, ended_ns in rows:
-                    corrected = correction(recording_id, started_ns)
+                for key, recording_id, file, started_ns, ended_ns in rows:
+                    corrected = correction(file, started_ns)
                     if corrected is None:
                         continue
                     count += 1

@@ -158,6 +158,37 @@ def test_times_before_the_clock_was_set_are_corrected(tmp_path: Path) -> None:
     assert sorted(line["clock"] for line in lines) == ["synchronized", "unsynchronized", "unsynchronized"]
 
 
+def test_a_clock_set_wrongly_by_hand_under_a_recording_does_not_make_its_times_wrong(tmp_path: Path) -> None:
+    clock, kernel = SteppingClock(), [True]
+    clock.offset = 1_800_000_000 * NS
+    walltime = WallTime(tmp_path / "state", clock=clock, marker=tmp_path / "none", kernel=lambda: kernel[0])
+    store = make_store(tmp_path, walltime=walltime, clock=clock)
+    store.open()
+    recording = store.begin("cam0", "audio/wav")
+    for number in range(3):
+        chunk = recording.open_chunk(started_ns=clock.monotonic)
+        chunk.write([bytes(1000)])
+        chunk.finish(ChunkFacts(final=number == 2, duration_s=10.0, tracks={}))
+        clock.monotonic += 10 * NS
+        if number == 0:
+            clock.offset -= 400 * 86_400 * NS
+            kernel[0] = False
+    store.limits = Limits(max_age_s=60, min_free_bytes=0)
+    assert store.rotate() == []
+    store.close()
+    (tmp_path / "state" / "index.sqlite").unlink()
+    for _ in range(2):  # from the manifests, then from the index
+        catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", walltime.corrections)
+        (entry,) = catalog.recordings(since_ns=1_800_000_000 * NS)
+        catalog.close()
+        assert [chunk.started_ns for chunk in entry.chunks] == [1_800_000_100 * NS + n * 10 * NS for n in range(3)]
+        assert [chunk.corrected for chunk in entry.chunks] == [False, True, True]
+        assert entry.gaps == ()
+        again = make_store(tmp_path, walltime=walltime, clock=clock)
+        again.open()
+        again.close()
+
+
 def test_the_boot_counter_grows_with_each_boot_only(tmp_path: Path) -> None:
     boot_id = tmp_path / "boot_id"
     numbers = []
