@@ -3,7 +3,7 @@
 # errors always (pyproject.toml). Usage: scripts/twenty.sh [N [paths or arguments of pytest …]]
 # One line for each run; the output of those that failed is kept in .cache/twenty/. Exit status: whether all passed.
 set -u -o pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 BIN=${BIN:-.venv/bin}
 count=${1:-20}
 shift $(($# > 0 ? 1 : 0))
