@@ -88,6 +88,7 @@ class MediaRecorder(EventTarget):
         self._session: Session | None = None
         self._ending: Session | None = None
         self._armed: Armed | None = None
+        self._forgotten: weakref.finalize[..., MediaRecorder] | None = None  # releases what is armed
         if self._options.pre_roll:
             self._keep_armed()
 
@@ -157,7 +158,7 @@ class MediaRecorder(EventTarget):
         self._state = RecordingState.RECORDING
         self._session = session = Session(self, plan, self._clock, self._ending)
         options = worker_options(self._options, plan, timeslice_ns=timeslice_ns, name=self._stream.id[:8])
-        armed, self._armed = self._armed, None
+        armed = self._take_armed()
         if armed is not None and armed.plan == plan and session.begin(armed.worker, options):
             armed.hand_over()
             return
@@ -280,10 +281,18 @@ class MediaRecorder(EventTarget):
             return  # start() will say it
         options = worker_options(self._options, plan, timeslice_ns=None, name=self._stream.id[:8])
         self._armed = Armed(plan, options, pre_roll_ns=int(self._options.pre_roll * MS), clock=self._clock)
-        weakref.finalize(self, self._armed.release)
+        self._forgotten = weakref.finalize(self, self._armed.release)
+
+    def _take_armed(self) -> Armed | None:
+        """What is armed, for who begins or releases it."""
+        armed, self._armed = self._armed, None
+        if self._forgotten is not None:
+            self._forgotten.detach()
+            self._forgotten = None
+        return armed
 
     def _disarm(self) -> None:
-        armed, self._armed = self._armed, None
+        armed = self._take_armed()
         if armed is not None:
             armed.release()
 

@@ -393,6 +393,17 @@ def test_nothing_is_left_behind() -> None:
                 await until(lambda: not leaks.own_threads())  # the devices' own, too: they run on demand
                 counts.append(leaks.open_files())
             assert counts[-1] <= counts[2], counts
+            recorder = MediaRecorder(scene.stream, {"pre_roll": 100})
+            log = Log(recorder)
+            kept = []
+            for turn in range(1, 4):  # one recorder again and again: only the latest pre-roll is there
+                recorder.start(50)
+                await log.until("start", turn)
+                recorder.stop()
+                await log.until("stop", turn)
+                kept.append(leaks.own_objects()["msrecd.media.preroll.Armed"])
+            recorder.stop()
+            assert kept == [1] * 3
 
     run(main())
 
