@@ -122,11 +122,11 @@ def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: 
         site.put(RECORDER + NIGHT + MORNING.replace('"1h"', '"55m"'))
         site.plan(next_stop="2026-03-29T04:25:00Z")
         assert site.get()["recording_id"] == first
-        site.set("2026-03-29T04:24:57")
+        site.set("2026-03-29T04:24:58")
         ended = site.becomes("inactive")
         assert soon_after(ended["since"], "2026-03-29T04:25:00Z")
         site.plan(next_start="2026-03-29T20:00:00Z", next_stop="2026-03-30T04:25:00Z")
-        site.set("2026-03-29T19:59:57")
+        site.set("2026-03-29T19:59:58")
         began = site.becomes("recording")
         assert soon_after(began["since"], "2026-03-29T20:00:00Z")
         assert began["recording_id"] != first
@@ -151,21 +151,21 @@ def test_what_people_say_within_a_window(site: Site) -> None:
         assert reply["changed"] is True
         second = reply["data"]["recording_id"]
         assert second != first
-        site.set("2026-06-11T03:59:57")
+        site.set("2026-06-11T03:59:58")
         assert soon_after(site.becomes("inactive")["since"], "2026-06-11T04:00:00Z")
         # Held again, this time to its end; the next window begins as planned.
-        site.set("2026-06-11T19:59:57")
+        site.set("2026-06-11T19:59:58")
         site.becomes("recording")
         site.console.command("recorder/cam0/stop")
         site.becomes("inactive")
-        site.set("2026-06-12T19:59:57")
+        site.set("2026-06-12T19:59:58")
         began = site.becomes("recording")
         assert (began["cause"], soon_after(began["since"], "2026-06-12T20:00:00Z")) == ("schedule", True)
         # Started by hand outside of windows, for longer than the gap: it goes on across the next beginning.
         site.set("2026-06-13T04:00:01")
         site.becomes("inactive")
         third = site.console.command("recorder/cam0/start")["data"]["recording_id"]
-        site.set("2026-06-13T19:59:57")
+        site.set("2026-06-13T19:59:58")
         site.plan(next_start="2026-06-14T20:00:00Z")
         assert (site.get()["state"], site.get()["recording_id"]) == ("recording", third)
 
@@ -178,13 +178,13 @@ def test_fixed_times_of_the_nights_in_which_the_clocks_change_come_once(site: Si
         site.put(RECORDER + '[[recorder.schedule]]\nstart = "02:30"\nduration = "10m"\ntimezone = "Europe/Berlin"\n')
         site.plan(next_start="2026-03-29T01:00:00Z", next_stop="2026-03-29T01:10:00Z")  # the hour does not exist
         site.becomes("inactive")
-        site.set("2026-03-29T00:59:57")
+        site.set("2026-03-29T00:59:58")
         assert soon_after(site.becomes("recording")["since"], "2026-03-29T01:00:00Z")
-        site.set("2026-10-25T00:29:57")  # and half a year later
+        site.set("2026-10-25T00:29:58")  # and half a year later
         site.becomes("inactive")
         assert soon_after(site.becomes("recording")["since"], "2026-10-25T00:30:00Z")
         site.plan(next_start="2026-10-26T01:30:00Z")  # not at 01:30 UTC, when clocks show 02:30 again
-        site.set("2026-10-25T01:29:57")
+        site.set("2026-10-25T01:29:58")
         site.becomes("inactive")
         site.set("2026-10-25T01:30:03")
         site.plan(next_start="2026-10-26T01:30:00Z", next_stop="2026-10-26T01:40:00Z")
@@ -206,5 +206,5 @@ def test_a_clock_that_nobody_has_set_is_waited_for_and_a_clock_set_by_hand_is_no
         site.set("2026-06-10T22:30:00")
         site.says(lambda state: state["clock"] == "unsynchronized")
         assert (site.get()["state"], site.get()["recording_id"]) == ("recording", first)
-        site.set("2026-06-11T03:59:57")
+        site.set("2026-06-11T03:59:58")
         site.becomes("inactive")
