@@ -23,7 +23,7 @@ class Patient(Protocol):
 
     @property
     def waits_for_device(self) -> bool:
-        """Whether it is a device that is missing, not something of our own."""
+        """Whether a device is missing, which may come at any moment; not one that is busy, and nothing of our own."""
 
     async def try_run(self) -> bool:
         """Record again, in a new chunk of the same recording."""
@@ -87,10 +87,11 @@ class Recovery:
             over = await self._patient.try_run()
 
     async def _complete(self) -> None:
-        back_off = BackOff(limit_s=_DEVICE_RETRY_LIMIT_S)
+        back_off = BackOff()
         self._hurry.clear()
         over = False
         while not over:
+            back_off.limit_s = _DEVICE_RETRY_LIMIT_S if self._patient.waits_for_device else _RETRY_LIMIT_S
             await self._wait(back_off)
             over = await self._patient.try_complete()
 

@@ -90,6 +90,7 @@ class RecorderUnit:
         self._cause: str | None = None
         self._mime_type = ""
         self._down_since_ns: int | None = None
+        self._lacking: Problem | None = None  # why the last try did not have all devices
         self._silent_since_ns: dict[str, int] = {}  # by kind: since when a device gives nothing
         self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
@@ -402,6 +403,7 @@ class RecorderUnit:
             self._tell_black(track)
             self.log.warning("the %s device %s went away", track.kind, track.label)
             self._happened("error", code="device_missing", message=f"{track.kind} device {track.label} went away")
+            self._lacking = Problem("device_missing", "")
             self._recovery.complete()
 
     def run_muted(self, track: MediaStreamTrack, muted: bool) -> None:
@@ -445,11 +447,14 @@ class RecorderUnit:
     @property
     def lacks_device(self) -> bool:
         """Whether one of its devices is away while it is wanted, whatever else is recorded."""
-        return self.waits_for_device or (self._run is not None and self._run.has_lost_track)
+        if self._problem is not None and self._problem.code in ("device_missing", "device_busy"):
+            return True
+        return self._run is not None and self._run.has_lost_track
 
     @property
     def waits_for_device(self) -> bool:
-        return self._problem is not None and self._problem.code in ("device_missing", "device_busy")
+        problem = self._problem if self._run is None else self._lacking
+        return problem is not None and problem.code == "device_missing"
 
     async def try_run(self) -> bool:
         """Nothing is recorded: begin, or go on in a new chunk, paused if it was paused."""
@@ -479,7 +484,8 @@ class RecorderUnit:
                 return True
             try:
                 capture = await Capture.open(self.settings, self._devices)
-            except (DOMException, TimeoutError, TypeError):
+            except (DOMException, TimeoutError, TypeError) as exc:
+                self._lacking = problem_of(exc)
                 return False
             self._run = None
             await old.end()
