@@ -42,6 +42,7 @@ class ChunkFile:
         self._hash = hashlib.sha256()
         self._folder = folder
         self._unsynced_since_ns: int | None = None
+        self._is_in_folder = False
         self._last_write_ns: int | None = None
         try:
             self._fd = files.open_file(folder, name + PART, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -82,6 +83,9 @@ class ChunkFile:
         begun_ns = self._clock.monotonic_ns()
         with files.storage_errors(f"sync {self.name}{PART}"):
             os.fdatasync(self._fd)
+            if not self._is_in_folder:  # a long name on FAT lies in more than the entry that belongs to the file
+                os.fsync(self._folder)
+                self._is_in_folder = True
         self.sync_s_max = max(self.sync_s_max, (self._clock.monotonic_ns() - begun_ns) / NS)
         self._unsynced_since_ns = None
 

@@ -59,6 +59,8 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         return None
     with files.closing_fd(folder):
         is_part = files.exists(folder, parsed.final + layout.PART)
+        if is_part and files.exists(folder, parsed.final):
+            is_part = _keep_one(folder, parsed.final)
         if not is_part and not files.exists(folder, parsed.final):
             return None
         name = parsed.final + (layout.PART if is_part else "")
@@ -99,6 +101,19 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         tracks=found.manifest_tracks(),
         gaps=[],
     )
+
+
+def _keep_one(folder: int, final: str) -> bool:
+    """Whether the `.part` is kept of two files of one chunk that no manifest lists.
+
+    A rename on FAT that a power cut interrupts leaves both names for the same place on the medium, and fsck empties one.
+    """
+    part = final + layout.PART
+    sizes = [os.stat(name, dir_fd=folder, follow_symlinks=False).st_size for name in (final, part)]
+    is_part = sizes[1] >= sizes[0]
+    os.unlink(final if is_part else part, dir_fd=folder)
+    os.fsync(folder)
+    return is_part
 
 
 def patch_wav(fd: int, size: int) -> None:

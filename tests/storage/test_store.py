@@ -113,6 +113,26 @@ def test_without_a_state_the_part_is_found_and_finished(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("emptied", ["", ".part"])
+def test_of_two_names_of_one_chunk_the_one_with_the_media_is_kept(tmp_path: Path, emptied: str) -> None:
+    """What a power cut during a rename leaves on FAT, after fsck has emptied one of both."""
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    chunk.write([storage_media.make("mp4")])
+    final = chunk.path.with_suffix("")
+    final.write_bytes(storage_media.make("mp4"))
+    Path(f"{final}{emptied}").write_bytes(b"")
+    store.close()
+    again = make_store(tmp_path)
+    (line,) = again.open()
+    again.close()
+    assert again.lost == []
+    assert (tmp_path / "recordings" / line["file"]).read_bytes() == storage_media.make("mp4")
+    assert not list((tmp_path / "recordings").rglob("*.part"))
+
+
 def test_a_part_without_a_fragment_goes_and_is_told(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
