@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.codecs.audio import AudioEncoding
+from msrecd.codecs.encoding import Encoding
 from msrecd.codecs.video import VideoEncoding
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.source import Source
@@ -21,7 +23,7 @@ _numbers = itertools.count(1)
 class _Shared:
     """An encoding and how many hold it."""
 
-    def __init__(self, output: EncodedFeed, encoding: VideoEncoding | AudioEncoding | None) -> None:
+    def __init__(self, output: EncodedFeed, encoding: Encoding[Any] | None) -> None:
         self.output = output
         self.encoding = encoding
         self.holders = 0
@@ -84,7 +86,7 @@ def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
     if own is not None:
         return _Shared(own, None)
     name = f"{request.codec}-{next(_numbers)}"
-    encoding: VideoEncoding | AudioEncoding
+    encoding: Encoding[Any]
     format = source.format
     if isinstance(format, AudioFormat):
         encoding = AudioEncoding(source.raw(), format, request, name=name)

@@ -20,7 +20,7 @@ from msrecd.muxing.facts import ChunkInfo
 from msrecd.muxing.join import Joiner, container_for
 from msrecd.muxing.seams import Piece
 
-SEAMS = int(os.environ.get("MSRECD_SEAMS", "12"))
+SEAMS = int(os.environ.get("MSRECD_SEAMS", "6"))
 CHUNK_S = 1.0
 RATE = 48_000
 ONE_SAMPLE = 2 * np.pi * TONE_HZ / RATE
