@@ -106,7 +106,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
 def _keep_one(folder: int, final: str) -> bool:
     """Whether the `.part` is kept of two files of one chunk that no manifest lists.
 
-    A rename on FAT that a power cut interrupts leaves both names for the same place on the medium, and fsck empties one.
+    A rename on FAT that a power cut interrupts leaves both names for one place on the medium, and fsck empties one.
     """
     part = final + layout.PART
     sizes = [os.stat(name, dir_fd=folder, follow_symlinks=False).st_size for name in (final, part)]
