@@ -219,7 +219,7 @@ def test_many_events_two_kills_and_a_broker_that_comes_late(tmp_path, service_fo
     state.mkdir()
     for file in tmp_path.glob("s.db*"):
         file.rename(state / file.name.replace("s.db", "mqtt-events.sqlite3"))
-    with Broker(tmp_path / "broker") as broker, Observer(broker) as observer:
+    with Broker(tmp_path / "broker", config="max_queued_messages 0") as broker, Observer(broker) as observer:
         observer.subscribe("t")
         with service_for(broker) as thread:
             # Ten thousand messages may hold one twice (see check_kills), so the last one is waited for.
