@@ -12,6 +12,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ timeslice = "500ms"
 chunk_duration = "1s"
 autostart = {autostart}
 """
+
+
+@pytest.fixture
+def at_last() -> Iterator[contextlib.ExitStack]:
+    """Ends what a test that failed left running."""
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 def config(folder: Path, broker: Broker, *, autostart: bool) -> str:
@@ -83,10 +91,13 @@ def recorded(daemon: DaemonProcess) -> dict[str, list[tuple[str, int]]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + EVENTS // 10)
-def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(tmp_path: Path) -> None:
+def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
+    tmp_path: Path, at_last: contextlib.ExitStack
+) -> None:
     chance = random.Random(10)
     broker = Broker(tmp_path / "broker", config=KEEPS_ALL)  # not running yet
     daemon = DaemonProcess(tmp_path, config(tmp_path, broker, autostart=True))
+    at_last.push(daemon)
     per_event_s = 2.0
     for part in (0.3, 0.7):
         daemon.start()
@@ -138,10 +149,11 @@ def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(tm
     )
 
 
-def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path) -> None:
+def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path, at_last: contextlib.ExitStack) -> None:
     """The spool as it is when the daemon is killed between a file and its event; the manifest knows better."""
     broker = Broker(tmp_path / "broker", config=KEEPS_ALL)
     daemon = DaemonProcess(tmp_path, config(tmp_path, broker, autostart=True))
+    at_last.push(daemon)
     daemon.start()
     wait_spooled(daemon, 3 * RECORDERS, 60)
     daemon.kill()
