@@ -68,7 +68,11 @@ class Index:
         self.is_fresh = False
         if read_only:
             self._db = self._connect(f"{path.absolute().as_uri()}?mode=ro" if path else ":memory:")
-            self._check()
+            try:
+                self._check()
+            except BaseException:
+                self._db.close()
+                raise
             return
         try:
             self._db = self._connect(str(path or ":memory:"))
