@@ -149,6 +149,8 @@ class Recording:
         if packet.pts_ns < self._started_ns and not packet.is_keyframe:
             return False
         if packet.pts_ns + packet.duration_ns <= self._started_ns:
+            if packet.is_keyframe and self._inputs[index].kind == "video":
+                self._inputs[index].request_key_frame(self._started_ns)  # this one came too early
             return False
         if self.stop_ns is not None and packet.pts_ns >= self.stop_ns:
             return False

@@ -160,7 +160,8 @@ class RecorderWorker(threading.Thread):
     def _record(self) -> None:
         for track in self._inputs:
             track.connect(self._queue.offer, self._queue.nudge)
-            track.request_key_frame(0)
+            # A picture of before the start, which the encoder may still have, would be of no use as a key frame.
+            track.request_key_frame(0 if self._begin is None else self._begin.at_ns)
         if not self._wait_for_parameters():
             return
         for index, track in enumerate(self._inputs):
