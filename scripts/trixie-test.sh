@@ -35,7 +35,8 @@ unshare --mount --pid --fork --kill-child /bin/bash -euc '
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs tmpfs "$root/run"
-    mount -t tmpfs tmpfs "$root/tmp"
+    # Not a tmpfs: some tests want a folder of the root file system, to put another one on top of it.
+    rm -rf "$root"/tmp/pytest-of-*
     mkdir -p "$root/run/lock"
     exec chroot "$root" env -i HOME=/root LANG=C.UTF-8 PYTHONPATH=/srv/msrecd PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin \
         /bin/sh -c "cd /srv/msrecd && exec python3 -X dev -m pytest -p no:cacheprovider \"\$@\"" pytest "$@"
