@@ -132,6 +132,7 @@ class Recording:
             )
         ):
             chunk = self._next_chunk(packet)
+            self._side.has_begun(index, packet)  # when the first track is gone, it may be a side track's own
         if index == self._video:
             self._hold(index, packet)
             self._foresee_cut(chunk, packet)
