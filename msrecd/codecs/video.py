@@ -165,8 +165,8 @@ class VideoEncoding(Encoding[VideoFrame]):
 def threads_for(codec: str, width: int, height: int) -> int:
     """How many threads an encoder gets; 0: what libav and the machine have.
 
-    libvpx's threads for VP8 wait for each other by spinning. On a busy machine a picture of 160x96 takes 5 to 13 ms of CPU
-    with two of them and 0.6 ms with one.
+    libvpx's threads for VP8 wait for each other by spinning. On a busy machine a picture of 160x96 takes 5 to 13 ms of
+    CPU with two of them and 0.6 ms with one.
     """
     return 1 if codec == "vp8" and width * height < _LARGE_VP8 else 0
 
