@@ -146,9 +146,9 @@ def test_watch_and_listen() -> None:
     # Ten a second are asked for; what a busy machine does not look at in time is left out.
     assert 1 < sum(line["pictures"] for line in lines) / len(lines) < 12.5
     # Something moves in the virtual camera's picture, and its microphone beeps at -6 dBFS once a second.
-    assert max(line["motion"] for line in lines) > 0
+    assert max(line["motion"] for line in lines) > 0.001
     assert max(line["peak_dbfs"] or -99 for line in lines) == pytest.approx(-6, abs=0.3)
-    assert all(line["lost_samples"] >= 0 for line in lines)
+    assert sum(line["lost_samples"] for line in lines) < 48_000 * len(lines) / 4
 
 
 def test_two_recorders(tmp_path: Path) -> None:
