@@ -23,7 +23,7 @@ class InputLine:
         self._paused_ns: int | None = None
         self._delivered_until_ns = 0
 
-    def place(self, packet: libav.Demuxed) -> tuple[int, int] | None:
+    def place(self, packet: libav.Demuxed, duration_ns: int) -> tuple[int, int] | None:
         """(pts, dts) on CLOCK_MONOTONIC; None for a packet that cannot be placed."""
         dts = packet.dts_ns if packet.dts_ns is not None else packet.pts_ns
         if dts is None:
@@ -41,7 +41,7 @@ class InputLine:
         if last is not None and placed <= last:
             return None
         self._last_dts[packet.stream] = placed
-        self._end_ns = max(self._end_ns, placed + packet.duration_ns)
+        self._end_ns = max(self._end_ns, placed + duration_ns)
         return pts + self._offset_ns, placed
 
     def _begin_ns(self, now: int) -> int:
@@ -59,11 +59,6 @@ class InputLine:
         # Wait once for a whole batch: everything up to then follows without another wait.
         self._delivered_until_ns = dts_ns + BATCH_NS
         return True
-
-    def nominal_ns(self, info: libav.StreamInfo) -> int:
-        if info.kind == "video":
-            return round(NS / (info.frame_rate or 25.0))
-        return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
 
     def continue_after_rewind(self) -> None:
         """The next packet follows directly on the last one."""

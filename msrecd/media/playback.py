@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from msrecd import libav
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
+from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
@@ -220,7 +221,8 @@ class Playback:
                 if not self._wait_to_play(line, stopping):
                     break
                 source = by_index[packet.stream]
-                times = line.place(packet)
+                duration_ns = _duration_ns(packet, source.info)
+                times = line.place(packet, duration_ns)
                 if times is None:
                     source.stats.dropped += 1
                     continue
@@ -232,7 +234,7 @@ class Playback:
                 ):
                     break
                 self._position_ns = packet.pts_ns or packet.dts_ns or 0
-                source.deliver(packet, pts_ns, dts_ns, packet.duration_ns or line.nominal_ns(source.info))
+                source.deliver(packet, pts_ns, dts_ns, duration_ns)
             else:
                 if self.loop and not self.is_live and not stopping.is_set():
                     self._demuxer.rewind()
@@ -251,6 +253,17 @@ class Playback:
                 return False
         line.go_on()
         return not stopping.is_set()
+
+
+def _duration_ns(packet: libav.Demuxed, info: libav.StreamInfo) -> int:
+    """As the container says, or else (libav without probing) the packet, or what is usual."""
+    if packet.duration_ns:
+        return packet.duration_ns
+    if info.codec == "opus" and (samples := packet_samples(packet.data)):
+        return samples * NS // 48_000
+    if info.kind == "video":
+        return round(NS / (info.frame_rate or 25.0))
+    return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
 
 
 def normalize(location: str) -> tuple[str, bool]:

@@ -93,6 +93,7 @@ class Recording:
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
         self._shedding = Shedding(options.max_buffered_bytes)
         self._late = LateSound()
+        self._told_until_ns = 0  # dts of the packet behind the last hole that is told already
         self._gap_samples = [track.output.facts.gap_samples for track in inputs]
         self._open_chunk(started_ns)
 
@@ -175,6 +176,7 @@ class Recording:
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
             self._gap(since_ns, packet.pts_ns - since_ns, "slow_consumer")
+            self._told_until_ns = packet.dts_ns
             self._side.begin_anew()
         if not drops:
             return False
@@ -241,7 +243,8 @@ class Recording:
     def _put(self, index: int, packet: Packet, duration_ns: int, chunk: ChunkWriter | None = None) -> None:
         chunk = chunk or self._the_chunk
         nominal = packet.duration_ns or duration_ns
-        if index == self._video and nominal and duration_ns > max(5 * nominal, NS) and self._shedding.since_ns is None:
+        next_ns = packet.dts_ns + duration_ns
+        if index == self._video and nominal and duration_ns > max(5 * nominal, NS) and next_ns > self._told_until_ns:
             self._gap(packet.pts_ns + nominal, duration_ns - nominal, "no_frames")
         if duration_ns <= 0:
             duration_ns = nominal

@@ -32,7 +32,7 @@ def packet(number: int, stream: int = 0) -> libav.Demuxed:
 
 
 def placed(line: InputLine, number: int) -> int:
-    times = line.place(packet(number))
+    times = line.place(packet(number), 40 * MS)
     assert times is not None
     return times[1]
 
@@ -80,5 +80,5 @@ def test_a_live_input_that_runs_away_is_laid_anew() -> None:
 def test_what_goes_backwards_has_no_place() -> None:
     line = InputLine(False, HandClock())
     placed(line, 5)
-    assert line.place(packet(5)) is None
-    assert line.place(packet(5, stream=1)) is not None
+    assert line.place(packet(5), 40 * MS) is None
+    assert line.place(packet(5, stream=1), 40 * MS) is not None
