@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msrecd.storage import layout, manifest
-from msrecd.storage.verify import Fault, Finding
+from msrecd.storage.verify import Fault, Finding, is_unended
 
 
 def still_holds(folder: Path, finding: Finding) -> bool:
@@ -13,14 +13,16 @@ def still_holds(folder: Path, finding: Finding) -> bool:
 
     Costs no more than reading one manifest.
     """
-    if finding.fault not in (Fault.MISSING, Fault.UNLISTED, Fault.TORN, Fault.UNFINISHED):
+    if finding.fault not in (Fault.MISSING, Fault.UNLISTED, Fault.TORN, Fault.UNFINISHED, Fault.UNENDED):
         return True
     if "#" in finding.file:  # a number without a line, which no daemon writes later
         return (folder / finding.file.partition("#")[0]).exists()
     name = finding.file.rpartition("/")[2]
     if layout.parse_manifest_name(name) is not None:
         contents = _read(folder / finding.file)
-        return contents is not None and contents.torn
+        if contents is None:
+            return False
+        return is_unended(contents) if finding.fault is Fault.UNENDED else contents.torn
     parsed = layout.parse_chunk_name(name)
     if parsed is None or finding.fault is Fault.TORN:
         return True

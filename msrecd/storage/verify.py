@@ -93,6 +93,11 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
     return Verdict(findings=tuple(findings), manifests=len(manifests), chunks=len(listed), bytes=total)
 
 
+def is_unended(contents: manifest.ManifestContents) -> bool:
+    """Whether chunks are listed, but none as the last one of its recording."""
+    return bool(contents.chunks) and not any(line["final"] for line in contents.chunks)
+
+
 def _read_one(
     folder: Path, path: Path, listed: dict[Path, manifest.ManifestLine], deleted: set[Path]
 ) -> Iterator[Finding]:
@@ -116,7 +121,7 @@ def _read_one(
         message = f"{relative}: chunk {seq} is not listed"
         yield Finding(fault=Fault.MISSING, file=f"{relative}#{seq}", message=message)
     recording_id = layout.parse_manifest_name(path.name)
-    if contents.chunks and not any(line["final"] for line in contents.chunks):
+    if is_unended(contents):
         message = f"{relative}: has no last chunk: still being recorded, or what followed was removed with its lines"
         yield Finding(fault=Fault.UNENDED, file=relative, message=message)
     for line in contents.chunks:
