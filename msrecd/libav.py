@@ -41,7 +41,10 @@ _WRITE_BUFFER = 1 << 16
 # Only the decoder of FLAC may be asked: the bits of a sample, which MP4 must have, are told by nobody else.
 _NO_PROBING = {"probesize": "32", "analyzeduration": "0", "codec_whitelist": "flac"}
 _EBML = b"\x1a\x45\xdf\xa3"
-_TOLD_BY_HEADER = (".mp4", ".m4a", ".mov", ".mkv", ".mka", ".webm")
+_TOLD_BY_HEADER = {
+    **dict.fromkeys((".mp4", ".m4a", ".mov"), "mov"),
+    **dict.fromkeys((".mkv", ".mka", ".webm"), "matroska"),
+}
 
 
 class LibavError(Exception):
@@ -542,19 +545,29 @@ class Demuxer:
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self._timeout_s = timeout_s
         self.streams: list[StreamInfo] = []
-        # What the container's header says is enough for most files; probing decodes pictures, which costs megabytes.
-        quick = Path(url).suffix.lower() in _TOLD_BY_HEADER and Path(url).is_file()
-        self._open(url, _NO_PROBING if quick else {})
-        if quick and not all(map(_is_described, self.streams)):
-            _close(self._container)
+        format = _TOLD_BY_HEADER.get(Path(url).suffix.lower()) if Path(url).is_file() else None
+        if format is None or not self._open_quickly(url, format):
             self._open(url, {})
 
-    def _open(self, url: str, options: dict[str, str]) -> None:
+    def _open_quickly(self, url: str, format: str) -> bool:
+        """What the container's header says is enough for most files; probing tries all demuxers and decodes pictures,
+        which costs megabytes. False: it was not enough, or the file's name lies.
+        """
+        try:
+            self._open(url, _NO_PROBING, format)
+        except LibavError:
+            return False
+        if self.streams and all(map(_is_described, self.streams)):
+            return True
+        _close(self._container)
+        return False
+
+    def _open(self, url: str, options: dict[str, str], format: str | None = None) -> None:
         if url.startswith(("rtsp://", "rtsps://")):
             options = {"rtsp_transport": "tcp", "timeout": str(int(self._timeout_s * 1e6))}
         limits = (self._timeout_s, self._timeout_s)
         try:
-            self._container: InputContainer = av.open(url, "r", options=options, timeout=limits)
+            self._container: InputContainer = av.open(url, "r", format=format, options=options, timeout=limits)
         except (av.error.FFmpegError, ValueError, OSError) as exc:
             raise LibavError(f"cannot open {url}: {_plain(exc)}") from exc
         described = map(_stream_info, self._container.streams)

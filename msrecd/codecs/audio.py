@@ -73,9 +73,10 @@ class AudioEncoding(Encoding[AudioBlock]):
         self._encoder.close()
 
     def _give(self, runs: list[Run]) -> None:
-        # A second at a time, also of a long silence; PCM becomes packets of the length given, and they are cut points.
+        # Pieces, also of a long silence: libav's buffers grow with them. PCM becomes packets of the length given, and
+        # they are cut points.
         rate, frame_bytes = self._format.sample_rate, self._format.frame_bytes
-        step = rate if self._encoder.frame_samples else rate // 50
+        step = rate // 12 if self._encoder.frame_samples else rate // 50
         for run in runs:
             for start in range(0, run.samples, step):
                 samples = min(step, run.samples - start)

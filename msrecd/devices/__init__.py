@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +28,23 @@ def default_backends(
         alsa_pcms: PCMs of alsa-lib's configuration that are microphones too.
         camera_parameters: that of `msrecd.codecs.parameters`; without it the cameras' own encoders are not used.
     """
-    hardware: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("msrecd.devices.picamera", "PicameraBackend", {"camera_parameters": camera_parameters}),
-        ("msrecd.devices.alsa", "AlsaBackend", {"extra_pcms": alsa_pcms}),
+    hardware: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("picamera2", "msrecd.devices.picamera", "PicameraBackend", {"camera_parameters": camera_parameters}),
+        ("alsaaudio", "msrecd.devices.alsa", "AlsaBackend", {"extra_pcms": alsa_pcms}),
     )
     backends: list[Backend] = []
-    for module, name, options in hardware:
+    for library, module, name, options in hardware:
         try:
+            if not _is_installed(library):  # so that our own modules for it take no memory either
+                log.debug("%s left out: there is no %s", name, library)
+                continue
             backends.append(getattr(importlib.import_module(module), name)(**options))
         except ModuleNotFoundError as exc:
             log.debug("%s left out: %s", name, exc)
         except Exception as exc:
             log.warning("%s left out, it does not start: %s", name, exc)
     return backends
+
+
+def _is_installed(library: str) -> bool:
+    return library in sys.modules or importlib.util.find_spec(library) is not None

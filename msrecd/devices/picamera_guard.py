@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -25,6 +24,8 @@ def check_version(distribution: str, oldest: tuple[int, ...]) -> None:
     Raises:
         RuntimeError: it is older than that. One whose version nobody knows is taken as it is.
     """
+    from importlib.metadata import PackageNotFoundError, version  # here: a megabyte for those who have no camera
+
     try:
         text = version(distribution)
     except PackageNotFoundError:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msrecd.codecs.parameters import camera_parameters
 from msrecd.config.model import VIRTUAL_PAIR, Config, VirtualDevice
 from msrecd.devices import default_backends
 from msrecd.devices.base import Backend
-from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+
+if TYPE_CHECKING:
+    from msrecd.devices.virtual import VirtualBackend
 
 
 def virtual_backend(devices: Sequence[VirtualDevice]) -> VirtualBackend:
-    """The virtual devices of `[devices] virtual`."""
+    """The virtual devices of `[devices] virtual`; loaded only where there are any."""
+    from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+
     made: list[VirtualCamera | VirtualMicrophone] = []
     for device in devices:
         if device.kind == "camera":
