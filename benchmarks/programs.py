@@ -16,8 +16,13 @@ from typing import Any, Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
-# As systemd/msrecd.service has it.
-UNIT_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+UNIT = Path(__file__).resolve().parents[1] / "systemd" / "msrecd.service"
+
+
+def unit_environment() -> dict[str, str]:
+    """What the shipped unit sets for the daemon."""
+    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("Environment=")]
+    return dict(item.split("=", 1) for line in lines for item in line.removeprefix("Environment=").split())
 
 
 def make_input(seconds: int) -> Path:
@@ -208,7 +213,7 @@ class Daemon(Program):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "msrecd", "run", "--config", str(self.config), "--log-level", "warning"],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | UNIT_ENVIRONMENT | {"NOTIFY_SOCKET": "@" + address[1:]},
+                env=os.environ | unit_environment() | {"NOTIFY_SOCKET": "@" + address[1:]},
             )
             while "READY=1" not in ready.recv(4096).decode().splitlines():
                 pass
