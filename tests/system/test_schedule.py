@@ -80,6 +80,13 @@ class Site:
         data: dict[str, Any] = self.console.command("recorder/cam0/get")["data"]
         return data
 
+    def writes(self) -> None:
+        """Wait until the present recording has something that can be played: without, it would leave no chunk."""
+        deadline = time.monotonic() + 40
+        while self.get()["bytes"] < 10_000:
+            assert time.monotonic() < deadline, "nothing is written"
+            time.sleep(0.1)
+
     def put(self, recorders: str) -> None:
         """Another configuration, loaded; what is awaited next comes after it."""
         self._since = len(self.console.messages)
@@ -130,6 +137,7 @@ def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: 
         began = site.becomes("recording")
         assert soon_after(began["since"], "2026-03-29T20:00:00Z")
         assert began["recording_id"] != first
+        site.writes()
     recordings = {line["file"].rsplit("-", 1)[0] for line in site.daemon.manifest() if "file" in line}
     assert len(recordings) == 2
     assert not site.daemon.parts()
