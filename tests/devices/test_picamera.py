@@ -17,7 +17,7 @@ from fake_picamera2 import FakeCamera, imx219, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
-from msrecd.devices import default_backends, picamera_guard, picamera_source
+from msrecd.devices import default_backends, picamera_source
 from msrecd.devices.picamera_source import PicameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
@@ -719,8 +719,9 @@ def test_a_picamera2_that_cannot_be_used_is_a_warning(
 
 def test_an_old_picamera2_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.backend(imx219())
-    monkeypatch.setattr(picamera_guard, "version", lambda name: "0.3.31+rpt1" if name == "picamera2" else "?")
+    versions = {"picamera2": "0.3.31+rpt1"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: versions.get(name, "?"))
     with pytest.raises(RuntimeError, match=r"picamera2 0\.3\.31\+rpt1 is too old, 0\.3\.32 or later is needed"):
         import_backend(monkeypatch)
-    monkeypatch.setattr(picamera_guard, "version", lambda name: "0.4")
+    versions["picamera2"] = "0.4"
     import_backend(monkeypatch)
