@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import io
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.devices.virtual import VirtualCamera, VirtualDevice, VirtualMicrophone
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source
-from msrecd.flow.units import Kind, VideoFormat, VideoFrame
+from msrecd.flow.units import AudioBlock, Kind, VideoFormat, VideoFrame
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
@@ -105,6 +107,49 @@ class Scene:
             track.stop()
 
 
+class _Meter:
+    """A sink that counts media instead of time: frames at their rate, samples at theirs."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.has_ended = False
+
+    def put(self, unit: VideoFrame | AudioBlock) -> None:
+        if isinstance(unit, VideoFrame):
+            self.seconds += 1 / (unit.format.frame_rate or 30)
+        else:
+            self.seconds += unit.samples / unit.format.sample_rate
+
+    def end(self, _: BaseException | None) -> None:
+        self.has_ended = True
+
+    @contextmanager
+    def on(self, track: MediaStreamTrack) -> Iterator[_Meter]:
+        feed = track._source.raw()
+        feed.add(self)
+        try:
+            yield self
+        finally:
+            feed.remove(self)
+
+
+async def delivered(stream: MediaStream, seconds: float) -> None:
+    """Wait until the device of each live track has delivered so much more media, counted in frames and samples.
+
+    What is recorded holds it then, also on a machine that is late. For a device that ends, it is what it gave.
+    """
+    with ExitStack() as stack:
+        live = [track for track in stream.get_tracks() if track.ready_state == "live"]
+        assert live, "nothing will come"
+        meters = [stack.enter_context(_Meter().on(track)) for track in live]
+        async with asyncio.timeout(seconds + DEADLINE_S):
+            while any(meter.seconds < seconds and not meter.has_ended for meter in meters):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+_logs: ContextVar[list[Log]] = ContextVar("logs")  # those of the test that runs here
+
+
 class Log:
     """What a recorder fired, in order, with what it looked like at that moment."""
 
@@ -115,6 +160,7 @@ class Log:
         self._changed = asyncio.Event()
         for type_ in RECORDER_EVENTS:
             recorder.add_event_listener(type_, self._take)
+        _logs.get([]).append(self)
 
     def _take(self, event: Any) -> None:
         self.events.append(event)
@@ -151,6 +197,22 @@ class Log:
             assert asyncio.get_running_loop().time() < end, f"did not come true; events {self.types}"
             await asyncio.sleep(0.02)
 
+    async def until_media(self, seconds: float) -> None:
+        """Wait for a blob of what was captured so much later than now; the recorder has been given a timeslice."""
+        wanted_ns = SYSTEM_CLOCK.monotonic_ns() + seconds * 1e9
+        await self.until_true(lambda: any(created_ns >= wanted_ns for created_ns in self._created_ns()))
+
+    def _created_ns(self) -> list[float]:
+        first = next((blob.chunk_started_ns for blob in self.blobs if blob.chunk_started_ns is not None), 0)
+        return [first + blob.timecode * 1e6 for blob in self.blobs if blob.data.size]
+
+    async def settled(self) -> None:
+        """Wait until nothing more can come: the recorder's thread has ended, and the loop has run what it left."""
+        name = f"record-{self.recorder.stream.id[:8]}"
+        await self.until_true(lambda: all(thread.name != name for thread in threading.enumerate()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+
     def error(self) -> Any:
         """The exception of the only `error` event."""
         (event,) = [event for event in self.events if event.type == "error"]
@@ -179,7 +241,14 @@ def run(coroutine: Awaitable[Any], deadline_s: float = 60.0) -> Any:
     async def guarded() -> Any:
         unhandled: list[Mapping[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-        result = await asyncio.wait_for(coroutine, deadline_s)
+        logs: list[Log] = []
+        _logs.set(logs)
+        try:
+            result = await asyncio.wait_for(coroutine, deadline_s)
+        except BaseException as exc:
+            for event in (event for log in logs for event in log.events if event.type == "error"):
+                exc.add_note(f"a recorder had said: {event.error}")
+            raise
         assert not unhandled, unhandled
         return result
 
@@ -230,12 +299,12 @@ async def record(
     *,
     timeslice: float | None = None,
 ) -> Log:
-    """Record so long, from the `start` event on, and wait for `stop`."""
+    """Record what devices deliver in so long, from the `start` event on, and wait for `stop`."""
     recorder = MediaRecorder(stream, options)
     log = Log(recorder)
     recorder.start(timeslice)
     await log.until("start")
-    await asyncio.sleep(seconds)
+    await delivered(stream, seconds)
     recorder.stop()
     await log.until("stop")
     return log
