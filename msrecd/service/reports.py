@@ -125,6 +125,7 @@ class ErrorReports:
         self._clock = clock
         self._coalescer = Coalescer(window_s=window_s)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0  # when it goes off
 
     def report(self, code: str, message: str, recorder: str | None = None) -> None:
         """Publish an error, now or counted with its like."""
@@ -144,9 +145,12 @@ class ErrorReports:
 
     def _arm(self) -> None:
         next_ns = self._coalescer.next_ns()
-        if self._timer is None and next_ns is not None:
-            delay_s = max(0.0, (next_ns - self._clock.monotonic_ns()) / NS)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._look)
+        if next_ns is None or (self._timer is not None and self._timer_ns <= next_ns):
+            return
+        if self._timer is not None:  # a new window of ten seconds ends before another kind's of ten minutes
+            self._timer.cancel()
+        delay_s = max(0.0, (next_ns - self._clock.monotonic_ns()) / NS)
+        self._timer, self._timer_ns = asyncio.get_running_loop().call_later(delay_s, self._look), next_ns
 
     def _look(self) -> None:
         self._timer = None

@@ -111,3 +111,27 @@ def test_the_timer_publishes_and_the_end_leaves_nothing_behind() -> None:
         "event_type": "error", "code": "internal", "message": "it burns", "recorder": "cam0", "ts": "now", "count": 2,
         "first": "now",
     }  # fmt: skip
+
+
+def test_a_new_error_is_not_held_back_by_the_long_window_of_another() -> None:
+    """One kind that has come for hours is told every ten minutes; a fresh one is told again after ten seconds."""
+    published: list[str] = []
+    came = asyncio.Event()
+
+    def publish(event: Any) -> None:
+        published.append(event["message"])
+        if published.count("fresh") == 2:
+            came.set()
+
+    async def run() -> None:
+        reports = ErrorReports(publish, lambda: "now", window_s=3600.0)
+        reports.report("internal", "old")  # its window ends in an hour
+        reports._coalescer._window_ns = 50_000_000
+        reports.report("internal", "fresh")
+        reports.report("internal", "fresh")
+        async with asyncio.timeout(20):
+            await came.wait()
+        reports.close()
+
+    asyncio.run(run())
+    assert published == ["old", "fresh", "fresh"]
