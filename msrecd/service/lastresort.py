@@ -52,7 +52,7 @@ class LastResort:
             return False
         if self._since_ns is None:
             self._since_ns = now_ns
-        if not begins_again or now_ns - self._since_ns < STUCK_NS:
+        if not begins_again:
             return False
         taken = self._taken()
         if not is_due(now_ns, self._since_ns, taken):
