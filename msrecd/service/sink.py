@@ -72,12 +72,21 @@ class ChunkSink:
         *,
         make_facts: Callable[..., Any],
         on_chunk: Callable[[Mapping[str, Any]], None],
+        on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
     ) -> None:
+        """
+        Args:
+            make_facts: what the manifest says of a chunk; called in the sink's thread.
+            on_chunk: the manifest line of a chunk that is finished.
+            on_lost: seconds of media that were discarded, and why (an error code), once it is known how many.
+            on_error: the storage refuses.
+        """
         self.recording = recording
         self.stats = SinkStats()
         self._make_facts = make_facts
         self._on_chunk = on_chunk
+        self._on_lost = on_lost
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"write-{recording.recording_id}")
@@ -86,8 +95,9 @@ class ChunkSink:
         self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
         self._written_until_ns = 0
         self._lost_from_ns: int | None = None
+        self._lost_until_ns = 0
         self._lost_reason = ""
-        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     @property
     def failed(self) -> bool:
@@ -99,16 +109,19 @@ class ChunkSink:
         return self._loop.run_in_executor(self._executor, self._write, blob)
 
     async def close(self) -> None:
-        """Wait for what is under way; an open chunk without its end is finished as it is."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._loop.run_in_executor(self._executor, self._finish_open)
-        await self._loop.run_in_executor(self._executor, self.recording.close)
-        self._executor.shutdown(wait=False)
+        """Wait for what is under way; an open chunk without its end is finished as it is.
+
+        Whoever stops waiting (cancelled, a deadline) leaves the work to the thread, which does it as soon as it can.
+        """
+        if self._closing is None:
+            self._closing = self._loop.run_in_executor(self._executor, self._end)
+            self._executor.shutdown(wait=False)
+        await asyncio.shield(self._closing)
 
     async def sync(self) -> None:
         """Put what is written onto the disk now (under-voltage, shutdown)."""
+        if self._closing is not None:
+            return  # that ends with a sync
         await self._loop.run_in_executor(self._executor, self._sync)
 
     # --- the thread --------------------------------------------------------------------------------------------------
@@ -126,6 +139,7 @@ class ChunkSink:
         size = sum(map(len, blob.parts))
         if blob.chunk_key == self._dead_key:
             self.stats.discarded_bytes += size
+            self._lost_until(blob)
             return
         if self._open is not None and self._open_key != blob.chunk_key:
             self._finish(self._open, None, final=False)
@@ -167,7 +181,12 @@ class ChunkSink:
             return [], 0.0
         lost_s = max(0.0, round((info.started_ns - self._lost_from_ns) / NS, 3))
         reason, self._lost_from_ns = self._lost_reason, None
+        self._loop.call_soon_threadsafe(self._on_lost, lost_s, reason)
         return [{"at_s": 0.0, "duration_s": lost_s, "reason": reason}], lost_s
+
+    def _lost_until(self, blob: BlobData) -> None:
+        until_ns = blob.started_ns if blob.info is None else blob.info.ended_ns
+        self._lost_until_ns = max(self._lost_until_ns, until_ns)
 
     def _fail(self, error: StorageError, blob: BlobData) -> None:
         """The file of this chunk cannot go on: finish what it has, discard what follows of it."""
@@ -176,6 +195,7 @@ class ChunkSink:
         if self._lost_from_ns is None:
             self._lost_from_ns = blob.started_ns
             self._lost_reason = error.code
+        self._lost_until(blob)
         chunk, self._open, self._open_key = self._open, None, None
         if chunk is not None:
             try:
@@ -196,9 +216,15 @@ class ChunkSink:
         except StorageError as exc:
             log.debug("%s: %s", self.recording.recording_id, exc)
 
-    def _finish_open(self) -> None:
-        if self._open is not None:
-            self._finish(self._open, None, final=True)
+    def _end(self) -> None:
+        try:
+            if self._open is not None:
+                self._finish(self._open, None, final=True)
+            if self._lost_from_ns is not None:  # no chunk came that could tell it
+                lost_s = max(0.0, round((self._lost_until_ns - self._lost_from_ns) / NS, 3))
+                self._loop.call_soon_threadsafe(self._on_lost, lost_s, self._lost_reason)
+        finally:
+            self.recording.close()
 
     def _sync(self) -> None:
         if self._open is not None:

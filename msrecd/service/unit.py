@@ -20,6 +20,8 @@ from msrecd.media.devices import MediaDevices
 from msrecd.media.events import BlobEvent, GapEvent
 from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.facts import ChunkInfo
+from msrecd.service import black
+from msrecd.service.black import Black
 from msrecd.service.capture import Capture
 from msrecd.service.early import EarlyBlobs
 from msrecd.service.logs import RecorderLog
@@ -91,7 +93,7 @@ class RecorderUnit:
         self._mime_type = ""
         self._down_since_ns: int | None = None
         self._lacking: Problem | None = None  # why the last try did not have all devices
-        self._silent_since_ns: dict[str, int] = {}  # by kind: since when a device gives nothing
+        self._black = Black()
         self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
         self.recording_id: str | None = None
@@ -221,6 +223,7 @@ class RecorderUnit:
             if run.state == "paused":
                 return False
             run.pause()
+            self._tell_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
             self._phase = "paused"
             self._told("paused")
             return True
@@ -232,6 +235,7 @@ class RecorderUnit:
             if run.state == "recording":
                 return False
             run.resume()
+            self._black.resumed(SYSTEM_CLOCK.monotonic_ns())
             self._phase = "recording"
             self._told("resumed")
             return True
@@ -298,6 +302,7 @@ class RecorderUnit:
             raise
         except StorageError as exc:
             self._run = None
+            self._early.drop()  # each try would leave its own behind
             await run.end()
             problem = problem_of(exc)
             raise CommandError(problem.code, problem.message) from exc
@@ -315,24 +320,29 @@ class RecorderUnit:
         self.last_chunk = None
         self._media_until_ns = 0
         self._sink = ChunkSink(
-            recording, make_facts=self._archive.facts, on_chunk=self._chunk_done, on_error=self._storage_failed
+            recording,
+            make_facts=self._facts,
+            on_chunk=self._chunk_done,
+            on_lost=self._storage_lost,
+            on_error=self._storage_failed,
         )
         self._early.pass_on(self._write)
+
+    def _facts(self, *, info: ChunkInfo | None, gaps_before: list[dict[str, Any]], **known: Any) -> Any:
+        """In the sink's thread: what the manifest says of a chunk."""
+        return self._archive.facts(info=info, gaps_before=gaps_before + self._black.gaps(info), **known)
 
     async def _end_recording(self, cause: str) -> None:
         run = self._run
         if run is not None:
             run.stop()
-        try:
-            async with asyncio.timeout(STOP_DEADLINE_S):
-                if run is not None:
+        self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
+        if run is not None:
+            try:
+                async with asyncio.timeout(STOP_DEADLINE_S):
                     await run.wait_stopped()
-                if self._sink is not None:
-                    await self._sink.close()
-        except TimeoutError:
-            self.log.error(
-                "the recording did not end within %g s; its last chunk may be finished later", STOP_DEADLINE_S
-            )
+            except TimeoutError:
+                self.log.error("the recording did not end within %g s; its last seconds are lost", STOP_DEADLINE_S)
         await self._release()
         self._happened("stopped", cause=cause, chunks=self.chunks, bytes=self.bytes)
         self.recording_id = None
@@ -341,16 +351,27 @@ class RecorderUnit:
     async def _release(self) -> None:
         if self._run is not None:
             self._run.close()
-        if self._sink is not None:
-            await self._sink.close()
         self._run = None
-        self._sink = None
         self._early.drop()
+        await self._close_sink()
+        self._lacking = None
+        self._black = Black()
         self._problem = self._storage_problem = None
         self._down_since_ns = None
         self._phase = "inactive"
         self._cause = None
         self._mime_type = ""
+
+    async def _close_sink(self) -> None:
+        """What a disk that hangs does not take in time stays with the sink's thread, which finishes it if it can."""
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                await sink.close()
+        except TimeoutError:
+            self.log.error("the disk did not take the end of the recording within %g s", STOP_DEADLINE_S)
 
     # --- what a run says (RunListener) -------------------------------------------------------------------------------
 
@@ -358,7 +379,7 @@ class RecorderUnit:
         """A blob: written, or kept until the recording has its files; the recorder bounds what is under way."""
         if self._sink is not None:
             event.wait_until(self._write(run, event))
-        elif self._wish is not None:
+        elif run is self._run and self._wish is not None:
             event.wait_until(self._early.keep(run, event))
 
     def _write(self, run: Run, event: BlobEvent) -> asyncio.Future[None]:
@@ -392,6 +413,7 @@ class RecorderUnit:
             self._tasks.spawn(self.stop("ended"), f"{self.name}-ended")
             return
         self._run = None
+        self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
         problem = run.problem or Problem("device_missing", "the device went away")
         run.close()
         self._set_problem(problem)
@@ -400,7 +422,8 @@ class RecorderUnit:
     def run_lost_track(self, track: MediaStreamTrack) -> None:
         """One of its devices went away; the others are recorded."""
         if self._wish is not None and self._run is not None and self._run.is_active:
-            self._tell_black(track)
+            if track.kind == "video":
+                self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
             self.log.warning("the %s device %s went away", track.kind, track.label)
             self._happened("error", code="device_missing", message=f"{track.kind} device {track.label} went away")
             self._lacking = Problem("device_missing", "")
@@ -408,14 +431,17 @@ class RecorderUnit:
 
     def run_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile), or gives again."""
-        if self._wish is None or self._phase != "recording":
+        if self._wish is None:
             return
-        if not muted:
-            self._tell_black(track)
-            return
-        self._silent_since_ns[track.kind] = SYSTEM_CLOCK.monotonic_ns()
-        self.log.warning("the %s device %s gives nothing", track.kind, track.label)
-        self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
+        now_ns = SYSTEM_CLOCK.monotonic_ns()
+        if track.kind == "video":  # silence is accounted when the sound comes back
+            if muted:
+                self._black.muted(now_ns, paused=self._phase == "paused")
+            else:
+                self._tell_black(self._black.unmuted(now_ns))
+        if muted and self._phase == "recording":
+            self.log.warning("the %s device %s gives nothing", track.kind, track.label)
+            self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
 
     def run_restarts(self, track: MediaStreamTrack, silent_s: float) -> None:
         """One of its devices is started anew because it gave nothing for so long."""
@@ -424,11 +450,10 @@ class RecorderUnit:
             self.log.warning("the %s", message)
             self._happened("error", code="device_busy", message=message)
 
-    def _tell_black(self, track: MediaStreamTrack) -> None:
-        """Black that stood in for pictures is a loss. (Silence was accounted when the sound came back.)"""
-        since_ns = self._silent_since_ns.pop(track.kind, None)
-        if since_ns is not None and track.kind == "video":
-            self._happened("gap", duration_s=self._lost_s(since_ns), reason="no_frames")
+    def _tell_black(self, lasted_s: float) -> None:
+        """Black that stood in for pictures is a loss."""
+        if lasted_s:
+            self._happened("gap", duration_s=lasted_s, reason=black.REASON)
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:
         self.chunks += 1
@@ -533,6 +558,11 @@ class RecorderUnit:
         if self._phase == "paused" or not since_ns:
             return 0.0
         return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
+
+    def _storage_lost(self, lost_s: float, reason: str) -> None:
+        """The storage took nothing for so long; it takes again, or the recording has ended."""
+        self.log.warning("%.1f s are missing: %s", lost_s, reason)
+        self._happened("gap", duration_s=lost_s, reason=reason)
 
     def _storage_failed(self, error: StorageError) -> None:
         problem = problem_of(error)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
+
+import pytest
 
 from msrecd.errors import StorageError
 from msrecd.muxing.facts import ChunkInfo
@@ -28,6 +31,7 @@ class FakeChunk:
         self._recording.syncs += 1
 
     def finish(self, facts: dict[str, Any]) -> Mapping[str, Any]:
+        assert self._recording.hangs.wait(20)
         if self._recording.broken:
             raise StorageError("input/output error", "io_error")
         duration_s = 0.0 if facts["info"] is None else facts["info"].duration_s
@@ -52,6 +56,8 @@ class FakeRecording:
 
     def __init__(self) -> None:
         self.full = self.broken = False
+        self.hangs = threading.Event()  # until it is set
+        self.hangs.set()
         self.lines: list[dict[str, Any]] = []
         self.abandoned: list[int] = []
         self.syncs = self.closes = self._seq = 0
@@ -79,12 +85,24 @@ def blob(data: bytes, *, chunk: int = 1, end: bool = False, final: bool = False,
 
 def with_sink(
     test: Callable[[ChunkSink, FakeRecording, list[Any], list[StorageError]], Coroutine[Any, Any, None]],
+    *,
+    lost: list[tuple[float, str]] | None = None,
 ) -> None:
     async def run() -> None:
-        recording, lines, errors = FakeRecording(), [], []
-        sink = ChunkSink(recording, make_facts=lambda **facts: facts, on_chunk=lines.append, on_error=errors.append)
+        recording = FakeRecording()
+        lines: list[Any] = []
+        errors: list[StorageError] = []
+        losses = [] if lost is None else lost
+        sink = ChunkSink(
+            recording,
+            make_facts=lambda **facts: facts,
+            on_chunk=lines.append,
+            on_lost=lambda lost_s, reason: losses.append((lost_s, reason)),
+            on_error=errors.append,
+        )
         await test(sink, recording, lines, errors)
         await sink.close()
+        await sink.sync()  # of no use any more, and no fault
         assert recording.closes == 1
 
     asyncio.run(run())
@@ -127,6 +145,42 @@ def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
         assert lines[1]["lost_s"] == 20.0
         assert not sink.failed
         assert sink.stats.discarded_bytes == len(b"lost") + len(b"lost too") + len(b"head2") + len(b"still lost")
+
+    lost: list[tuple[float, str]] = []
+    with_sink(test, lost=lost)
+    assert lost == [(20.0, "no_space")]
+
+
+def test_what_the_disk_did_not_take_at_the_end_is_told_at_the_end() -> None:
+    """No chunk follows that could account for it."""
+
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head", end=True))
+        recording.full = True
+        await sink.put(blob(b"head2", chunk=2))
+        await sink.put(blob(b"lost", chunk=2, end=True))
+        await sink.put(blob(b"lost", chunk=3, end=True, final=True))
+        assert sink.failed
+
+    lost: list[tuple[float, str]] = []
+    with_sink(test, lost=lost)
+    assert lost == [(20.0, "no_space")]
+
+
+def test_who_stops_waiting_for_the_end_leaves_it_to_the_thread() -> None:
+    """A disk that hangs: the deadline strikes, the file is finished all the same as soon as the disk lets it."""
+
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head"))
+        disk = recording.hangs = threading.Event()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sink.close()
+        assert lines == []
+        disk.set()
+        async with asyncio.timeout(20):
+            await sink.close()  # the same end, waited for again
+        assert [(line["content"], line["final"]) for line in lines] == [(b"head", True)]
 
     with_sink(test)
 

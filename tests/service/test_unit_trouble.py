@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.service.archive import DaemonArchive
 from msrecd.service.settings import RecorderSettings
@@ -99,6 +101,81 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
     assert gap["reason"] == "no_frames"
     assert 0 < gap["duration_s"] < 30
     assert len(told.of("stopped")) == 1
+    (line,) = told.of("chunk")
+    (in_manifest,) = [entry for entry in line["gaps"] if entry["reason"] == "no_frames"]
+    assert in_manifest["duration_s"] == pytest.approx(gap["duration_s"], abs=0.01)
+    assert 0 < in_manifest["at_s"] < line["duration_s"]
+
+
+def test_black_until_the_end_is_told_before_the_end_and_not_in_the_next_recording(archive: DaemonArchive) -> None:
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    told = Told()
+
+    async def main() -> None:
+        settings = RecorderSettings(
+            name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=200
+        )
+        async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
+            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            await unit.start("test")
+            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            camera.mute()
+            await told.until(lambda: told.of("error"))
+            before = unit.open_bytes
+            await told.until(lambda: unit.open_bytes > before)
+            await unit.pause()
+            assert len(told.of("gap")) == 1
+            await unit.stop("test")
+            assert len(told.of("gap")) == 1, "what is paused loses nothing"
+            camera.unmute()
+            await unit.start("test")
+            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            await unit.stop("test")
+
+    asyncio.run(main())
+    assert len(told.of("gap")) == 1
+    first, second = told.of("chunk")
+    assert [entry["reason"] for entry in first["gaps"]] == ["no_frames"]
+    assert second["gaps"] == []
+
+
+def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
+    archive: DaemonArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try records a moment before the disk is asked; that moment is not kept for the next try."""
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    told = Told()
+    kept: list[set[int]] = []  # at each try: of which runs
+
+    def require_room() -> None:
+        time.sleep(0.3)  # a slow disk: blobs come meanwhile
+        kept.append({run.number for run, *_ in units[0]._early._kept})
+        if len(kept) < 4:
+            raise StorageError("no space left", "no_space")
+
+    units: list[RecorderUnit] = []
+    monkeypatch.setattr(archive.store, "require_room", require_room)
+
+    async def main() -> None:
+        settings = RecorderSettings(
+            name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=50
+        )
+        async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
+            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            units.append(unit)
+            await unit.start("schedule", persistent=True)
+            assert unit.problem is not None
+            assert unit.problem.code == "no_space"
+            for _ in range(3):
+                tries = len(kept)
+                unit.devices_changed()  # no waiting for the next try
+                await told.until(lambda tries=tries: len(kept) > tries)
+            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            await unit.stop("test")
+
+    asyncio.run(main())
+    assert all(len(runs) <= 1 for runs in kept), kept
+    assert len(told.of("chunk")) == 1
 
 
 def test_a_source_that_ends_before_anybody_listens_ends_its_tracks(archive: DaemonArchive) -> None:
@@ -112,7 +189,7 @@ def test_a_source_that_ends_before_anybody_listens_ends_its_tracks(archive: Daem
         camera.unplug()
         return source
 
-    backend.open = open_and_lose  # type: ignore[method-assign]
+    backend.open = open_and_lose  # type: ignore[method-assign, assignment]
 
     async def main() -> None:
         async with MediaDevices(backends=[backend]) as devices:
