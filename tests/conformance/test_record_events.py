@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from recording import (
+    DEADLINE_S,
     Log,
     PaintedSource,
     Scene,
+    delivered,
     each_of,
     judged,
     key_frame_indexes,
@@ -87,7 +89,7 @@ async def test_events_and_exceptions(type_: str | None) -> None:
     assert all(event.is_trusted for event in log.events)
     assert log.blobs[0].data.size
     assert_throws_while_inactive(recorder)
-    await asyncio.sleep(0.05)
+    await log.settled()
     assert log.count("stop") == 1
 
 
@@ -141,12 +143,12 @@ def test_stop_and_start_in_one_turn_keep_the_order_of_events() -> None:
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.2)
+            await delivered(scene.stream, 0.2)
             recorder.stop()
             recorder.start()
             assert recorder.state == "recording"
             await log.until("start", 2)
-            await asyncio.sleep(0.3)
+            await delivered(scene.stream, 0.3)
             recorder.stop()
             await log.until("stop", 2)
             assert log.types == ["start", "dataavailable", "stop"] * 2
@@ -183,20 +185,25 @@ def test_paused_time_is_absent_also_when_pauses_follow_quickly() -> None:
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 0.5)
+            pauses = []
             for _ in range(3):
+                begin = time.monotonic()
                 recorder.pause()
-                await asyncio.sleep(0.1)
+                await delivered(scene.stream, 0.1)
+                pauses.append(time.monotonic() - begin)
                 recorder.resume()
-                await asyncio.sleep(0.1)
-            await asyncio.sleep(0.4)
+                await delivered(scene.stream, 0.1)
+            await delivered(scene.stream, 0.4)
             recorder.stop()
             await log.until("stop")
             found = judged(log.data())
             jumps = [after - before for before, after in pairwise(found.numbers)]
-            holes = [jump for jump in jumps if jump > 1]
+            holes = [jump - 1 for jump in jumps if jump > 1]
             assert len(holes) == 3
-            assert all(3 <= hole <= 8 for hole in holes)
+            for hole, pause_s in zip(holes, pauses, strict=True):
+                assert hole >= 3
+                assert hole == pytest.approx(pause_s * 30, abs=1.5)
             steps = [after - before for before, after in pairwise(found.times)]
             assert max(steps) < 0.06
             assert found.audio_gaps == []
@@ -221,7 +228,7 @@ async def test_stop_when_all_tracks_are_ended(type_: str | None) -> None:
         assert recorder.state == "inactive"
         assert log.types == ["start", "dataavailable", "stop"]
         recorder.stop()
-        await asyncio.sleep(0.05)
+        await log.settled()
         assert log.count("stop") == 1
 
 
@@ -236,7 +243,7 @@ async def test_stop(type_: str | None) -> None:
         await log.until("stop")
         assert log.types == ["start", "dataavailable", "stop"]
         recorder.stop()
-        await asyncio.sleep(0.05)
+        await log.settled()
         assert log.count("stop") == 1
 
 
@@ -245,7 +252,7 @@ def test_stop_of_a_new_recorder() -> None:
         recorder = MediaRecorder(MediaStream())
         log = Log(recorder)
         recorder.stop()
-        await asyncio.sleep(0.05)
+        await log.settled()
         assert log.events == []
 
     run(main())
@@ -345,13 +352,13 @@ def test_error_the_data_so_far_is_kept_and_stop_in_between_adds_nothing() -> Non
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 0.5)
             (audio,) = scene.stream.get_audio_tracks()
             scene.stream.remove_track(audio)
             recorder.stop()
             await log.until("stop")
             audio.stop()
-            await asyncio.sleep(0.1)
+            await log.settled()
             assert log.types == ["start", "error", "dataavailable", "stop"]
             assert len(judged(log.data()).numbers) >= 10
 
@@ -367,9 +374,11 @@ def test_error_of_the_device_keeps_the_data_of_the_others() -> None:
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.3)
+            await delivered(scene.stream, 0.3)
             scene.microphone.unplug()
-            await asyncio.sleep(0.5)
+            (audio,) = scene.stream.get_audio_tracks()
+            await log.until_true(lambda: audio.ready_state == "ended")
+            await delivered(scene.stream, 0.5)
             assert recorder.state == "recording"
             scene.camera.unplug()
             await log.until("stop")
@@ -383,16 +392,22 @@ def test_error_of_the_device_keeps_the_data_of_the_others() -> None:
 def test_error_encoder_failure_is_unknown_error_with_the_data_so_far(kinds: str, monkeypatch: Any) -> None:
     from msrecd import libav
 
-    encoder = libav.VideoEncoder if kinds == "v" else libav.AudioEncoder
-    encode = encoder.encode
-    broken: list[bool] = []
+    encoders = {"v": libav.VideoEncoder, "a": libav.AudioEncoder}
+    encoded = dict.fromkeys(encoders, 0)
+    broken: list[str] = []
 
-    def breaks(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        if broken:
-            raise libav.LibavError("the encoder has crashed")
-        return encode(self, *arguments, **keywords)
+    def breaking(kind: str, encode: Any) -> Any:
+        def breaks(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            if kind in broken:
+                raise libav.LibavError("the encoder has crashed")
+            packets = encode(self, *arguments, **keywords)
+            encoded[kind] += len(packets)
+            return packets
 
-    monkeypatch.setattr(encoder, "encode", breaks)
+        return breaks
+
+    for kind, encoder in encoders.items():
+        monkeypatch.setattr(encoder, "encode", breaking(kind, encoder.encode))
 
     async def main() -> None:
         with Scene("av") as scene:
@@ -400,8 +415,8 @@ def test_error_encoder_failure_is_unknown_error_with_the_data_so_far(kinds: str,
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.6)
-            broken.append(True)
+            await log.until_true(lambda: encoded["v"] >= 20 and encoded["a"] >= 40)
+            broken.append(kinds)
             await log.until("stop")
             assert log.types == ["start", "error", "dataavailable", "stop"]
             assert isinstance(log.error(), msrecd.UnknownError)
@@ -521,16 +536,18 @@ async def test_request_data_while_paused_gives_what_was_recorded(kinds: str, typ
         log = Log(recorder)
         recorder.start()
         await log.until("start")
-        await asyncio.sleep(1.2)
+        await delivered(scene.stream, 1.0)
         recorder.pause()
-        await asyncio.sleep(0.3)  # for encoders that are behind
-        recorder.request_data()  # allowed while paused: real data, not a header alone
-        event = await log.until("dataavailable")
-        assert event.data.size > 1400
+        requests = 0
+        async with asyncio.timeout(DEADLINE_S):
+            while len(log.data()) <= 1400:  # an encoder may be behind
+                recorder.request_data()  # allowed while paused: real data, not a header alone
+                requests += 1
+                await log.until("dataavailable", requests)
         assert recorder.state == "paused"
         recorder.stop()
         await log.until("stop")
-        assert log.types == ["start", "pause", "dataavailable", "dataavailable", "stop"]
+        assert log.types == ["start", "pause", *["dataavailable"] * requests, "dataavailable", "stop"]
 
 
 # --- MediaRecorder-disabled-tracks.https.html ------------------------------------------------------------------------
@@ -544,12 +561,12 @@ async def test_disabled_tracks_are_black_and_silent(kinds: str, type_: str | Non
             track.enabled = False
         recorder = MediaRecorder(scene.stream, options_of(type_))
         log = Log(recorder)
-        recorder.start()
+        recorder.start(200)
         recorder.request_data()
         await log.until("dataavailable")
         assert recorder.state == "recording"
-        assert log.types == ["start", "dataavailable"]
-        await asyncio.sleep(2.5)  # eleven recorders at once, each opening a second encoder for the black
+        assert log.types[:2] == ["start", "dataavailable"]
+        await log.until_true(lambda: sum(blob.data.size > 0 for blob in log.blobs) >= 3)
         recorder.stop()
         await log.until("stop")
         found = judged(log.data())
@@ -589,7 +606,7 @@ def test_peerconnection_ondata_on_stopping_the_tracks_of_a_clone() -> None:
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.3)
+            await delivered(clone, 0.3)
             for track in clone.get_tracks():
                 track.stop()
             await log.until("stop")
@@ -719,7 +736,7 @@ def test_start_negative_timeslice_means_none() -> None:
             log = Log(recorder)
             recorder.start(-1)
             await log.until("start")
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 0.5)
             recorder.stop()
             await log.until("stop")
             assert log.types == ["start", "dataavailable", "stop"]
@@ -735,14 +752,18 @@ def test_pause_recording_timeslice() -> None:
             recorder.start(100)
             await log.until("dataavailable", 2)
             recorder.pause()
-            await asyncio.sleep(0.6)  # what was captured before the pause may still arrive
-            before = len(log.blobs)
-            await asyncio.sleep(0.5)
-            assert len(log.blobs) == before
+            before_ns = time.monotonic_ns()
+            await delivered(scene.stream, 1.0)
+            after_ns = time.monotonic_ns()
             recorder.resume()
-            await log.until("dataavailable", before + 3)
+            await log.until_media(0.3)
             recorder.stop()
             await log.until("stop")
+            first = log.blobs[0]
+            captured = [first.chunk_started_ns + blob.timecode * 1e6 for blob in log.blobs if blob.data.size]
+            assert [time_ns for time_ns in captured if before_ns < time_ns < after_ns - 100e6] == []
+            (info,) = log.infos  # of the pause there is neither media nor an empty blob
+            assert len(log.blobs) <= info.duration_s * 10 + 2
 
     run(main())
 
@@ -755,18 +776,18 @@ async def test_pause_recording_shortens_the_file(type_: str | None) -> None:
         moments = [time.monotonic()]
         recorder.start()
         await log.until("start")
-        await asyncio.sleep(0.5)
+        await delivered(scene.stream, 0.4)
         recorder.pause()
         moments.append(time.monotonic())
-        await asyncio.sleep(1.3)
+        await delivered(scene.stream, 1.0)
         moments.append(time.monotonic())
         recorder.resume()
-        await asyncio.sleep(0.5)
+        await delivered(scene.stream, 0.4)
         moments.append(time.monotonic())
         recorder.stop()
         await log.until("stop")
         times = picture_times(log.data())
-        recorded = moments[1] - moments[0] + moments[3] - moments[2]  # the pause, of 1.3 s at least, is not in it
+        recorded = moments[1] - moments[0] + moments[3] - moments[2]  # the pause, of a second at least, is not in it
         assert 0.5 < times[-1] < recorded + 0.1
         assert max(after - before for before, after in pairwise(times)) < 0.1
         assert judged(log.data()).audio_gaps == []
@@ -780,7 +801,7 @@ def test_multiple_start_stop() -> None:
             for turn in range(1, 4):
                 recorder.start()
                 await log.until("start", turn)
-                await asyncio.sleep(0.3)
+                await delivered(scene.stream, 0.3)
                 recorder.stop()
                 await log.until("stop", turn)
             for blob in log.blobs:
