@@ -1,4 +1,7 @@
-"""Manifests: one JSON line a chunk, each with the hash of the line before.
+"""Manifests: one JSON line a chunk, each with the hash of the line before and of itself.
+
+The hash of the line before chains them; its own makes an edit of the last line, which nothing follows, visible too, and
+tells which of two lines was edited. Lines without one of their own are those of older versions.
 
 Appending works without memory of the file, under a lock, so that the daemon, its janitor and a command
 may do it in turn.
@@ -12,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -22,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 4 * 1024 * 1024
+_OWN_HASH = re.compile(rb',"line_sha256":"([0-9a-f]{64})"}\Z')
 
 
 class ManifestLine(TypedDict):
@@ -42,35 +47,42 @@ class ManifestLine(TypedDict):
     tracks: dict[str, dict[str, float]]
     gaps: list[dict[str, float | str]]
     prev: NotRequired[str]
+    line_sha256: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """A line that says what rotation or a loss took away."""
+    """A line that says what rotation or a loss took away; `is_edited`: it does not match its own hash."""
 
     seq: int
     at: str
     reason: str
+    is_edited: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestContents:
     """What a manifest says, and what is wrong with it.
 
-    broken: numbers (from 1) of lines whose `prev` does not match the line before; unreadable: of lines that are none of
-    ours; torn: the last line has no end.
+    broken: numbers (from 1) of lines that do not follow from the line before although both are what they were written
+    as (without hashes of their own: or one of them is not); edited: of lines that do not match their own hash;
+    unreadable: of lines that are none of ours; torn: the last line has no end. `chunks` has all lines that can be read,
+    `doubtful` those among them that were edited.
     """
 
     chunks: tuple[ManifestLine, ...]
     deletions: tuple[Deletion, ...]
     broken: tuple[int, ...]
+    edited: tuple[int, ...]
     unreadable: tuple[int, ...]
     torn: bool
+    doubtful: tuple[ManifestLine, ...]
 
 
 def encode_line(values: Mapping[str, object], prev: str) -> bytes:
-    """The line's bytes without the newline."""
-    return json.dumps({**values, "prev": prev}, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The line's bytes without the newline; `line_sha256` at its end is of the line as it were without it."""
+    line = json.dumps({**values, "prev": prev}, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return line[:-1] + b',"line_sha256":"%b"}' % hashlib.sha256(line).hexdigest().encode()
 
 
 def append(folder: int, name: str, values: Mapping[str, object]) -> None:
@@ -100,35 +112,48 @@ def append(folder: int, name: str, values: Mapping[str, object]) -> None:
 
 
 def read(data: bytes) -> ManifestContents:
-    """Understand a manifest's bytes; never raises."""
+    """Understand a manifest's bytes; never raises. What an edited line says is told as long as it can be read."""
     whole, newline, rest = data.rpartition(b"\n")
     chunks: list[ManifestLine] = []
     deletions: list[Deletion] = []
     broken: list[int] = []
+    edited: list[int] = []
     unreadable: list[int] = []
+    doubtful: list[ManifestLine] = []
     expected = ""
+    is_old, is_before_damaged = True, False
     for number, line in enumerate(whole.split(b"\n") if newline else (), 1):
+        is_damaged = True
         try:
             values = json.loads(line)
             if not isinstance(values, dict):
                 raise TypeError("no object")
-            if values["prev"] != expected:
-                broken.append(number)
+            is_old = is_old and _is_of_old(values)
+            is_damaged = not is_old and not _is_as_written(line)
+            prev = values["prev"]
             if "deleted" in values:
-                deletions.append(
-                    Deletion(seq=int(values["deleted"]), at=str(values["at"]), reason=str(values["reason"]))
-                )
+                seq, at, reason = int(values["deleted"]), str(values["at"]), str(values["reason"])
+                deletions.append(Deletion(seq=seq, at=at, reason=reason, is_edited=is_damaged))
             else:
                 chunks.append(_chunk_line(values))
+                doubtful += chunks[-1:] if is_damaged else []
+            if is_damaged:
+                edited.append(number)
+            elif prev != expected and not is_before_damaged:
+                broken.append(number)
         except (ValueError, KeyError, TypeError, RecursionError):
             unreadable.append(number)
+            is_damaged = True
         expected = hashlib.sha256(line).hexdigest()
+        is_before_damaged = is_damaged
     return ManifestContents(
         chunks=tuple(chunks),
         deletions=tuple(deletions),
         broken=tuple(broken),
+        edited=tuple(edited),
         unreadable=tuple(unreadable),
         torn=bool(rest),
+        doubtful=tuple(doubtful),
     )
 
 
@@ -165,6 +190,20 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "tracks": dict,
     "gaps": list,
 }
+
+
+_CHUNK_KEYS = frozenset((*_FIELDS, "prev"))
+_DELETION_KEYS = frozenset(("deleted", "at", "reason", "prev"))
+
+
+def _is_of_old(values: Mapping[str, object]) -> bool:
+    """Whether a line was written before lines had a hash of their own. One whose hash lost its name is not."""
+    return values.keys() in (_CHUNK_KEYS, _DELETION_KEYS)
+
+
+def _is_as_written(line: bytes) -> bool:
+    match = _OWN_HASH.search(line)
+    return match is not None and hashlib.sha256(line[: match.start()] + b"}").hexdigest().encode() == match[1]
 
 
 def _last_line(fd: int) -> tuple[int, bytes | None]:

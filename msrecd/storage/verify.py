@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Fault(StrEnum):
     TORN = "torn"  # it is shorter than listed, or the manifest's last line has no end
     ALTERED = "altered"  # its bytes are others
     SWAPPED = "swapped"  # its bytes are those of another listed chunk
-    EDITED = "edited"  # a line of the manifest does not follow from the one before, or is none
+    EDITED = "edited"  # a line of the manifest is not what was written, does not follow from the one before, or is none
     UNLISTED = "unlisted"  # a chunk that no manifest knows
     UNFINISHED = "unfinished"  # a `.part`: being recorded, or waiting for recovery
     UNENDED = "unended"  # no chunk is the last one: being recorded, or what followed went with its lines
@@ -67,10 +67,10 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
         raise StorageError(f"{folder} is no folder", "not_found")
     manifests = list(_walk(folder, layout.parse_manifest_name))
     findings: list[Finding] = []
-    listed: dict[Path, manifest.ManifestLine] = {}
-    deleted: set[Path] = set()
+    known = _Known()
     for path in manifests:
-        findings += _read_one(folder, path, listed, deleted)
+        findings += _read_one(folder, path, known)
+    listed = known.listed
     total = sum(line["bytes"] for line in listed.values())
     by_hash = {line["sha256"]: line for line in listed.values()}
     done = 0
@@ -87,7 +87,9 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
         if parsed is not None and parsed.is_part:
             message = f"{relative}: not finished; being recorded, or waiting for recovery"
             findings.append(Finding(fault=Fault.UNFINISHED, file=relative, message=message))
-        elif path not in listed and path not in deleted:
+        elif parsed is not None and path not in listed and path not in known.gone:
+            if (parsed.recording_id, parsed.seq) in known.doubted:
+                continue
             message = f"{relative}: no manifest lists it"
             findings.append(Finding(fault=Fault.UNLISTED, file=relative, message=message))
     return Verdict(findings=tuple(findings), manifests=len(manifests), chunks=len(listed), bytes=total)
@@ -98,9 +100,16 @@ def is_unended(contents: manifest.ManifestContents) -> bool:
     return bool(contents.chunks) and not any(line["final"] for line in contents.chunks)
 
 
-def _read_one(
-    folder: Path, path: Path, listed: dict[Path, manifest.ManifestLine], deleted: set[Path]
-) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the manifests say; `doubted`: (recording_id, seq) of chunks of which an edited line speaks."""
+
+    listed: dict[Path, manifest.ManifestLine] = field(default_factory=dict)
+    gone: set[Path] = field(default_factory=set)
+    doubted: set[tuple[str, int]] = field(default_factory=set)
+
+
+def _read_one(folder: Path, path: Path, known: _Known) -> Iterator[Finding]:
     relative = path.relative_to(folder).as_posix()
     try:
         contents = manifest.read(path.read_bytes())
@@ -109,22 +118,33 @@ def _read_one(
         return
     for number in contents.unreadable:
         yield Finding(fault=Fault.EDITED, file=relative, message=f"{relative}: line {number} is no line of a manifest")
+    for number in contents.edited:
+        message = f"{relative}: line {number} was edited: it does not match its own hash"
+        yield Finding(fault=Fault.EDITED, file=relative, message=message)
     for number in contents.broken:
-        which = f"line {number - 1}" if number > 1 else "a line before the first"
-        message = f"{relative}: {which} was edited or removed: line {number} does not follow from it"
+        which = f"line {number - 1} was edited, or a line behind it" if number > 1 else "a line before the first was"
+        message = f"{relative}: {which} removed: line {number} does not follow from it"
         yield Finding(fault=Fault.EDITED, file=relative, message=message)
     if contents.torn:
         yield Finding(fault=Fault.TORN, file=relative, message=f"{relative}: the last line is torn")
-    gone = {deletion.seq for deletion in contents.deletions}
-    seqs = {line["seq"] for line in contents.chunks} | gone
-    for seq in sorted(set(range(1, max(seqs, default=0) + 1)) - seqs):
-        message = f"{relative}: chunk {seq} is not listed"
-        yield Finding(fault=Fault.MISSING, file=f"{relative}#{seq}", message=message)
-    recording_id = layout.parse_manifest_name(path.name)
     if is_unended(contents):
         message = f"{relative}: has no last chunk: still being recorded, or what followed was removed with its lines"
         yield Finding(fault=Fault.UNENDED, file=relative, message=message)
-    for line in contents.chunks:
+    recording_id = layout.parse_manifest_name(path.name) or ""
+    for line in contents.doubtful:  # by what was edited nothing is judged: neither the seq it names nor the file
+        known.doubted.add((recording_id, line["seq"]))
+        parsed = layout.parse_chunk_name(line["file"].rpartition("/")[2])
+        if parsed is not None:
+            known.doubted.add((recording_id, parsed.seq))
+    gone = {deletion.seq for deletion in contents.deletions if not deletion.is_edited}
+    perhaps_gone = {deletion.seq for deletion in contents.deletions if deletion.is_edited}
+    sure = [line for line in contents.chunks if line not in contents.doubtful]
+    seqs = {line["seq"] for line in sure} | gone
+    for seq in sorted(set(range(1, max(seqs, default=0) + 1)) - seqs):
+        if (recording_id, seq) not in known.doubted:
+            message = f"{relative}: chunk {seq} is not listed"
+            yield Finding(fault=Fault.MISSING, file=f"{relative}#{seq}", message=message)
+    for line in sure:
         split = layout.split_file(line["file"])
         parsed = layout.parse_chunk_name(split[2]) if split is not None else None
         if parsed is None or parsed.recording_id != recording_id or parsed.seq != line["seq"]:
@@ -132,10 +152,10 @@ def _read_one(
             yield Finding(fault=Fault.EDITED, file=relative, message=message)
             continue
         place = _place(folder, path, line["file"])
-        if line["seq"] in gone:
-            deleted.add(place)
+        if line["seq"] in gone or (line["seq"] in perhaps_gone and not place.exists()):
+            known.gone.add(place)
         else:
-            listed[place] = line
+            known.listed[place] = line
 
 
 def _place(folder: Path, manifest_path: Path, file: str) -> Path:

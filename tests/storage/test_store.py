@@ -57,7 +57,8 @@ def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, tru
     prev = ""
     (manifest,) = root.rglob("*.jsonl")
     for raw, line in zip(manifest.read_bytes().splitlines(), lines, strict=True):
-        assert json.loads(raw) == {**line, "prev": prev}
+        own = hashlib.sha256(raw[: raw.index(b',"line_sha256"')] + b"}").hexdigest()
+        assert json.loads(raw) == {**line, "prev": prev, "line_sha256": own}
         prev = hashlib.sha256(raw).hexdigest()
         file = root / line["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
