@@ -230,7 +230,8 @@ class Daemon:
         else:
             log.info("%s was finished and is told now", line["file"])
         event = {"event_type": "chunk", "ts": self.stamp(), "recorder": recorder} | dict(line)
-        event.pop("prev", None)
+        for key in ("prev", "line_sha256"):  # they belong to the manifest
+            event.pop(key, None)
         event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]
         self._event(recorder, event)
 
