@@ -55,7 +55,7 @@ class Commands:
         return CommandResult(changed=changed, data=_data(unit))
 
     async def _stop(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
-        recording_id = unit.recording_id
+        recording_id = unit.files.recording_id
         changed = await self._daemon.conductor.stop(unit.name, cause)
         return CommandResult(changed=changed, data=_data(unit) | {"recording_id": recording_id})
 
@@ -94,4 +94,4 @@ class Commands:
 
 
 def _data(unit: RecorderUnit) -> dict[str, Any]:
-    return {"state": unit.state, "recording_id": unit.recording_id}
+    return {"state": unit.state, "recording_id": unit.files.recording_id}

@@ -208,7 +208,7 @@ class Daemon:
     def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None:
         """A unit's listener: publish an event, write a log line."""
         if event_type in ("started", "stopped", "paused", "resumed"):
-            unit.log.info("%s%s", event_type, f" ({unit.recording_id})" if unit.recording_id else "")
+            unit.log.info("%s%s", event_type, f" ({unit.files.recording_id})" if unit.files.recording_id else "")
         if event_type == "chunk":
             unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
             if self.archive is not None:
@@ -329,7 +329,7 @@ class Daemon:
                 "spooled": status.spooled,
                 "dropped": status.dropped,
             },
-            "recorders": {name: unit.rates() for name, unit in self.units.items()},
+            "recorders": {name: payloads.rates(unit) for name, unit in self.units.items()},
         }
 
     async def _watchdog_rounds(self) -> None:
@@ -356,8 +356,8 @@ class Daemon:
                 self.report_error("internal", "under-voltage: the power supply is too weak; open chunks are synced now")
             now = SYSTEM_CLOCK.monotonic_ns()
             for unit in list(self.units.values()):
-                if (is_low and not was_low) or now - unit.last_data_ns > interval * NS:
-                    await unit.sync()
+                if (is_low and not was_low) or now - unit.files.last_data_ns > interval * NS:
+                    self._tasks.spawn(unit.sync(), f"{unit.name}-sync")  # a disk that hangs holds up no other
             was_low = is_low
 
     def is_healthy(self) -> bool:
@@ -365,8 +365,8 @@ class Daemon:
         now = SYSTEM_CLOCK.monotonic_ns()
         for unit in self.units.values():
             limit = max(PROGRESS_LIMIT_NS, int(3 * unit.settings.timeslice_ms * 1_000_000))
-            if unit.is_recording and now - unit.last_data_ns > limit:
-                log.critical("%s has got no data for %d s", unit.name, (now - unit.last_data_ns) // NS)
+            if unit.is_recording and now - unit.files.last_data_ns > limit:
+                log.critical("%s has got no data for %d s", unit.name, (now - unit.files.last_data_ns) // NS)
                 return False
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msrecd.clock import SYSTEM_CLOCK
 from msrecd.service.problems import Problem
 from msrecd.service.unit import RecorderUnit
 
@@ -13,22 +14,38 @@ Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
 
 def recorder_state(unit: RecorderUnit, stamp: Stamp) -> dict[str, Any]:
     """state/recorder/<rec>."""
-    last = unit.last_chunk
+    files = unit.files
+    last = files.last_chunk
     idle = unit.state == "inactive"  # a start that is under way is not told before it has succeeded
     return {
         "state": unit.state,
         "since": stamp(unit.since_ns),
-        "recording_id": unit.recording_id,
+        "recording_id": files.recording_id,
         "cause": None if idle else unit.cause,
         "tracks": tracks(unit),
         "mime_type": unit.mime_type or None,
-        "chunks": unit.chunks,
-        "bytes": unit.bytes + unit.open_bytes,
-        "dropped_frames": unit.dropped_frames,
+        "chunks": files.chunks,
+        "bytes": files.bytes + files.open_bytes,
+        "dropped_frames": files.dropped_frames,
         "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
         "until": None if idle or unit.until_ns is None else stamp(unit.until_ns),
         "error": error(unit.problem, stamp),
         "rev": unit.rev,
+    }
+
+
+def rates(unit: RecorderUnit) -> dict[str, Any]:
+    """A recorder in state/health: what is written, and what waits to be."""
+    line = unit.files.last_chunk or {}
+    duration = float(line.get("duration_s") or 0.0)
+    video = (line.get("tracks") or {}).get("video") or {}
+    waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
+    return {
+        "state": unit.state,
+        "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
+        "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
+        "queue_ms": round(waits_ns / 1e6) if unit.is_recording else 0,
+        "discarded_bytes": unit.files.discarded_bytes,
     }
 
 
@@ -62,7 +79,7 @@ def recorder_event(unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]
         event |= {name: facts[name] for name in ("recovered", "lost_s", "tracks", "gaps") if name in facts}
     else:
         event |= facts
-    event["recording_id"] = facts.get("recording_id", unit.recording_id)
+    event["recording_id"] = facts.get("recording_id", unit.files.recording_id)
     return event
 
 

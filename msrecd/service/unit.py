@@ -23,29 +23,15 @@ from msrecd.muxing.facts import ChunkInfo
 from msrecd.service import black
 from msrecd.service.black import Black
 from msrecd.service.capture import Capture
-from msrecd.service.early import EarlyBlobs
+from msrecd.service.files import Archive, RecordingFiles
 from msrecd.service.logs import RecorderLog
 from msrecd.service.problems import Problem, problem_of
 from msrecd.service.recovery import Recovery
 from msrecd.service.run import STOP_DEADLINE_S, Run
 from msrecd.service.settings import RecorderSettings
-from msrecd.service.sink import BlobData, ChunkSink
 from msrecd.service.tasks import Tasks
 
 _SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time it is computed
-
-
-class Archive(Protocol):
-    """Where recordings go: the daemon's view of the storage."""
-
-    def begin(self, recorder: str, mime_type: str) -> Any:
-        """Draw a recording id (blocking); returns a storage.Recording."""
-
-    def facts(self, *, info: ChunkInfo | None, final: bool, gaps_before: list[dict[str, Any]], lost_s: float) -> Any:
-        """storage.ChunkFacts."""
-
-    async def make_room(self) -> bool:
-        """Rotate; whether there is room to write now."""
 
 
 class Listener(Protocol):
@@ -73,6 +59,7 @@ class RecorderUnit:
         self.log = RecorderLog(logging.getLogger(__name__), settings.name)
         self._devices = devices
         self._archive = archive
+        self.files = RecordingFiles(settings.name, archive, self, self.log)
         self._listener = listener
         self._tasks = Tasks(self.log)
         self._recovery = Recovery(settings.name, self, self._tasks)
@@ -80,8 +67,6 @@ class RecorderUnit:
         self._wish: Wish | None = None
         self._run: Run | None = None
         self._runs = 0
-        self._sink: ChunkSink | None = None
-        self._early = EarlyBlobs()
         self._problem: Problem | None = None
         self._storage_problem: Problem | None = None
         self._closed = False
@@ -90,18 +75,10 @@ class RecorderUnit:
         self._phase = "inactive"
         self._shown = "inactive"
         self._cause: str | None = None
-        self._mime_type = ""
         self._down_since_ns: int | None = None
         self._lacking: Problem | None = None  # why the last try did not have all devices
         self._black = Black()
-        self._media_until_ns = 0  # capture time up to which the chunks of this recording reach
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
-        self.recording_id: str | None = None
-        self.chunks = 0
-        self.bytes = 0
-        self.dropped_frames = 0
-        self.last_chunk: Mapping[str, Any] | None = None
-        self.last_data_ns = 0
         self.until_ns: int | None = None
         self.rev = 0
 
@@ -138,34 +115,15 @@ class RecorderUnit:
     def mime_type(self) -> str:
         """What the present recording is; before one, what is configured."""
         running = "" if self._run is None else self._run.mime_type
-        return self._mime_type or running or str(self.settings.options.get("mime_type") or "")
+        return self.files.mime_type or running or str(self.settings.options.get("mime_type") or "")
 
     @property
     def capture(self) -> Capture | None:
         return None if self._run is None else self._run.capture
 
     @property
-    def open_bytes(self) -> int:
-        """Bytes in the chunk that is being written."""
-        return 0 if self._sink is None else self._sink.stats.open_bytes
-
-    @property
     def is_recording(self) -> bool:
         return self._run is not None and self._run.state == "recording" and self._storage_problem is None
-
-    def rates(self) -> dict[str, Any]:
-        """For the health message: what is written, and what waits to be."""
-        now = SYSTEM_CLOCK.monotonic_ns()
-        line = self.last_chunk or {}
-        duration = float(line.get("duration_s") or 0.0)
-        video = (line.get("tracks") or {}).get("video") or {}
-        return {
-            "state": self.state,
-            "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
-            "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
-            "queue_ms": round((now - self.last_data_ns) / 1e6) if self.is_recording else 0,
-            "discarded_bytes": 0 if self._sink is None else self._sink.stats.discarded_bytes,
-        }
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -248,8 +206,7 @@ class RecorderUnit:
 
     async def sync(self) -> None:
         """Put what is written onto the disk now."""
-        if self._sink is not None:
-            await self._sink.sync()
+        await self.files.sync()
 
     async def close(self, cause: str = "shutdown") -> None:
         """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
@@ -291,46 +248,24 @@ class RecorderUnit:
             CommandError: it could not begin.
         """
         self._runs += 1
-        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()  # from now on some is to come
+        self.files.expect_data()
         run = self._run = Run(self._runs, self.settings, self)
         try:
             await run.begin(self._devices, capture)
-            if self._sink is None and run.has_started:
-                await self._open_sink(run)
+            if not self.files.is_open and run.has_started:
+                await self.files.open(run.file_type)
         except CommandError:
             self._run = None
             raise
         except StorageError as exc:
             self._run = None
-            self._early.drop()  # each try would leave its own behind
+            self.files.forget_early()  # each try would leave its own behind
             await run.end()
             problem = problem_of(exc)
             raise CommandError(problem.code, problem.message) from exc
-        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
+        self.files.expect_data()
         if self._run is not run and self._problem is not None:
             raise CommandError(self._problem.code, self._problem.message)
-
-    async def _open_sink(self, run: Run) -> None:
-        """The full type, with codecs, is known from the `start` event on; blobs that come meanwhile wait."""
-        mime_type = run.file_type
-        recording = await asyncio.to_thread(self._archive.begin, self.name, mime_type)
-        self._mime_type = mime_type
-        self.recording_id = recording.recording_id
-        self.chunks = self.bytes = self.dropped_frames = 0
-        self.last_chunk = None
-        self._media_until_ns = 0
-        self._sink = ChunkSink(
-            recording,
-            make_facts=self._facts,
-            on_chunk=self._chunk_done,
-            on_lost=self._storage_lost,
-            on_error=self._storage_failed,
-        )
-        self._early.pass_on(self._write)
-
-    def _facts(self, *, info: ChunkInfo | None, gaps_before: list[dict[str, Any]], **known: Any) -> Any:
-        """In the sink's thread: what the manifest says of a chunk."""
-        return self._archive.facts(info=info, gaps_before=gaps_before + self._black.gaps(info), **known)
 
     async def _end_recording(self, cause: str) -> None:
         run = self._run
@@ -344,60 +279,28 @@ class RecorderUnit:
             except TimeoutError:
                 self.log.error("the recording did not end within %g s; its last seconds are lost", STOP_DEADLINE_S)
         await self._release()
-        self._happened("stopped", cause=cause, chunks=self.chunks, bytes=self.bytes)
-        self.recording_id = None
+        self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
+        self.files.recording_id = None
         self._changed()
 
     async def _release(self) -> None:
         if self._run is not None:
             self._run.close()
         self._run = None
-        self._early.drop()
-        await self._close_sink()
+        await self.files.close()
         self._lacking = None
         self._black = Black()
         self._problem = self._storage_problem = None
         self._down_since_ns = None
         self._phase = "inactive"
         self._cause = None
-        self._mime_type = ""
-
-    async def _close_sink(self) -> None:
-        """What a disk that hangs does not take in time stays with the sink's thread, which finishes it if it can."""
-        sink, self._sink = self._sink, None
-        if sink is None:
-            return
-        try:
-            async with asyncio.timeout(STOP_DEADLINE_S):
-                await sink.close()
-        except TimeoutError:
-            self.log.error("the disk did not take the end of the recording within %g s", STOP_DEADLINE_S)
 
     # --- what a run says (RunListener) -------------------------------------------------------------------------------
 
     def run_gave(self, run: Run, event: BlobEvent) -> None:
-        """A blob: written, or kept until the recording has its files; the recorder bounds what is under way."""
-        if self._sink is not None:
-            event.wait_until(self._write(run, event))
-        elif run is self._run and self._wish is not None:
-            event.wait_until(self._early.keep(run, event))
-
-    def _write(self, run: Run, event: BlobEvent) -> asyncio.Future[None]:
-        assert self._sink is not None
-        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
-        if event.chunk_info is not None:
-            self._media_until_ns = event.chunk_info.ended_ns
-            self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
-        return self._sink.put(
-            BlobData(
-                parts=event.data.parts,
-                chunk_key=(run.number, event.chunk or 1),
-                started_ns=event.chunk_started_ns or self.last_data_ns,
-                chunk_end=event.chunk_end,
-                info=event.chunk_info,
-                final=event.chunk_end and self._wish is None,
-            )
-        )
+        """A blob. (A run that is not ours any more may only finish the files that it has begun.)"""
+        if run is self._run or self.files.is_open:
+            self.files.take(run, event, final=self._wish is None)
 
     def run_missed(self, event: GapEvent) -> None:
         """Media is lost that should have been recorded."""
@@ -455,18 +358,36 @@ class RecorderUnit:
         if lasted_s:
             self._happened("gap", duration_s=lasted_s, reason=black.REASON)
 
-    def _chunk_done(self, line: Mapping[str, Any]) -> None:
-        self.chunks += 1
-        self.bytes += int(line.get("bytes", 0))
-        self.last_chunk = line
+    # --- what the files say (FilesListener) --------------------------------------------------------------------------
+
+    def chunk_done(self, line: Mapping[str, Any]) -> None:
+        """A chunk has its name."""
         self._listener.happened(self, "chunk", line)
         self._changed()
+
+    def black_within(self, info: ChunkInfo | None) -> list[dict[str, Any]]:
+        """In the writing thread: the black in a chunk."""
+        return self._black.gaps(info)
+
+    def storage_lost(self, lost_s: float, reason: str) -> None:
+        """The storage took nothing for so long; it takes again, or the recording has ended."""
+        self.log.warning("%.1f s are missing: %s", lost_s, reason)
+        self._happened("gap", duration_s=lost_s, reason=reason)
+
+    def storage_failed(self, error: StorageError) -> None:
+        problem = problem_of(error)
+        self.log.error("cannot write: %s", problem.message)
+        if self._storage_problem is None:
+            self._storage_problem = problem.begun()
+            self._happened("error", code=problem.code, message=problem.message)
+            self._changed()
+        self._recovery.write_again()
 
     # --- faults (Patient) --------------------------------------------------------------------------------------------
 
     def _bring_back(self) -> None:
         if self._down_since_ns is None:
-            self._down_since_ns = self._media_until_ns or SYSTEM_CLOCK.monotonic_ns()
+            self._down_since_ns = self.files.media_until_ns or SYSTEM_CLOCK.monotonic_ns()
         self._recovery.run_again()
 
     @property
@@ -487,7 +408,7 @@ class RecorderUnit:
             if self._wish is None:
                 return True
             try:
-                if self._sink is None:
+                if not self.files.is_open:
                     await self._begin_recording()
                 else:
                     await self._continue()
@@ -520,7 +441,7 @@ class RecorderUnit:
                 self._set_problem(Problem(exc.code, exc.message))
                 self._bring_back()
                 return True
-            lost_s = self._lost_s(self._media_until_ns)
+            lost_s = self._lost_s(self.files.media_until_ns)
             self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
             self._happened("gap", duration_s=lost_s, reason="device_missing")
             self._changed()
@@ -545,7 +466,7 @@ class RecorderUnit:
             self._run.pause()
 
     def _recovered(self) -> None:
-        lost_s = self._lost_s(self._down_since_ns or self._media_until_ns)
+        lost_s = self._lost_s(self._down_since_ns or self.files.media_until_ns)
         reason = self._problem.code if self._problem is not None else "device_missing"
         self._problem = None
         self._recovery.well()
@@ -558,20 +479,6 @@ class RecorderUnit:
         if self._phase == "paused" or not since_ns:
             return 0.0
         return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
-
-    def _storage_lost(self, lost_s: float, reason: str) -> None:
-        """The storage took nothing for so long; it takes again, or the recording has ended."""
-        self.log.warning("%.1f s are missing: %s", lost_s, reason)
-        self._happened("gap", duration_s=lost_s, reason=reason)
-
-    def _storage_failed(self, error: StorageError) -> None:
-        problem = problem_of(error)
-        self.log.error("cannot write: %s", problem.message)
-        if self._storage_problem is None:
-            self._storage_problem = problem.begun()
-            self._happened("error", code=problem.code, message=problem.message)
-            self._changed()
-        self._recovery.write_again()
 
     # --- telling -----------------------------------------------------------------------------------------------------
 

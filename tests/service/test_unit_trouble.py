@@ -75,7 +75,7 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
         async with MediaDevices(backends=[VirtualBackend([camera, microphone])]) as devices:
             unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
             await unit.start("test")
-            await told.until(lambda: unit.bytes + unit.open_bytes > 5000)
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 5000)
             capture = unit.capture
             assert capture is not None
             (track,) = capture.stream.get_video_tracks()
@@ -83,8 +83,8 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
             await told.until(lambda: told.of("error"))
             track._source.on_restarted(5.0)  # what a camera's watch does after five seconds
             await told.until(lambda: len(told.of("error")) == 2)
-            before = unit.open_bytes
-            await told.until(lambda: unit.open_bytes > before)  # the sound goes on, and black
+            before = unit.files.open_bytes
+            await told.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
             camera.unmute()
             await told.until(lambda: told.of("gap"))
             assert unit.state == "recording"
@@ -118,18 +118,18 @@ def test_black_until_the_end_is_told_before_the_end_and_not_in_the_next_recordin
         async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
             unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
             await unit.start("test")
-            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             camera.mute()
             await told.until(lambda: told.of("error"))
-            before = unit.open_bytes
-            await told.until(lambda: unit.open_bytes > before)
+            before = unit.files.open_bytes
+            await told.until(lambda: unit.files.open_bytes > before)
             await unit.pause()
             assert len(told.of("gap")) == 1
             await unit.stop("test")
             assert len(told.of("gap")) == 1, "what is paused loses nothing"
             camera.unmute()
             await unit.start("test")
-            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             await unit.stop("test")
 
     asyncio.run(main())
@@ -149,7 +149,7 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
 
     def require_room() -> None:
         time.sleep(0.3)  # a slow disk: blobs come meanwhile
-        kept.append({run.number for run, *_ in units[0]._early._kept})
+        kept.append({run.number for run, *_ in units[0].files._early._kept})
         if len(kept) < 4:
             raise StorageError("no space left", "no_space")
 
@@ -170,7 +170,7 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
                 tries = len(kept)
                 unit.devices_changed()  # no waiting for the next try
                 await told.until(lambda tries=tries: len(kept) > tries)
-            await told.until(lambda: unit.bytes + unit.open_bytes > 1000)
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             await unit.stop("test")
 
     asyncio.run(main())
