@@ -65,9 +65,12 @@ class InputLine:
         self._offset_ns = None
         self._last_dts.clear()
 
-    def pause(self) -> None:
-        if self._paused_ns is None:
-            self._paused_ns = self._clock.monotonic_ns()
+    def pause(self, at_ns: int) -> bool:
+        """Playing was paused at this time; False while something of before has still to be placed and delivered."""
+        if not self._is_live and self._offset_ns is not None and self._end_ns < at_ns:
+            return False
+        self._paused_ns = at_ns
+        return True
 
     def go_on(self) -> None:
         if self._paused_ns is not None:

@@ -161,6 +161,7 @@ class Playback:
         self.sources = list(chosen.values())
         self._left: set[StreamSource] = set()
         self._playing = threading.Event()
+        self._paused_ns = 0
         self._thread: SourceThread | None = None
         self._lock = threading.Lock()
         self.on_end: Callable[[BaseException | None], None] = lambda _: None
@@ -180,8 +181,10 @@ class Playback:
                 self._thread.start()
 
     def pause(self) -> None:
-        """Deliver nothing until `play`; a live stream is read and discarded meanwhile."""
-        self._playing.clear()
+        """Deliver nothing that comes later until `play`."""
+        if self._playing.is_set():
+            self._paused_ns = self._clock.monotonic_ns()
+            self._playing.clear()
 
     def leave(self, source: StreamSource) -> None:
         """This source is wanted no more."""
@@ -245,8 +248,7 @@ class Playback:
 
     def _wait_to_play(self, line: InputLine, stopping: threading.Event) -> bool:
         """False when stopped."""
-        while not self._playing.is_set():
-            line.pause()
+        while not self._playing.is_set() and line.pause(self._paused_ns):
             if self._playing.wait(0.5):
                 break
             if stopping.is_set():

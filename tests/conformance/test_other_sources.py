@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from recording import (
     PaintedSource,
     Scene,
     as_file,
+    delivered,
     each_of,
     judged,
     pictures,
@@ -32,6 +34,7 @@ from msrecd import libav
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 
 SECONDS = 1.2
+A_PACKET_NS = 50_000_000  # what is being played when it is paused is played to its end
 KINDS = pytest.mark.parametrize("kinds", ["v", "a", "av"])
 TRACKS = {"v": ["video"], "a": ["audio"], "av": ["audio", "video"]}
 
@@ -130,25 +133,29 @@ def test_volume_does_not_matter_and_a_pause_gives_nothing(media: dict[str, bytes
         element.loop = True
         stream = element.capture_stream()
         reader = msrecd.MediaStreamTrackReader(stream.get_audio_tracks()[0])
-        heard: list[float] = []
+        heard: list[tuple[int, float]] = []  # when it was captured, and how loud it is
 
         async def listen() -> None:
             async for block in reader:
                 loudest = float(np.abs(block.array.astype(np.float64)).max()) / 32768
-                heard.append(loudest)
+                heard.append((block.timestamp_ns, loudest))
 
         listener = asyncio.create_task(listen())
-        await asyncio.sleep(0.2)
-        assert not any(heard), "there is sound before it plays"
+        with Scene("a") as clock:
+            await delivered(clock.stream, 0.2)
+            assert not any(loud for _, loud in heard), "there is sound before it plays"
+            await element.play()
+            await until(lambda: len(heard) > 20)
+            assert max(loud for _, loud in heard) > 0.3
+            element.pause()
+            paused_ns = time.monotonic_ns()
+            assert element.paused
+            await delivered(clock.stream, 0.4)
+        resumed_ns = time.monotonic_ns()
         await element.play()
-        await until(lambda: len(heard) > 20)
-        assert max(heard) > 0.3
-        element.pause()
-        assert element.paused
-        await asyncio.sleep(0.3)  # what was on its way
-        heard.clear()
-        await asyncio.sleep(0.4)
-        assert not any(heard), "there is sound while it is paused"
+        await until(lambda: heard[-1][0] > resumed_ns)  # what was captured before has come by then
+        paused = [loud for time_ns, loud in heard if paused_ns + A_PACKET_NS < time_ns < resumed_ns]
+        assert not any(paused), "there is sound while it is paused"
         element.close()
         await listener
 
@@ -331,7 +338,7 @@ async def test_disabled_passthrough_is_black(type_: str) -> None:
     """A source that is encoded already: black while its track is disabled, then its own pictures again."""
     with Scene("v") as scene:
         options = {"mime_type": PASSED_THROUGH[type_], "video_key_frame_interval_duration": 300}
-        original = (await record(scene.stream, options, 2.6)).data()
+        original = (await record(scene.stream, options, 1.5)).data()
     if "hvc1" in type_:
         original = in_h265(original)
     with as_file(original) as path:
@@ -344,10 +351,9 @@ async def test_disabled_passthrough_is_black(type_: str) -> None:
         await log.until("start")
         element.loop = True
         await element.play()
-        for is_enabled in (True, False, True):  # blobs come with media only: also of a machine that opens encoders late
+        for is_enabled in (True, False, True):
             track.enabled = is_enabled
-            await asyncio.sleep(0.6)
-            await log.until("dataavailable", log.count("dataavailable") + 4)
+            await log.until_media(0.6)  # also of a machine that opens encoders late
         recorder.stop()
         await log.until("stop")
         assert log.count("error") == 0
@@ -422,8 +428,8 @@ def test_time_line_begins_at_zero() -> None:
             async with msrecd.MediaStreamTrackReader(scene.stream.get_video_tracks()[0]) as reader:
                 async for _ in reader:  # the device runs
                     break
-                await asyncio.sleep(0.5)
-                log = await record(scene.stream, None, 1.0)
+                await delivered(scene.stream, 0.5)
+                log = await record(scene.stream, None, 0.6)
             with av.open(io.BytesIO(log.data())) as container:
                 begins = {}
                 for packet in container.demux():

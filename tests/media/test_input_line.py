@@ -63,10 +63,28 @@ def test_a_pause_moves_what_follows() -> None:
     clock = HandClock()
     line = InputLine(False, clock)
     begun = placed(line, 0)
-    line.pause()
+    assert line.pause(clock.now_ns)
     clock.now_ns += 5 * NS
     line.go_on()
     assert placed(line, 1) == begun + 5 * NS + 40 * MS
+
+
+def test_what_was_played_before_a_pause_comes_before_it() -> None:
+    """Packets are delivered some at a time: those of before the pause must not be dated after it, nor lengthen it."""
+    clock = HandClock()
+    line = InputLine(False, clock)
+    begun = placed(line, 0)
+    paused_ns = begun + 130 * MS
+    clock.now_ns += 300 * MS  # the thread hears of it only when its batch is due
+    times = []
+    number = 1
+    while not line.pause(paused_ns):
+        times.append(placed(line, number))
+        number += 1
+    assert times == [begun + 40 * MS, begun + 80 * MS, begun + 120 * MS]
+    clock.now_ns = resumed_ns = begun + 900 * MS
+    line.go_on()
+    assert placed(line, number) == begun + number * 40 * MS + resumed_ns - paused_ns >= resumed_ns
 
 
 def test_a_live_input_that_runs_away_is_laid_anew() -> None:
