@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 import chromium
 import pytest
-from recording import Log, Scene, run
+from recording import Log, Scene, delivered, run
 
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
@@ -145,7 +144,7 @@ async def record_some(scene: Scene, types: list[str]) -> dict[str, Log]:
         recorder.start(500)
     for log in logs.values():
         await log.until("start")
-    await asyncio.sleep(SECONDS)
+    await delivered(scene.stream, SECONDS)
     for log in logs.values():
         log.recorder.stop()
     for log in logs.values():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from recording import Log, Scene, record, run
+from recording import Log, Scene, delivered, record, run
 
 import msrecd
 from msrecd.dom.blob import Blob
@@ -351,7 +350,7 @@ def test_mimetype_without_an_option(kinds: str) -> None:
             assert recorder.mime_type == ""
             await log.until("start")
             assert re.fullmatch(FORMATS[kinds], recorder.mime_type)
-            await asyncio.sleep(0.6)
+            await delivered(recorder.stream, 0.6)
             assert log.count("start") == 1
             recorder.stop()
             assert recorder.mime_type == ""

@@ -5,14 +5,13 @@ A few seconds by default; MSRECD_LEAK_S=600 (`make leak-test`) runs as long as t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import statistics
 import time
 
 import leaks
 import pytest
-from recording import Log, run
+from recording import Log, delivered, run
 
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 from msrecd.media.devices import MediaDevices
@@ -48,10 +47,10 @@ async def one_round(devices: MediaDevices) -> int:
     await log_of_clones.until("start")
     for clone in clones:
         clone.enabled = False
-        await asyncio.sleep(0.05)
+        await log_of_clones.until("dataavailable", log_of_clones.count("dataavailable") + 1)
     for clone in clones:
         clone.stop()
-        await asyncio.sleep(0.05)
+        await delivered(stream, 0.05)
     await log_of_clones.until("stop")  # by itself: all its tracks have ended
     assert [log.count("stop") for log in logs] == [0, 0]
     for log in logs:

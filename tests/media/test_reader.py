@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from recording import rgb_frame
 from rig import Rig, on_loop, on_rig, until
 
 import msrecd
@@ -78,13 +79,11 @@ def test_picture_is_cropped_not_squashed() -> None:
     """crop-and-scale: a square of a wide picture is its middle."""
     import numpy as np
 
-    from msrecd.flow.units import VideoFormat, VideoFrame
     from msrecd.media.reader import _convert
 
     wide = np.zeros((60, 240, 3), np.uint8)
     wide[:, 90:150] = 200
-    format = VideoFormat(width=240, height=60, pixel_format="rgb24")
-    frame = VideoFrame(pts_ns=0, format=format, data=wide.tobytes())
+    frame = rgb_frame(wide)
     assert (_convert(frame, (60, 60), True) == 200).all()
     assert _convert(frame, (40, 10), True)[5, (2, 13, 17, 22, 27, 37), 0].tolist() == [0, 0, 200, 200, 0, 0]
     fitted = _convert(frame, (60, 60), False)

@@ -12,12 +12,24 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import judge
 import leaks
 import pytest
-from recording import Log, PaintedSource, Scene, as_file, each_of, judged, key_frame_indexes, pictures, record, run
+from leaks import until
+from recording import (
+    Log,
+    PaintedSource,
+    Scene,
+    as_file,
+    delivered,
+    each_of,
+    judged,
+    key_frame_indexes,
+    pictures,
+    record,
+    run,
+)
 
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
@@ -79,8 +91,8 @@ def assert_seamless(log: Log, *, least_chunks: int, frame_s: float) -> None:
 @each_of("type_", CHUNKED)
 async def test_chunks_are_seamless(type_: str) -> None:
     with Scene("av") as scene:
-        log = await record(scene.stream, {"mime_type": type_, "chunk_duration": 250}, 6.0, timeslice=100)
-        assert_seamless(log, least_chunks=20, frame_s=0.025)
+        log = await record(scene.stream, {"mime_type": type_, "chunk_duration": 250}, 4.0, timeslice=100)
+        assert_seamless(log, least_chunks=13, frame_s=0.025)
         assert [event.chunk for event in log.blobs] == sorted(event.chunk for event in log.blobs)
         ends = [event for event in log.blobs if event.chunk_end]
         assert [event.chunk for event in ends] == list(range(1, len(log.chunks) + 1))
@@ -91,7 +103,7 @@ async def test_chunks_are_seamless(type_: str) -> None:
 @each_of("ppm", (-200.0, 200.0))
 async def test_chunks_of_a_card_that_is_off(ppm: float) -> None:
     with Scene("av", ppm=ppm) as scene:
-        log = await record(scene.stream, {"chunk_duration": 1000}, 5.0, timeslice=500)
+        log = await record(scene.stream, {"chunk_duration": 1000}, 4.5, timeslice=500)
         assert_seamless(log, least_chunks=4, frame_s=0.025)
 
 
@@ -103,9 +115,9 @@ def test_overruns_become_silence_of_the_same_length() -> None:
             recorder.start(500)
             await log.until("start")
             for _ in range(3):
-                await asyncio.sleep(0.7)
+                await delivered(scene.stream, 0.5)
                 scene.microphone.overrun(0.15)
-            await asyncio.sleep(2.5)
+            await delivered(scene.stream, 1.6)  # two beeps at least
             recorder.stop()
             await log.until("stop")
             found = judged(log.data())
@@ -128,11 +140,11 @@ def test_picture_and_sound_stay_together_over_pauses() -> None:
             recorder.start()
             await log.until("start")
             for pause_s in (0.31, 0.173, 0.257):
-                await asyncio.sleep(1.3)
+                await delivered(scene.stream, 1.1)
                 recorder.pause()
-                await asyncio.sleep(pause_s)
+                await delivered(scene.stream, pause_s)
                 recorder.resume()
-            await asyncio.sleep(2.2)
+            await delivered(scene.stream, 2.0)
             recorder.stop()
             await log.until("stop")
             found = judged(log.data())
@@ -151,9 +163,9 @@ def test_split_and_size_limit() -> None:
             recorder.start(200)
             await log.until("start")
             for _ in range(2):
-                await asyncio.sleep(0.6)
+                await delivered(scene.stream, 0.5)
                 recorder.split()
-            await asyncio.sleep(0.6)
+            await delivered(scene.stream, 0.5)
             recorder.stop()
             await log.until("stop")
             assert_seamless(log, least_chunks=3, frame_s=0.025)
@@ -178,12 +190,12 @@ def test_pre_roll_reaches_back(kinds: str) -> None:
         with Scene(kinds) as scene:
             recorder = MediaRecorder(scene.stream, {"pre_roll": 1500})
             log = Log(recorder)
-            await asyncio.sleep(4.0)
+            await delivered(scene.stream, 3.0)  # a group of pictures is two seconds
             assert log.events == []
             wanted_ns = time.monotonic_ns() - 1_500_000_000
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 0.5)
             recorder.stop()
             await log.until("stop")
             assert log.types == ["start", "dataavailable", "stop"]
@@ -196,9 +208,9 @@ def test_pre_roll_reaches_back(kinds: str) -> None:
                 judge.assert_consecutive(found.numbers)
                 assert key_frame_indexes(log.data())[0] == 0
                 # again, without calling the constructor: what lies before this start is there, too
-                await asyncio.sleep(1.8)
+                await delivered(scene.stream, 1.8)
                 recorder.start()
-                await asyncio.sleep(0.3)
+                await delivered(scene.stream, 0.3)
                 recorder.stop()
                 await log.until("stop", 2)
                 assert log.infos[1].duration_s > 1.5
@@ -213,9 +225,9 @@ def test_pre_roll_of_a_disabled_track_is_black() -> None:
             track.enabled = False
             recorder = MediaRecorder(scene.stream, {"pre_roll": 500})
             log = Log(recorder)
-            await asyncio.sleep(1.0)
-            recorder.start()
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 1.0)
+            recorder.start(100)
+            await log.until_media(0.5)
             recorder.stop()
             await log.until("stop")
             shown = pictures(log.data())
@@ -231,8 +243,7 @@ def test_pre_roll_that_is_never_started_lets_go(how: str) -> None:
         before = engine_threads()
         with Scene("av") as scene:
             recorder: MediaRecorder | None = MediaRecorder(scene.stream, {"pre_roll": 500})
-            await asyncio.sleep(0.4)
-            assert len(engine_threads()) >= len(before) + 3
+            await until(lambda: len(engine_threads()) >= len(before) + 3)
             if how == "forget":
                 recorder = None
             elif how == "stop":
@@ -260,11 +271,11 @@ def test_slow_consumer_loses_whole_groups_and_hears_of_it() -> None:
             recorder.ondataavailable = lambda event: event.wait_until(stalled.wait())
             recorder.start(100)
             await log.until("start")
-            await asyncio.sleep(2.5)
+            await delivered(scene.stream, 2.5)
             assert len(log.data()) < 90_000
             stalled.set()
             await log.until("gap")
-            await asyncio.sleep(1.0)
+            await log.until_media(0.7)
             recorder.stop()
             await log.until("stop")
             (gap,) = [event.gap for event in log.events if event.type == "gap"]
@@ -288,13 +299,6 @@ def engine_threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith(("record-", "encode-", "blank"))}
 
 
-async def until(what: Any, deadline_s: float = 10.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not what():
-        assert time.monotonic() < end, engine_threads()
-        await asyncio.sleep(0.05)
-
-
 def test_two_recorders_share_encoders_when_they_ask_the_same() -> None:
     async def main() -> None:
         with Scene("av") as scene:
@@ -308,7 +312,7 @@ def test_two_recorders_share_encoders_when_they_ask_the_same() -> None:
                 await log.until("start")
             encoders = [name for name in engine_threads() if name.startswith("encode-")]
             assert len(encoders) == 3  # two of video, one of sound
-            await asyncio.sleep(1.0)
+            await delivered(scene.stream, 0.6)
             for recorder, log in zip(recorders, logs, strict=True):
                 recorder.stop()
                 await log.until("stop")
@@ -345,8 +349,7 @@ def test_disabled_and_enabled_while_recording() -> None:
             for is_enabled in (True, False, True):
                 for track in scene.stream.get_tracks():
                     track.enabled = is_enabled
-                await asyncio.sleep(0.6)
-                await log.until("dataavailable", log.count("dataavailable") + 5)  # black has come, too
+                await log.until_media(0.6)  # black has come, too
             recorder.stop()
             await log.until("stop")
             found = judged(log.data())
@@ -366,16 +369,16 @@ def test_a_source_that_changes_its_size_is_scaled_to_the_first() -> None:
         track = source.track()
         recorder = MediaRecorder(MediaStream([track]))
         log = Log(recorder)
-        recorder.start()
+        recorder.start(100)
         await log.until("start")
         for colour, size in (((250, 10, 10), (320, 240)), ((10, 250, 10), (200, 100)), ((10, 10, 250), (640, 480))):
             source.paint(colour, size)
-            await asyncio.sleep(0.3)
+            await log.until_media(0)
         recorder.stop()
         await log.until("stop")
         track.stop()
         shown = pictures(log.data())
-        assert log.types == ["start", "dataavailable", "stop"]
+        assert log.types == ["start", *["dataavailable"] * len(log.blobs), "stop"]
         assert {picture.shape for picture in shown} == {(240, 320, 3)}
         assert [int(shown[index][120, 160].argmax()) for index in (0, -1)] == [0, 2]
 
@@ -411,15 +414,16 @@ def test_nothing_is_left_behind() -> None:
 def test_a_program_that_forgets_to_stop_exits(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import asyncio, sys
-        from recording import Scene
+        from recording import Log, Scene
         from msrecd.media.recorder import MediaRecorder
 
         async def main():
             scene = Scene("av")
             first = MediaRecorder(scene.stream, {"pre_roll": 500})
             second = MediaRecorder(scene.stream)
+            log = Log(second)
             second.start(100)
-            await asyncio.sleep(0.7)
+            await log.until("dataavailable", 3)
             print("leaving")
 
         asyncio.run(main())

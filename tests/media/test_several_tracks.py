@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import Any
 
 import av
+import judge
 import pytest
-from recording import Log, Scene, each_of, run
+from recording import Log, Scene, delivered, each_of, run
 
 import msrecd
 from msrecd.media.recorder import MediaRecorder
@@ -29,16 +29,9 @@ def tracks_of(data: bytes) -> list[list[tuple[float, bool]]]:
 
 def numbers_of(data: bytes, track: int) -> list[int]:
     """The numbers in the pictures of a track: decoding fails where a key frame is missing."""
-    import numpy as np
-
-    numbers = []
     with av.open(io.BytesIO(data)) as container:
-        for frame in container.decode(video=track):
-            picture = frame.to_ndarray(format="rgb24")
-            cell, height = picture.shape[1] // 32, picture.shape[0] // 16
-            bits = [picture[height // 2, index * cell + cell // 2].mean() > 127 for index in range(32)]
-            numbers.append(int(sum(int(bit) << (31 - place) for place, bit in enumerate(np.array(bits)))))
-    return numbers
+        frames = container.decode(video=track)
+        return [judge.number_of(frame.to_ndarray(format="gray")) for frame in frames]
 
 
 @each_of("type_", TYPES)
@@ -53,7 +46,7 @@ async def test_chunks_of_two_cameras_lose_nothing(type_: str) -> None:
         log = Log(recorder)
         recorder.start(100)
         await log.until("start")
-        await asyncio.sleep(3.0)
+        await delivered(stream, 3.0)
         recorder.stop()
         await log.until("stop")
         other.stop()
@@ -79,11 +72,11 @@ def test_both_cameras_begin_anew_after_a_pause() -> None:
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.8)
+            await delivered(recorder.stream, 0.8)
             recorder.pause()
-            await asyncio.sleep(0.5)
+            await delivered(recorder.stream, 0.5)
             recorder.resume()
-            await asyncio.sleep(0.8)
+            await delivered(recorder.stream, 0.8)
             recorder.stop()
             await log.until("stop")
             for track, packets in enumerate(tracks_of(log.data())):
@@ -104,7 +97,7 @@ def test_a_camera_that_goes_leaves_the_other_recorded(first_ends: bool) -> None:
             log = Log(recorder)
             recorder.start(100)
             await log.until("start")
-            await asyncio.sleep(0.8)
+            await delivered(stream, 0.8)
             (front if first_ends else back).camera.unplug()
             ended: Any = (front if first_ends else back).stream.get_tracks()[0]
             await log.until_true(lambda: ended.ready_state == "ended")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from recording import Log, PaintedSource, each_of, pictures
+from recording import Log, PaintedSource, each_of, pictures, rgb_frame
 
-from msrecd.clock import SYSTEM_CLOCK
 from msrecd.flow.shape import Window, cropped, cut, padded, reshaped, same_shape
 from msrecd.flow.units import VideoFormat, VideoFrame
 from msrecd.media.reader import MediaStreamTrackReader
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
-from msrecd.media.track import MediaStreamTrack
 from msrecd.pixels import array_from_frame, solid_yuv420p
 
 TYPES = (
@@ -69,8 +66,7 @@ def test_crop_lies_inside_and_padding_outside(picture: tuple[int, int], shape: t
 def test_cut_is_what_the_window_shows(width: int, height: int, x: int, y: int, size: int) -> None:
     assume(-size < x < width and -size < y < height)  # a window shows something of the picture
     array = np.arange(width * height * 3, dtype=np.uint16).astype(np.uint8).reshape(height, width, 3)
-    format = VideoFormat(width=width, height=height, pixel_format="rgb24")
-    frame = VideoFrame(pts_ns=7, format=format, data=array.tobytes())
+    frame = rgb_frame(array, pts_ns=7)
     expected = np.zeros((size, size, 3), np.uint8)
     for row in range(size):
         for column in range(size):
@@ -96,19 +92,12 @@ def test_cut_of_planes(size: tuple[int, int]) -> None:
 # --- files and readers show the same ---------------------------------------------------------------------------------
 
 
-class Stripes(PaintedSource):
-    """Three upright stripes, red, green and blue, of which a track asks for a section."""
-
-    def show(self, size: tuple[int, int]) -> None:
-        array = np.zeros((size[1], size[0], 3), np.uint8)
-        third = size[0] // 3
-        array[:, :third], array[:, third : 2 * third], array[:, 2 * third :] = RED, GREEN, BLUE
-        format = VideoFormat(width=size[0], height=size[1], pixel_format="rgb24")
-        self._feed.put(VideoFrame(pts_ns=SYSTEM_CLOCK.monotonic_ns(), format=format, data=array.tobytes()))
-
-    def small_track(self, width: int, height: int) -> MediaStreamTrack:
-        settings = {"width": width, "height": height, "resize_mode": "crop-and-scale"}
-        return MediaStreamTrack._create(self, settings=settings, capabilities={}, on_last_ended=self.close)
+def stripes(width: int, height: int) -> Any:
+    """Three upright stripes, red, green and blue."""
+    array = np.zeros((height, width, 3), np.uint8)
+    third = width // 3
+    array[:, :third], array[:, third : 2 * third], array[:, 2 * third :] = RED, GREEN, BLUE
+    return array
 
 
 def is_all(picture: Any, colour: tuple[int, int, int]) -> bool:
@@ -118,15 +107,15 @@ def is_all(picture: Any, colour: tuple[int, int, int]) -> bool:
 @each_of("type_", TYPES)
 async def test_crop_and_scale(type_: str) -> None:
     """The middle stripe of a picture of 360x120 fills a track of 80x80: in the file and for a reader."""
-    source = Stripes((360, 120))
-    track = source.small_track(80, 80)
+    source = PaintedSource((360, 120))
+    track = source.track(width=80, height=80, resize_mode="crop-and-scale")
     recorder = MediaRecorder(MediaStream([track]), {"mime_type": type_})
     log = Log(recorder)
     recorder.start(100)
     reader = MediaStreamTrackReader(track)
     async with reader:
         await log.until("start")
-        source.show((360, 120))
+        source.show(stripes(360, 120))
         frame = await anext(reader)
     await log.until_true(lambda: len(log.data()) > 1000)
     recorder.stop()
@@ -145,15 +134,15 @@ async def test_source_that_changes_its_shape_is_fitted_in(type_: str) -> None:
     track = source.track()
     recorder = MediaRecorder(MediaStream([track]), {"mime_type": type_})
     log = Log(recorder)
-    recorder.start()
+    recorder.start(100)
     await log.until("start")
     for colour, size in ((RED, (160, 120)), (GREEN, (320, 120)), (BLUE, (75, 151))):
         source.paint(colour, size)
-        await asyncio.sleep(0.3)  # a canvas is repeated every 200 ms: at least one of each
+        await log.until_media(0)  # a canvas is repeated every 200 ms
     recorder.stop()
     await log.until("stop")
     track.stop()
-    assert log.types == ["start", "dataavailable", "stop"]
+    assert log.types == ["start", *["dataavailable"] * len(log.blobs), "stop"]
     shown = pictures(log.data())
     assert {picture.shape for picture in shown} == {(120, 160, 3)}
     assert is_all(shown[0], RED)
@@ -174,14 +163,14 @@ async def test_odd_sizes(type_: str) -> None:
     track = source.track()
     recorder = MediaRecorder(MediaStream([track]), {"mime_type": type_})
     log = Log(recorder)
-    recorder.start()
+    recorder.start(100)
     await log.until("start")
     source.paint(GREEN)
-    await asyncio.sleep(0.3)
+    await log.until_media(0)
     recorder.stop()
     await log.until("stop")
     track.stop()
-    assert log.types == ["start", "dataavailable", "stop"]
+    assert log.types == ["start", *["dataavailable"] * len(log.blobs), "stop"]
     shown = pictures(log.data())
     assert {picture.shape for picture in shown} == {(64, 96, 3) if "mp4" in type_ else (65, 97, 3)}
     assert all(is_all(picture, GREEN) for picture in shown)

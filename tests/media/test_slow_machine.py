@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import pytest
-from recording import Log, Scene, judged, run
+from recording import Log, Scene, delivered, judged, run
 
 import msrecd
 from msrecd import libav
@@ -37,7 +36,7 @@ def test_an_encoder_that_opens_late_is_waited_for(encoder: str, monkeypatch: Any
             log = Log(recorder)
             recorder.start()
             await log.until("start")
-            await asyncio.sleep(0.5)
+            await delivered(scene.stream, 0.5)
             recorder.stop()
             await log.until("stop")
             assert log.types == ["start", "dataavailable", "stop"]

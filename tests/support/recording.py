@@ -7,6 +7,7 @@ import inspect
 import io
 import tempfile
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import av
 import judge
+import numpy as np
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.devices.virtual import VirtualCamera, VirtualDevice, VirtualMicrophone
@@ -43,6 +45,16 @@ def open_track(device: VirtualDevice, clock: Clock = SYSTEM_CLOCK) -> MediaStrea
     return track
 
 
+def rgb_frame(picture: Any, pts_ns: int | None = None) -> VideoFrame:
+    """A frame, captured now unless it is said when, of a (height, width, 3) array of uint8."""
+    height, width, _ = picture.shape
+    return VideoFrame(
+        pts_ns=SYSTEM_CLOCK.monotonic_ns() if pts_ns is None else pts_ns,
+        format=VideoFormat(width=width, height=height, pixel_format="rgb24"),
+        data=picture.tobytes(),
+    )
+
+
 class PaintedSource(Source):
     """Pictures only when somebody paints, as from a canvas: a source without a frame rate that does not flow."""
 
@@ -64,13 +76,17 @@ class PaintedSource(Source):
         self._feed.end()
 
     def paint(self, rgb: tuple[int, int, int], size: tuple[int, int] | None = None) -> None:
-        if size is not None:
-            self._format = VideoFormat(width=size[0], height=size[1], pixel_format="rgb24")
-        data = bytes(rgb) * (self._format.width * self._format.height)
-        self._feed.put(VideoFrame(pts_ns=SYSTEM_CLOCK.monotonic_ns(), format=self._format, data=data))
+        width, height = size or (self._format.width, self._format.height)
+        self.show(np.full((height, width, 3), rgb, np.uint8))
 
-    def track(self) -> MediaStreamTrack:
-        settings = {"width": self._format.width, "height": self._format.height}
+    def show(self, picture: Any) -> None:
+        frame = rgb_frame(picture)
+        self._format = frame.format
+        self._feed.put(frame)
+
+    def track(self, **more: Any) -> MediaStreamTrack:
+        """A track of the size that the source has now, unless `more` settings say otherwise."""
+        settings = {"width": self._format.width, "height": self._format.height} | more
         return MediaStreamTrack._create(self, settings=settings, capabilities={}, on_last_ended=self.close)
 
 
@@ -147,7 +163,7 @@ async def delivered(stream: MediaStream, seconds: float) -> None:
                 await asyncio.sleep(0.01)
 
 
-_logs: ContextVar[list[Log]] = ContextVar("logs")  # those of the test that runs here
+_logs: ContextVar[weakref.WeakSet[Log]] = ContextVar("logs")  # those of the test that runs here
 
 
 class Log:
@@ -160,7 +176,8 @@ class Log:
         self._changed = asyncio.Event()
         for type_ in RECORDER_EVENTS:
             recorder.add_event_listener(type_, self._take)
-        _logs.get([]).append(self)
+        if (logs := _logs.get(None)) is not None:
+            logs.add(self)
 
     def _take(self, event: Any) -> None:
         self.events.append(event)
@@ -241,7 +258,7 @@ def run(coroutine: Awaitable[Any], deadline_s: float = 60.0) -> Any:
     async def guarded() -> Any:
         unhandled: list[Mapping[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-        logs: list[Log] = []
+        logs = weakref.WeakSet[Log]()
         _logs.set(logs)
         try:
             result = await asyncio.wait_for(coroutine, deadline_s)
