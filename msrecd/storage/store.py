@@ -9,35 +9,32 @@ import contextlib
 import fcntl
 import logging
 import os
-import secrets
 import threading
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.errors import StorageError
 from msrecd.storage import checks, files, layout, recovery
 from msrecd.storage.ground import Ground
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
 from msrecd.storage.journal import Journal
+from msrecd.storage.leftovers import Leftovers
 from msrecd.storage.listing import Listing
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.meter import Meter
+from msrecd.storage.naming import Names
 from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost
 from msrecd.storage.repair import Repair
 from msrecd.storage.retention import Limits, Planned
-from msrecd.walltime import Stamp, WallTime
+from msrecd.walltime import WallTime
 
 __all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
 
 log = logging.getLogger(__name__)
-
-_RATE_WINDOW_NS = 600 * NS
-_LARGEST_STEP_BACK_NS = 86_400 * NS
-_SIZES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +90,9 @@ class Store:
         self._lock_fd: int | None = None
         self._beside = False
         self._open: dict[str, Recording] = {}
-        self._leftovers: list[Leftover] = []
-        self._leftover_problem = ""
-        self._last_ids: dict[str, str] = {}
-        self._written: deque[tuple[int, int]] = deque()
-        self._written_bytes = 0
-        self._sync_s_max = 0.0
-        self._chunk_sizes: dict[str, deque[int]] = {}
+        self._names = Names(walltime, self._last_recording_id)
+        self._leftovers = Leftovers(self.ground, self._repair, self._list_late)
+        self._meter = Meter(clock, lambda recorder, count: self.index.last_sizes(recorder, count))
 
     # --- start and end ---
 
@@ -151,8 +144,11 @@ class Store:
         with self._lock:
             self._listing.close()
             if self._lock_fd is not None:
-                os.close(self._lock_fd)
-                self._lock_fd = None
+                fd, self._lock_fd = self._lock_fd, None
+                try:
+                    os.close(fd)
+                except OSError as exc:  # it is closed all the same
+                    log.warning("closing the lock of %s: %s", self.state_path, exc)
 
     @property
     def index(self) -> Index:
@@ -211,34 +207,13 @@ class Store:
         try:
             extension = layout.extension_for(mime_type)
             with self._lock:
-                recording_id = self._draw_id(recorder)
-                self._last_ids[recorder] = recording_id
+                recording_id = self._names.draw(recorder)
         except ValueError as exc:
             raise StorageError(str(exc), "bad_args") from exc
         recording = Recording(self, recorder, recording_id, mime_type, extension)
         with self._lock:
             self._open[recording_id] = recording
         return recording
-
-    def _draw_id(self, recorder: str) -> str:
-        stamp = self.walltime.stamp()
-        previous = self._last_ids.get(recorder)
-        if previous is None or not _is_followed(previous, stamp):
-            # Ids of one form sort below: boot numbers, or times that are not far ahead.
-            far = replace(stamp, utc_ns=stamp.utc_ns + _LARGEST_STEP_BACK_NS)
-            below = layout.make_recording_id(recorder, far, 0) if stamp.trusted else "c"
-            previous = self._last_recording_id(recorder, below)
-            if previous is not None and not _is_followed(previous, stamp):
-                previous = None
-        known = layout.parse_recording_id(previous) if previous is not None else None
-        if known is not None and known.utc_s is not None and known.utc_s * NS > stamp.utc_ns:
-            stamp = replace(stamp, utc_ns=known.utc_s * NS)  # the clock went back: names do not
-        while True:
-            prefix = layout.make_recording_id(recorder, stamp, 0)[:-4]
-            suffix = layout.next_suffix(previous, prefix, secrets.randbelow(0x10000))
-            if suffix is not None:
-                return f"{prefix}{suffix:04x}"
-            stamp = replace(stamp, utc_ns=stamp.utc_ns + NS, monotonic_ns=stamp.monotonic_ns + MS)
 
     def _last_recording_id(self, recorder: str, below: str) -> str | None:
         if self._listing.is_building:
@@ -255,23 +230,15 @@ class Store:
 
     def leave(self, leftover: Leftover) -> None:
         """A chunk could not be finished; `finish_leftovers` tries again."""
-        with self._lock:
-            self._leftovers.append(leftover)
+        self._leftovers.add(leftover)
 
     def account(self, recorder: str, written: int, sync_s: float) -> None:
         """Count what has been written."""
-        with self._lock:
-            now_ns = self.clock.monotonic_ns()
-            self._written.append((now_ns, written))
-            self._written_bytes += written
-            self._sync_s_max = max(self._sync_s_max, sync_s)
-            while self._written and self._written[0][0] < now_ns - _RATE_WINDOW_NS:
-                self._written.popleft()
+        self._meter.account(written, sync_s)
 
     def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
         """A chunk is finished and stands in its manifest."""
-        with self._lock:
-            self._sizes_of(recorder).append(line["bytes"])
+        self._meter.finished(recorder, line["bytes"])
         self._listing.add(recorder, recording_id, manifest_file, line)
 
     def require_room(self) -> None:
@@ -321,49 +288,10 @@ class Store:
 
         Any thread, one at a time.
         """
-        with self._lock:
-            waiting, self._leftovers = self._leftovers, []
-        finished: list[ManifestLine] = []
-        problem = ""
-        for leftover in waiting:
-            try:
-                line = self._finish_leftover(leftover)
-            except (OSError, StorageError) as exc:
-                problem = f"{leftover.entry.file} is still unfinished: {exc}"
-                self.leave(leftover)
-                continue
-            if line is not None:
-                log.warning("%s is finished after all", leftover.entry.file)
-                finished.append(line)
-        if problem and problem != self._leftover_problem:
-            log.warning("%s", problem)
-        self._leftover_problem = problem
-        return finished
+        return self._leftovers.finish()
 
-    def _finish_leftover(self, leftover: Leftover) -> ManifestLine | None:
-        self.ground.check_mount(create=False)  # what is away is not gone
-        recording, entry, line = leftover.recording, leftover.entry, leftover.line
-        is_last = recording.is_last(entry.seq)
-        with files.closing_fd(self.ground.open_root()) as root:
-            if line is None:
-                is_newest = recording.is_newest(entry.seq)
-                found = self._repair.finish(root, recording.manifest, entry, is_last=is_newest)
-                if found is None or isinstance(found, Lost):
-                    recording.settled(entry.seq, used=not (is_newest and isinstance(found, Lost)))
-                    return None
-                facts = leftover.facts or ChunkFacts(final=False)
-                line = {
-                    **found,
-                    "final": is_last,
-                    "lost_s": round(found["lost_s"] + facts.lost_s, 3),
-                    "gaps": [dict(gap) for gap in facts.gaps],
-                }
-            else:
-                line = {**line, "final": is_last}
-            self.ground.append_line(root, recording.manifest, dict(line))
+    def _list_late(self, recording: Recording, line: ManifestLine) -> None:
         self.listed(recording.recorder, recording.recording_id, recording.manifest, line)
-        recording.settled(entry.seq, used=True)
-        return line
 
     def usage(self) -> Usage:
         """
@@ -374,51 +302,32 @@ class Store:
         free = status.f_bavail * status.f_frsize
         finished, chunks = self.index.totals()
         limits = self._janitor.limits
-        now_ns = self.clock.monotonic_ns()
-        with self._lock:
-            open_bytes = self._open_space().total_bytes
-            recent = [(at, size) for at, size in self._written if at >= now_ns - _RATE_WINDOW_NS]
+        open_bytes = self._open_space().total_bytes
         total = finished + open_bytes
         room = free - (limits.min_free_bytes or 0)
         if limits.max_total_bytes is not None:
             room = min(room, limits.max_total_bytes - total)
-        seconds_left = None
-        if recent and now_ns - recent[0][0] >= NS:
-            rate = sum(size for _, size in recent) / ((now_ns - recent[0][0]) / NS)
-            seconds_left = round(max(0, room) / rate, 1) if rate else None
         return Usage(
             total_bytes=total,
             open_bytes=open_bytes,
             chunks=chunks,
             free_bytes=free,
             capacity_bytes=status.f_blocks * status.f_frsize,
-            seconds_left=seconds_left,
+            seconds_left=self._meter.seconds_for(room),
             has_room=self._janitor.missing_room() is None,
-            written_bytes=self._written_bytes,
-            sync_s_max=self._sync_s_max,
+            written_bytes=self._meter.written_bytes,
+            sync_s_max=self._meter.sync_s_max,
         )
 
     def _open_space(self) -> OpenSpace:
-        by_recorder: dict[str, int] = {}
+        by_recorder = self._leftovers.bytes_by_recorder()
         headrooms: list[int] = []
         with self._lock:
             for recording in self._open.values():
                 size = recording.open_bytes
                 by_recorder[recording.recorder] = by_recorder.get(recording.recorder, 0) + size
-                headrooms.append(max(0, max(self._sizes_of(recording.recorder), default=0) - size))
-            for leftover in self._leftovers:
-                recorder = leftover.recording.recorder
-                by_recorder[recorder] = by_recorder.get(recorder, 0) + leftover.bytes
+                headrooms.append(max(0, self._meter.largest_of(recording.recorder) - size))
         return OpenSpace(by_recorder=by_recorder, headrooms=tuple(headrooms))
-
-    def _sizes_of(self, recorder: str) -> deque[int]:
-        """Of its last chunks: the next one may become as large."""
-        if recorder not in self._chunk_sizes:
-            sizes: list[int] = []
-            with contextlib.suppress(StorageError):  # an estimate, without which things go on
-                sizes = self.index.last_sizes(recorder, _SIZES)
-            self._chunk_sizes[recorder] = deque(sizes, maxlen=_SIZES)
-        return self._chunk_sizes[recorder]
 
     def _is_open(self, recording_id: str) -> bool:
         return recording_id in self._open or self.journal.is_open(recording_id)
@@ -483,11 +392,3 @@ class Store:
                 os.close(self._lock_fd)
                 self._lock_fd = None
                 raise StorageError(f"another msrecd uses {self.state_path}", "locked") from exc
-
-
-def _is_followed(previous: str, stamp: Stamp) -> bool:
-    """Whether an id drawn at `stamp` has to sort behind `previous`: of the same form, and not days ahead."""
-    known = layout.parse_recording_id(previous)
-    if known is None or (known.utc_s is None) == stamp.trusted:
-        return False
-    return known.utc_s is None or known.utc_s * NS - stamp.utc_ns < _LARGEST_STEP_BACK_NS

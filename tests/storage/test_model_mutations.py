@@ -18,7 +18,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from storage_model import StorageModel
 
-from msrecd.storage import files, janitor, journal, layout, listing, recording, recovery, repair, retention, store
+from msrecd.storage import (
+    files,
+    janitor,
+    journal,
+    layout,
+    listing,
+    naming,
+    recording,
+    recovery,
+    repair,
+    retention,
+    store,
+)
 from msrecd.storage.index import Index
 from msrecd.walltime import WallTime
 
@@ -119,7 +131,7 @@ def trust_outlives_a_clock_set_by_hand(patch: Patch) -> None:
 
 
 def names_follow_a_clock_that_goes_back(patch: Patch) -> None:
-    patch.setattr(store, "_LARGEST_STEP_BACK_NS", 0)
+    patch.setattr(naming, "LARGEST_STEP_BACK_NS", 0)
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
