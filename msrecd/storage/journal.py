@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +43,10 @@ class Journal:
         self._path = state_path / "open"
 
     def write(self, recording: OpenRecording) -> None:
-        self._path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+        if not self._path.is_dir():
+            self._path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+            with files.closing_fd(files.open_root(self._path.parent)) as state:
+                os.fsync(state)
         with files.closing_fd(files.open_root(self._path)) as folder:
             files.replace_file(folder, f"{recording.recording_id}.json", json.dumps(asdict(recording)).encode())
 

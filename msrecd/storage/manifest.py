@@ -107,7 +107,7 @@ def append(folder: int, name: str, values: Mapping[str, object]) -> None:
             except OSError as exc:
                 log.warning("manifest %s: a torn line cannot be taken back: %s", name, exc)
             raise
-    if is_new:
+    if is_new or not size:  # an attempt that failed may have left it empty
         os.fsync(folder)
 
 
