@@ -63,7 +63,7 @@ acceptance: $(STAMP) ## the long versions of the system tests: ten minutes, 50 k
 leak-test: $(STAMP) ## recorders and clones that come and go for ten minutes: nothing may stay behind
 	MSRECD_LEAK_S=$${MSRECD_LEAK_S:-600} $(BIN)/python -m pytest -s tests/media/test_leaks.py $(ARGS)
 
-twenty: $(STAMP) ## the tests of the object model twenty times in a row, also with asyncio's debug mode (hours)
+twenty: $(STAMP) ## the tests of the object model twenty times in a row, and twenty with asyncio's debug mode (hours; resumes)
 	@BIN=$(BIN) scripts/twenty.sh $(ARGS)
 
 acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzing: the long versions (some 20 minutes)
