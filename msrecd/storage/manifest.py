@@ -88,6 +88,9 @@ def encode_line(values: Mapping[str, object], prev: str) -> bytes:
 def append(folder: int, name: str, values: Mapping[str, object]) -> None:
     """Append a line and put it on the disk; a torn last line is cut first, a failed one taken back.
 
+    Where that failed too (the file system had turned read-only), the line may be there when it is appended again: then
+    it is only put on the disk.
+
     Raises:
         OSError: the line is not there.
     """
@@ -96,6 +99,9 @@ def append(folder: int, name: str, values: Mapping[str, object]) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         size, last = _last_line(fd)
         os.ftruncate(fd, size)
+        if last is not None and _says(last, values):
+            os.fsync(fd)
+            return
         os.lseek(fd, size, os.SEEK_SET)
         prev = hashlib.sha256(last).hexdigest() if last is not None else ""
         try:
@@ -204,6 +210,18 @@ def _is_of_old(values: Mapping[str, object]) -> bool:
 def _is_as_written(line: bytes) -> bool:
     match = _OWN_HASH.search(line)
     return match is not None and hashlib.sha256(line[: match.start()] + b"}").hexdigest().encode() == match[1]
+
+
+def _says(line: bytes, values: Mapping[str, object]) -> bool:
+    try:
+        known = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(known, dict):
+        return False
+    for name in ("prev", "line_sha256"):
+        known.pop(name, None)
+    return bool(known == json.loads(json.dumps(values)))
 
 
 def _last_line(fd: int) -> tuple[int, bytes | None]:
