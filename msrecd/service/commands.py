@@ -86,7 +86,7 @@ class Commands:
         if verb == "devices":
             return CommandResult(changed=False, data={"devices": await daemon.refresh_devices()})
         if verb == "health":
-            return CommandResult(changed=False, data=await daemon.publish_health())
+            return CommandResult(changed=False, data=await daemon.vitals.tell())
         if verb == "reload":
             changed = await daemon.reloader.reload()
             return CommandResult(changed=changed, data={"config_hash": daemon.config.hash})

@@ -36,11 +36,12 @@ from msrecd.service.storing import open_store
 from msrecd.service.tasks import Tasks
 from msrecd.service.unit import RecorderUnit
 from msrecd.service.untold import untold_chunks
+from msrecd.service.vitals import Vitals
+from msrecd.storage.store import Usage
 from msrecd.walltime import WallTime, format_utc
 
 log = logging.getLogger(__name__)
 
-HEALTH_INTERVAL_S = 60.0
 PROGRESS_LIMIT_NS = 30 * NS
 STOP_LIMIT_S = 25.0
 _ONE_SIGNAL_NS = NS // 5
@@ -66,6 +67,14 @@ class Daemon:
         self._device_timer: asyncio.TimerHandle | None = None
         self._at_work: set[str] = set()
         self.errors = ErrorReports(self._publish_error, self.stamp)
+        self.vitals = Vitals(
+            units=lambda: self.units,
+            usage=self._usage,
+            mqtt=lambda: None if self.mqtt is None else self.mqtt.status,
+            clock=self._clock_state,
+            stamp=self.stamp,
+            publish=self._publish_health,
+        )
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._last_resort = LastResort(config.storage.state_path)
@@ -109,7 +118,7 @@ class Daemon:
         self.publish_daemon()
         self._tasks.spawn(self.refresh_devices(), "devices")
         self._tasks.spawn(self.archive.run(self.publish_daemon), "janitor")
-        self._tasks.spawn(self._health_rounds(), "health")
+        self._tasks.spawn(self.vitals.rounds(), "health")
         self._tasks.spawn(self._watchdog_rounds(), "watchdog")
         self._tasks.spawn(self._sync_rounds(), "sync")
         self._tasks.spawn(self.conductor.run(), "schedule")
@@ -245,6 +254,17 @@ class Daemon:
         if self.mqtt is not None:
             self.mqtt.publish_event("event/error", event)
 
+    def _publish_health(self, facts: Mapping[str, Any]) -> None:
+        if self.mqtt is not None:
+            self.mqtt.publish_health(facts)
+
+    def _usage(self) -> Usage:
+        assert self.archive is not None
+        return self.archive.store.usage()
+
+    def _clock_state(self) -> str:
+        return "synchronized" if self.walltime.trusted else "unsynchronized"
+
     def publish_image(self, recorder: str, jpeg: bytes) -> None:
         if self.mqtt is not None:
             self.mqtt.publish_image(recorder, jpeg)
@@ -255,7 +275,7 @@ class Daemon:
             "version": msrecd.__version__,
             "boot_id": f"{self.walltime.boot:04d}",
             "started": self.stamp(self._started_ns),
-            "clock": "synchronized" if self.walltime.trusted else "unsynchronized",
+            "clock": self._clock_state(),
             "config_hash": self.config.hash,
             "recorders": sorted(self.units),
             "schedule": self.conductor.upcoming(),
@@ -289,48 +309,6 @@ class Daemon:
         return now
 
     # --- rounds ------------------------------------------------------------------------------------------------------
-
-    async def _health_rounds(self) -> None:
-        while True:
-            await self.publish_health()
-            await asyncio.sleep(HEALTH_INTERVAL_S)
-
-    async def publish_health(self) -> dict[str, Any]:
-        """Measure and publish state/health."""
-        facts = await asyncio.to_thread(self._measure)
-        if self.mqtt is not None:
-            self.mqtt.publish_health(facts)
-        return facts
-
-    def _measure(self) -> dict[str, Any]:
-        usage = None if self.archive is None else self.archive.store.usage()
-        status = None if self.mqtt is None else self.mqtt.status
-        return {
-            "ts": self.stamp(),
-            "uptime_s": health.uptime_s(),
-            "cpu_temp_c": health.cpu_temperature_c(),
-            "throttled": health.throttled(),
-            "load1": health.load1(),
-            **health.memory(),
-            "disk": None
-            if usage is None
-            else {
-                "free_bytes": usage.free_bytes,
-                "total_bytes": usage.capacity_bytes,
-                "recordings_bytes": usage.total_bytes,
-                "seconds_left_estimate": usage.seconds_left,
-            },
-            "clock": "synchronized" if self.walltime.trusted else "unsynchronized",
-            "mqtt": None
-            if status is None
-            else {
-                "connected": status.connected,
-                "reconnects": status.reconnects,
-                "spooled": status.spooled,
-                "dropped": status.dropped,
-            },
-            "recorders": {name: payloads.rates(unit) for name, unit in self.units.items()},
-        }
 
     async def _watchdog_rounds(self) -> None:
         """WATCHDOG=1 only while recordings really advance; see `is_healthy`."""
