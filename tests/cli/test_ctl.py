@@ -12,15 +12,11 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, free_port
+from config_text import camera, configuration
 from console import Console
-from daemon import DaemonProcess, configuration
+from daemon import DaemonProcess
 
-CAM0 = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-timeslice = "500ms"
-"""
+CAM0 = camera()
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,7 @@ class Fleet:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     with Broker(folder / "broker") as broker:
-        text = configuration(folder / "one", port=broker.port, recorders=CAM0)
-        one = text.replace("[mqtt]\n", '[mqtt]\ngroups = ["north"]\n')
+        one = configuration(folder / "one", port=broker.port, recorders=CAM0, groups=["north"])
         two = configuration(folder / "two", port=broker.port, recorders=CAM0).replace('"test-device"', '"other"')
         console = Console(broker.port)
         try:

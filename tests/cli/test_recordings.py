@@ -12,29 +12,14 @@ from typing import Any
 
 import judge
 import pytest
-from daemon import DaemonProcess, configuration
+from config_text import camera, configuration, microphone
+from daemon import DaemonProcess
 
 from msrecd.clock import NS
 from msrecd.walltime import format_utc, parse_utc
 
-RECORDER = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-audio = true
-timeslice = "200ms"
-chunk_duration = "1s"
-autostart = true
-"""
-MICROPHONE = """
-[[recorder]]
-name = "mic"
-audio = true
-mime_type = "audio/wav"
-timeslice = "200ms"
-chunk_duration = "1s"
-autostart = true
-"""
+RECORDER = camera(audio=True, timeslice="200ms", chunk_duration="1s", autostart=True)
+MICROPHONE = microphone("mic", mime_type="audio/wav", timeslice="200ms", chunk_duration="1s", autostart=True)
 LIMIT = 'retention = { max_total = "1MiB" }'
 VIRTUAL = """
 [devices]

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import MOSQUITTO, Broker
+from broker import Broker
 
 from msrecd.errors import CommandError
 from msrecd.mqtt.commands import CommandResult
@@ -137,14 +137,6 @@ class ServiceThread:
             await self._finish.wait()
         finally:
             await self.service.stop(self.stop_timeout)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    if not MOSQUITTO:
-        pytest.skip("mosquitto is not installed (apt install mosquitto)")
-    with Broker(tmp_path / "broker") as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ TESTS = Path(__file__).parents[1]
 COMMANDS, SERVICE, MESSAGES = "mqtt/test_mqtt_commands.py", "mqtt/test_mqtt_service.py", "mqtt/test_mqtt_messages.py"
 SECURE, SPOOL, CONTRACT = "mqtt/test_mqtt_secure.py", "mqtt/test_mqtt_spool.py", "system/test_mqtt_contract.py"
 DAEMON, WHOLE, PAYLOADS = "system/test_daemon.py", "system/test_commands.py", "system/test_payloads.py"
+DEVICES = "system/test_mqtt_devices.py"
 
 RULES = (
     # topics: names, QoS, retention, schema
@@ -22,18 +23,18 @@ RULES = (
      "test_a_killed_device_is_offline_after_ten_seconds_unless_it_is_back"),
     ("will, its delay, session, packet size, subscriptions", CONTRACT, "test_what_it_says_when_it_connects"),
     ("state/daemon: next scheduled starts", PAYLOADS, "test_all_that_is_published_is_as_documented"),
-    ("state/devices: free, busy, missing", CONTRACT, "test_devices_that_come_and_go_are_told"),
+    ("state/devices: free, busy, missing", DEVICES, "test_devices_that_come_and_go_are_told"),
     ("state/recorder: every change once, since, rev", CONTRACT, "test_one_recording_in_its_states"),
     ("state/recorder: error with code, message, since", DAEMON,
      "test_a_missing_device_is_an_error_state_and_the_others_run"),
     ("state/recorder: until", WHOLE, "test_a_duration_ends_a_recording"),
     ("states come again after a reconnection", SERVICE,
      "test_states_come_again_after_a_broker_without_memory_restarts"),
-    ("state/health: every 60 s, QoS 0", CONTRACT, "test_health_comes_again_and_again"),
+    ("state/health: every 60 s, QoS 0", DEVICES, "test_health_comes_again_and_again"),
     ("event/recorder: started, stopped, paused, resumed, chunk", CONTRACT, "test_one_recording_in_its_states"),
     ("event/recorder: gap, error", "system/test_replug.py",
      "test_an_audio_recording_goes_on_in_a_new_chunk_when_the_microphone_returns"),
-    ("event/device: hot-plug", CONTRACT, "test_devices_that_come_and_go_are_told"),
+    ("event/device: hot-plug", DEVICES, "test_devices_that_come_and_go_are_told"),
     ("event/error: coalesced", CONTRACT, "test_equal_errors_are_counted"),
     ("image: the last snapshot", WHOLE, "test_a_snapshot_does_not_disturb_a_recording"),
     ("what is no longer configured is cleared", SERVICE,
@@ -56,7 +57,7 @@ RULES = (
     ("issued_at with a trusted clock only", WHOLE, "test_old_commands_expire_if_the_clock_is_trusted"),
     ("start while recording, stop while inactive: ok, changed false", COMMANDS,
      "test_start_and_stop_say_whether_anything_changed"),
-    ("pause, resume, split while inactive: wrong_state", CONTRACT, "test_every_code_that_a_device_can_give"),
+    ("pause, resume, split while inactive: wrong_state", DEVICES, "test_every_code_that_a_device_can_give"),
     ("duration_s", WHOLE, "test_a_duration_ends_a_recording"),
     ("commands are never retained", COMMANDS, "test_a_retained_command_is_refused_even_while_subscribed"),
     ("a retained command of the past is not run", COMMANDS, "test_a_retained_command_from_before_is_not_run"),
@@ -64,7 +65,7 @@ RULES = (
     ("what is invalid changes nothing", "system/test_fuzz_broker.py", "test_hostile_messages"),
     # codes
     ("bad_payload, bad_args, unknown_verb, unknown_recorder, wrong_state", COMMANDS, "test_refusals_change_nothing"),
-    ("device_missing, device_busy, no_space, internal", CONTRACT, "test_every_code_that_a_device_can_give"),
+    ("device_missing, device_busy, no_space, internal", DEVICES, "test_every_code_that_a_device_can_give"),
     ("expired", WHOLE, "test_old_commands_expire_if_the_clock_is_trusted"),
     ("retained_rejected", DAEMON, "test_wrong_commands_change_nothing"),
     ("rate_limited", COMMANDS, "test_more_than_the_rate_is_refused_and_may_be_sent_again"),

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from daemon import DaemonProcess, configuration
+from config_text import configuration
+from daemon import DaemonProcess
 from judge import Judged, read_chunk
 
 PERIOD_S = 0.1

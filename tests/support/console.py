@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from waiting import until
 
 BASE = "msrecd/v1/test-device/"
 
@@ -57,7 +58,7 @@ class Console:
                 self.unlawful.append(f"{path}: {str(exc)[:300]} in {message.payload[:600]!r}")
 
     def wait(
-        self, topic: str, predicate: Callable[[Any], object] = lambda _: True, *, timeout: float = 20.0, since: int = 0
+        self, topic: str, predicate: Callable[[Any], object] = lambda _: True, *, timeout: float = 40.0, since: int = 0
     ) -> Any:
         """The first message of a topic (below the device) that fits."""
         deadline = time.monotonic() + timeout
@@ -97,22 +98,57 @@ class Console:
         """Send a command without waiting for anything."""
         self._client.publish(BASE + "cmd/" + path, b"{}", qos=1)
 
-    def wait_connected(self, timeout: float = 30.0) -> None:
+    def wait_connected(self, timeout: float = 60.0) -> None:
         """Wait until this client is connected (again)."""
-        deadline = time.monotonic() + timeout
-        while not self._client.is_connected():
-            assert time.monotonic() < deadline, "the test's own client does not reconnect"
-            time.sleep(0.02)
+        until(self._client.is_connected, "the test's own client does not reconnect", timeout=timeout)
 
     def wait_online(self, timeout: float = 60.0) -> None:
         """Wait until the daemon answers a ping."""
-        deadline = time.monotonic() + timeout
-        while True:
+
+        def answers() -> bool:
             try:
                 self.command("daemon/ping", timeout=2.0)
-                return
             except AssertionError:
-                assert time.monotonic() < deadline, "the daemon does not come back to the broker"
+                return False
+            return True
+
+        until(answers, "the daemon does not come back to the broker", timeout=timeout)
+
+    def wait_delivered(self, timeout: float = 60.0) -> None:
+        """Wait until no event waits in the daemon's spool."""
+        until(
+            lambda: not self.command("daemon/health")["data"]["mqtt"]["spooled"],
+            "events stay in the spool",
+            timeout=timeout,
+        )
+
+    def wait_state(
+        self, state: str, *, recorder: str = "cam0", code: str | None = None, timeout: float = 40.0, since: int = 0
+    ) -> Any:
+        """Wait until a recorder is in this state, with an error of this code if one is named."""
+
+        def fits(said: Any) -> bool:
+            return said["state"] == state and (code is None or (said["error"] or {}).get("code") == code)
+
+        return self.wait(f"state/recorder/{recorder}", fits, timeout=timeout, since=since)
+
+    def wait_event(
+        self, event_type: str, *, recorder: str = "cam0", timeout: float = 40.0, since: int = 0, **fields: object
+    ) -> Any:
+        """Wait for an event of a recorder with these fields."""
+        wanted = {"event_type": event_type} | fields
+        return self.wait(
+            f"event/recorder/{recorder}", lambda event: event.items() >= wanted.items(), timeout=timeout, since=since
+        )
+
+    def told(self, topic: str, since: int = 0) -> list[Any]:
+        """What came on a topic (below the device) so far."""
+        with self._arrived:
+            return [payload for known, payload in self.messages[since:] if known == BASE + topic]
+
+    def events(self, recorder: str = "cam0") -> list[Any]:
+        """Those of a recorder that came so far, as often as they came."""
+        return self.told(f"event/recorder/{recorder}")
 
     def retained(self, topic: str, timeout: float = 10.0) -> Any:
         """What a new subscriber of a topic gets."""
@@ -134,14 +170,3 @@ class Console:
             client.disconnect()
             client.loop_stop()
         return got[0]
-
-    def wait_for_events(self, predicate: Callable[[list[Any]], object], timeout: float = 60.0) -> None:
-        """Wait until the events of cam0 seen so far satisfy `predicate`."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._arrived:
-                events = [payload for topic, payload in self.messages if topic == BASE + "event/recorder/cam0"]
-            if predicate(events):
-                return
-            assert time.monotonic() < deadline, f"events missing; the last: {events[-3:]}"
-            time.sleep(0.05)

@@ -11,33 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-VIRTUAL = """
-[devices]
-virtual = [
-  { kind = "camera", label = "Test Camera", modes = [[320, 240, 30], [640, 360, 30]] },
-  { kind = "microphone", label = "Test Microphone", signal = "beep" },
-]
-"""
-
-
-def configuration(folder: Path, *, port: int | None, recorders: str, storage: str = "", more: str = VIRTUAL) -> str:
-    """A configuration whose recordings and state lie below `folder`."""
-    mqtt = "" if port is None else f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
-    return f"""config_version = 1
-[device]
-id = "test-device"
-{mqtt}
-[storage]
-path = "{folder / "recordings"}"
-state_path = "{folder / "state"}"
-{storage}
-{more}
-{recorders}
-"""
+from waiting import until
 
 
 class DaemonProcess:
@@ -57,7 +35,7 @@ class DaemonProcess:
         self._socket: socket.socket | None = None
         self.notified: list[str] = []  # lines told to the service manager, as systemd would read them
 
-    def start(self, *, timeout: float = 20.0) -> None:
+    def start(self, *, timeout: float = 60.0) -> None:
         """Start it and wait for READY=1.
 
         Raises:
@@ -88,20 +66,34 @@ class DaemonProcess:
             except OSError:
                 return  # closed
 
-    def wait_notified(self, line: str, *, timeout: float = 20.0) -> None:
-        """Wait until the daemon has told its service manager this line."""
-        deadline = time.monotonic() + timeout
-        while line not in self.notified:
+    def wait_notified(self, line: str, *, count: int = 1, timeout: float = 60.0) -> None:
+        """Wait until the daemon has told its service manager this line, so many times since it was started."""
+
+        def is_told() -> bool:
             assert self.process is not None
             code = self.process.poll()
             assert code is None, f"the daemon exited with {code}:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"no {line} within {timeout} s:\n{self.log.read_text()}"
-            time.sleep(0.02)
+            return self.notified.count(line) >= count
+
+        until(is_told, lambda: f"no {line} within {timeout} s:\n{self.log.read_text()}", timeout=timeout)
 
     @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def status(self, key: str) -> int:
+        """A number of /proc/<pid>/status; those in kB (`VmRSS`, `VmHWM`) in bytes."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        number, *unit = next(line for line in lines if line.startswith(f"{key}:")).split()[1:]
+        return int(number) * (1024 if unit == ["kB"] else 1)
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
@@ -113,7 +105,7 @@ class DaemonProcess:
 
     def _end(self, number: int, timeout: float) -> int:
         assert self.process is not None
-        if self.process.poll() is None:
+        if self.is_running:
             self.process.send_signal(number)
         code = self.process.wait(timeout)
         self._close_socket()
@@ -131,7 +123,7 @@ class DaemonProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.is_running:
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
@@ -159,23 +151,34 @@ class DaemonProcess:
             lines += [json.loads(line) for line in path.read_text().splitlines()]
         return lines
 
-    def wait_for_chunks(self, count: int, *, recorder: str = "cam0", timeout: float = 30.0) -> list[Path]:
-        """Wait until there are so many finished chunks."""
-        deadline = time.monotonic() + timeout
-        while len(found := self.chunks(recorder)) < count:
-            assert time.monotonic() < deadline, f"{len(found)} chunks of {count}:\n{self.log.read_text()}"
-            time.sleep(0.02)
-        return found
+    def chunk_lines(self, recorder: str = "cam0") -> list[dict[str, Any]]:
+        """The manifest lines that are of a chunk: in order within each recording, not so where some were recovered."""
+        return [line for line in self.manifest(recorder) if "file" in line]
 
-    def wait_for_part(self, *, least_bytes: int = 1, timeout: float = 20.0) -> Path:
+    def recording_ids(self, recorder: str = "cam0") -> set[str]:
+        """Of the recordings that have a chunk."""
+        return {Path(line["file"]).name.rpartition("-")[0] for line in self.chunk_lines(recorder)}
+
+    def wait_for_chunks(self, count: int, *, recorder: str = "cam0", timeout: float = 60.0) -> list[Path]:
+        """Wait until there are so many finished chunks."""
+        until(
+            lambda: len(self.chunks(recorder)) >= count,
+            lambda: f"{len(self.chunks(recorder))} chunks of {count}:\n{self.log.read_text()}",
+            timeout=timeout,
+        )
+        return self.chunks(recorder)
+
+    def wait_for_part(self, *, least_bytes: int = 1, timeout: float = 60.0) -> None:
         """Wait until a chunk is being written and has so many bytes."""
-        deadline = time.monotonic() + timeout
-        while True:
+
+        def is_written() -> bool:
+            sizes = []
             for path in self.parts():
-                try:
-                    if path.stat().st_size >= least_bytes:
-                        return path
-                except FileNotFoundError:
-                    continue
-            assert time.monotonic() < deadline, f"nothing is being written:\n{self.log.read_text()}"
-            time.sleep(0.01)
+                with contextlib.suppress(FileNotFoundError):  # it just got its name
+                    sizes.append(path.stat().st_size)
+            return max(sizes, default=0) >= least_bytes
+
+        until(is_written, lambda: f"nothing is being written:\n{self.log.read_text()}", timeout=timeout)
+
+
+DaemonFor = Callable[..., DaemonProcess]  # what the fixture `daemon_for` of tests/system gives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -100,6 +101,11 @@ def read_chunk(path: str | Path) -> Judged:
         audio_start=start,
         audio_gaps=gaps,
     )
+
+
+def numbers_of(paths: Iterable[Path]) -> list[int]:
+    """The numbers of all pictures of these files, file by file."""
+    return [number for path in paths for number in read_chunk(path).numbers]
 
 
 def number_of(luma: Any) -> int:

@@ -6,41 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from broker import Broker
-from console import BASE, Console
-from daemon import DaemonProcess, configuration
-from judge import assert_consecutive, read_chunk
+from config_text import camera, configuration, microphone, recorder
+from console import Console
+from daemon import DaemonFor, DaemonProcess
+from judge import assert_consecutive, numbers_of, read_chunk
+from waiting import until
 
-CAM0 = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-audio = true
-mime_type = "video/mp4"
-timeslice = "500ms"
-chunk_duration = "2s"
-"""
+CAM0 = camera(audio=True)
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker") as running:
-        yield running
-
-
-@pytest.fixture
-def console(broker: Broker) -> Iterator[Console]:
-    console = Console(broker.port)
-    yield console
-    console.close()
-
-
-def test_start_pause_resume_stop_over_mqtt(tmp_path: Path, broker: Broker, console: Console) -> None:
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0)) as daemon:
+def test_start_pause_resume_stop_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
+    with daemon_for(CAM0) as daemon:
         assert console.wait("availability") == "online"
         assert console.wait("state/recorder/cam0")["state"] == "inactive"
         reply = console.command("recorder/cam0/start")
@@ -59,13 +38,13 @@ def test_start_pause_resume_stop_over_mqtt(tmp_path: Path, broker: Broker, conso
         assert state["mime_type"].startswith("video/mp4;codecs=avc1.")
         stopped = console.command("recorder/cam0/stop")
         assert stopped["data"]["state"] == "inactive"
-        final = console.wait("event/recorder/cam0", lambda event: event["event_type"] == "chunk" and event["final"])
+        final = console.wait_event("chunk", final=True)
         assert (daemon.recordings / final["file"]).stat().st_size == final["bytes"]
         assert (console.command("recorder/cam0/stop"))["changed"] is False
         assert console.command("recorder/cam0/pause")["error"]["code"] == "wrong_state"
         assert daemon.stop() == 0
     assert console.wait("availability", lambda text: text == "offline") == "offline"
-    kinds = [payload["event_type"] for topic, payload in console.messages if topic == BASE + "event/recorder/cam0"]
+    kinds = [event["event_type"] for event in console.events()]
     assert kinds[0] == "started"
     assert "paused" in kinds
     assert "resumed" in kinds
@@ -78,8 +57,8 @@ def test_start_pause_resume_stop_over_mqtt(tmp_path: Path, broker: Broker, conso
     assert sum(line["tracks"]["video"]["frames"] for line in lines) == sum(len(chunk.numbers) for chunk in judged)
 
 
-def test_wrong_commands_change_nothing(tmp_path: Path, broker: Broker, console: Console) -> None:
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0)):
+def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) -> None:
+    with daemon_for(CAM0):
         console.wait("availability")
         assert console.command("recorder/nobody/start")["error"]["code"] == "unknown_recorder"
         assert console.command("recorder/cam0/explode")["error"]["code"] == "unknown_verb"
@@ -96,31 +75,21 @@ def test_wrong_commands_change_nothing(tmp_path: Path, broker: Broker, console: 
         assert console.command("recorder/cam0/get")["data"]["state"] == "inactive"
 
 
-def test_a_missing_device_is_an_error_state_and_the_others_run(
-    tmp_path: Path, broker: Broker, console: Console
-) -> None:
-    recorders = (
-        CAM0.replace("audio = true", "autostart = true")
-        + """
-[[recorder]]
-name = "mic0"
-audio = { device_id = { exact = "no-such-device" } }
-autostart = true
-"""
-    )
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=recorders)) as daemon:
-        error = console.wait("state/recorder/mic0", lambda state: state["state"] == "error")["error"]
+def test_a_missing_device_is_an_error_state_and_the_others_run(daemon_for: DaemonFor, console: Console) -> None:
+    no_such = microphone("mic0", audio={"device_id": {"exact": "no-such-device"}}, autostart=True)
+    with daemon_for(camera(autostart=True) + no_such) as daemon:
+        error = console.wait_state("error", recorder="mic0")["error"]
         assert error["code"] == "device_missing"
         assert "device_id" in error["message"]
-        console.wait("state/recorder/cam0", lambda state: state["state"] == "recording")
+        console.wait_state("recording")
         daemon.wait_for_chunks(1)
         reply = console.command("recorder/mic0/stop")
         assert reply["status"] == "ok"
         console.wait("state/recorder/mic0", lambda state: state["state"] == "inactive" and state["rev"] > 1)
 
 
-def test_recording_goes_on_without_the_broker(tmp_path: Path, broker: Broker, console: Console) -> None:
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0)) as daemon:
+def test_recording_goes_on_without_the_broker(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
+    with daemon_for(CAM0) as daemon:
         console.wait("availability")
         console.command("recorder/cam0/start")
         broker.kill()
@@ -130,27 +99,24 @@ def test_recording_goes_on_without_the_broker(tmp_path: Path, broker: Broker, co
         console.wait("state/recorder/cam0", lambda s: s["state"] == "recording" and s["chunks"] >= 2, timeout=60)
         files = {str(path.relative_to(daemon.recordings)) for path in daemon.chunks()}
 
-        def told() -> set[str]:
-            return {p["file"] for t, p in list(console.messages) if t == BASE + "event/recorder/cam0" and "file" in p}
+        def untold() -> set[str]:
+            return files - {event.get("file") for event in console.events()}
 
-        deadline = time.monotonic() + 60
-        while not files <= told():
-            assert time.monotonic() < deadline, f"chunks nobody was told of: {files - told()}"
-            time.sleep(0.1)
+        until(lambda: not untold(), lambda: f"chunks nobody was told of: {untold()}")
         assert daemon.stop() == 0
-    assert_consecutive([number for path in daemon.chunks() for number in read_chunk(path).numbers])
+    assert_consecutive(numbers_of(daemon.chunks()))
 
 
 def test_second_signal_leaves_at_once_and_the_next_start_recovers(tmp_path: Path) -> None:
-    config = configuration(tmp_path, port=None, recorders=CAM0 + "autostart = true\n")
-    daemon = DaemonProcess(tmp_path, config)
+    recorders = camera(audio=True, autostart=True)
+    daemon = DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=recorders))
     daemon.start()
     daemon.wait_for_part(least_bytes=2000)
-    assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGTERM)
+    daemon.send_signal(signal.SIGTERM)
     time.sleep(0.25)  # closer together they count as one
-    daemon.process.send_signal(signal.SIGTERM)
-    daemon.process.wait(10)
+    if daemon.is_running:
+        daemon.send_signal(signal.SIGTERM)
+    until(lambda: not daemon.is_running, "two signals do not end it")
     with daemon:
         recovered = [line for line in daemon.manifest() if line.get("recovered")]
         daemon.wait_for_part()
@@ -173,28 +139,28 @@ def test_an_invalid_configuration_names_every_problem_and_starts_nothing(tmp_pat
     assert "Traceback" not in done.stderr
 
 
-def test_a_played_file_passes_through_and_ends_the_recording(tmp_path: Path, broker: Broker, console: Console) -> None:
+def hashes(path: Path) -> list[str]:
+    """sha256 of each encoded picture."""
+    listed = subprocess.run(
+        ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "packet=data_hash", "-show_data_hash",
+         "sha256", "-of", "csv", str(path)], capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return listed.stdout.split()
+
+
+def test_a_played_file_passes_through_and_ends_the_recording(
+    tmp_path: Path, daemon_for: DaemonFor, console: Console
+) -> None:
     media = tmp_path / "in.mp4"
     subprocess.run(
         ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=5", "-c:v", "libx264",
          "-g", "25", "-bf", "0", "-pix_fmt", "yuv420p", str(media)], check=True, timeout=60,
     )  # fmt: skip
-    recorder = f'[[recorder]]\nname = "cam0"\nsource = {{ url = "file://{media}" }}\nchunk_duration = "2s"\n'
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=recorder)) as daemon:
+    with daemon_for(recorder("cam0", source={"url": f"file://{media}"}, chunk_duration="2s")) as daemon:
         console.wait("availability")
         assert console.command("recorder/cam0/start")["status"] == "ok"
-        console.wait("event/recorder/cam0", lambda event: event["event_type"] == "stopped", timeout=30)
+        console.wait_event("stopped")
         console.wait("state/recorder/cam0", lambda state: state["state"] == "inactive" and state["rev"] > 1)
-    frames = [line["tracks"]["video"]["frames"] for line in daemon.manifest()]
-    assert sum(frames) == 125
-    packets = subprocess.run(
-        ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "packet=data_hash", "-show_data_hash",
-         "sha256", "-of", "csv", str(media)], capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    recorded: list[str] = []
-    for path in daemon.chunks():
-        recorded += subprocess.run(
-            ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "packet=data_hash", "-show_data_hash",
-             "sha256", "-of", "csv", str(path)], capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
-    assert recorded == packets, "the encoded pictures were not passed through as they are"
+    assert sum(line["tracks"]["video"]["frames"] for line in daemon.chunk_lines()) == 125
+    recorded = [digest for path in daemon.chunks() for digest in hashes(path)]
+    assert recorded == hashes(media), "the encoded pictures were not passed through as they are"

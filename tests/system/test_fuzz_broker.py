@@ -5,30 +5,23 @@ Five thousand in the ordinary run; `MSRECD_FUZZ_BROKER=50000` for the acceptance
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 from broker import Broker, Observer
+from config_text import camera
 from console import BASE, Console
-from daemon import DaemonProcess, configuration
-from judge import assert_consecutive, read_chunk
+from daemon import DaemonFor, DaemonProcess
+from judge import assert_consecutive, numbers_of
 
-CAM0 = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-mime_type = "video/mp4"
-timeslice = "500ms"
-chunk_duration = "5s"
-"""
 COUNT = int(os.environ.get("MSRECD_FUZZ_BROKER", "5000"))
 OWN_FILES = r"clock\.jsonl|mqtt-.*|open|boot\d{4}-\d+-cam0-[0-9a-f]{4}\.json"  # what appears with the first recording
 NAMES = (
@@ -57,13 +50,6 @@ HANDLED = re.compile(r"command \S.* id ")
 TOO_FAST = re.compile(r"too fast: (\d+) refused")
 # What is valid there must not be sent: an empty payload is a command.
 _HARMLESS = (b"", b"{}")
-
-
-def rss_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
 
 
 def refused_for_rate(daemon: DaemonProcess) -> int:
@@ -106,55 +92,58 @@ class Flood:
         self._client.loop_stop()
 
 
-def attack(tmp_path: Path, count: int, seed: int) -> None:
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """Keeps what waits for a slow subscriber, however much it is."""
+    with Broker(tmp_path / "broker", config="max_queued_messages 0") as running:
+        yield running
+
+
+def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, seed: int) -> None:
     """Send `count` messages; nothing changes, nothing grows, and people are heard afterwards."""
     chance = random.Random(seed)
-    with Broker(tmp_path / "broker", config="max_queued_messages 0") as broker:
+    console = Console(broker.port)
+    with daemon, Observer(broker) as observer:
+        console.wait("availability")
+        recording = console.command("recorder/cam0/start")["data"]["recording_id"]
+        before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "cam0" not in path.parts}
+        console.close()
+        observer.subscribe(BASE + "reply/#")
+        flood = Flood(broker.port)
+        begun, sizes, sent = time.monotonic(), [daemon.status("VmRSS")], 0
+        while sent < count:
+            part = [hostile(chance) for _ in range(min(2_500, count - sent))]
+            flood.send(part, 60)
+            sent += len(part)
+            sizes.append(daemon.status("VmRSS"))
+        # The daemon says now and then how many it refused for coming too fast; the others it looked into.
+        deadline = time.monotonic() + 60
+        while (refused := refused_for_rate(daemon)) + len(HANDLED.findall(daemon.log.read_text())) < count:
+            assert time.monotonic() < deadline, f"of {count} messages {refused} are known to have arrived"
+            flood.send([hostile(chance) for _ in range(100)], 30)
+            time.sleep(1.0)
+        flood.close()
+        took = time.monotonic() - begun
+        replies = [message for message in observer.messages if message.topic.startswith(BASE + "reply/")]
         console = Console(broker.port)
-        with (
-            DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0)) as daemon,
-            Observer(broker) as observer,
-        ):
-            console.wait("availability")
-            recording = console.command("recorder/cam0/start")["data"]["recording_id"]
-            before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "cam0" not in path.parts}
-            console.close()
-            observer.subscribe(BASE + "reply/#")
-            flood = Flood(broker.port)
-            begun, sizes, sent = time.monotonic(), [rss_bytes(daemon.pid)], 0
-            while sent < count:
-                part = [hostile(chance) for _ in range(min(2_500, count - sent))]
-                flood.send(part, 60)
-                sent += len(part)
-                sizes.append(rss_bytes(daemon.pid))
-            # The daemon says now and then how many it refused for coming too fast; the others it looked into.
-            deadline = time.monotonic() + 30
-            while (refused := refused_for_rate(daemon)) + len(HANDLED.findall(daemon.log.read_text())) < count:
-                assert time.monotonic() < deadline, f"of {count} messages {refused} are known to have arrived"
-                flood.send([hostile(chance) for _ in range(100)], 30)
-                time.sleep(1.0)
-            flood.close()
-            took = time.monotonic() - begun
-            replies = [message for message in observer.messages if message.topic.startswith(BASE + "reply/")]
-            console = Console(broker.port)
-            console.wait("availability")
-            deadline = time.monotonic() + 20
-            while (state := console.command("recorder/cam0/get")).get("status") != "ok":
-                assert time.monotonic() < deadline, f"nobody is heard any more: {state}"
-                time.sleep(0.5)
-            assert state["data"]["state"] == "recording"
-            assert state["data"]["recording_id"] == recording
-            assert state["data"]["until"] is None
-            after = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "cam0" not in path.parts}
-            assert console.command("recorder/cam0/stop")["status"] == "ok"
-            console.close()
-        print(
-            f"{sent} messages in {took:.0f} s; resident MiB before and after each 2500: "
-            f"{[round(size / 2**20, 1) for size in sizes]}; {len(replies)} replies, "
-            f"the longest of {max(len(reply.payload) for reply in replies)} bytes"
-        )
-        assert "Traceback" not in daemon.log.read_text()
-        assert daemon.log.stat().st_size < 200 * count, "the log grows with the flood"
+        console.wait("availability")
+        deadline = time.monotonic() + 60
+        while (state := console.command("recorder/cam0/get")).get("status") != "ok":
+            assert time.monotonic() < deadline, f"nobody is heard any more: {state}"
+            time.sleep(0.5)
+        assert state["data"]["state"] == "recording"
+        assert state["data"]["recording_id"] == recording
+        assert state["data"]["until"] is None
+        after = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "cam0" not in path.parts}
+        assert console.command("recorder/cam0/stop")["status"] == "ok"
+        console.close()
+    print(
+        f"{sent} messages in {took:.0f} s; resident MiB before and after each 2500: "
+        f"{[round(size / 2**20, 1) for size in sizes]}; {len(replies)} replies, "
+        f"the longest of {max(len(reply.payload) for reply in replies)} bytes"
+    )
+    assert "Traceback" not in daemon.log.read_text()
+    assert daemon.log.stat().st_size < 200 * count, "the log grows with the flood"
     strange = [path for path in after - before if not re.fullmatch(OWN_FILES, path.name)]
     assert not strange, "the flood made files"
     assert replies, "not even the first ones were answered"
@@ -165,9 +154,9 @@ def attack(tmp_path: Path, count: int, seed: int) -> None:
         assert len(reply.payload) < 1500
     quarter = max(1, len(sizes) // 4)
     assert max(sizes[-quarter:]) - max(sizes[:quarter]) < 16 << 20, [size >> 20 for size in sizes]
-    assert_consecutive(list(itertools.chain(*(read_chunk(path).numbers for path in daemon.chunks()))))
+    assert_consecutive(numbers_of(daemon.chunks()))
 
 
 @pytest.mark.timeout(180 + COUNT // 200)
-def test_hostile_messages(tmp_path: Path) -> None:
-    attack(tmp_path, COUNT, 2)
+def test_hostile_messages(tmp_path: Path, broker: Broker, daemon_for: DaemonFor) -> None:
+    attack(tmp_path, broker, daemon_for(camera(chunk_duration="5s")), COUNT, 2)

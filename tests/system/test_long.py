@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from alsasim import AlsaSim, alsa_plugin, alsa_sim  # noqa: F401 - fixtures
-from daemon import DaemonProcess, configuration
+from alsasim import AlsaSim
+from config_text import configuration, recorder
+from daemon import DaemonProcess
 from judge import assert_consecutive, read_chunk
 
 LONG_S = float(os.environ.get("MSRECD_LONG_S", "20"))
@@ -22,19 +23,13 @@ DEVICES = """
 alsa = ["mic_beep"]
 virtual = [ { kind = "camera", label = "Test Camera", modes = [[320, 240, 30]] } ]
 """
-RECORDER = f"""
-[[recorder]]
-name = "cam0"
-video = true
-audio = true
-mime_type = "video/mp4"
-chunk_duration = "{CHUNK_S:g}s"
-autostart = true
-"""
+RECORDER = recorder(
+    "cam0", video=True, audio=True, mime_type="video/mp4", chunk_duration=f"{CHUNK_S:g}s", autostart=True
+)
 
 
 @pytest.mark.timeout(200 + 2 * LONG_S)
-def test_every_frame_once_over_all_chunks(tmp_path: Path, alsa_sim: AlsaSim) -> None:  # noqa: F811
+def test_every_frame_once_over_all_chunks(tmp_path: Path, alsa_sim: AlsaSim) -> None:
     config = configuration(tmp_path, port=None, recorders=RECORDER, more=DEVICES)
     with DaemonProcess(tmp_path, config, environment=alsa_sim.env) as daemon:
         daemon.wait_for_part()

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, Observer
+from config_text import configuration, microphone
 from console import BASE
-from daemon import DaemonProcess, configuration
+from daemon import DaemonProcess
+from waiting import until
 
 pytest.importorskip("jsonschema")
 from payloads import judge
@@ -31,15 +33,6 @@ MICROPHONE = """
 [devices]
 virtual = [ { kind = "microphone", label = "Test Microphone", sample_rate = 8000, channels = 1, signal = "tone" } ]
 """
-RECORDER = """
-[[recorder]]
-name = "mic{number:02d}"
-audio = true
-mime_type = "audio/wav"
-timeslice = "500ms"
-chunk_duration = "1s"
-autostart = {autostart}
-"""
 
 
 @pytest.fixture
@@ -50,7 +43,10 @@ def at_last() -> Iterator[contextlib.ExitStack]:
 
 
 def config(folder: Path, broker: Broker, *, autostart: bool) -> str:
-    recorders = "".join(RECORDER.format(number=number, autostart=str(autostart).lower()) for number in range(RECORDERS))
+    recorders = "".join(
+        microphone(f"mic{number:02d}", mime_type="audio/wav", chunk_duration="1s", autostart=autostart)
+        for number in range(RECORDERS)
+    )
     return configuration(folder, port=broker.port, recorders=recorders, more=MICROPHONE)
 
 
@@ -73,12 +69,11 @@ def waiting(daemon: DaemonProcess) -> int:
 
 
 def wait_spooled(daemon: DaemonProcess, count: int, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while (now := spooled(daemon)) < count:
-        assert daemon.process is not None
-        assert daemon.process.poll() is None, daemon.log.read_text()[-3000:]
-        assert time.monotonic() < deadline, f"{now} events of {count}: {daemon.log.read_text()[-1000:]}"
-        time.sleep(0.02)
+    def is_enough() -> bool:
+        assert daemon.is_running, daemon.log.read_text()[-3000:]
+        return spooled(daemon) >= count
+
+    until(is_enough, lambda: f"{spooled(daemon)} events of {count}: {daemon.log.read_text()[-1000:]}", timeout=timeout)
 
 
 def recorded(daemon: DaemonProcess) -> dict[str, list[tuple[str, int]]]:
@@ -119,10 +114,7 @@ def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
         daemon.start()
         observer.wait_count(lambda message: message.topic.startswith(BASE + "event/"), kept, 60 + EVENTS / 20)
         took = time.monotonic() - begun
-        deadline = time.monotonic() + 30
-        while waiting(daemon):
-            assert time.monotonic() < deadline, "the spool is not emptied"
-            time.sleep(0.1)
+        until(lambda: not waiting(daemon), "the spool is not emptied")
         assert daemon.stop() == 0
         messages = observer.messages
     for message in messages:

@@ -5,64 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from broker import Broker, Observer
+from config_text import camera, microphone, recorder, window
 from console import BASE, Console
-from daemon import DaemonProcess, configuration
+from daemon import DaemonFor
 
 jsonschema = pytest.importorskip("jsonschema")
 from payloads import SCHEMAS, TABLE, check, judge, validator  # noqa: E402 - needs jsonschema
 
-RECORDERS = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-audio = true
-mime_type = "video/mp4"
-timeslice = "500ms"
-chunk_duration = "2s"
-
-[[recorder]]
-name = "mic0"
-audio = true
-mime_type = "audio/flac"
-timeslice = "500ms"
-[[recorder.schedule]]
-start = "sunrise"
-duration = "1h"
-
-[[recorder]]
-name = "broken"
-audio = { device_id = { exact = "no-such-device" } }
-autostart = true
-"""
+RECORDERS = (
+    camera(audio=True)
+    + microphone("mic0")
+    + window(start="sunrise", duration="1h")
+    + recorder("broken", audio={"device_id": {"exact": "no-such-device"}}, autostart=True)
+)
 LOCATION = "\n[location]\nlatitude = 52.5\nlongitude = 13.4\n[homeassistant]\ndiscovery = true\n"
 REPLIED = {"recorder/cam0/get": "state-recorder.json", "daemon/ping": "state-daemon.json",
            "daemon/health": "state-health.json"}  # fmt: skip
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker") as running:
-        yield running
-
-
-@pytest.fixture
-def console(broker: Broker) -> Iterator[Console]:
-    console = Console(broker.port)
-    yield console
-    console.close()
-
-
-@pytest.fixture
-def observer(broker: Broker) -> Iterator[Observer]:
-    with Observer(broker) as watching:
-        watching.subscribe("msrecd/#", "homeassistant/#")
-        yield watching
 
 
 def test_the_schemas_are_schemas() -> None:
@@ -71,13 +33,12 @@ def test_the_schemas_are_schemas() -> None:
 
 
 def test_all_that_is_published_is_as_documented(
-    tmp_path: Path, broker: Broker, console: Console, observer: Observer
+    daemon_for: DaemonFor, broker: Broker, console: Console, observer: Observer
 ) -> None:
-    config = configuration(tmp_path, port=broker.port, recorders=LOCATION + RECORDERS)
     replies: dict[str, Any] = {}
-    with DaemonProcess(tmp_path, config) as daemon:
+    with daemon_for(LOCATION + RECORDERS) as daemon:
         console.wait("availability")
-        console.wait("state/recorder/broken", lambda state: state["state"] == "error")
+        console.wait_state("error", recorder="broken")
         console.command("recorder/cam0/start", {"duration_s": 600})
         console.command("recorder/mic0/start")
         daemon.wait_for_chunks(1)

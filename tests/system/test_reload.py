@@ -6,44 +6,34 @@ Short in the ordinary run; `MSRECD_RELOADS=1000` for the acceptance figures.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from broker import Broker
+from config_text import VIRTUAL, configuration, recorder, window
 from console import Console
-from daemon import VIRTUAL, DaemonProcess, configuration
-from judge import assert_consecutive, read_chunk
+from daemon import DaemonFor, DaemonProcess
+from judge import assert_consecutive, numbers_of
+from waiting import until
 
 RELOADS = int(os.environ.get("MSRECD_RELOADS", "50"))
-CAM0 = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-timeslice = "500ms"
-chunk_duration = "5s"
-autostart = true
-"""
-MIC0 = """
-[[recorder]]
-name = "mic0"
-audio = true
-mime_type = "audio/flac"
-autostart = true
-"""
-MIC1 = MIC0.replace("mic0", "mic1").replace("audio/flac", "audio/wav")
+PICTURE = {"width": 320, "height": 240, "frame_rate": 30}
+CAM0 = recorder("cam0", video=PICTURE, timeslice="500ms", chunk_duration="5s", autostart=True)
+BY_HAND = recorder("cam0", video=PICTURE, timeslice="500ms", chunk_duration="5s")
+MIC0 = recorder("mic0", audio=True, mime_type="audio/flac", autostart=True)
+MIC1 = recorder("mic1", audio=True, mime_type="audio/wav", autostart=True)
+SUNNY = window(start="sunrise", stop="sunset")
 PLACE = "[location]\nlatitude = 52.5\nlongitude = 13.4\n"
 VALID = [
     CAM0 + MIC0,
     CAM0 + MIC0.replace("audio/flac", "audio/wav"),
     CAM0 + MIC0 + MIC1,
-    CAM0 + '[[recorder.schedule]]\nstart = "sunrise"\nstop = "sunset"\n' + MIC1 + PLACE,
+    CAM0 + SUNNY + MIC1 + PLACE,
     CAM0 + 'max_duration = "6h"\nretention = { max_age = "7d" }\n' + MIC0 + 'chunk_duration = "7s"\n',
     CAM0,
 ]
@@ -51,23 +41,10 @@ POOL = 6  # the most threads that asyncio.to_thread keeps on two cores; they com
 INVALID = {
     "[[[": "the configuration is not valid",
     CAM0 + MIC0 + 'chunk_durations = "1s"\n': "recorder[1].chunk_durations",
-    CAM0 + '[[recorder.schedule]]\nstart = "sunrise"\nstop = "sunset"\n': "location",
-    CAM0 + '[[recorder.schedule]]\nstart = "06:00"\nstop = "07:00"\ntimezone = "Mars/Olympus"\n' + MIC0: "schedule",
+    CAM0 + SUNNY: "location",
+    CAM0 + window(start="06:00", stop="07:00", timezone="Mars/Olympus") + MIC0: "schedule",
     CAM0 + MIC0 + "[homeassistant]\ndiscovery = true\n": "homeassistant.discovery",
 }
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker") as running:
-        yield running
-
-
-@pytest.fixture
-def console(broker: Broker) -> Iterator[Console]:
-    console = Console(broker.port)
-    yield console
-    console.close()
 
 
 @dataclass(frozen=True)
@@ -79,12 +56,11 @@ class Footprint:
     rss_kib: int
 
     @classmethod
-    def of(cls, pid: int) -> Footprint:
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    def of(cls, daemon: DaemonProcess) -> Footprint:
         return cls(
-            threads=int(status["Threads"]),
-            files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
-            rss_kib=int(status["VmRSS"].split()[0]),
+            threads=daemon.status("Threads"),
+            files=len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())),
+            rss_kib=daemon.status("VmRSS") // 1024,
         )
 
 
@@ -98,23 +74,21 @@ def put(daemon: DaemonProcess, port: int, recorders: str) -> None:
 def reload_by_signal(daemon: DaemonProcess) -> None:
     """SIGHUP, and wait as systemd does: until READY=1 follows RELOADING=1."""
     asked, done = daemon.notified.count("RELOADING=1"), daemon.notified.count("READY=1")
-    assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 60
-    while daemon.notified.count("RELOADING=1") == asked or daemon.notified.count("READY=1") == done:
-        assert time.monotonic() < deadline, f"the reload does not end:\n{daemon.log.read_text()[-3000:]}"
-        time.sleep(0.01)
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_notified("RELOADING=1", count=asked + 1)
+    daemon.wait_notified("READY=1", count=done + 1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 2 * RELOADS)
-def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(tmp_path: Path, broker: Broker, console: Console) -> None:
+def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(
+    daemon_for: DaemonFor, broker: Broker, console: Console
+) -> None:
     begun = time.monotonic()
     footprints: list[tuple[int, Footprint]] = []
     invalid = list(INVALID.items())
-    config = configuration(tmp_path, port=broker.port, recorders=VALID[0])
-    with DaemonProcess(tmp_path, config, environment={"MALLOC_ARENA_MAX": "2"}) as daemon:  # as the service has it
-        console.wait("state/recorder/cam0", lambda state: state["state"] == "recording")
+    with daemon_for(VALID[0], environment={"MALLOC_ARENA_MAX": "2"}) as daemon:  # as the service has it
+        console.wait_state("recording")
         for i in range(RELOADS):
             wrong, reason = invalid[i // 2 % len(invalid)] if i % 2 else ("", "")
             put(daemon, broker.port, wrong or VALID[i // 2 % len(VALID)])
@@ -134,9 +108,9 @@ def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(tmp_path: Path, br
         daemon.stop()
     lines = [line for line in daemon.manifest() if "file" in line]
     assert len({line["file"].rsplit("-", 1)[0].rsplit("/", 1)[1] for line in lines}) == 1, "cam0 was interrupted"
-    numbers = [number for path in daemon.chunks() for number in read_chunk(path).numbers]
+    numbers = numbers_of(daemon.chunks())
     assert_consecutive(numbers)
-    assert sum(line["tracks"]["video"]["dropped"] for line in lines) == 0
+    assert sum(line["tracks"]["video"]["dropped"] for line in daemon.chunk_lines()) == 0
     assert not daemon.parts()
     growth = median_slope([(number, found.rss_kib) for number, found in footprints])
     print(f"{RELOADS} reloads in {elapsed:.0f} s: {len(numbers)} frames, none lost; before {before}, after {after};")
@@ -155,14 +129,15 @@ def settled(daemon: DaemonProcess, broker: Broker, console: Console, *, most_thr
     """
     put(daemon, broker.port, VALID[0])
     reload_by_signal(daemon)
-    deadline = time.monotonic() + 40
     for name in ("cam0", "mic0"):
-        while console.command(f"recorder/{name}/get")["data"]["state"] != "recording":
-            assert time.monotonic() < deadline, f"{name} does not record"
-            time.sleep(0.2)
+        until(
+            lambda name=name: console.command(f"recorder/{name}/get")["data"]["state"] == "recording",
+            f"{name} does not record",
+        )
+    deadline = time.monotonic() + 40
     last: list[int] = []
     while True:
-        found = Footprint.of(daemon.pid)
+        found = Footprint.of(daemon)
         last = [*last[-5:], found.threads]
         is_steady = len(last) == 6 and len(set(last)) == 1
         if time.monotonic() > deadline or (is_steady if most_threads is None else found.threads <= most_threads):
@@ -176,19 +151,18 @@ def median_slope(points: list[tuple[int, int]]) -> float:
     return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if b[0] != a[0])
 
 
-def test_what_was_decided_by_hand_survives_a_reload(tmp_path: Path, broker: Broker, console: Console) -> None:
-    by_hand = CAM0.replace("autostart = true\n", "")
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=by_hand)) as daemon:
+def test_what_was_decided_by_hand_survives_a_reload(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
+    with daemon_for(BY_HAND) as daemon:
         console.wait("availability")
         first = console.command("recorder/cam0/start", {"duration_s": 600})["data"]["recording_id"]
         until = console.command("recorder/cam0/get")["data"]["until"]
-        put(daemon, broker.port, by_hand + 'max_duration = "6h"\n')  # a limit concerns no recording under way
+        put(daemon, broker.port, BY_HAND + 'max_duration = "6h"\n')  # a limit concerns no recording under way
         assert console.command("daemon/reload")["changed"] is True
         assert console.command("recorder/cam0/get")["data"]["recording_id"] == first
-        put(daemon, broker.port, by_hand + "video_bits_per_second = 300_000\n")  # this needs another encoder
+        put(daemon, broker.port, BY_HAND + "video_bits_per_second = 300_000\n")  # this needs another encoder
         since = len(console.messages)
         assert console.command("daemon/reload")["changed"] is True
-        stopped = console.wait("event/recorder/cam0", lambda e: e["event_type"] == "stopped", since=since)
+        stopped = console.wait_event("stopped", since=since)
         assert stopped["cause"] == "reload"
         state = console.wait(
             "state/recorder/cam0", lambda s: s["state"] == "recording" and s["recording_id"] not in (None, first)
@@ -199,9 +173,9 @@ def test_what_was_decided_by_hand_survives_a_reload(tmp_path: Path, broker: Brok
 
 
 def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
-    tmp_path: Path, broker: Broker, console: Console
+    daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=CAM0)) as daemon:
+    with daemon_for(CAM0) as daemon:
         before = console.wait("state/daemon")["config_hash"]
         text = configuration(
             daemon.folder,
@@ -209,7 +183,8 @@ def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
             recorders=CAM0 + MIC0,
             storage='sync_interval = "5s"\nmax_total = "1GiB"',
             more=VIRTUAL.replace("Test Microphone", "Another"),
-        ).replace("[mqtt]", '[mqtt]\ngroups = ["north"]')
+            groups=["north"],
+        )
         daemon.config.write_text(text)
         error = console.command("daemon/reload")["error"]
         assert error["code"] == "bad_args"
@@ -226,19 +201,16 @@ def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
         assert abs(int(usec[-1].partition("=")[2]) / 1e6 - time.monotonic()) < 60
 
 
-def test_a_limit_of_the_storage_holds_from_the_reload_on(tmp_path: Path, broker: Broker, console: Console) -> None:
+def test_a_limit_of_the_storage_holds_from_the_reload_on(
+    daemon_for: DaemonFor, broker: Broker, console: Console
+) -> None:
     quick = MIC0.replace("audio/flac", "audio/wav") + 'chunk_duration = "1s"\n'  # 192 kB each
-    with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=quick)) as daemon:
+    with daemon_for(quick) as daemon:
         first = daemon.wait_for_chunks(3, recorder="mic0")[0]
         put(daemon, broker.port, quick + 'retention = { max_total = "1MiB" }\n')
         assert console.command("daemon/reload")["changed"] is True
-        deadline = time.monotonic() + 60
-        while first.exists():
-            assert time.monotonic() < deadline, daemon.chunks("mic0")
-            time.sleep(0.1)
-        assert any(
-            "deleted" in json.loads(line) for line in next(daemon.recordings.rglob("*.jsonl")).read_text().splitlines()
-        )
+        until(lambda: not first.exists(), lambda: daemon.chunks("mic0"))
+        assert any("deleted" in line for line in daemon.manifest("mic0"))
 
 
 def seconds(text: str) -> float:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import Broker, free_port
+from broker import free_port
+from config_text import recorder
 from console import Console
-from daemon import DaemonProcess, configuration
+from daemon import DaemonFor
 
 SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"
@@ -49,17 +50,15 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.stdout.close()
 
 
-def test_the_pictures_of_a_network_camera_are_recorded_as_they_come(tmp_path: Path, camera: tuple[str, Path]) -> None:
+def test_the_pictures_of_a_network_camera_are_recorded_as_they_come(
+    daemon_for: DaemonFor, console: Console, camera: tuple[str, Path]
+) -> None:
     url, media = camera
-    recorder = f'[[recorder]]\nname = "cam0"\nsource = {{ url = "{url}" }}\nchunk_duration = "3s"\n'
-    with Broker(tmp_path / "broker") as broker:
-        console = Console(broker.port)
-        with DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=recorder)) as daemon:
-            console.wait("availability")
-            assert console.command("recorder/cam0/start")["status"] == "ok"
-            daemon.wait_for_chunks(3, timeout=40)
-            assert console.command("recorder/cam0/stop")["status"] == "ok"
-        console.close()
+    with daemon_for(recorder("cam0", source={"url": url}, chunk_duration="3s")) as daemon:
+        console.wait("availability")
+        assert console.command("recorder/cam0/start")["status"] == "ok"
+        daemon.wait_for_chunks(3)
+        assert console.command("recorder/cam0/stop")["status"] == "ok"
     sent = hashes(media)
     recorded = [digest for path in daemon.chunks() for digest in hashes(path)]
     assert len(recorded) > 150

@@ -6,40 +6,22 @@ seconds after each step, by the daemon's own reckoning.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from broker import Broker
-from console import BASE, Console
-from daemon import DaemonProcess, configuration
-from wallclock import WallClock, wallclock, wallclock_library  # noqa: F401 - fixtures
+from config_text import configuration, recorder, window
+from console import Console
+from daemon import DaemonFor, DaemonProcess
+from waiting import until
+from wallclock import WallClock
 
-RECORDER = """
-[[recorder]]
-name = "cam0"
-video = { width = 320, height = 240, frame_rate = 30 }
-timeslice = "500ms"
-"""
-NIGHT = '[[recorder.schedule]]\nstart = "22:00"\nstop = "06:00"\ntimezone = "Europe/Berlin"\n'
-MORNING = '[[recorder.schedule]]\nstart = "05:30"\nduration = "1h"\ntimezone = "Europe/Berlin"\n'
+RECORDER = recorder("cam0", video={"width": 320, "height": 240, "frame_rate": 30}, timeslice="500ms")
+NIGHT = window(start="22:00", stop="06:00", timezone="Europe/Berlin")
+MORNING = window(start="05:30", duration="1h", timezone="Europe/Berlin")
 SOON_S = 8.0  # a step is seen within a second; the rest is for machines that are busy
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker") as running:
-        yield running
-
-
-@pytest.fixture
-def console(broker: Broker) -> Iterator[Console]:
-    console = Console(broker.port)
-    yield console
-    console.close()
 
 
 class Site:
@@ -56,21 +38,16 @@ class Site:
 
     def becomes(self, state: str) -> dict[str, Any]:
         """Wait for a state of the recorder; it comes after the last step, and after what was awaited before."""
-        found: dict[str, Any] = self.console.wait(
-            "state/recorder/cam0", lambda s: s["state"] == state, since=self._since, timeout=40
-        )
+        found: dict[str, Any] = self.console.wait_state(state, since=self._since)
         self._since += 1 + next(i for i, (_, said) in enumerate(self.console.messages[self._since :]) if said is found)
         return found
 
     def says(self, judge: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until the last word of the daemon on itself is so."""
-        deadline = time.monotonic() + 40
-        while True:
-            words = [said for topic, said in list(self.console.messages) if topic == BASE + "state/daemon"]
-            if words and judge(words[-1]):
-                return
-            assert time.monotonic() < deadline, words[-1:]
-            time.sleep(0.05)
+        until(
+            lambda: (words := self.console.told("state/daemon")) and judge(words[-1]),
+            lambda: self.console.told("state/daemon")[-1:],
+        )
 
     def plan(self, **wanted: object) -> None:
         """Wait until this is the plan that is published."""
@@ -82,10 +59,7 @@ class Site:
 
     def writes(self) -> None:
         """Wait until the present recording has something that can be played: without, it would leave no chunk."""
-        deadline = time.monotonic() + 40
-        while self.get()["bytes"] < 10_000:
-            assert time.monotonic() < deadline, "nothing is written"
-            time.sleep(0.1)
+        until(lambda: self.get()["bytes"] >= 10_000, "nothing is written")
 
     def put(self, recorders: str) -> None:
         """Another configuration, loaded; what is awaited next comes after it."""
@@ -95,11 +69,10 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, broker: Broker, console: Console, wallclock: WallClock) -> Iterator[Site]:  # noqa: F811
-    config = configuration(tmp_path, port=broker.port, recorders=RECORDER + NIGHT)
-    daemon = DaemonProcess(tmp_path, config, environment=wallclock.environment | {"TZ": "UTC"})
+def site(daemon_for: DaemonFor, broker: Broker, console: Console, wallclock: WallClock) -> Iterator[Site]:
+    daemon = daemon_for(RECORDER + NIGHT, environment=wallclock.environment | {"TZ": "UTC"})
     yield Site(daemon, console, wallclock, broker.port)
-    assert daemon.process is None or daemon.process.poll() is not None
+    assert not daemon.is_running
     assert "Traceback" not in daemon.log.read_text()
 
 
@@ -138,8 +111,7 @@ def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: 
         assert soon_after(began["since"], "2026-03-29T20:00:00Z")
         assert began["recording_id"] != first
         site.writes()
-    recordings = {line["file"].rsplit("-", 1)[0] for line in site.daemon.manifest() if "file" in line}
-    assert len(recordings) == 2
+    assert len(site.daemon.recording_ids()) == 2
     assert not site.daemon.parts()
 
 
@@ -183,7 +155,7 @@ def test_fixed_times_of_the_nights_in_which_the_clocks_change_come_once(site: Si
     site.clock.set("2026-03-29T00:00:00")
     with site.daemon:
         site.becomes("recording")
-        site.put(RECORDER + '[[recorder.schedule]]\nstart = "02:30"\nduration = "10m"\ntimezone = "Europe/Berlin"\n')
+        site.put(RECORDER + window(start="02:30", duration="10m", timezone="Europe/Berlin"))
         site.plan(next_start="2026-03-29T01:00:00Z", next_stop="2026-03-29T01:10:00Z")  # the hour does not exist
         site.becomes("inactive")
         site.set("2026-03-29T00:59:58")

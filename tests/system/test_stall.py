@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fault_table
 import pytest
-from daemon import DaemonProcess, configuration
+from card import Card, run
+from config_text import configuration, recorder
+from daemon import DaemonProcess
 
 from msrecd.storage.verify import verify
 
@@ -27,41 +27,11 @@ pytestmark = pytest.mark.skipif(
 )
 STALLS = [float(text) for text in os.environ.get("MSRECD_STALLS", "1").split()]
 RATE = 25
-RECORDER = """
-[[recorder]]
-name = "cam0"
-source = {{ url = "{url}", loop = true }}
-mime_type = "video/mp4"
-timeslice = "500ms"
-chunk_duration = "2s"
-autostart = true
-"""
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def card(tmp_path: Path) -> Iterator[Path]:
-    image, point = tmp_path / "card.img", tmp_path / "recordings"
-    with image.open("wb") as file:
-        file.truncate(2 << 30)
-    run("mkfs.ext4", "-q", "-F", str(image))
-    point.mkdir()
-    try:
-        run("mount", "-t", "ext4", "-o", "loop", str(image), str(point))
-    except RuntimeError as exc:
-        pytest.skip(str(exc))
-    yield point
-    subprocess.run(["fsfreeze", "--unfreeze", str(point)], capture_output=True, check=False, timeout=60)
-    run("umount", "--lazy", str(point))
-
-
-def film(path: Path, mbit: int) -> None:
-    """Ten seconds of H.264 at exactly this rate, a key frame each second."""
+def daemon_with_film(folder: Path, mbit: int) -> DaemonProcess:
+    """It records ten seconds of H.264 again and again, at exactly this rate, a key frame each second."""
+    path = folder / "film.mp4"
     rate = f"{mbit}M"
     run(
         *("ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=320x240:rate={RATE}:duration=10"),
@@ -69,25 +39,25 @@ def film(path: Path, mbit: int) -> None:
         *("-b:v", rate, "-minrate", rate, "-maxrate", rate, "-bufsize", rate, "-x264-params", "nal-hrd=cbr:filler=1"),
         str(path),
     )
+    source = {"url": str(path), "loop": True}
+    recorders = recorder(
+        "cam0", source=source, mime_type="video/mp4", timeslice="500ms", chunk_duration="2s", autostart=True
+    )
+    return DaemonProcess(folder, configuration(folder, port=None, recorders=recorders))
 
 
-def lines_of(daemon: DaemonProcess) -> list[dict]:
-    return sorted((line for line in daemon.manifest() if "file" in line), key=lambda line: line["seq"])
-
-
-def record_through(daemon: DaemonProcess, card: Path, stall_s: float) -> list[dict]:
+def record_through(daemon: DaemonProcess, card: Card, stall_s: float) -> list[dict]:
     with daemon:
-        daemon.wait_for_chunks(1, timeout=60)
-        daemon.wait_for_part(timeout=60)
-        run("fsfreeze", "--freeze", str(card))
-        time.sleep(stall_s)  # the stall itself
-        run("fsfreeze", "--unfreeze", str(card))
+        daemon.wait_for_chunks(1)
+        daemon.wait_for_part()
+        with card.frozen():
+            time.sleep(stall_s)  # the stall itself
         before = len(daemon.chunks())
         daemon.wait_for_chunks(before + 2 + int(stall_s / 2), timeout=90)
     assert not daemon.parts()
-    lines = lines_of(daemon)
+    lines = sorted(daemon.chunk_lines(), key=lambda line: line["seq"])
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
-    assert len({Path(line["file"]).name.rsplit("-", 1)[0] for line in lines}) == 1  # one recording
+    assert len(daemon.recording_ids()) == 1
     assert verify(daemon.recordings).is_proven
     return lines
 
@@ -95,11 +65,8 @@ def record_through(daemon: DaemonProcess, card: Path, stall_s: float) -> list[di
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("stall_s", STALLS)
-def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Path, stall_s: float) -> None:
-    film(tmp_path / "film.mp4", 8)
-    daemon = DaemonProcess(
-        tmp_path, configuration(tmp_path, port=None, recorders=RECORDER.format(url=tmp_path / "film.mp4"))
-    )
+def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Card, stall_s: float) -> None:
+    daemon = daemon_with_film(tmp_path, 8)
     lines = record_through(daemon, card, stall_s)
     assert all(line["gaps"] == [] for line in lines)
     assert all(line["tracks"]["video"]["dropped"] == 0 for line in lines)
@@ -116,11 +83,8 @@ def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Path, s
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
-def test_what_memory_cannot_hold_goes_in_whole_groups_and_is_told(tmp_path: Path, card: Path) -> None:
-    film(tmp_path / "film.mp4", 80)
-    daemon = DaemonProcess(
-        tmp_path, configuration(tmp_path, port=None, recorders=RECORDER.format(url=tmp_path / "film.mp4"))
-    )
+def test_what_memory_cannot_hold_goes_in_whole_groups_and_is_told(tmp_path: Path, card: Card) -> None:
+    daemon = daemon_with_film(tmp_path, 80)
     lines = record_through(daemon, card, 15)
     gaps = [gap for line in lines for gap in line["gaps"]]
     dropped = sum(line["tracks"]["video"]["dropped"] for line in lines)

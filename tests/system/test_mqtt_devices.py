@@ -1,0 +1,191 @@
+"""What a device says of its own devices and health, and every code it can refuse a command with.
+
+The daemon runs in this process, so that its devices are at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker, Observer
+from config_text import camera, configuration
+from console import BASE, Console
+
+import msrecd.service.daemon as daemon_module
+from msrecd.config.load import load
+from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+
+CAM0 = camera(frame_rate=15, chunk_duration="1s")
+Watch = Callable[[daemon_module.Daemon], None]
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker, console: Console) -> Run:
+    """Runs a daemon with these devices, and `watch` in a thread beside its loop."""
+
+    def run_with(devices: list[VirtualCamera | VirtualMicrophone], watch: Watch, recorders: str = CAM0) -> None:
+        monkeypatch.setattr(daemon_module, "backends_for", lambda _config: [VirtualBackend(devices)])
+        for name in ("recordings", "state"):
+            (tmp_path / name).mkdir()
+        path = tmp_path / "msrecd.toml"
+        path.write_text(configuration(tmp_path, port=broker.port, recorders=recorders))
+
+        async def both() -> None:
+            daemon = daemon_module.Daemon(load(path), path)
+            running = asyncio.create_task(daemon.run())
+            try:
+                async with asyncio.timeout(60):
+                    await daemon.reloader.ready.wait()
+                    await asyncio.to_thread(console.wait, "availability", lambda text: text == "online")
+                    await asyncio.to_thread(watch, daemon)
+            finally:
+                daemon._on_signal()
+                assert await running == 0
+
+        asyncio.run(both())
+
+    return run_with
+
+
+def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
+    garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
+    microphone = VirtualMicrophone("Nest", sample_rate=8000, channels=1)
+
+    def listed(label: str, state: str, since: int = 0) -> Any:
+        return console.wait(
+            "state/devices",
+            lambda devices: any(d["label"] == label and d["state"] == state for d in devices),
+            since=since,
+        )
+
+    def watch(_: daemon_module.Daemon) -> None:
+        listed("Garden", "free")
+        console.command("recorder/cam0/start")
+        listed("Garden", "busy")
+        since = len(console.messages)
+        console.command("recorder/cam0/stop")
+        listed("Garden", "free", since)
+        for change, event_type, state in (
+            (microphone.unplug, "removed", "missing"),
+            (microphone.plug, "added", "free"),
+        ):
+            since = len(console.messages)
+            change()
+            event = console.wait("event/device", lambda event: event["label"] == "Nest", since=since)
+            assert event["event_type"] == event_type
+            assert event["device_id"] == microphone.device_id
+            assert event["kind"] == "audioinput"
+            listed("Nest", state, since)
+
+    run([garden, microphone], watch)
+    assert len(console.told("event/device")) == 2
+
+
+def test_a_pause_outlives_a_camera_that_goes_and_comes(run: Run, console: Console) -> None:
+    garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
+
+    def watch(_: daemon_module.Daemon) -> None:
+        recording = console.command("recorder/cam0/start")["data"]["recording_id"]
+        console.wait_event("chunk")
+        console.command("recorder/cam0/pause")
+        since = len(console.messages)
+        garden.unplug()
+        console.wait_state("error", code="device_missing", since=since)
+        since = len(console.messages)
+        garden.plug()
+        back = console.wait("state/recorder/cam0", lambda state: state["state"] != "error", since=since)
+        assert (back["state"], back["recording_id"]) == ("paused", recording)
+        assert console.command("recorder/cam0/pause")["changed"] is False
+        chunks = back["chunks"]
+        assert console.command("recorder/cam0/resume")["changed"] is True
+        console.wait("state/recorder/cam0", lambda state: state["chunks"] > chunks, since=since)
+        assert console.command("recorder/cam0/stop")["changed"] is True
+
+    run([garden], watch)
+
+
+def test_the_first_device_of_all_is_told(run: Run, console: Console) -> None:
+    microphone = VirtualMicrophone("Nest", sample_rate=8000, channels=1)
+    microphone.unplug()
+
+    def watch(_: daemon_module.Daemon) -> None:
+        assert console.wait("state/devices") == []
+        microphone.plug()
+        assert console.wait("event/device")["event_type"] == "added"
+
+    run([microphone], watch)
+
+
+def test_health_comes_again_and_again(run: Run, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert daemon_module.HEALTH_INTERVAL_S == 60
+    monkeypatch.setattr(daemon_module, "HEALTH_INTERVAL_S", 0.1)
+
+    def watch(_: daemon_module.Daemon) -> None:
+        seen = set()
+        while len(seen) < 3:
+            health = console.wait("state/health", lambda health: health["ts"] not in seen)
+            seen.add(health["ts"])
+        assert health["mqtt"]["connected"] is True
+        assert health["disk"]["free_bytes"] > 0
+        assert health["recorders"]["cam0"]["state"] == "inactive"
+
+    run([VirtualCamera("Garden", modes=[(320, 240, 15)])], watch)
+
+
+def test_every_code_that_a_device_can_give(
+    run: Run, broker: Broker, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the list but `expired`, `retained_rejected` and `rate_limited`, which are in test_commands and tests/mqtt;
+    and no refused command leaves the recorder in another state or wanted."""
+    busy, gone = VirtualCamera("Busy", modes=[(320, 240, 15)]), VirtualCamera("Gone", modes=[(320, 240, 15)])
+    fine = VirtualCamera("Fine", modes=[(320, 240, 15)])
+    recorders = "".join(
+        camera(name, video={"device_id": {"exact": device.device_id}, "width": 320, "height": 240, "frame_rate": 15})
+        for name, device in (("fine", fine), ("busy", busy), ("gone", gone), ("broken", fine))
+    )
+    expected = [
+        ("recorder/fine/start", b"{", "bad_payload"),
+        ("recorder/fine/start", b'{"args": {"duration_s": 0}}', "bad_args"),
+        ("recorder/fine/fly", b"", "unknown_verb"),
+        ("daemon/reboot", b"", "unknown_verb"),
+        ("recorder/nobody/start", b"", "unknown_recorder"),
+        ("recorder/fine/pause", b"", "wrong_state"),
+        ("recorder/fine/resume", b"", "wrong_state"),
+        ("recorder/fine/split", b"", "wrong_state"),
+        ("recorder/busy/start", b"", "device_busy"),
+        ("recorder/gone/start", b"", "device_missing"),
+        ("recorder/gone/snapshot", b"", "device_missing"),
+        ("recorder/broken/start", b"", "internal"),
+    ]
+
+    async def fails(*_: object, **__: object) -> bool:
+        raise ZeroDivisionError("nobody thought of this")
+
+    def watch(daemon: daemon_module.Daemon) -> None:
+        busy.fail()
+        gone.unplug()
+        monkeypatch.setattr(daemon.units["broken"], "start", fails)
+        for path, payload, code in expected:
+            since = len(console.messages)
+            console.raw(path, payload)
+            reply = console.wait(f"reply/{path}", since=since)
+            assert (reply["status"], reply["error"]["code"]) == ("error", code), path
+        # Full is what the configuration calls full.
+        daemon.archive.store.limits = type(daemon.archive.store.limits)(min_free_bytes=1 << 60)
+        reply = console.command("recorder/fine/start")
+        assert reply["error"]["code"] == "no_space"
+        assert reply["error"]["retryable"] is True
+        for name in ("fine", "busy", "gone", "broken"):
+            state = console.command(f"recorder/{name}/get")["data"]
+            assert (state["state"], state["cause"]) == ("inactive", None), name
+        assert not [unit for unit in daemon.units.values() if unit.is_wanted]
+
+    run([fine, busy, gone], watch, recorders)
+    with Observer(broker) as late:
+        late.subscribe(BASE + "availability")
+        assert late.wait_for(lambda message: message.payload == b"offline").retain
