@@ -54,6 +54,11 @@ def can_show(text: str) -> bool:
     return True
 
 
+def note(message: str) -> None:
+    """Print in one line on stderr what the reader of the answer should know."""
+    print(f"msrecd: {message}", file=sys.stderr)
+
+
 def error(message: str, code: int) -> int:
     """Print what went wrong in one line on stderr and return the exit code."""
     print(f"msrecd: {' '.join(message.split())}", file=sys.stderr)

@@ -69,6 +69,11 @@ class Catalog:
         self._corrections = corrections
         self._state_path = state_path
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there is a complete index; without one all manifests are read, which takes longer."""
+        return self._index is not None
+
     def close(self) -> None:
         """Let go of the index."""
         if self._index is not None:

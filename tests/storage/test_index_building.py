@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import storage_media
 from test_store import make_store, record
 
+from msrecd.cli.main import main
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.service.archive import DaemonArchive
@@ -65,6 +67,28 @@ def test_recording_goes_on_while_the_index_is_built(base: Path) -> None:
     assert not again.is_building
     assert again.index.totals()[1] == 13
     again.close()
+
+
+def test_a_list_made_meanwhile_is_complete_and_says_where_it_comes_from(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = base / "msrecd.toml"
+    config.write_text(
+        f'config_version = 1\n[storage]\npath = "{base}/recordings"\nstate_path = "{base}/state"\n'
+        '[devices]\nvirtual = true\n[[recorder]]\nname = "cam0"\nvideo = true\n'
+    )
+    store = opened(base)
+    record(store, 1)
+    said = []
+    for _ in range(2):
+        assert main(["recordings", "list", "--json", "--config", str(config)]) == 0
+        out, err = capsys.readouterr()
+        assert sum(len(recording["chunks"]) for recording in json.loads(out)) == 11
+        said.append(err)
+        store.build_index()
+    assert "the index is being built again" in said[0]
+    assert said[1] == ""
+    store.close()
 
 
 def test_what_goes_is_kept_and_comes_meanwhile_is_known_afterwards(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

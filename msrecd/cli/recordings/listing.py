@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msrecd.cli.errors import Exit, UsageError
-from msrecd.cli.output import print_json, print_table
+from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
 from msrecd.clock import NS
 from msrecd.config.units import format_duration, format_size
@@ -26,8 +26,12 @@ def run(args: argparse.Namespace) -> int:
         known_recorder(config, args.recorder)
     with catalog_of(config) as catalog:
         entries = catalog.recordings(recorder=args.recorder, since_ns=since_ns, until_ns=until_ns)
+        is_indexed = catalog.is_indexed
     open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.state_path)}
-    word = "recording" if is_locked(config.storage.state_path / "lock") else "unfinished"
+    is_running = is_locked(config.storage.state_path / "lock")
+    word = "recording" if is_running else "unfinished"
+    if is_running and not is_indexed:
+        note("the index is being built again, or cannot be read: the list is made from the manifests, and complete")
     if args.json:
         print_json([_to_json(entry, word if entry.recording_id in open_ else "finished") for entry in entries])
         return Exit.OK
