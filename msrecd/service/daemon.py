@@ -117,11 +117,15 @@ class Daemon:
             self.state_changed(unit)
         self.publish_daemon()
         self._tasks.spawn(self.refresh_devices(), "devices")
-        self._tasks.spawn(self.archive.run(self.publish_daemon), "janitor")
-        self._tasks.spawn(self.vitals.rounds(), "health")
-        self._tasks.spawn(self._watchdog_rounds(), "watchdog")
-        self._tasks.spawn(self._sync_rounds(), "sync")
-        self._tasks.spawn(self.conductor.run(), "schedule")
+        archive = self.archive
+        for name, round_ in (
+            ("rotation", lambda: archive.run(self.publish_daemon)),
+            ("health", self.vitals.rounds),
+            ("watchdog", self._watchdog_rounds),
+            ("sync", self._sync_rounds),
+            ("schedule", self.conductor.run),
+        ):
+            self._tasks.keep(round_, name, self._round_failed)
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
@@ -243,6 +247,9 @@ class Daemon:
             event.pop(key, None)
         event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]
         self._event(recorder, event)
+
+    def _round_failed(self, message: str) -> None:
+        self.report_error("internal", message, logged=True)
 
     def report_error(self, code: str, message: str, *, recorder: str | None = None, logged: bool = False) -> None:
         """Tell an error that is not one of a recording: in the log and as event/error; repetitions are counted."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+AGAIN_S = 5.0
 
 
 class Tasks:
@@ -22,6 +24,27 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    def keep(
+        self, round_: Callable[[], Coroutine[Any, Any, None]], name: str, failed: Callable[[str], None]
+    ) -> asyncio.Task[Any]:
+        """Run what never ends by itself; should it fail, that is logged and told, and it begins again after AGAIN_S.
+
+        A daemon that lives on without its schedules or its rotation would be worse than one that has died.
+        """
+        return self.spawn(self._keep(round_, name, failed), name)
+
+    async def _keep(
+        self, round_: Callable[[], Coroutine[Any, Any, None]], name: str, failed: Callable[[str], None]
+    ) -> None:
+        while True:
+            try:
+                await round_()
+                return
+            except Exception as exc:
+                self._log.exception("%s failed and begins again in %g s", name, AGAIN_S)
+                failed(f"{name} failed and begins again: {_first_line(exc)}")
+            await asyncio.sleep(AGAIN_S)
+
     def cancel(self) -> None:
         """Cancel all but the one that asks for it."""
         for task in self._tasks - {asyncio.current_task()}:
@@ -31,3 +54,10 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             self._log.error("%s failed: %s", task.get_name(), exc, exc_info=exc)
+
+
+def _first_line(exc: BaseException) -> str:
+    """A group's first member says more than the group."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return f"{type(exc).__name__}: {exc}".splitlines()[0]
