@@ -39,7 +39,9 @@ class Blob:
                 kept.append(part if isinstance(part, bytes) else _copied(part))
         if options is not None and not isinstance(options, Mapping):
             raise TypeError(f"Blob options must be a mapping, not {type(options).__name__}")
-        type_ = (options or {}).get("type", "")
+        type_ = (options or {}).get("type")
+        if type_ is None:
+            type_ = ""
         if not isinstance(type_, str):
             raise TypeError("Blob type must be a str")
         self._parts = tuple(kept)
@@ -90,11 +92,11 @@ class Blob:
         """The content as UTF-8; what is none becomes U+FFFD."""
         return (await self.bytes()).decode(errors="replace")
 
-    def slice(self, start: int = 0, end: int | None = None, content_type: str = "") -> Blob:
+    def slice(self, start: int | None = 0, end: int | None = None, content_type: str | None = "") -> Blob:
         """The bytes from `start` up to `end`, counted from the end where negative, as a blob of its own.
 
         Raises:
-            TypeError: `start` or `end` is no int.
+            TypeError: `start` or `end` is no int, or `content_type` no str.
         """
         return Blob([self.__bytes__()[_slice(start, end)]], {"type": content_type})
 

@@ -154,12 +154,21 @@ class EventTarget:
         self._handlers: dict[str, Listener | None] = {}
         self._forwards: dict[str, Listener] = {}  # the listeners that call the handlers
 
-    def add_event_listener(self, type: str, fn: Listener | None, once: bool = False) -> None:
+    def add_event_listener(self, type: str, fn: Listener | None, once: bool | Mapping[str, object] = False) -> None:
         """Call `fn(event)` for each event of `type`; adding the same function twice has no effect.
 
+        Args:
+            type: of the events.
+            fn: what to call; a coroutine function runs as a task.
+            once: only for the first event; or the specification's options, `{"once": bool}`.
+
         Raises:
-            TypeError: `fn` is neither callable nor None.
+            TypeError: `type` is no str, or `fn` neither callable nor None.
         """
+        if not isinstance(type, str):
+            raise TypeError(f"event type must be a str, not {_type_name(type)}")
+        if isinstance(once, Mapping):
+            once = bool(once.get("once", False))
         if fn is None:
             return
         if not callable(fn):

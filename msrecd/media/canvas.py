@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 3.0
 _LARGEST = 16384  # of what encoders take
+_FASTEST = 1000.0  # frames a second; a timer of a higher rate would do nothing but tick
 
 
 class Canvas:
@@ -94,7 +95,8 @@ class Canvas:
         """A stream with one CanvasCaptureMediaStreamTrack.
 
         Args:
-            frame_rate: frames a second at most; 0: only what `request_frame` asks for; None: every painting.
+            frame_rate: frames a second at most (1000 where it is more); 0: only what `request_frame` asks for;
+                None: every painting.
 
         Raises:
             TypeError: `frame_rate` is no number.
@@ -109,6 +111,7 @@ class Canvas:
                 raise TypeError(f"frame_rate must be a finite number or None, not {frame_rate!r}")
             if frame_rate < 0:
                 raise NotSupportedError(f"frame_rate must not be negative, it is {frame_rate!r}")
+            frame_rate = min(frame_rate, _FASTEST)
         source = CanvasSource(self, frame_rate)
         self._sources.add(source)
         shared = SharedSource(source, lambda: _discard(source))

@@ -172,7 +172,7 @@ class MediaDevices(EventTarget):
     ) -> None:
         await self.close()
 
-    def add_event_listener(self, type: str, fn: Listener | None, once: bool = False) -> None:
+    def add_event_listener(self, type: str, fn: Listener | None, once: bool | Mapping[str, object] = False) -> None:
         super().add_event_listener(type, fn, once)
         if type == "devicechange":
             self._watch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ class BlobEvent(Event):
         if not isinstance(data, Blob):
             raise TypeError("BlobEvent needs its member data, a Blob")
         timecode = members.get("timecode", 0.0)
-        if isinstance(timecode, bool) or not isinstance(timecode, (int, float)) or timecode != timecode:
+        if isinstance(timecode, bool) or not isinstance(timecode, (int, float)) or not math.isfinite(timecode):
             raise TypeError(f"timecode must be a number of milliseconds, not {timecode!r}")
         chunk, started_ns = members.get("chunk"), members.get("chunk_started_ns")
         if not isinstance(chunk, int | None):

@@ -273,6 +273,7 @@ def normalize(location: str) -> tuple[str, bool]:
 
     Raises:
         NotFoundError: a local file that does not exist.
+        NotReadableError: it is a folder.
         NotSupportedError: a scheme that is neither file, http(s) nor a streaming protocol.
     """
     scheme = urlsplit(location).scheme.lower()
@@ -286,7 +287,9 @@ def normalize(location: str) -> tuple[str, bool]:
         raise NotSupportedError(
             f"cannot play {scheme}: URLs; file, http, https and {', '.join(LIVE_SCHEMES)} are known"
         )
-    if not Path(location).exists():
-        raise NotFoundError(f"there is no file {location}")
+    if not location or not Path(location).exists():
+        raise NotFoundError(f"there is no file {location or 'without a name'}")
+    if Path(location).is_dir():
+        raise NotReadableError(f"{location} is a folder")
     # A path that looks like a protocol of libav's must not be taken for one.
     return str(Path(location).absolute()), False

@@ -206,7 +206,7 @@ class MediaStreamTrack(EventTarget):
         self._settings = self._shared.take_controls(choice, sets.mentioned)
         self._constraints = constraints
 
-    def add_event_listener(self, type: str, fn: Listener | None, once: bool = False) -> None:
+    def add_event_listener(self, type: str, fn: Listener | None, once: bool | Mapping[str, object] = False) -> None:
         super().add_event_listener(type, fn, once)
         if fn is not None and self._ready_state is ReadyState.LIVE:
             self._shared.keep(self)

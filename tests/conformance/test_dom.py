@@ -82,8 +82,10 @@ def test_blob_of_parts() -> None:
         blob.size = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("given", "kept"), [("Text/PLAIN", "text/plain"), ("te\txt", ""), ("t\u00e9xt", ""), ("", "")])
-def test_blob_type(given: str, kept: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "kept"), [("Text/PLAIN", "text/plain"), ("te\txt", ""), ("t\u00e9xt", ""), ("", ""), (None, "")]
+)
+def test_blob_type(given: str | None, kept: str) -> None:
     assert msrecd.Blob([], {"type": given}).type == kept
 
 
@@ -97,7 +99,9 @@ def test_blob_slice_and_text() -> None:
     blob = msrecd.Blob([b"hello ", b"world"], {"type": "a/b"})
     found = [bytes(blob.slice(*range_)) for range_ in ((6,), (0, 5), (-5, -1), (5, 2), (3, 300))]
     assert found == [b"world", b"hello", b"worl", b"", b"lo world"]
-    assert (blob.slice(1).type, blob.slice(0, 1, "C/d").type) == ("", "c/d")
+    assert (blob.slice(1).type, blob.slice(0, 1, "C/d").type, blob.slice(0, 1, None).type) == ("", "c/d", "")
+    with pytest.raises(TypeError):
+        blob.slice("1")  # type: ignore[arg-type]
     assert asyncio.run(blob.text()) == "hello world"
     assert asyncio.run(msrecd.Blob([b"\xff"]).text()) == "\ufffd"
 
@@ -127,6 +131,18 @@ def test_error_event() -> None:
     assert (msrecd.ErrorEvent("error").error, msrecd.ErrorEvent("error").message) == (None, "")
     with pytest.raises(TypeError):
         msrecd.ErrorEvent("error", {"error": "no exception"})
+
+
+def test_blob_event() -> None:
+    blob = msrecd.Blob([b"x"])
+    event = msrecd.BlobEvent("dataavailable", {"data": blob, "timecode": 5})
+    assert (event.data, event.timecode, event.chunk, event.chunk_end) == (blob, 5.0, None, False)
+    assert msrecd.BlobEvent("x", data=blob).timecode == 0.0
+    wrong: list[dict[str, object]] = [{}, {"data": b"x"}, {"data": blob, "timecode": "1"}, {"data": blob, "chunk": "1"}]
+    wrong += [{"data": blob, "timecode": number} for number in (float("nan"), float("inf"), True)]
+    for init in wrong:
+        with pytest.raises(TypeError):
+            msrecd.BlobEvent("dataavailable", init)
 
 
 def test_device_change_event() -> None:
@@ -169,12 +185,14 @@ def test_once_and_methods() -> None:
     target, seen, note = listened()
     target.add_event_listener("x", note("once"), once=True)
     target.add_event_listener("x", note("once too"), True)
+    target.add_event_listener("x", note("as an option"), {"once": True})
+    target.add_event_listener("x", note("always"), {"once": False})
     listener = Listener()
     target.add_event_listener("x", listener.hear)
     target.add_event_listener("x", listener.hear)
     for _ in range(2):
         target.dispatch_event(msrecd.Event("x"))
-    assert seen == ["once", "once too"]
+    assert seen == ["once", "once too", "as an option", "always", "always"]
     assert listener.heard == 2
     target.remove_event_listener("x", listener.hear)
     target.dispatch_event(msrecd.Event("x"))
@@ -234,6 +252,10 @@ def test_what_is_no_event_and_no_listener(wrong: Any) -> None:
     if wrong is not None:
         with pytest.raises(TypeError):
             target.add_event_listener("x", wrong)
+    if not isinstance(wrong, str):
+        with pytest.raises(TypeError):
+            target.add_event_listener(wrong, print)
+    else:
         with pytest.raises(TypeError):
             msrecd.MediaStream().onaddtrack = wrong
 

@@ -244,6 +244,24 @@ def test_played_again_with_new_tracks(file: Path, kinds: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("{folder}/none.mp4", msrecd.NotFoundError),
+        ("", msrecd.NotFoundError),
+        ("{folder}", msrecd.NotReadableError),
+        ("{folder}/text.txt", msrecd.NotReadableError),
+        ("gopher://a/b", msrecd.NotSupportedError),
+        (5, TypeError),
+        (b"text.txt", TypeError),
+    ],
+)
+def test_what_is_no_media_is_told_at_once(tmp_path: Path, what: Any, error: type[Exception]) -> None:
+    (tmp_path / "text.txt").write_text("no media")
+    with pytest.raises(error):
+        msrecd.MediaElement(what.format(folder=tmp_path) if isinstance(what, str) else what)
+
+
 # --- mediacapture-record: passthrough, canvas-media-source, peerconnection, peerconnection-no-sink -------------------
 
 

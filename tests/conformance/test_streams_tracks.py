@@ -538,6 +538,12 @@ def test_canvas_on_request() -> None:
     on_loop(run)
 
 
+def test_a_rate_beyond_reason_is_the_fastest_timer() -> None:
+    (track,) = msrecd.Canvas(16, 16).capture_stream(1e9).get_tracks()
+    assert track.get_settings()["frame_rate"] == 1000
+    track.stop()
+
+
 def test_canvas_at_a_rate() -> None:
     """3.13: with a rate at most that many frames, the last painting is not lost, and an unchanged canvas gives none."""
 
