@@ -360,15 +360,17 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_moment(text: str, now_ns: int) -> int:
-    """A moment as people type it: RFC 3339, a date, or an age such as `2h` or `7d`.
+    """A moment as people type it: RFC 3339, a date, `now`, or an age such as `2h` or `7d`.
 
     Raises:
         ValueError: it is none of these.
     """
+    if text == "now":
+        return now_ns
     if match := _DURATION.fullmatch(text.removesuffix(" ago")):
         factor = {"ms": MS, "s": NS, "m": 60 * NS, "h": 3600 * NS, "d": 86400 * NS}[match[2]]
         return now_ns - round(float(match[1]) * factor)
     try:
         return parse_utc(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no time; write 2026-05-01T06:30:00Z, 2026-05-01 or 2h") from None
+        raise ValueError(f"{text!r} is no time; write 2026-05-01T06:30:00Z, 2026-05-01, now or 2h") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json
@@ -16,19 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: valid. 2: not, every problem in a line on stderr or in the JSON."""
+    """0: valid. 2: not, every problem in the JSON.
+
+    Raises:
+        InvalidConfigError: it is not, and no JSON was asked for.
+    """
     problems: tuple[Problem, ...] = ()
     names: list[str] = []
     try:
         config = load(args.config, checks=config_checks())
         names = [recorder.name for recorder in config.recorders]
     except InvalidConfigError as exc:
+        if not args.json:
+            raise
         problems = exc.problems
     if args.json:
         print_json({"valid": not problems, "problems": [problem.to_json() for problem in problems]})
-    elif not problems:
+    else:
         found = f"recorders: {', '.join(names)}" if names else "but without a [[recorder]] it records nothing"
         print(f"{args.config}: valid; {found}")
-    for problem in problems if not args.json else ():
-        print(problem, file=sys.stderr)
     return Exit.USAGE if problems else Exit.OK

@@ -31,6 +31,7 @@ COMMANDS = {
     "completion": "print a script for the shell's completion",
 }
 _MODULES = {"check-config": "check_config"}
+_NO_CONFIG = "begin with an example (of the package: /usr/share/doc/msrecd/examples), or name a file with --config"
 _SHOW_TRACEBACK = "MSRECD_TRACEBACK"
 
 
@@ -150,4 +151,6 @@ def _complain(exc: Exception, code: Exit) -> Exit:
         logging.getLogger(__name__).error("traceback", exc_info=exc)
     for line in text.splitlines() or [type(exc).__name__]:
         print(f"msrecd: {line}" if not isinstance(exc, ConfigError) else line, file=sys.stderr)
+    if isinstance(exc, ConfigError) and text.startswith(f"{DEFAULT_CONFIG}:") and not DEFAULT_CONFIG.exists():
+        print(f"msrecd: {_NO_CONFIG}", file=sys.stderr)
     return code

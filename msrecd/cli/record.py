@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_EXAMPLES = {
+    "video": """write for example --video '{"width": 1280, "frame_rate": 30}'""",
+    "audio": """write for example --audio '{"device_id": "…"}' with an id of `msrecd devices`""",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -113,7 +118,7 @@ def _constraints(kind: str, text: str | None) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise ValueError(f"--{kind}: not JSON: {exc}") from exc
+        raise ValueError(f"--{kind}: not JSON ({exc}); {_EXAMPLES[kind]}") from exc
     if not isinstance(value, (bool, dict)):
-        raise TypeError(f"--{kind}: must be an object, true or false")
+        raise TypeError(f"--{kind}: must be an object, true or false; {_EXAMPLES[kind]}")
     return value

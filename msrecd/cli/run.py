@@ -15,23 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """
+    Raises:
+        InvalidConfigError: the configuration is not valid; nothing was started.
+    """
     from msrecd.config.load import load
-    from msrecd.config.problems import InvalidConfigError
     from msrecd.errors import MsrecdError
     from msrecd.service.checks import config_checks
     from msrecd.service.logs import configure
 
     # systemd's watchdog kills with SIGABRT: say then where every thread stood.
     faulthandler.enable()
-    try:
-        config = load(args.config, checks=config_checks())
-    except InvalidConfigError as exc:
-        for problem in exc.problems:
-            print(problem, file=sys.stderr)
-        return 2
-    except MsrecdError as exc:
-        print(f"msrecd: {exc}", file=sys.stderr)
-        return 2
+    config = load(args.config, checks=config_checks())
     configure(args.log_level)
     from msrecd.service.daemon import run as run_daemon
 

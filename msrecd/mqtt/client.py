@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings, read_password
-from msrecd.mqtt.wire import Message, PublishError, Will
+from msrecd.mqtt.wire import Message, PublishError, Will, unreachable
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -306,8 +306,7 @@ class Session:
 
     def _on_connect_fail(self, _client: Any, _userdata: Any) -> None:
         # paho calls this while it handles the error, and keeps the error to itself.
-        error = sys.exc_info()[1]
-        self._tell(self._end, f"cannot be reached: {error}" if error is not None else "cannot be reached")
+        self._tell(self._end, unreachable(sys.exc_info()[1]))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, _properties: Any) -> None:
         # "Unspecified error" is paho's word for: it just broke off.

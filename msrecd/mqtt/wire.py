@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from msrecd.errors import MsrecdError
@@ -18,6 +19,22 @@ class PublishError(MsrecdError):
 
 class ConnectError(MsrecdError):
     """The broker cannot be reached, or does not want this client."""
+
+
+_HINTS = (
+    (ConnectionRefusedError, "no broker listens there: does it run, is the port right?"),
+    (socket.gaierror, "is the name right, does this machine find its DNS server?"),
+    (TimeoutError, "is the network up, does a firewall stand between?"),
+)
+
+
+def unreachable(error: BaseException | None) -> str:
+    """Why a connection does not come about, and where to look."""
+    reason = getattr(error, "strerror", None) or str(error or "")
+    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+    if "not yet valid" in reason:  # of a certificate
+        hint = "is this machine's clock right?"
+    return f"cannot be reached{reason and ': '}{reason}{hint and ' ('}{hint}{hint and ')'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import msrecd
 from msrecd.cli import main
 from msrecd.cli import main as entry
 from msrecd.cli.errors import NoAnswerError, UsageError
+from msrecd.cli.main import DEFAULT_CONFIG
 from msrecd.errors import ConfigError, MsrecdError, StorageError
 
 GOOD = '[device]\nid = "x"\n[[recorder]]\nname = "mic"\naudio = true\n'
@@ -159,6 +160,25 @@ def test_check_config_of_a_missing_file() -> None:
     done = run("check-config", "--config", "/no/such/file.toml")
     assert done.returncode == 2
     assert done.stderr == "/no/such/file.toml: there is no such file\n"
+
+
+@pytest.mark.skipif(DEFAULT_CONFIG.exists(), reason=f"{DEFAULT_CONFIG} is there")
+@pytest.mark.parametrize("command", ["run", "check-config"])
+def test_without_any_configuration_it_is_said_where_to_begin(command: str) -> None:
+    done = run(command)
+    assert done.returncode == 2
+    missing, advice = done.stderr.splitlines()
+    assert missing == f"{DEFAULT_CONFIG}: there is no such file"
+    assert "example" in advice
+    assert "--config" in advice
+
+
+@pytest.mark.parametrize("option", ["--video", "--audio"])
+def test_what_is_no_json_gets_an_example(tmp_path: Path, option: str) -> None:
+    done = run("record", "--virtual", option, "{width: 3}", str(tmp_path / "out.mkv"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"write for example {option} '{{" in line
 
 
 def test_check_config_loads_no_heavy_library(config: Path) -> None:

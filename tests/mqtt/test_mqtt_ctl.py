@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import ssl
 import time
 
 import pytest
@@ -9,7 +12,7 @@ from broker import free_port
 
 from msrecd.mqtt.ctl import fleet_of, fleet_status, send_command, send_group
 from msrecd.mqtt.settings import MqttSettings
-from msrecd.mqtt.wire import ConnectError, Message
+from msrecd.mqtt.wire import ConnectError, Message, unreachable
 
 
 def test_a_command_and_its_reply(broker, service_for, settings_for):
@@ -29,14 +32,31 @@ def test_a_command_and_its_reply(broker, service_for, settings_for):
 
 def test_nobody_there_is_known_at_once(broker, settings_for):
     began = time.monotonic()
-    assert send_command(settings_for(broker), "pi-absent", "cam0", "start", timeout_s=10) is None
-    assert time.monotonic() - began < 5
+    assert send_command(settings_for(broker), "pi-absent", "cam0", "start", timeout_s=60) is None
+    assert time.monotonic() - began < 30
 
 
 def test_no_broker_is_an_error_that_names_it():
     settings = MqttSettings(host="127.0.0.1", port=free_port(), device_id="pi-test")
     with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{settings.port}.*refused"):
         send_command(settings, "pi-test", "cam0", "start", timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "is the port right?"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "is the name right"),
+        (TimeoutError("timed out"), "is the network up"),
+        (ssl.SSLCertVerificationError(1, "certificate is not yet valid"), "is this machine's clock right?"),
+    ],
+)
+def test_why_a_broker_cannot_be_reached_and_where_to_look(error, hint):
+    text = unreachable(error)
+    assert text.startswith(f"cannot be reached: {error.strerror or error} (")
+    assert hint in text
+    assert "Errno" not in text
+    assert unreachable(None) == "cannot be reached"
 
 
 @pytest.mark.parametrize(

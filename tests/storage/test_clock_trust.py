@@ -169,6 +169,7 @@ def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> 
         ("1.5s", NOW_NS - 1_500_000_000),
         ("250ms", NOW_NS - 250_000_000),
         ("0m", NOW_NS),
+        ("now", NOW_NS),
     ],
 )
 def test_moments(text: str, expected: int) -> None:

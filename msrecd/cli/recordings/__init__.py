@@ -18,7 +18,7 @@ SUBCOMMANDS = {
     "unprotect": "let a recording go by the limits again",
     "export": "join the chunks of a time range into one file, without encoding again",
 }
-_TIME = "2026-05-01T06:30:00Z, 2026-05-01, or an age like 2h or 7d"
+_TIME = "2026-05-01T06:30:00Z, 2026-05-01, an age like 2h or 7d, or now"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = subs["list"]
     listing.add_argument("--recorder", metavar="NAME", help="only this recorder")
     listing.add_argument("--since", metavar="T", help=f"what ended after this time: {_TIME}")
-    listing.add_argument("--until", metavar="T", help="what began before this time")
+    listing.add_argument("--until", metavar="T", help="what began before this time, likewise")
     listing.add_argument("--chunks", action="store_true", help="a line for each chunk too")
     listing.add_argument("--json", action="store_true", help="print recordings with chunks and gaps as JSON")
     verify = subs["verify"]
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = subs["export"]
     export.add_argument("--recorder", metavar="NAME", required=True)
     export.add_argument("--from", dest="since", metavar="T", required=True, help=f"begin of the range: {_TIME}")
-    export.add_argument("--to", dest="until", metavar="T", required=True, help="end of the range")
+    export.add_argument("--to", dest="until", metavar="T", required=True, help="end of the range, likewise")
     export.add_argument("--force", action="store_true", help="replace OUT if it exists")
     export.add_argument("out", metavar="OUT", type=Path, help="a file that ends in .mp4, .m4a, .webm, .mkv or .mka")
 

@@ -27,6 +27,17 @@ def configuration(path: Path) -> Config:
     return load(path, checks=config_checks())
 
 
+def _check_folder(path: Path) -> None:
+    """
+    Raises:
+        StorageError: the folder of the recordings is not there.
+    """
+    if not path.is_dir():
+        raise StorageError(
+            f"the folder {path} is not there: nothing was recorded yet, or the medium is not mounted", "not_found"
+        )
+
+
 @contextmanager
 def catalog_of(config: Config) -> Iterator[Catalog]:
     """What is there, for reading.
@@ -35,8 +46,7 @@ def catalog_of(config: Config) -> Iterator[Catalog]:
         StorageError: the folder of the recordings is not there.
     """
     storage = config.storage
-    if not storage.path.is_dir():
-        raise StorageError(f"the folder {storage.path} is not there", "not_found")
+    _check_folder(storage.path)
     catalog = open_catalog(storage.path, storage.state_path, ReadOnlyWallTime(storage.state_path).corrections)
     try:
         yield catalog
@@ -52,8 +62,7 @@ def store_of(config: Config) -> Iterator[Store]:
         StorageError: the folder of the recordings is not there.
     """
     storage = config.storage
-    if not storage.path.is_dir():
-        raise StorageError(f"the folder {storage.path} is not there", "not_found")
+    _check_folder(storage.path)
     become_owner(storage.state_path if storage.state_path.exists() else storage.path)
     store = make_store(config, ReadOnlyWallTime(storage.state_path))
     try:
