@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
@@ -29,6 +30,7 @@ from msrecd.walltime import WallTime
 log = logging.getLogger(__name__)
 
 _LONGEST_S = 30.0
+_PATIENCE_S = 1.0
 _SHORTEST_S = 0.05
 _SLICE_S = 1.0  # nothing wakes a sleeper when somebody sets the clock
 _STEP_NS = NS // 5
@@ -66,6 +68,7 @@ class Conductor:
         self._changed = changed
         self._clock = clock
         self._parts: dict[str, _Part] = {}
+        self._looking: dict[str, asyncio.Task[float]] = {}  # recorders that are being looked at
         self._wake = asyncio.Event()
         self._began_ns = clock.monotonic_ns()
         self._was_trusted = False
@@ -119,23 +122,44 @@ class Conductor:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            self._wake.clear()
-            seen = (
-                self._clocks()
-            )  # before the look: opening a camera takes its time, and the clock may be set meanwhile
-            wait_s = await self.look()
-            await self._sleep(max(_SHORTEST_S, wait_s), seen)
+        try:
+            while True:
+                self._wake.clear()
+                seen = (
+                    self._clocks()
+                )  # before the look: opening a camera takes its time, the clock may be set meanwhile
+                wait_s = await self.look(patience_s=_PATIENCE_S)
+                await self._sleep(max(_SHORTEST_S, wait_s), seen)
+        finally:
+            for task in self._looking.values():
+                task.cancel()
 
-    async def look(self) -> float:
-        """Bring all recorders to where they have to be; seconds until a decision may change."""
-        # All at once: a camera that takes its time to open must not delay the others.
-        waits = await asyncio.gather(*(self._look_safely(name) for name in list(self._parts)))
+    async def look(self, *, patience_s: float | None = None) -> float:
+        """Bring all recorders to where they have to be; seconds until a decision may change.
+
+        Args:
+            patience_s: how long to wait for those that take their time (None: until they are done). They go on by
+                themselves, and what comes of them is looked at when they are done.
+        """
+        for name in self._parts:  # each by itself: a camera that hangs must not delay the others
+            if name not in self._looking:
+                task = asyncio.get_running_loop().create_task(self._look_safely(name), name=f"{name}-schedule")
+                self._looking[name] = task
+                task.add_done_callback(partial(self._looked, name))
+        waits = [_LONGEST_S]
+        if self._looking:
+            done, late = await asyncio.wait(self._looking.values(), timeout=patience_s)
+            waits += [task.result() for task in done]
+            for task in late:
+                task.add_done_callback(lambda _: self._wake.set())
         told = (self._owner.walltime.trusted, self.upcoming())
         if told != self._told:
             self._told = told
             self._changed()
-        return min([_LONGEST_S, *waits])
+        return min(waits)
+
+    def _looked(self, name: str, _: object) -> None:
+        del self._looking[name]
 
     async def _sleep(self, seconds: float, seen: tuple[int, bool]) -> None:
         """Until something is to be decided: the time is over, a command came, or the clock was set since `seen`."""

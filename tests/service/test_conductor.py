@@ -229,7 +229,7 @@ async def test_a_planner_is_kept_while_its_schedule_is_the_same(model: Model) ->
 async def test_a_clock_that_is_set_while_a_camera_opens_is_seen(model: Model) -> None:
     looked: list[int] = []
 
-    async def slow_look() -> float:
+    async def slow_look(**_: object) -> float:
         if not looked:
             model.clock.error_ns = 6 * HOUR  # set after the plan was made, before the sleep
         looked.append(len(looked))
@@ -252,3 +252,45 @@ async def test_a_clock_that_was_believed_once_is_not_waited_for_again(model: Mod
     await model.pass_until(7 * HOUR + NS)
     assert model.unit().spans == [(6 * HOUR, 7 * HOUR, "schedule")]
     assert not model.conductor.upcoming()["cam0"]["waiting_for_clock"]
+
+
+def test_a_camera_that_takes_its_time_does_not_delay_the_others() -> None:
+    """cam0 hangs while it opens; cam1's window begins meanwhile."""
+
+    async def main() -> None:
+        wanted = Config(
+            recorders=(
+                Recorder(name="cam0", video=True, autostart=True),
+                Recorder(name="cam1", video=True, schedules=(MORNING,)),
+            )
+        )
+        model = Model(wanted, TestClock(BEGIN))
+        opens, opened, begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        slow, other = model.unit("cam0"), model.unit("cam1")
+        start, start_other = slow.start, other.start
+
+        async def hangs(cause: str, *, persistent: bool = False) -> bool:
+            opens.set()
+            await opened.wait()
+            return await start(cause, persistent=persistent)
+
+        async def begins(cause: str, *, persistent: bool = False) -> bool:
+            begun.set()
+            return await start_other(cause, persistent=persistent)
+
+        slow.start, other.start = hangs, begins  # type: ignore[method-assign]
+        run = asyncio.create_task(model.conductor.run())
+        async with asyncio.timeout(20):
+            await opens.wait()
+            while not begun.is_set():
+                model.clock.now_ns += 10 * MINUTE
+                await asyncio.sleep(0.05)
+            assert not slow.is_wanted
+            opened.set()
+            while not slow.is_wanted:  # noqa: ASYNC110 - set within the conductor
+                await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
