@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from msrecd.clock import NS, Clock
 from msrecd.storage import files
 from msrecd.storage.layout import PART
+from msrecd.storage.wavsizes import write_wav_sizes
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ class ChunkFile:
         Raises:
             OSError: it is still the `.part` (or already has its name, when only the folder's sync failed).
         """
+        if self.name.endswith(".wav") and write_wav_sizes(self._fd, self.size):
+            self._hash = hash_prefix(self._fd, self.size)
         os.fsync(self._fd)
         os.fsync(self._folder)
         if files.exists(self._folder, self.name + PART):

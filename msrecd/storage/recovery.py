@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from msrecd.storage import files, fragments, layout, manifest
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.journal import OpenEntry
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.wavsizes import write_wav_sizes
 from msrecd.walltime import format_utc
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
             if is_part:
                 os.ftruncate(file.fileno(), size)
                 if parsed.extension == "wav":
-                    patch_wav(file.fileno(), size)
+                    write_wav_sizes(file.fileno(), size)
             digest = hash_prefix(file.fileno(), size).hexdigest()
             os.fsync(file.fileno())
             if is_part:
@@ -114,19 +114,6 @@ def _keep_one(folder: int, final: str) -> bool:
     os.unlink(final if is_part else part, dir_fd=folder)
     os.fsync(folder)
     return is_part
-
-
-def patch_wav(fd: int, size: int) -> None:
-    """Write the sizes that a WAV file which was never closed does not know."""
-    head = os.pread(fd, 4096, 0)
-    at = 12
-    while at + 8 <= len(head):
-        kind, length = struct.unpack_from("<4sI", head, at)
-        if kind == b"data":
-            os.pwrite(fd, struct.pack("<I", min(size - at - 8, 0xFFFFFFFF)), at + 4)
-            os.pwrite(fd, struct.pack("<I", min(size - 8, 0xFFFFFFFF)), 4)
-            return
-        at += 8 + length + (length & 1)
 
 
 def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:

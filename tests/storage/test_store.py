@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
+import wave
 from pathlib import Path
 
+import av
 import pytest
 import storage_media
 
@@ -66,6 +70,36 @@ def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, tru
         assert line["clock"] == ("synchronized" if trusted else "unsynchronized")
     assert manifest.parent.name.startswith("boot") != trusted
     assert not list(root.rglob("*.part"))
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_wav_file_says_how_long_it_is(tmp_path: Path, kill: bool) -> None:
+    """What cannot seek writes a header without sizes, of which ffprobe and others complain."""
+    data = storage_media.make("wav")
+    assert data[4:8] == b"\xff\xff\xff\xff"
+    store = make_store(tmp_path)
+    store.open()
+    chunk = store.begin("mic0", "audio/wav").open_chunk(started_ns=store.clock.monotonic_ns())
+    chunk.write([data])
+    if kill:
+        chunk._file.close()
+        store.close()
+        store = make_store(tmp_path)
+        (line,) = store.open()
+    else:
+        line = chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+    store.close()
+    path = tmp_path / "recordings" / line["file"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
+    assert path.stat().st_size == line["bytes"] == len(data)
+    with wave.open(str(path)) as file:
+        assert file.getnframes() == 96_000
+    with av.open(str(path)) as container:
+        assert sum(packet.size for packet in container.demux()) == 192_000
+    if shutil.which("ffprobe"):
+        command = ["ffprobe", "-v", "warning", "-count_packets", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stderr == ""
 
 
 def test_ids_of_one_second_sort_in_order(tmp_path: Path) -> None:
