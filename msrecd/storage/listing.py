@@ -204,6 +204,8 @@ class Listing:
         refs = []
         try:
             contents = recovery.read_manifest(root, manifest_file)
+        except FileNotFoundError:  # its last chunk went meanwhile, or nothing was listed before the power went
+            return []
         except OSError as exc:
             log.warning("%s cannot be read: %s", manifest_file, exc)
             return []
