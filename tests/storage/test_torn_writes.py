@@ -3,7 +3,11 @@
 Each write that gets to the medium is noted, and each flush: by dm-log-writes, or where the kernel has none by QEMU's
 storage daemon below a loop device. From that log a medium is made as a cut may leave it: all up to a flush; of what was
 written between it and the next one, each write whole, in part (single sectors of 512 bytes), or not at all. It is
-mounted as at a boot (checked first, as there), recovered and judged.
+mounted as at a boot (FAT32 is checked first, as there), recovered and judged.
+
+One thing is not torn: the superblock of ext4, 1024 bytes that ext4 writes in place when it is mounted and unmounted and
+trusts to get there at once. Without a half of it no ext4 can be mounted, whoever wrote what into it, and `e2fsck -p`
+does not mend that.
 
 Needs root and either of the two; FAT32 needs a kernel with vfat: `make torn-test` brings one in a virtual machine.
 `MSRECD_CUTS=N`: how many media are made of each file system.
@@ -43,6 +47,7 @@ STEP = 2000  # bytes of a write, which is a timeslice
 MAGIC = 0x6A736677736872
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
 SECTOR = 512
+SUPERBLOCK = range(1024, 2048)
 _DM_TARGET_MSG = 0xC138FD0E
 
 
@@ -284,15 +289,20 @@ def spans_of(entries: list[Entry]) -> list[Span]:
     return spans
 
 
-def tear(rng: random.Random, image: bytearray, entries: list[Entry]) -> None:
-    """Apply what may have got to the medium: in any order, in whole, in part, or not."""
+def tear(rng: random.Random, image: bytearray, entries: list[Entry], *, whole: range = range(0)) -> None:
+    """Apply what may have got to the medium: in any order, in whole, in part, or not.
+
+    Args:
+        whole: bytes of the medium that get there together or not at all.
+    """
     for entry in rng.sample(entries, len(entries)):
         fate = rng.random()
         if fate < 0.4:
             image[entry.at : entry.at + len(entry.data)] = entry.data
         elif fate < 0.7:
+            together = rng.random() < 0.5
             for offset in range(0, len(entry.data), SECTOR):
-                if rng.random() < 0.5:
+                if together if entry.at + offset in whole else rng.random() < 0.5:
                     image[entry.at + offset : entry.at + offset + SECTOR] = entry.data[offset : offset + SECTOR]
 
 
@@ -377,7 +387,7 @@ def test_a_power_cut_with_torn_writes(quick_path: Path, kind: str) -> None:
     for number, span in enumerate(spans):
         for _ in range(chosen.count(number)):
             torn = bytearray(image)
-            tear(rng, torn, span.open)
+            tear(rng, torn, span.open, whole=SUPERBLOCK if kind == "ext4" else range(0))
             verdicts.append((number, boot_and_judge(kind, quick_path, bytes(torn), told[span.told], media)))
         for entry in span.open:
             image[entry.at : entry.at + len(entry.data)] = entry.data
