@@ -31,6 +31,9 @@ class Owner(Protocol):
     @property
     def stream(self) -> MediaStream: ...
 
+    @property
+    def mime_type(self) -> str: ...
+
     def _fire(self, event: Event) -> None: ...
 
     def _session_started(self, session: Session, mime_type: str) -> None: ...
@@ -191,7 +194,7 @@ class Session:
         event = BlobEvent(
             "dataavailable",
             {
-                "data": Blob._of(data.parts, self._full_type),
+                "data": Blob._of(data.parts, self._full_type or self._owner.mime_type),  # nothing known before `start`
                 "timecode": self._timecode,
                 "chunk": data.chunk,
                 "chunk_end": data.chunk_end,
