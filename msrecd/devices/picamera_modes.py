@@ -1,16 +1,15 @@
-"""Modes, sizes and memory of a camera. Pure, but for reading /proc/meminfo."""
+"""Modes, sizes, plans and memory of a camera. Pure, but for reading /proc/meminfo."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msrecd.devices.base import VideoMode
 
 Size = tuple[int, int]
-PIXEL_FORMATS = {"YUV420": "yuv420p", "BGR888": "rgb24"}  # picamera2 names the bytes from the highest to the lowest
 _FALLBACK_RATE = 30.0
 _COMMON_SIZES: tuple[Size, ...] = ((1920, 1080), (1280, 720))
 FALLBACK_SIZES: tuple[Size, ...] = ((1280, 720), (640, 480))
@@ -27,6 +26,39 @@ class SensorMode:
     size: Size
     frame_rate: float
     bit_depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraFacts:
+    """What was found out about a camera while it was open for that; it does not change."""
+
+    modes: tuple[VideoMode, ...] = ()
+    sensor_modes: tuple[SensorMode, ...] = ()
+    controls: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraPlan:
+    """How a camera is to run."""
+
+    size: Size
+    frame_rate: float | None
+    mode: SensorMode | None
+    settings: Mapping[str, Any]
+
+
+def make_plan(settings: Mapping[str, Any], default: VideoMode, facts: CameraFacts) -> CameraPlan:
+    """Size and rate as the settings have them (the ISP scales for nothing), in the sensor mode nearest above them.
+
+    A camera whose rate cannot be set has the rate that it has: None.
+    """
+    size = even((int(settings.get("width") or default.width), int(settings.get("height") or default.height)))
+    mode = choose_mode(facts.sensor_modes, size, settings.get("frame_rate"))
+    if facts.controls and "FrameDurationLimits" not in facts.controls:
+        return CameraPlan(size=size, frame_rate=None, mode=mode, settings=settings)
+    highest = mode.frame_rate if mode is not None else default.frame_rate
+    rate = float(settings.get("frame_rate") or min(30.0, highest))
+    return CameraPlan(size=size, frame_rate=min(rate, highest), mode=mode, settings=settings)
 
 
 def sensor_modes(modes: Iterable[Mapping[str, Any]]) -> list[SensorMode]:
@@ -133,31 +165,3 @@ def missing_memory(needed: int, meminfo: Path = Path("/proc/meminfo")) -> str | 
         f"the camera needs {-(-needed // _MIB)} MiB of contiguous memory (CMA), "
         f"{free // _MIB} of {total // _MIB} MiB are free; choose a smaller size or close other camera programs"
     )
-
-
-def unpad(buffer: memoryview, size: Size, stride: int, pixel_format: str) -> bytes:
-    """The picture without the padding at the ends of its lines: yuv420p planes one after the other, or rgb24 lines.
-
-    Raises:
-        ValueError: the buffer is smaller than such a picture.
-    """
-    width, height = size
-    if pixel_format == "rgb24":
-        planes = [(stride, width * 3, height)]
-    else:
-        planes = [
-            (stride, width, height),
-            (stride // 2, width // 2, height // 2),
-            (stride // 2, width // 2, height // 2),
-        ]
-    if len(buffer) < sum(step * lines for step, _, lines in planes):
-        raise ValueError(f"a buffer of {len(buffer)} bytes for {width}x{height} {pixel_format}, stride {stride}")
-    pieces: list[memoryview] = []
-    start = 0
-    for step, line, lines in planes:
-        if step == line:
-            pieces.append(buffer[start : start + step * lines])
-        else:
-            pieces.extend(buffer[start + row * step : start + row * step + line] for row in range(lines))
-        start += step * lines
-    return b"".join(pieces)

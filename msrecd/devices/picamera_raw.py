@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any, Protocol
 
 from msrecd.flow.feed import Feed
@@ -24,6 +25,19 @@ class Request(Protocol):
     def release(self) -> None: ...
     def make_buffer(self, name: str) -> Any: ...
     def get_metadata(self) -> Mapping[str, Any]: ...
+
+
+class RequestReader(Protocol):
+    """Makes pictures out of requests. Belongs to one thread."""
+
+    def read(self, request: Request) -> VideoFrame:
+        """A copy of the picture.
+
+        Raises:
+            ValueError, KeyError, RuntimeError: this request has none that can be read.
+        """
+
+    def close(self) -> None: ...
 
 
 class _Slot:
@@ -60,15 +74,11 @@ class _Slot:
 class RawPictures:
     """The feed of pictures; `offer` belongs to picamera2's thread, everything else may be called from any."""
 
-    def __init__(self, label: str, stats: SourceStats, picture: Callable[[Request], VideoFrame]) -> None:
-        """
-        Args:
-            picture: copies a picture out of a request.
-        """
+    def __init__(self, label: str, stats: SourceStats, open_reader: Callable[[], RequestReader]) -> None:
         self.feed: Feed[VideoFrame] = Feed(self._wanted)
         self._label = label
         self._stats = stats
-        self._picture = picture
+        self._open_reader = open_reader
         self._slot: _Slot | None = None
 
     def offer(self, request: Request) -> None:
@@ -95,9 +105,13 @@ class RawPictures:
             slot.end()
 
     def _read(self, slot: _Slot) -> None:
+        with closing(self._open_reader()) as reader:
+            self._read_with(reader, slot)
+
+    def _read_with(self, reader: RequestReader, slot: _Slot) -> None:
         while (request := slot.take()) is not None:
             try:
-                frame = self._picture(request)
+                frame = reader.read(request)
             except (ValueError, KeyError, RuntimeError) as exc:
                 self._stats.dropped += 1
                 log.debug("camera %s: a picture could not be read: %s", self._label, exc)

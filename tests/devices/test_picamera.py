@@ -17,7 +17,7 @@ from fake_picamera2 import FakeCamera, imx219, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
-from msrecd.devices import default_backends, picamera_source
+from msrecd.devices import default_backends, picamera_source, picamera_watch
 from msrecd.devices.picamera_source import PicameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
@@ -372,9 +372,74 @@ def test_a_usb_camera_without_frame_duration_limits(rig: Rig) -> None:
     assert len(raw.wait_for(2)[0].data) == 640 * 480 * 3
 
 
+@pytest.mark.parametrize(
+    ("formats", "size", "chosen"),
+    [
+        (("YUYV", "MJPEG"), (640, 480), "YUYV"),
+        (("YUYV", "MJPEG"), (1280, 720), "MJPEG"),
+        (("MJPEG",), (640, 480), "MJPEG"),
+        (("MJPEG", "NV12"), (640, 480), "NV12"),
+    ],
+)
+def test_a_usb_camera_gives_what_it_has(rig: Rig, formats: tuple[str, ...], size: tuple[int, int], chosen: str) -> None:
+    """Not one of a hundred has YUV420, and libcamera takes another format without a word."""
+    source = rig.open(rig.backend(usb(formats=formats)), {"width": size[0], "height": size[1]})
+    assert camera_of(source).camera_configuration()["main"]["format"] == chosen
+    assert source.format.pixel_format == "yuv420p"
+    assert source.encoded(EncodingRequest(kind="video", codec="h264")) is None  # its encoders take none of these
+    sink = Sink()
+    source.raw().add(sink)
+    frame: VideoFrame = sink.wait_for(2)[0]
+    assert frame.format == source.format
+    pixels = size[0] * size[1]
+    assert len(frame.data) == pixels * 3 // 2
+    luma, blue, red = frame.data[0], frame.data[pixels], frame.data[-1]
+    if chosen == "MJPEG":
+        assert (luma, blue, red) == (pytest.approx(16 + 100 * 219 / 255, abs=2), 128, 128)  # of full range
+    else:
+        assert (luma, blue, red) == (0x10, 0x80, 0x90)
+    assert bytes(frame.data).count(b"\xee") == 0
+
+
+def test_jpegs_of_a_usb_camera_pass_through_untouched(rig: Rig) -> None:
+    source = rig.open(rig.backend(usb(formats=("YUYV", "MJPEG")), board="pi5"), {"width": 1280, "height": 720})
+    feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg", bit_rate=1_000_000))
+    assert feed is not None
+    assert source.encoded(EncodingRequest(kind="video", codec="mjpeg", width=640, height=480)) is None
+    sink = Sink()
+    feed.feed.add(sink)
+    packets: list[Packet] = sink.wait_for(5)
+    assert {packet.data for packet in packets} == {fake.jpeg(1280, 720)}
+    assert all(packet.is_keyframe for packet in packets)
+    assert feed.parameters is not None
+    assert (feed.parameters.codec, feed.parameters.width, feed.parameters.encoder) == ("mjpeg", 1280, "camera")
+
+
+def test_a_torn_jpeg_is_left_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = rig.open(rig.backend(usb(formats=("MJPEG",)), board="pi5"), {"width": 640, "height": 480})
+    feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
+    assert feed is not None
+    whole, count = fake.CompletedRequest.make_buffer, itertools.count()
+
+    def sometimes_torn(self: Any, name: str) -> bytearray:
+        buffer = whole(self, name)
+        return buffer[:300] if next(count) % 3 == 0 else buffer
+
+    monkeypatch.setattr(fake.CompletedRequest, "make_buffer", sometimes_torn)
+    packets, raw = Sink(), Sink()
+    feed.feed.add(packets)
+    source.raw().add(raw)
+    packets.wait_for(5)
+    raw.wait_for(5)
+    assert {packet.data for packet in packets.units} == {fake.jpeg(640, 480)}
+    assert {len(frame.data) for frame in raw.units} == {640 * 480 * 3 // 2}
+    assert source.stats.dropped > 0
+    assert camera_of(source).died is None
+
+
 def test_a_format_that_nobody_reads_is_refused(rig: Rig) -> None:
-    backend = rig.backend(usb(formats=("MJPEG",)))
-    with pytest.raises(NotReadableError, match="gives MJPEG only"):
+    backend = rig.backend(usb(formats=("R10_CSI2P",)))
+    with pytest.raises(NotReadableError, match="gives R10_CSI2P only"):
         rig.open(backend)
     assert fake.Picamera2.machine.cameras[0].holder is None
 
@@ -484,10 +549,10 @@ def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picamera_source, "LOOK_AFTER_NS", 300 * MS)
-    monkeypatch.setattr(picamera_source, "MUTED_AFTER_NS", 600 * MS)
-    monkeypatch.setattr(picamera_source, "RESTART_AFTER_NS", 1200 * MS)
-    monkeypatch.setattr(picamera_source, "FAILED_AFTER_NS", 2500 * MS)
+    monkeypatch.setattr(picamera_watch, "LOOK_AFTER_NS", 300 * MS)
+    monkeypatch.setattr(picamera_watch, "MUTED_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(picamera_watch, "RESTART_AFTER_NS", 1200 * MS)
+    monkeypatch.setattr(picamera_watch, "FAILED_AFTER_NS", 2500 * MS)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -526,10 +591,18 @@ def test_frames_that_come_back_in_time(rig: Rig) -> None:
 
 
 class JumpingClock(SystemClock):
+    """Counts how often the watch of a camera has asked."""
+
     jumped_ns = 0
+    looks = 0
 
     def monotonic_ns(self) -> int:
+        self.looks += threading.current_thread().name.startswith("camera ")
         return super().monotonic_ns() + self.jumped_ns
+
+    def wait_for_looks(self, count: int) -> None:
+        wanted = self.looks + count
+        until(lambda: self.looks >= wanted)
 
 
 def test_a_stop_of_the_whole_process_is_no_failure_of_the_camera(rig: Rig) -> None:
@@ -539,10 +612,10 @@ def test_a_stop_of_the_whole_process_is_no_failure_of_the_camera(rig: Rig) -> No
     source = rig.open(backend)
     camera.stalled.set()
     clock.jumped_ns = 60 * NS
-    time.sleep(0.7)  # two or three looks of the watch
+    clock.wait_for_looks(3)
     camera.stalled.clear()
     until(lambda: source.frame_age_ns < NS)
-    time.sleep(0.5)
+    clock.wait_for_looks(2)
     assert rig.muted == []
     assert rig.ended == []
     assert source.restarts == 0
@@ -581,7 +654,7 @@ def test_a_restart_that_fails_ends_it_at_once(rig: Rig, monkeypatch: pytest.Monk
     source = rig.open(rig.backend(camera))
     told: list[float] = []
     source.on_restarted = told.append
-    monkeypatch.setattr(picamera_source, "FAILED_AFTER_NS", 60 * NS)
+    monkeypatch.setattr(picamera_watch, "FAILED_AFTER_NS", 60 * NS)
 
     def fail(self: Any, show_preview: Any = False) -> None:
         raise RuntimeError("Failed to start camera: Invalid argument")
@@ -634,7 +707,7 @@ def test_what_raises_in_the_cameras_loop_does_not_end_it(rig: Rig, monkeypatch: 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_hanging_call_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picamera_source, "STUCK_AFTER_NS", 400 * MS)
+    monkeypatch.setattr(picamera_watch, "STUCK_AFTER_NS", 400 * MS)
     monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
     camera = imx219()
     source = rig.open(rig.backend(camera))
@@ -692,7 +765,9 @@ def test_default_backends_find_the_cameras(rig: Rig) -> None:
 def import_backend(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "msrecd.devices.picamera", raising=False)
+    for name in ("picamera_device", "picamera"):
+        monkeypatch.delitem(sys.modules, f"msrecd.devices.{name}", raising=False)
+        monkeypatch.delattr(f"msrecd.devices.{name}", raising=False)
     importlib.import_module("msrecd.devices.picamera")
 
 

@@ -24,9 +24,9 @@ from msrecd.devices.picamera_modes import (
     key_frame_period,
     missing_memory,
     sensor_modes,
-    unpad,
     video_modes,
 )
+from msrecd.devices.picamera_pictures import format_order, jpeg_of, unpad
 from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, StreamParameters
@@ -195,6 +195,29 @@ class TestModes:
         chroma = [bytes([row % 250]) * (width // 2) for row in range(height)]
         padded = b"".join(row + b"\xff" * pad for row in rows) + b"".join(row + b"\xff" * (pad // 2) for row in chroma)
         assert unpad(memoryview(padded + b"\xff\xff"), (width, height), stride, "yuv420p") == b"".join(rows + chroma)
+
+    @pytest.mark.parametrize(
+        ("offered", "size", "order"),
+        [
+            ({}, (640, 480), []),
+            ({"S24": {(640, 480)}, "YUYV": {(640, 480)}}, (640, 480), ["YUYV"]),
+            ({"MJPEG": {(640, 480)}, "YUYV": {(640, 480)}}, (640, 480), ["YUYV", "MJPEG"]),
+            (dict.fromkeys(("YUYV", "YUV420", "MJPEG"), {(1280, 720)}), (1280, 720), ["MJPEG", "YUV420", "YUYV"]),
+            ({"YUYV": {(640, 480)}, "MJPEG": {(320, 240)}}, (320, 240), ["MJPEG", "YUYV"]),
+        ],
+    )
+    def test_formats_in_the_order_of_their_cost(
+        self, offered: dict[str, set[tuple[int, int]]], size: tuple[int, int], order: list[str]
+    ) -> None:
+        assert format_order(offered, size) == order
+
+    def test_the_jpeg_in_a_buffer(self) -> None:
+        thumbnail = b"\xff\xd8\xff\xd9"
+        jpeg = b"\xff\xd8\xff\xe1\0\x06" + thumbnail + b"\xff\xda\0\x02data\xff\0\xff\xd0more\xff\xd9"
+        assert jpeg_of(jpeg + b"rest of an older one\xff\xd9\0\0") == jpeg
+        for wrong in (b"", b"\xff\xd8", jpeg[:-1], b"\0" + jpeg):
+            with pytest.raises(ValueError, match="JPEG"):
+                jpeg_of(wrong)
 
     def test_unpad_of_too_little(self) -> None:
         with pytest.raises(ValueError, match="a buffer of 10 bytes"):

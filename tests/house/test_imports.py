@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "libav": {"flow", "dom", "pixels"} | BASE,
     "codecs": {"flow", "dom", "libav", "pixels"} | BASE,
     "muxing": {"codecs", "flow", "dom", "libav", "pixels"} | BASE,
-    "devices": {"flow", "dom", "pixels"} | BASE,
+    "devices": {"flow", "dom", "libav", "pixels"} | BASE,  # libav: JPEGs of USB cameras
     "media": {"devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "storage": set(BASE),
     "mqtt": set(BASE),

@@ -102,6 +102,15 @@ class CompletedRequest:
         (width, height), stride = stream["size"], stream["stride"]
         if stream["format"] == "BGR888":
             return bytearray(b"\x33" * stride * height)
+        if stream["format"] == "YUYV":
+            line = b"\x10\x80\x10\x90" * (width // 2) + b"\xee" * (stride - 2 * width)
+            return bytearray(line * height + b"\xee" * 512)
+        if stream["format"] == "NV12":
+            return bytearray(
+                (b"\x10" * width + b"\xee" * (stride - width)) * height + b"\x80\x90" * (stride * height // 4)
+            )
+        if stream["format"] == "MJPEG":  # in a buffer with room, where the end of a longer one is left
+            return bytearray(jpeg(width, height) + b"\x55" * 999 + b"\xff\xd9" + bytes(50))
         luma = (b"\x10" * width + b"\xee" * (stride - width)) * height
         chroma = (b"\x80" * (width // 2) + b"\xee" * (stride // 2 - width // 2)) * (height // 2)
         return bytearray(luma + chroma + chroma + b"\xee" * 512)
@@ -119,16 +128,20 @@ class Output:
 
 
 @cache
-def jpeg() -> bytes:
+def jpeg(width: int = 1280, height: int = 720) -> bytes:
     """A real one, of one colour."""
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 1280, 720, "yuvj420p", Fraction(1, 25)
-    picture = av.VideoFrame(1280, 720, "yuvj420p")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "yuvj420p", Fraction(1, 25)
+    picture = av.VideoFrame(width, height, "yuvj420p")
+    for plane, value in zip(picture.planes, (100, 128, 128), strict=True):
+        plane.update(bytes((value,)) * plane.buffer_size)
     picture.pts = 0
     return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])
 
 
 class Encoder:
+    """As it is, it passes on the buffers of the camera; its subclasses encode."""
+
     def __init__(self) -> None:
         self.output: Any = None
         self.name = ""
@@ -161,7 +174,8 @@ class Encoder:
             if self.firsttimestamp is None:
                 self.firsttimestamp = timestamp
             is_key = self._frames % self.iperiod == 0 or self._take_forced()
-            self.output.outputframe(self._unit(is_key), is_key, timestamp - self.firsttimestamp, None, False)
+            unit = request.make_buffer(name) if type(self) is Encoder else self._unit(is_key)
+            self.output.outputframe(unit, is_key, timestamp - self.firsttimestamp, None, False)
             self._frames += 1
         self._skip = (self._skip + 1) % self.frame_skip_count
 
@@ -295,7 +309,7 @@ class Picamera2:
         self.died: BaseException | None = None
         self.set: dict[str, Any] = {}
         sizes = [SimpleNamespace(width=w, height=h) for w, h in fake.sizes]
-        formats = SimpleNamespace(pixel_formats=["YUYV"], sizes=lambda _: sizes)
+        formats = SimpleNamespace(pixel_formats=list(fake.formats), sizes=lambda _: sizes)
         config = SimpleNamespace(at=lambda _: SimpleNamespace(formats=formats))
         self.camera = SimpleNamespace(generate_configuration=lambda roles: config)
 
@@ -332,7 +346,7 @@ class Picamera2:
                 continue
             chosen = wanted["format"] if wanted["format"] in self.fake.formats else self.fake.formats[-1]
             width, height = wanted["size"]
-            line = -(-width // 64) * 64 * (3 if chosen == "BGR888" else 1)
+            line = -(-width // 64) * 64 * {"BGR888": 3, "YUYV": 2}.get(chosen, 1)
             self.camera_config[name] = {"format": chosen, "size": (width, height), "stride": line}
         self.asked = camera_config
         self.buffers_free = camera_config["buffer_count"]
@@ -437,7 +451,9 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
     for module in (package, encoders, outputs, previews, libcamera):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "msrecd.devices.picamera", raising=False)
+    for name in ("picamera_device", "picamera"):
+        monkeypatch.delitem(sys.modules, f"msrecd.devices.{name}", raising=False)
+        monkeypatch.delattr(f"msrecd.devices.{name}", raising=False)
     import msrecd.devices.picamera as backend
 
     return backend

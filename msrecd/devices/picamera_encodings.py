@@ -1,0 +1,287 @@
+"""CameraEncodings: what recorders want encoded by the camera, its second stream, and the encoders that run.
+
+Encoders run while their feed has sinks. They are started and stopped in the worker: any of these calls may hang.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.devices.picamera_modes import Size, even, fits_hardware_encoder, frame_skip, key_frame_period
+from msrecd.devices.picamera_pictures import ENCODER_FORMATS
+from msrecd.devices.picamera_port import (
+    CameraDevice,
+    Codec,
+    EncoderHandle,
+    EncoderSpec,
+    ParametersMaker,
+    StreamName,
+    StreamShape,
+)
+from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
+from msrecd.dom.exceptions import NotReadableError
+from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
+
+log = logging.getLogger(__name__)
+
+_MAX_ENCODERS = 2
+_MAX_ASKED = 16  # key frames to come
+
+
+class Submit(Protocol):
+    """Make a call in the worker some time later; its exception goes to `failed`, in the worker's thread."""
+
+    def __call__(self, name: str, run: Callable[[], object], failed: Callable[[Exception], None]) -> None: ...
+
+
+class _Encoding:
+    """One encoding that was asked for. Worker thread, but for `feed` and where said."""
+
+    def __init__(self, spec: EncoderSpec, size: Size, feed: EncodedFeed) -> None:
+        self.spec = spec
+        self.size = size
+        self.feed = feed
+        self.handle: EncoderHandle | None = None
+        self.stream: EncodedStream | None = None
+        self._asked: list[int] = []
+
+    def key_frame_at(self, at_ns: int) -> None:
+        """Make the first frame at or after `at_ns` a key frame. Any thread; several may ask."""
+        if at_ns not in self._asked and len(self._asked) < _MAX_ASKED:
+            self._asked.append(at_ns)
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self._asked)
+
+    def frame_is_at(self, pts_ns: int) -> None:
+        """The frame of that time is about to be encoded. picamera2's thread."""
+        due = [at_ns for at_ns in self._asked if at_ns <= pts_ns]
+        if due and (handle := self.handle) is not None:
+            for at_ns in due:
+                self._asked.remove(at_ns)
+            handle.force_key_frame()
+
+
+class CameraEncodings:
+    """The encodings of one camera. `shape` is what its main stream delivers; it may change with a second stream."""
+
+    def __init__(
+        self,
+        device: CameraDevice,
+        shape: StreamShape,
+        *,
+        label: str,
+        frame_rate: float | None,
+        make_parameters: ParametersMaker | None,
+        times: SensorTimes,
+        submit: Submit,
+        failed: Callable[[Exception], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """
+        Args:
+            make_parameters: describes a stream by its first key frame; without it nothing is encoded here.
+            failed: the camera is of no use any more, for it could not be configured again; in the worker.
+        """
+        self.shape = shape
+        self._device = device
+        self._label = label
+        self._frame_rate = frame_rate
+        self._make_parameters = make_parameters
+        self._times = times
+        self._submit = submit
+        self._failed = failed
+        self._clock = clock
+        self._lores: Size | None = None
+        self._can_add_stream = device.has_lores
+        self._lock = threading.RLock()  # a worker that is stuck says so at once, in the caller's thread
+        self._encodings: dict[EncodingRequest, _Encoding] = {}
+        self._running: tuple[_Encoding, ...] = ()
+        self._is_ending = False
+        self._is_shut = False
+
+    def feed_for(self, request: EncodingRequest) -> EncodedFeed | None:
+        """The feed of what the camera encodes as `request` wants it, None when it cannot. Any thread."""
+        codec = self._codec_of(request)
+        if codec is None or self._make_parameters is None:
+            return None
+        if request.crops:
+            return None  # its second stream shows the whole picture in any size, which would stretch it
+        with self._lock:
+            known = self._encodings.get(request)
+            if known is not None:
+                return known.feed
+            encoding = self._make(request, codec)
+            if encoding is None:
+                return None
+            self._encodings[request] = encoding
+            return encoding.feed
+
+    def frame_comes(self, pts_ns: Callable[[], int]) -> None:
+        """A frame is about to be encoded: a key frame that is asked for here is this very one. picamera2's thread."""
+        asked = [encoding for encoding in self._running if encoding.is_asked]
+        if asked:
+            at_ns = pts_ns()
+            for encoding in asked:
+                encoding.frame_is_at(at_ns)
+
+    def end(self, error: BaseException | None) -> None:
+        """No more packets; encoders are left to `stop_all`. Any thread."""
+        with self._lock:
+            self._is_ending = True
+            encodings = list(self._encodings.values())
+        for encoding in encodings:
+            encoding.feed.feed.end(error)
+
+    def stop_all(self) -> list[Callable[[], None]]:
+        """What stops the encoders, one step for each; from now on none is started. Worker."""
+        self._is_shut = True
+        with self._lock:
+            encodings = list(self._encodings.values())
+        return [lambda encoding=encoding: self._stop(encoding) for encoding in encodings]  # type: ignore[misc]
+
+    def _codec_of(self, request: EncodingRequest) -> Codec | None:
+        """MJPEG of the hardware, or of a camera that gives it: in software it is libav's, of the raw pictures."""
+        if request.kind != "video":
+            return None
+        if request.codec == "mjpeg" and self.shape.pixel_format == "mjpeg":
+            return "mjpeg"
+        if self.shape.pixel_format not in ENCODER_FORMATS:
+            return None
+        if request.codec == "h264":
+            return "h264"
+        return "mjpeg" if request.codec == "mjpeg" and self._device.is_hardware_encoder else None
+
+    def _make(self, request: EncodingRequest, codec: Codec) -> _Encoding | None:
+        """Under the lock."""
+        size = even((request.width or self.shape.size[0], request.height or self.shape.size[1]))
+        stream = self._stream_for(size)
+        skip = frame_skip(self._frame_rate, request.frame_rate)
+        if stream is None or skip is None or len(self._encodings) >= _MAX_ENCODERS:
+            log.info(
+                "camera %s: no encoder of the camera's for %dx%d at %s frames a second",
+                self._label,
+                *size,
+                request.frame_rate or "all",
+            )
+            return None
+        rate = self._frame_rate / skip if self._frame_rate else None
+        period = key_frame_period(rate, request.key_frame_interval_ns, request.key_frame_interval_count)
+        spec = EncoderSpec(
+            codec=codec,
+            stream=stream,
+            bit_rate=request.bit_rate,
+            key_frame_period=period,
+            frame_rate=rate,
+            frame_skip=skip,
+        )
+        encoding: _Encoding
+
+        def wanted(is_wanted: bool) -> None:
+            self._wanted(request, encoding, is_wanted=is_wanted)
+
+        def key_frame_at(at_ns: int) -> None:
+            encoding.key_frame_at(at_ns)
+
+        can_force = self._device.is_hardware_encoder and codec == "h264"
+        encoding = _Encoding(
+            spec, size, EncodedFeed(on_demand=wanted, key_frame_at=key_frame_at if can_force else None)
+        )
+        return encoding
+
+    def _stream_for(self, size: Size) -> StreamName | None:
+        """Under the lock. A second stream comes only while nothing is encoded: later it would interrupt."""
+        main = self.shape.size
+        if self.shape.pixel_format == "mjpeg":
+            return "main" if size == main else None
+        if self._device.is_hardware_encoder and not fits_hardware_encoder(size):
+            return None
+        if size == main:
+            return "main"
+        if self._lores is not None or not self._can_add_stream or self._encodings:
+            return "lores" if size == self._lores else None
+        if size[0] > main[0] or size[1] > main[1]:
+            return None
+        self._lores = size
+        self._submit("adding a second stream", lambda: self._add_stream(size), self._failed)
+        return "lores"
+
+    def _wanted(self, request: EncodingRequest, encoding: _Encoding, *, is_wanted: bool) -> None:
+        """Any thread, also the event loop: must not wait."""
+
+        def failed(exc: Exception) -> None:
+            log.warning("camera %s: its encoder cannot be started: %s", self._label, exc)
+            with self._lock:
+                self._encodings.pop(request, None)
+            encoding.feed.feed.end(NotReadableError(f"the encoder of {self._label} cannot be started: {exc}"))
+
+        def stopping_failed(exc: Exception) -> None:
+            log.warning("camera %s: its encoder cannot be stopped: %s", self._label, exc)
+
+        if is_wanted:
+            self._submit("starting the encoder", lambda: self._start(encoding), failed)
+        elif not self._is_ending:
+            self._submit("stopping the encoder", lambda: self._stop(encoding), stopping_failed)
+
+    # In the worker.
+
+    def _start(self, encoding: _Encoding) -> None:
+        if self._is_shut or encoding.handle is not None:
+            return
+        spec = encoding.spec
+        width, height = encoding.size
+
+        def parameters(key_frame: bytes) -> StreamParameters:
+            assert self._make_parameters is not None  # or there would be no encoding
+            return self._make_parameters(
+                key_frame,
+                codec=spec.codec,
+                width=width,
+                height=height,
+                frame_rate=spec.frame_rate,
+                encoder="camera" if self.shape.pixel_format == "mjpeg" else self._device.encoder_name,
+            )
+
+        stream = EncodedStream(
+            encoding.feed,
+            name=self._label,
+            times=self._times,
+            frame_ns=round(NS / (spec.frame_rate or 30.0)),
+            make_parameters=parameters,
+            is_rate_fixed=spec.frame_rate is not None,
+            clock=self._clock,
+        )
+        try:
+            encoding.handle = self._device.start_encoder(spec, stream)
+        except BaseException:
+            stream.stop()
+            raise
+        encoding.stream = stream
+        self._running = (*self._running, encoding)
+
+    def _stop(self, encoding: _Encoding) -> None:
+        self._running = tuple(known for known in self._running if known is not encoding)
+        handle, encoding.handle = encoding.handle, None
+        stream, encoding.stream = encoding.stream, None
+        try:
+            if handle is not None:
+                self._device.stop_encoder(handle)
+        finally:
+            if stream is not None:
+                stream.stop()
+
+    def _add_stream(self, lores: Size) -> None:
+        self._device.stop()
+        try:
+            self.shape = self._device.configure(lores=lores)
+        except Exception as exc:
+            log.warning("camera %s has no second stream of %dx%d: %s", self._label, *lores, exc)
+            self._can_add_stream = False
+            self._lores = None
+            self.shape = self._device.configure(lores=None)
+        self._device.start()

@@ -1,0 +1,146 @@
+"""Pictures out of a camera's buffers: without padding, in a pixel format that everybody here knows.
+
+CSI cameras give what is asked for. USB cameras give what they have: often YUYV, large pictures as JPEG only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from msrecd import libav
+from msrecd.devices.picamera_modes import Size
+
+# picamera2's name -> libav's; picamera2 names bytes from the highest to the lowest. In order of preference: what its
+# encoders take, what needs little work, what has to be decoded.
+PIXEL_FORMATS = {"YUV420": "yuv420p", "BGR888": "rgb24", "NV12": "nv12", "YUYV": "yuyv422", "MJPEG": "mjpeg"}
+ENCODER_FORMATS = frozenset({"yuv420p", "rgb24"})  # libav's names of what picamera2's encoders are given
+_LARGEST_RAW = 640 * 480  # pixels; USB 2 carries no more than that 30 times a second without compression
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+_START_OF_SCAN = 0xDA
+
+
+def format_order(offered: Mapping[str, Collection[Size]], size: Size) -> list[str]:
+    """Which formats to ask a camera for, one after the other, when it is to give pictures of that size.
+
+    offered: picamera2's name of a format -> sizes. Formats nobody here knows are left out.
+    """
+    names = list(PIXEL_FORMATS)
+    is_large = size[0] * size[1] > _LARGEST_RAW
+
+    def order(name: str) -> tuple[bool, int]:
+        return size not in offered[name], -1 if name == "MJPEG" and is_large else names.index(name)
+
+    return sorted((name for name in offered if name in PIXEL_FORMATS), key=order)
+
+
+def raw_format(pixel_format: str) -> str:
+    """libav's name of what PictureReader makes of pictures in this one."""
+    return pixel_format if pixel_format in ENCODER_FORMATS else "yuv420p"
+
+
+class PictureReader:
+    """Reads pictures out of the buffers of one stream. Belongs to one thread."""
+
+    def __init__(self, size: Size, stride: int, pixel_format: str) -> None:
+        """
+        Args:
+            pixel_format: libav's name, a value of PIXEL_FORMATS. stride: bytes from line to line.
+        """
+        self._size = size
+        self._stride = stride
+        self._pixel_format = pixel_format
+        self._decoder: libav.VideoDecoder | None = None
+
+    def read(self, buffer: memoryview) -> bytes:
+        """Planes one after the other (yuv420p) or lines (rgb24), as `raw_format` says.
+
+        Raises:
+            ValueError: there is no such picture in the buffer.
+        """
+        width, height = self._size
+        match self._pixel_format:
+            case "mjpeg":
+                return self._decoded(jpeg_of(bytes(buffer)))
+            case "yuyv422":
+                return _yuv420p_of_yuyv422(_lines(buffer, [(self._stride, 2 * width, height)]), width, height)
+            case "nv12":
+                data = _lines(buffer, [(self._stride, width, height), (self._stride, width, height // 2)])
+                luma, chroma = data[: width * height], data[width * height :]
+                return luma + chroma[0::2] + chroma[1::2]
+            case _:
+                return unpad(buffer, self._size, self._stride, self._pixel_format)
+
+    def close(self) -> None:
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
+
+    def _decoded(self, jpeg: bytes) -> bytes:
+        try:
+            if self._decoder is None:
+                self._decoder = libav.VideoDecoder(libav.stream_info_of_annexb(jpeg, "mjpeg").header)
+            frames = self._decoder.decode(jpeg, 0)
+        except libav.LibavError as exc:
+            raise ValueError(str(exc)) from exc
+        if not frames:
+            raise ValueError("a JPEG without a picture")
+        return libav.planes(frames[0][1], "yuv420p", size=self._size)
+
+
+def unpad(buffer: memoryview, size: Size, stride: int, pixel_format: str) -> bytes:
+    """The picture without the padding at the ends of its lines: yuv420p planes one after the other, or rgb24 lines.
+
+    Raises:
+        ValueError: the buffer is smaller than such a picture.
+    """
+    width, height = size
+    if pixel_format == "rgb24":
+        return _lines(buffer, [(stride, width * 3, height)])
+    return _lines(buffer, [(stride, width, height), *[(stride // 2, width // 2, height // 2)] * 2])
+
+
+def jpeg_of(buffer: bytes) -> bytes:
+    """The JPEG at the start of a buffer; what lies behind it is left of longer ones.
+
+    Raises:
+        ValueError: there is none, or its end is missing.
+    """
+    if not buffer.startswith(_START_OF_IMAGE):
+        raise ValueError("no JPEG in the buffer")
+    at = 2
+    while at + 4 <= len(buffer) and buffer[at] == 0xFF:  # segments, which may hold a small JPEG of their own
+        marker = buffer[at + 1]
+        at += 2 + int.from_bytes(buffer[at + 2 : at + 4], "big")
+        if marker == _START_OF_SCAN:
+            break
+    end = buffer.find(_END_OF_IMAGE, at)  # in what is encoded, 0xFF is followed by a 0 or a restart marker
+    if end < 0:
+        raise ValueError("a JPEG without its end")
+    return buffer[: end + 2]
+
+
+def _lines(buffer: memoryview, planes: list[tuple[int, int, int]]) -> bytes:
+    """Planes without padding; of each: bytes from line to line, bytes of a line, lines.
+
+    Raises:
+        ValueError: the buffer is too small.
+    """
+    needed = sum(step * lines for step, _, lines in planes)
+    if len(buffer) < needed:
+        raise ValueError(f"a buffer of {len(buffer)} bytes for a picture of {needed}")
+    pieces: list[memoryview] = []
+    start = 0
+    for step, line, lines in planes:
+        if step == line:
+            pieces.append(buffer[start : start + step * lines])
+        else:
+            pieces.extend(buffer[start + row * step : start + row * step + line] for row in range(lines))
+        start += step * lines
+    return b"".join(pieces)
+
+
+def _yuv420p_of_yuyv422(data: bytes, width: int, height: int) -> bytes:
+    """The colours of every other line."""
+    line = 2 * width
+    colours = b"".join(data[row * line : (row + 1) * line] for row in range(0, height, 2))
+    return data[0::2] + colours[1::4] + colours[3::4]

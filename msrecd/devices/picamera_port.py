@@ -1,0 +1,69 @@
+"""What PicameraSource and its parts want of a camera: `CameraDevice`, which picamera_device.py is on picamera2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from msrecd.devices.picamera_modes import Size
+from msrecd.devices.picamera_raw import Request
+from msrecd.devices.picamera_stream import EncodedStream
+from msrecd.flow.encoded import StreamParameters
+
+StreamName = Literal["main", "lores"]
+Codec = Literal["h264", "mjpeg"]
+
+
+class ParametersMaker(Protocol):
+    """Makes a stream's description out of a key frame (H.264 in Annex B form, or a JPEG); raises what it likes."""
+
+    def __call__(
+        self, picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
+    ) -> StreamParameters: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamShape:
+    """What a configured stream delivers: libav's name of the pixel format, bytes from line to line."""
+
+    size: Size
+    pixel_format: str
+    stride: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec:
+    """What to start an encoder with; key_frame_period in frames, bit_rate 0: picamera2's choice."""
+
+    codec: Codec
+    stream: StreamName
+    bit_rate: int
+    key_frame_period: int
+    frame_rate: float | None
+    frame_skip: int
+
+
+class EncoderHandle(Protocol):
+    """A running encoder."""
+
+    def force_key_frame(self) -> None:
+        """Any thread; takes effect with the next frame."""
+
+
+class CameraDevice(Protocol):
+    """An opened camera; every method but `set_controls` may take long or hang and is called in the worker only."""
+
+    encoder_name: str
+    is_hardware_encoder: bool
+    has_lores: bool
+
+    def configure(self, *, lores: Size | None) -> StreamShape: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    def is_listed(self) -> bool: ...
+    def watch_requests(self, seen: Callable[[Request], None] | None) -> None: ...
+    def start_encoder(self, spec: EncoderSpec, output: EncodedStream) -> EncoderHandle: ...
+    def stop_encoder(self, encoder: EncoderHandle) -> None: ...
+    def set_controls(self, settings: Mapping[str, Any]) -> None: ...
