@@ -31,6 +31,8 @@ from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, StreamParameters
 
+LARGE = {(1280, 720)}
+
 
 class TestControls:
     def test_a_camera_with_a_lens_motor(self) -> None:
@@ -202,7 +204,7 @@ class TestModes:
             ({}, (640, 480), []),
             ({"S24": {(640, 480)}, "YUYV": {(640, 480)}}, (640, 480), ["YUYV"]),
             ({"MJPEG": {(640, 480)}, "YUYV": {(640, 480)}}, (640, 480), ["YUYV", "MJPEG"]),
-            (dict.fromkeys(("YUYV", "YUV420", "MJPEG"), {(1280, 720)}), (1280, 720), ["MJPEG", "YUV420", "YUYV"]),
+            ({"YUYV": LARGE, "YUV420": LARGE, "MJPEG": LARGE}, (1280, 720), ["MJPEG", "YUV420", "YUYV"]),
             ({"YUYV": {(640, 480)}, "MJPEG": {(320, 240)}}, (320, 240), ["MJPEG", "YUYV"]),
         ],
     )
