@@ -10,6 +10,10 @@ start_s, start_without_index_s: Store.open with and without an index, as the dae
 building of the index, beside which chunks are recorded; chunk_while_building_ms: the longest that one of these took to
 get its name and its line; rotate_ms: one chunk (4 KiB and a hole) written, listed and the oldest one deleted, median of
 200; list_day_ms: the catalog's answer for one day; peak_rss_bytes: of the whole program so far.
+
+ready_s, ready_without_index_s: `msrecd run` on that storage from its start to READY=1, best of 3; once without index;
+list_command_s: `msrecd recordings list` of the same day as a command, best of 3. With several numbers of chunks a table
+in Markdown follows, with what grows and how much.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ import json
 import os
 import resource
 import shutil
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -107,11 +113,50 @@ def meanwhile(store: Store, builder: threading.Thread) -> float:
     return longest * 1000
 
 
+def ready_s(base: Path) -> float:
+    """From the start of the daemon to READY=1; it is stopped then."""
+    address = f"\0msrecd-million-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+        ready.bind(address)
+        ready.settimeout(600)
+        begun = time.monotonic()
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "msrecd", "run", "--config", str(base / "msrecd.toml"), "--log-level", "error"],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"NOTIFY_SOCKET": "@" + address[1:]},
+        )
+        try:
+            while "READY=1" not in ready.recv(4096).decode().splitlines():
+                pass
+            return time.monotonic() - begun
+        finally:
+            daemon.terminate()
+            daemon.wait(60)
+
+
+def list_s(base: Path, since_ns: int, until_ns: int) -> float:
+    """`msrecd recordings list` of a range."""
+    command = [sys.executable, "-m", "msrecd", "recordings", "list", "--json", "--config", str(base / "msrecd.toml")]
+    begun = time.monotonic()
+    done = subprocess.run(
+        [*command, "--since", format_utc(since_ns), "--until", format_utc(until_ns)],
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=600,
+    )
+    assert json.loads(done.stdout)
+    return time.monotonic() - begun
+
+
 def measure(base: Path, chunks: int) -> dict[str, float]:
     """All figures at one number of chunks."""
     base.mkdir()
     begun = time.monotonic()
     generate(base / "recordings", chunks)
+    (base / "msrecd.toml").write_text(
+        f'config_version = 1\n[storage]\npath = "{base}/recordings"\nstate_path = "{base}/state"\n'
+        '[devices]\nvirtual = true\n[[recorder]]\nname = "cam0"\nvideo = true\n'
+    )
     result = {"chunks": float(chunks), "generate_s": time.monotonic() - begun}
     begun = time.monotonic()
     store = make_store(base, Limits())
@@ -155,11 +200,44 @@ def measure(base: Path, chunks: int) -> dict[str, float]:
         catalog.close()
         answers.append(time.monotonic() - begun)
     assert found
+    result["list_command_s"] = min(list_s(base, day_ns - 43_200 * NS, day_ns + 43_200 * NS) for _ in range(3))
+    result["ready_s"] = min(ready_s(base) for _ in range(3))
     result["list_day_ms"] = statistics.median(answers) * 1000
     result["listed_chunks"] = float(sum(len(entry.chunks) for entry in found))
     result["index_bytes"] = float((base / "state" / "index.sqlite").stat().st_size)
+    for path in (base / "state").glob("index*"):
+        path.unlink()
+    result["ready_without_index_s"] = ready_s(base)
     result["peak_rss_bytes"] = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return result
+
+
+ROWS = {
+    "start of the daemon to READY, with its index": ("ready_s", "s"),
+    "the same with its index lost": ("ready_without_index_s", "s"),
+    "of that the storage, with its index": ("start_s", "s"),
+    "a new index, beside recordings": ("rebuild_s", "s"),
+    "CPU of a new index": ("rebuild_cpu_s", "s"),
+    "longest chunk written meanwhile": ("chunk_while_building_ms", "ms"),
+    "write, list and rotate one chunk, median": ("rotate_ms", "ms"),
+    "the same, 99 %": ("rotate_p99_ms", "ms"),
+    "find the recordings of one day": ("list_day_ms", "ms"),
+    "`msrecd recordings list` of one day": ("list_command_s", "s"),
+    "chunks of that day": ("listed_chunks", ""),
+    "size of the index": ("index_bytes", "MB"),
+    "peak memory": ("peak_rss_bytes", "MB"),
+}
+
+
+def table(results: list[dict[str, float]]) -> str:
+    """Markdown: a row a figure, a column a number of chunks, and the growth from the first to the last."""
+    heads = [f"{result['chunks']:,.0f} chunks".replace(",", " ") for result in results]
+    lines = [f"| | {' | '.join(heads)} | growth |", "|---" * (len(results) + 2) + "|"]
+    for title, (name, unit) in ROWS.items():
+        values = [result[name] / (1e6 if unit == "MB" else 1) for result in results]
+        growth = f"{values[-1] / values[0]:.1f} ×" if values[0] else ""
+        lines.append(f"| {title} | {' | '.join(f'{value:.3g} {unit}'.strip() for value in values)} | {growth} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -169,10 +247,13 @@ def main() -> None:
     options = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="msrecd-million-", dir=options.folder))
     try:
+        results = []
         for chunks in options.chunks or [1000, 1_000_000]:
             result = measure(base / str(chunks), chunks)
+            results.append(result)
             print(json.dumps({name: round(value, 3) for name, value in result.items()}), flush=True)
             shutil.rmtree(base / str(chunks))
+        print(table(results))
     finally:
         print("removing files …", file=sys.stderr)
         shutil.rmtree(base, ignore_errors=True)
