@@ -6,7 +6,7 @@ import argparse
 
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json
-from msrecd.config import InvalidConfigError, Problem, load
+from msrecd.config import InvalidConfigError, load
 from msrecd.service.checks import config_checks
 
 
@@ -20,18 +20,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InvalidConfigError: it is not, and no JSON was asked for.
     """
-    problems: tuple[Problem, ...] = ()
-    names: list[str] = []
     try:
         config = load(args.config, checks=config_checks())
-        names = [recorder.name for recorder in config.recorders]
     except InvalidConfigError as exc:
         if not args.json:
             raise
-        problems = exc.problems
+        print_json({"valid": False, "problems": [problem.to_json() for problem in exc.problems]})
+        return Exit.USAGE
     if args.json:
-        print_json({"valid": not problems, "problems": [problem.to_json() for problem in problems]})
-    else:
-        found = f"recorders: {', '.join(names)}" if names else "but without a [[recorder]] it records nothing"
-        print(f"{args.config}: valid; {found}")
-    return Exit.USAGE if problems else Exit.OK
+        print_json({"valid": True, "problems": []})
+        return Exit.OK
+    names = ", ".join(recorder.name for recorder in config.recorders)
+    found = f"recorders: {names}" if names else "but without a [[recorder]] it records nothing"
+    print(f"{args.config}: valid; device {config.device.id}; {found}")
+    return Exit.OK

@@ -131,7 +131,7 @@ def test_reader_of_the_pipe_that_has_enough(config: Path) -> None:
 
 
 def test_check_config_says_all_and_exits_2(config: Path) -> None:
-    assert run("check-config", "--config", config).stdout == f"{config}: valid; recorders: mic\n"
+    assert run("check-config", "--config", config).stdout == f"{config}: valid; device x; recorders: mic\n"
     config.write_text(GOOD + "colour = 1\n[[recorder.schedule]]\nstart = '61 6 * * *'\nduration = '1h'\n", "utf-8")
     done = run("check-config", "--config", config)
     assert done.returncode == 2
