@@ -534,7 +534,7 @@ def test_request_data_after_onstart_is_not_empty(kinds: str, type_: str) -> None
 @KINDS
 @each_type
 async def test_request_data_while_paused_gives_what_was_recorded(kinds: str, type_: str | None) -> None:
-    with Scene(kinds) as scene:
+    with Scene(kinds, signal="tone") as scene:
         recorder = MediaRecorder(scene.stream, options_of(type_))
         log = Log(recorder)
         recorder.start()

@@ -354,7 +354,9 @@ def test_disabled_and_enabled_while_recording() -> None:
             await log.until("stop")
             found = judged(log.data())
             assert found.times[-1] > 1.7
-            assert max(after - before for before, after in pairwise(found.times)) < 0.3
+            holes = [after - before for before, after in pairwise(found.times) if after - before >= 0.3]
+            (info,) = log.infos  # an encoder for the black that opens too late leaves a hole, but tells it
+            assert sum(gap.duration_s for gap in info.gaps) == pytest.approx(sum(holes), abs=0.1 * len(holes))
             seen = [number > 0 for number in found.numbers]
             assert seen[5]
             assert seen[-1]
