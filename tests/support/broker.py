@@ -26,6 +26,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+WAIT_S = 40.0  # how long a busy machine may take
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin") or ""
 
 
@@ -222,7 +223,7 @@ class Observer:
     def __enter__(self) -> Self:
         self._client.connect_async(self._broker.host, self._broker.port, keepalive=20)
         self._client.loop_start()
-        assert self._connected.wait(15), f"no connection: {self._broker.log()[-1000:]}"
+        assert self._connected.wait(WAIT_S), f"no connection: {self._broker.log()[-1000:]}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,7 +242,7 @@ class Observer:
         with self._condition:
             self._messages.clear()
 
-    def subscribe(self, *filters: str, timeout: float = 15.0) -> None:
+    def subscribe(self, *filters: str, timeout: float = WAIT_S) -> None:
         """Subscribe (QoS 1) and wait for the broker's word."""
         self._filters += filters
         _, mid = self._client.subscribe([(topic, 1) for topic in filters])
@@ -258,7 +259,7 @@ class Observer:
         response_topic: str | None = None,
         correlation_data: bytes | None = None,
         expiry_s: int | None = None,
-        timeout: float = 15.0,
+        timeout: float = WAIT_S,
     ) -> str:
         """Publish and wait for the acknowledgement; its reason."""
         properties = Properties(PacketTypes.PUBLISH)
@@ -275,7 +276,7 @@ class Observer:
             assert self._condition.wait_for(lambda: info.mid in self._acks, timeout), f"no PUBACK for {topic}"
             return str(self._acks.pop(info.mid))
 
-    def listening(self, topic: str, timeout: float = 15.0) -> None:
+    def listening(self, topic: str, timeout: float = WAIT_S) -> None:
         """Until this client hears itself on `topic`: after a broker's restart it needs a moment."""
         deadline = time.monotonic() + timeout
         while True:
@@ -290,11 +291,11 @@ class Observer:
         """Publish with QoS 1 and wait for nothing."""
         self._client.publish(topic, payload, qos=1)
 
-    def wait_for(self, predicate: Callable[[Received], bool], timeout: float = 15.0) -> Received:
+    def wait_for(self, predicate: Callable[[Received], bool], timeout: float = WAIT_S) -> Received:
         """The first message that satisfies `predicate`, of those that came and those to come."""
         return self.wait_count(predicate, 1, timeout)[0]
 
-    def wait_count(self, predicate: Callable[[Received], bool], count: int, timeout: float = 15.0) -> list[Received]:
+    def wait_count(self, predicate: Callable[[Received], bool], count: int, timeout: float = WAIT_S) -> list[Received]:
         """The first `count` messages that satisfy `predicate`."""
         deadline = time.monotonic() + timeout
         found: list[Received] = []

@@ -38,7 +38,8 @@ def test_a_snapshot_does_not_disturb_a_recording(daemon_for: DaemonFor, console:
             assert (reply["status"], reply["data"]["state"]) == ("ok", "recording")
         daemon.wait_for_chunks(3)
         console.command("recorder/cam0/stop")
-    pictures = observer.wait_count(lambda message: message.topic == BASE + "image/cam0", 9)
+    observer.wait_count(lambda message: message.topic == BASE + "image/cam0", 9)
+    pictures = [message for message in observer.messages if message.topic == BASE + "image/cam0"]
     assert len(pictures) == 9
     for picture in pictures:
         assert picture.payload.startswith(b"\xff\xd8\xff")
