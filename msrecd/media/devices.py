@@ -21,6 +21,7 @@ from msrecd.dom.exceptions import (
 from msrecd.flow.units import Kind
 from msrecd.media.constraints import (
     AUDIO,
+    CAMERA_CONTROLS,
     COMMON,
     SELECTING,
     VIDEO,
@@ -108,8 +109,8 @@ class MediaDevices(EventTarget):
         return present + [InputDeviceInfo(device, "missing") for device in self._missing.values()]
 
     def get_supported_constraints(self) -> dict[str, bool]:
-        """The names that constraints may have, each True."""
-        return dict.fromkeys((*VIDEO, *AUDIO, *COMMON), True)
+        """The names that constraints may have, those of Image Capture included, each True."""
+        return dict.fromkeys((*COMMON, *VIDEO, *AUDIO, *CAMERA_CONTROLS), True)
 
     async def get_user_media(self, constraints: Mapping[str, Any] | None = None) -> MediaStream:
         """Open devices: one stream with one track of each kind that is asked for, or an error and nothing is open.

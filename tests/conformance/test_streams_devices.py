@@ -233,8 +233,13 @@ def test_supported_constraints() -> None:
         "width height aspect_ratio frame_rate facing_mode resize_mode sample_rate sample_size echo_cancellation"
         " auto_gain_control noise_suppression latency channel_count device_id group_id"
     )
+    of_image_capture = (
+        "brightness color_temperature contrast exposure_compensation exposure_mode exposure_time focus_distance"
+        " focus_mode iso pan saturation sharpness tilt torch white_balance_mode zoom"
+    )
     devices = msrecd.MediaDevices(backends=[])
-    assert devices.get_supported_constraints() == dict.fromkeys(names.split(), True)
+    expected = dict.fromkeys([*names.split(), *of_image_capture.split()], True)
+    assert devices.get_supported_constraints() == expected
     devices.close()
 
 
