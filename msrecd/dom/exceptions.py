@@ -43,7 +43,12 @@ class DOMException(Exception):
 
 
 class _Named(DOMException):
-    """A DOMException whose class fixes its name."""
+    """A DOMException whose class fixes its name: that of the class below this one, for classes derived from it too."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if _Named in cls.__bases__:
+            cls._name = cls.__name__
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -52,49 +57,33 @@ class _Named(DOMException):
 class AbortError(_Named):
     """A device could not be opened for a reason that is none of the others."""
 
-    _name = "AbortError"
-
 
 class InvalidModificationError(_Named):
     """The set of tracks changed under a running recorder."""
-
-    _name = "InvalidModificationError"
 
 
 class InvalidStateError(_Named):
     """The object is in a state that does not allow this call."""
 
-    _name = "InvalidStateError"
-
 
 class NotAllowedError(_Named):
     """The operating system or the configuration denies access to the device."""
-
-    _name = "NotAllowedError"
 
 
 class NotFoundError(_Named):
     """There is no device of the wanted kind."""
 
-    _name = "NotFoundError"
-
 
 class NotReadableError(_Named):
     """The device is there but cannot be read: busy, or faulty."""
-
-    _name = "NotReadableError"
 
 
 class NotSupportedError(_Named):
     """The format, the option or the combination cannot be recorded here."""
 
-    _name = "NotSupportedError"
-
 
 class UnknownError(_Named):
     """The recording could not go on, for a reason outside of the specification."""
-
-    _name = "UnknownError"
 
 
 class OverconstrainedError(DOMException):
