@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
 STATUS = "status"
+_WHO = "does msrecd run there, with this broker? `msrecd ctl --all status` shows who is known"
 _COLLECT_S = 5.0  # replies of a group: nobody knows how many will come
 
 
@@ -105,7 +106,7 @@ def _to_device(
     device = args.device or settings.device_id
     reply = send_command(settings, device, args.recorder, args.verb, arguments, timeout_s=timeout_s)
     if reply is None:
-        raise NoAnswerError(f"no reply from {device} within {timeout_s:g} s")
+        raise NoAnswerError(f"no reply from {device} within {timeout_s:g} s; {_WHO}")
     if args.json:
         print_json(reply)
         return Exit.OK if _is_ok(reply) else Exit.FAILED
@@ -156,7 +157,7 @@ def _to_group(
         ]
         print_table(("DEVICE", "STATUS", ""), rows + [(device, "no reply", "") for device in silent])
     if not replies:
-        raise NoAnswerError(f"no reply from group {group} within {timeout_s:g} s")
+        raise NoAnswerError(f"no reply from group {group} within {timeout_s:g} s; {_WHO}")
     if not all(map(_is_ok, replies.values())):
         return Exit.FAILED
     return Exit.NO_ANSWER if silent else Exit.OK
@@ -170,7 +171,7 @@ def _status(settings: MqttSettings, args: argparse.Namespace, timeout_s: float) 
         wanted = args.device or settings.device_id
         devices = [device for device in devices if device.device_id == wanted]
         if not devices:
-            raise NoAnswerError(f"the broker knows nothing of {wanted}")
+            raise NoAnswerError(f"the broker knows nothing of {wanted}; {_WHO}")
     if args.json:
         print_json(
             [

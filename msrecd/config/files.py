@@ -64,6 +64,8 @@ def _files(main: Path) -> Iterator[Path]:
 def _reason(exc: Exception, raw: bytes) -> str:
     if isinstance(exc, FileNotFoundError):
         return "there is no such file"
+    if isinstance(exc, PermissionError):
+        return "cannot be read by this user; try with sudo"
     if isinstance(exc, OSError):
         return f"cannot be read: {exc.strerror}"
     if isinstance(exc, UnicodeDecodeError):

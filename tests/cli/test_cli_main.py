@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import subprocess
@@ -171,6 +172,17 @@ def test_without_any_configuration_it_is_said_where_to_begin(command: str) -> No
     assert missing == f"{DEFAULT_CONFIG}: there is no such file"
     assert "example" in advice
     assert "--config" in advice
+
+
+def test_a_configuration_that_is_not_for_everybody(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert capsys.readouterr().err == f"{config}: cannot be read by this user; try with sudo\n"
 
 
 @pytest.mark.parametrize("option", ["--video", "--audio"])
