@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msrecd import libav
 from msrecd.codecs.nal import is_parameter_set, nal_units
 from msrecd.codecs.strings import codec_string
@@ -67,10 +69,8 @@ def camera_parameters(
     if codec == "h264" and not extradata:
         sets = [unit for unit in nal_units(picture) if is_parameter_set(unit, "h264")]
         extradata = b"".join(b"\0\0\0\1" + unit for unit in sets)
-    return StreamParameters(
-        kind="video",
-        codec=codec,
-        header=info.header,
+    return replace(
+        of_input(info),
         codec_string=codec_string(codec, extradata),
         extradata=extradata,
         width=width,
