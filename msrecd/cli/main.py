@@ -35,6 +35,14 @@ _NO_CONFIG = "begin with an example (of the package: /usr/share/doc/msrecd/examp
 _SHOW_TRACEBACK = "MSRECD_TRACEBACK"
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """As wide as the terminal. argparse would ask shutil for that, with every start of the daemon, and that loads three
+    libraries for archives: a third of a megabyte."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
 class Command(Protocol):
     """A command's module."""
 
@@ -76,13 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser; only the `commands` asked for have their arguments, for loading each costs time."""
     parser = argparse.ArgumentParser(
-        prog="msrecd", description="Record cameras and microphones to files, controlled over MQTT.", allow_abbrev=False
+        prog="msrecd",
+        description="Record cameras and microphones to files, controlled over MQTT.",
+        allow_abbrev=False,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"msrecd {msrecd.__version__}")
     add_config(parser, default=None)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, help_ in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=help_, description=_sentence(help_), allow_abbrev=False)
+        subparser = subparsers.add_parser(
+            name, help=help_, description=_sentence(help_), allow_abbrev=False, formatter_class=HelpFormatter
+        )
         add_config(subparser, default=argparse.SUPPRESS)
         if name in commands:
             load_command(name).add_arguments(subparser)
@@ -132,6 +145,18 @@ def add_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
         default=default,
         help=f"configuration file; conf.d/*.toml beside it is read too (default: {DEFAULT_CONFIG})",
     )
+
+
+def _columns() -> int:
+    """Of the terminal; 80 where there is none."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _sentence(text: str) -> str:

@@ -8,7 +8,8 @@ and converges on the stamps. Media times made from it neither jump nor drift.
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
+
+from msrecd.flow.median import median
 
 NS = 1_000_000_000
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from msrecd.codecs.sampleclock import SampleClock
 from msrecd.flow.encoded import EncodingFacts
+from msrecd.flow.median import median
 from msrecd.flow.units import AudioBlock, AudioFormat
 
 NS = 1_000_000_000

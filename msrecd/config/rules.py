@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,6 +101,8 @@ def _time_problem(text: str) -> str | None:
 
 
 def _check_timezone(name: str, at: str, report: Report) -> None:
+    import zoneinfo  # here: with sysconfig, which it loads, it is a quarter of a megabyte
+
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from statistics import median
 
 from msrecd.clock import MS, NS
+from msrecd.flow.median import median
 
 _WINDOW = 16  # blocks over which a timestamp's jitter is evened out, about a third of a second
 _OLDEST_NS = 10 * NS

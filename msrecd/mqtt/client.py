@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msrecd.mqtt.inbox import Inbox
+from msrecd.mqtt.lazily import lazily
 from msrecd.mqtt.settings import MqttSettings, read_password
 from msrecd.mqtt.wire import Message, PublishError, Will, unreachable
 
@@ -88,7 +89,9 @@ class Session:
 
         Raises: ConfigError when a secret or certificate cannot be used.
         """
-        import paho.mqtt.client as paho
+        # For proxies, which nobody uses here: all of http, email and tempfile come with it, 1.6 MB.
+        with lazily("urllib.request"):
+            import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties

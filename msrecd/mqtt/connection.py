@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Collection
 from typing import Protocol
 
 from msrecd.errors import ConfigError
-from msrecd.mqtt.backoff import Backoff
+from msrecd.mqtt.backoff import Backoff, uniform
 from msrecd.mqtt.client import WINDOW, Session, failed
 from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings
@@ -64,7 +63,7 @@ class MqttClient:
         self._will = will
         self._persistent = persistent
         self._retry = retry
-        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, random.uniform)
+        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, uniform)
         self._inbox = Inbox()
         self._session: Session | None = None
         self._window = WINDOW

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
-from msrecd.mqtt import homeassistant
+from msrecd.mqtt.backoff import uniform
 from msrecd.mqtt.commands import CommandHandler, CommandResult, CommandRunner
 from msrecd.mqtt.connection import MqttClient
 from msrecd.mqtt.marks import Mark
@@ -280,7 +279,7 @@ class MqttService:
 
     async def _greet_homeassistant(self) -> None:
         # Random, so that a fleet does not answer a restart in one moment.
-        await asyncio.sleep(random.uniform(0, BIRTH_DELAY_S))
+        await asyncio.sleep(uniform(0, BIRTH_DELAY_S))
         await self._announce()
         self._states.republish()
 
@@ -291,6 +290,8 @@ class MqttService:
             if known and await self._deliver(topic, b""):
                 self._remember(components={})
             return
+        from msrecd.mqtt import homeassistant  # here: few want it
+
         payload = homeassistant.discovery(
             self._settings.device_id, sorted(self._recorders()), version=self._version, model=self._model
         )

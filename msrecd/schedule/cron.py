@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from cronsim import CronSim, CronSimError
-
 from msrecd.schedule.model import ScheduleError
 
 _SECOND = timedelta(seconds=1)
@@ -35,6 +33,8 @@ def wall_times(expression: str, begin: datetime) -> Iterator[datetime]:
     Raises:
         ScheduleError: no valid expression.
     """
+    from cronsim import CronSim, CronSimError  # here: many a daemon has no schedule
+
     try:
         yield from CronSim(expression, begin - _SECOND)
     except CronSimError as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
@@ -23,10 +22,10 @@ def zone_named(name: str | None) -> tzinfo:
     """
     if name is None:
         return system_zone()
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise ScheduleError(f'"{name}" is no time zone of this machine') from exc
+    zone = _known_zone(name)
+    if zone is None:
+        raise ScheduleError(f'"{name}" is no time zone of this machine')
+    return zone
 
 
 def system_zone() -> tzinfo:
@@ -35,10 +34,17 @@ def system_zone() -> tzinfo:
     if not name:
         _, found, name = os.path.realpath(_LOCALTIME).partition("/zoneinfo/")
         name = name.removeprefix("posix/").removeprefix("right/") if found else ""
+    return (_known_zone(name) if name else None) or UTC
+
+
+def _known_zone(name: str) -> tzinfo | None:
+    # Here: with sysconfig, which it loads, it is a quarter of a megabyte, and many a daemon has no schedule.
+    import zoneinfo
+
     try:
-        return zoneinfo.ZoneInfo(name) if name else UTC
+        return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return UTC
+        return None
 
 
 def dates_around(begin: datetime, end: datetime, zone: tzinfo) -> Iterator[date]:

@@ -10,13 +10,10 @@ from types import ModuleType
 log = logging.getLogger(__name__)
 
 _daemon: ModuleType | None
-_journal: ModuleType | None
 try:
     from systemd import daemon as _daemon
-    from systemd import journal as _journal
 except ImportError:  # another init system, or a development machine without the bindings
     _daemon = None
-    _journal = None
 
 
 _last_status = ""
@@ -56,7 +53,7 @@ def watchdog_interval_s() -> float | None:
 def journal_handler() -> logging.Handler | None:
     """A handler that writes to the journal with our fields, when stderr is the journal's; None otherwise."""
     stream = os.environ.get("JOURNAL_STREAM", "")
-    if _journal is None or not stream:
+    if not stream:
         return None
     try:
         status = os.fstat(sys.stderr.fileno())
@@ -64,5 +61,9 @@ def journal_handler() -> logging.Handler | None:
         return None
     if stream != f"{status.st_dev}:{status.st_ino}":
         return None
-    handler: logging.Handler = _journal.JournalHandler(SYSLOG_IDENTIFIER="msrecd")
+    try:
+        from systemd import journal  # here: half a megabyte that only a journal needs
+    except ImportError:
+        return None
+    handler: logging.Handler = journal.JournalHandler(SYSLOG_IDENTIFIER="msrecd")
     return handler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ class Names:
             stamp = replace(stamp, utc_ns=known.utc_s * NS)  # the clock went back: names do not
         while True:
             prefix = layout.make_recording_id(recorder, stamp, 0)[:-4]
-            suffix = layout.next_suffix(previous, prefix, secrets.randbelow(0x10000))
+            suffix = layout.next_suffix(previous, prefix, int.from_bytes(os.urandom(2), "big"))
             if suffix is not None:
                 return f"{prefix}{suffix:04x}"
             stamp = replace(stamp, utc_ns=stamp.utc_ns + NS, monotonic_ns=stamp.monotonic_ns + MS)
