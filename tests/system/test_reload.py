@@ -87,7 +87,7 @@ def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(
     begun = time.monotonic()
     footprints: list[tuple[int, Footprint]] = []
     invalid = list(INVALID.items())
-    with daemon_for(VALID[0], environment={"MALLOC_ARENA_MAX": "2"}) as daemon:  # as the service has it
+    with daemon_for(VALID[0], environment={"MALLOC_ARENA_MAX": "1"}) as daemon:  # as the service has it
         console.wait_state("recording")
         for i in range(RELOADS):
             wrong, reason = invalid[i // 2 % len(invalid)] if i % 2 else ("", "")
