@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from broker import MOSQUITTO, Broker
+from hypothesis import HealthCheck, settings
+
+# An example may take as long as a busy machine makes it take.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture
