@@ -206,6 +206,7 @@ def edges_of(data: bytes, extension: str) -> set[int]:
     return edges
 
 
+@pytest.mark.timeout(1200 if ALL else 120)
 @pytest.mark.parametrize("extension", sorted(storage_media.FORMATS))
 def test_a_part_that_ends_anywhere_becomes_what_it_holds(quick_path: Path, extension: str) -> None:
     """Through a start: the file of another chunk is untouched, the loss is less than one fragment."""
