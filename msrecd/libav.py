@@ -231,7 +231,9 @@ class AudioEncoder:
             self._stream: Any = self._open(self._container, options, bit_rate)
             if codec == "opus":  # NUT has checksums, and the pre-skip has to be changed
                 description.clear()
-                twin = av.open(_Writer(description.extend), "w", format="matroska")
+                # Without random numbers: one of 1500 would have in them what `_without_opus_delay` looks for.
+                options_of_twin = {"fflags": "+bitexact"}
+                twin = av.open(_Writer(description.extend), "w", format="matroska", options=options_of_twin)
                 try:
                     self._open(twin, options, bit_rate)
                 finally:

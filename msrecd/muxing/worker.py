@@ -26,6 +26,7 @@ DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
 LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
 EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives pictures when it likes, and has given none so far
+_MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # nobody meets them on purpose
 _POLL_S = 0.2
 _BATCH = 64
 _MAX_UNITS = 20_000
@@ -140,7 +141,10 @@ class RecorderWorker(threading.Thread):
             error = self._failure
         except Exception as exc:
             error = exc
-            log.debug("recording ends: %s", exc)
+            if isinstance(exc, _MISTAKES):
+                log.error("recording ends by a mistake of this program", exc_info=exc)
+            else:
+                log.debug("recording ends: %s", exc)
         last: Data | None = None
         recording = self._recording
         if recording is not None:
