@@ -261,6 +261,10 @@ class Index:
         row = self._all(f"SELECT coalesce(sum(bytes), 0), coalesce(sum(chunks), 0) FROM total{where}", values)[0]
         return int(row[0]), int(row[1])
 
+    def recorders(self) -> list[str]:
+        """Those of which there are chunks."""
+        return [str(row[0]) for row in self._all("SELECT recorder FROM total WHERE chunks > 0 ORDER BY recorder")]
+
     def last_sizes(self, recorder: str, count: int) -> list[int]:
         """Bytes of the last chunks of a recorder that are not protected, the oldest first."""
         rows = self._all(

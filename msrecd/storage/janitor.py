@@ -240,6 +240,7 @@ class Janitor:
                             self._ground.append_deletion(root, place, chunk.seq, str(reason))
                             self._announced.add(chunk.file)
                         os.unlink(split[2], dir_fd=folder)
+                        os.fsync(folder)  # or a power cut brings it back after the index has forgotten it
                         was_there = True
             except FileNotFoundError:
                 pass

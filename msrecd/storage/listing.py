@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from msrecd.errors import StorageError
@@ -22,6 +23,8 @@ from msrecd.walltime import parse_utc
 log = logging.getLogger(__name__)
 
 _FOLDERS = 32
+_NEXT = 4
+_FOREVER_NS = 1 << 62
 
 
 class Listing:
@@ -123,6 +126,21 @@ class Listing:
         if self._index is None:
             raise StorageError("the store is not open")
         return self._index
+
+    def manifests_next_to_change(self) -> list[str]:
+        """Manifests of the chunks that rotation deletes next, by whatever rule: what it was at when the power went.
+
+        Raises:
+            StorageError: the index fails.
+        """
+        found: dict[str, None] = {}
+        for recorder in (None, *self.index.recorders()):
+            for chunks in (self.index.oldest(recorder), self.index.aged(recorder, _FOREVER_NS)):
+                for chunk in islice(chunks, _NEXT):
+                    place = self.index.manifest_of(chunk.recording_id)
+                    if place is not None and layout.split_file(place) is not None:
+                        found[place] = None
+        return list(found)
 
     def oldest_on_disk(self) -> Iterator[tuple[ChunkRef, str]]:
         """Chunks and their manifests, the oldest days first, straight from the storage: for when there is no index.

@@ -117,6 +117,22 @@ def append(folder: int, name: str, values: Mapping[str, object]) -> None:
         os.fsync(folder)
 
 
+def cut_torn_end(folder: int, name: str) -> bool:
+    """Take away a last line that has no end, as a power cut leaves it; whether there was one.
+
+    Raises:
+        OSError: it cannot be read or shortened.
+    """
+    with files.closing_fd(files.open_file(folder, name, os.O_RDWR)) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        size, _ = _last_line(fd)
+        if size == os.fstat(fd).st_size:
+            return False
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+        return True
+
+
 def read(data: bytes) -> ManifestContents:
     """Understand a manifest's bytes; never raises. What an edited line says is told as long as it can be read."""
     whole, newline, rest = data.rpartition(b"\n")

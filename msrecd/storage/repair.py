@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from msrecd.errors import StorageError
-from msrecd.storage import files, layout, recovery
+from msrecd.storage import files, layout, manifest, recovery
 from msrecd.storage.ground import Ground
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest import ManifestLine
@@ -72,6 +73,23 @@ class Repair:
             if not is_last and place:
                 self._ground.append_deletion(root, place, entry.seq, "lost")
         return result
+
+    def mend_ends(self, places: Iterable[str]) -> None:
+        """Cut the torn last lines of these manifests: a power cut may have come while a deletion was written down.
+
+        Only while nothing is being recorded.
+        """
+        with files.storage_errors(f"read {self._ground.path}"), files.closing_fd(self._ground.open_root()) as root:
+            for place in places:
+                folder_name, _, name = place.rpartition("/")
+                try:
+                    with files.closing_fd(files.open_folder(root, folder_name)) as folder:
+                        if manifest.cut_torn_end(folder, name):
+                            log.warning("%s: a line that a power cut had torn is taken away", place)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    log.warning("%s cannot be mended: %s", place, exc)
 
     def _recover_recording(self, root: int, recording: OpenRecording, recovered: list[ManifestLine]) -> bool:
         """Finish a recording's chunks; whether nothing of it is left to do."""

@@ -119,6 +119,7 @@ class Store:
             self._listing.open()
             self._listing.add_recovered(self._repair.touched)
             self._repair.touched.clear()
+            self._repair.mend_ends(self._listing.manifests_next_to_change())
             if not build_later:
                 self.build_index()
         except BaseException:

@@ -17,6 +17,7 @@ from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.errors import StorageError
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
+from msrecd.storage.verify import verify
 from msrecd.walltime import WallTime
 
 
@@ -100,6 +101,27 @@ def test_a_wav_file_says_how_long_it_is(tmp_path: Path, kill: bool) -> None:
         command = ["ffprobe", "-v", "warning", "-count_packets", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         assert done.stderr == ""
+
+
+def test_a_deletion_that_a_power_cut_tore_is_taken_away_at_the_next_start(tmp_path: Path) -> None:
+    """The chunk is there still, and rotation comes back to it; until then the folder can be proven."""
+    store = make_store(tmp_path)
+    store.open()
+    record(store, 2)
+    newest = record(store, 2)
+    store.close()
+    oldest, *_, last = sorted((tmp_path / "recordings").rglob("*.jsonl"))
+    whole = oldest.read_bytes()
+    oldest.write_bytes(whole + b'{"deleted":1,"at":"2026-01-01T00:00:00Z","rea' + bytes(40))
+    assert not verify(tmp_path / "recordings").is_proven
+    again = make_store(tmp_path, limits=Limits(max_total_bytes=3 * newest[0]["bytes"], min_free_bytes=0))
+    again.open()
+    assert oldest.read_bytes() == whole
+    assert verify(tmp_path / "recordings").is_proven
+    assert [deleted.seq for deleted in again.rotate()] == [1]
+    again.close()
+    assert verify(tmp_path / "recordings").is_proven
+    assert last.exists()
 
 
 def test_ids_of_one_second_sort_in_order(tmp_path: Path) -> None:
