@@ -420,7 +420,8 @@ def test_a_torn_jpeg_is_left_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     source = rig.open(rig.backend(usb(formats=("MJPEG",)), board="pi5"), {"width": 640, "height": 480})
     feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
     assert feed is not None
-    whole, count = fake.CompletedRequest.make_buffer, itertools.count()
+    whole: Callable[[Any, str], bytearray] = fake.CompletedRequest.make_buffer
+    count = itertools.count()
 
     def sometimes_torn(self: Any, name: str) -> bytearray:
         buffer = whole(self, name)

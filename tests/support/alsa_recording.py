@@ -1,6 +1,8 @@
 """Records from a simulated microphone and prints what came as JSON; run as a program with `AlsaSim.env`.
 
 python -m alsa_recording DEVICE '{"seconds": 2, "settings": {}, "stall_at": 10, "stall_s": 1.2}'
+
+"hang": FILE makes the microphone mic_plug hang until it is muted, and ends when it has gone on for a second.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from msrecd.devices.alsa import AlsaBackend
@@ -18,6 +22,7 @@ from msrecd.flow.units import AudioBlock
 
 LOUD = 1500
 QUIET_SAMPLES = 10_000
+DEADLINE_S = 30.0
 
 
 class Sink:
@@ -63,6 +68,26 @@ def onsets(blocks: list[AudioBlock]) -> list[dict[str, float]]:
     return found
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def hang(stall: Path, sink: Sink, muted: list[bool]) -> float:
+    """Seconds that the microphone gave nothing, as seen from outside."""
+    until(lambda: len(sink.blocks) >= 20)
+    stall.touch()
+    began = time.monotonic()
+    until(lambda: muted == [True])
+    stall.unlink()
+    hung_s = time.monotonic() - began
+    count = len(sink.blocks)
+    until(lambda: muted == [True, False] and len(sink.blocks) >= count + 50)  # the beep of a whole second among them
+    return hung_s
+
+
 def record(device: str, options: dict[str, Any]) -> dict[str, Any]:
     backend = AlsaBackend(extra_pcms=[device])
     description = backend.describe()[0]
@@ -73,9 +98,13 @@ def record(device: str, options: dict[str, Any]) -> dict[str, Any]:
     source.on_muted = muted.append
     sink = Sink(stall_at=options.get("stall_at", 0), stall_s=options.get("stall_s", 0))
     source.raw().add(sink)
-    deadline = time.monotonic() + options["seconds"]
-    while time.monotonic() < deadline and not ended:
-        time.sleep(0.02)
+    hung_s = 0.0
+    if "hang" in options:
+        hung_s = hang(Path(options["hang"]), sink, muted)
+    else:
+        deadline = time.monotonic() + options["seconds"]
+        while time.monotonic() < deadline and not ended:
+            time.sleep(0.02)
     began = time.monotonic()
     source.close()
     source.close()
@@ -89,6 +118,7 @@ def record(device: str, options: dict[str, Any]) -> dict[str, Any]:
         "fallbacks": source.timestamp_fallbacks,
         "ended": ended,
         "muted": muted,
+        "hung_s": hung_s,
         "feed_ended": sink.ended,
         "close_s": time.monotonic() - began,
         "threads": [thread.name for thread in threading.enumerate()],
