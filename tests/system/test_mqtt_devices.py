@@ -18,6 +18,7 @@ from console import BASE, Console
 import msrecd.service.daemon as daemon_module
 from msrecd.config.load import load
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+from msrecd.service import vitals
 
 CAM0 = camera(frame_rate=15, chunk_duration="1s")
 Watch = Callable[[daemon_module.Daemon], None]
@@ -122,8 +123,8 @@ def test_the_first_device_of_all_is_told(run: Run, console: Console) -> None:
 
 
 def test_health_comes_again_and_again(run: Run, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert daemon_module.HEALTH_INTERVAL_S == 60
-    monkeypatch.setattr(daemon_module, "HEALTH_INTERVAL_S", 0.1)
+    assert vitals.INTERVAL_S == 60
+    monkeypatch.setattr(vitals, "INTERVAL_S", 0.1)
 
     def watch(_: daemon_module.Daemon) -> None:
         seen = set()

@@ -38,7 +38,8 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     media = tmp_path / "camera.mp4"
     subprocess.run(
         ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=320x240:rate=25:duration={LENGTH_S}", "-c:v",
-         "libx264", "-g", "25", "-bf", "0", "-pix_fmt", "yuv420p", str(media)], check=True, timeout=60,
+         "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "0", "-pix_fmt", "yuv420p", str(media)],
+        check=True, timeout=120,
     )  # fmt: skip
     port = free_port()
     server = subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
@@ -50,6 +51,7 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.stdout.close()
 
 
+@pytest.mark.timeout(300)
 def test_the_pictures_of_a_network_camera_are_recorded_as_they_come(
     daemon_for: DaemonFor, console: Console, camera: tuple[str, Path]
 ) -> None:
