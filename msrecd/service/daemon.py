@@ -129,7 +129,7 @@ class Daemon:
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
-        log.info("msrecd %s is ready: %d recorders", msrecd.__version__, len(self.units))
+        log.info("msrecd %s is ready; recorders: %s", msrecd.__version__, ", ".join(self.units) or "none")
         await self._stop.wait()
         await self._shut_down()
         return self._exit_code
