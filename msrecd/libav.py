@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -92,6 +93,19 @@ class Encoded:
     is_keyframe: bool
 
 
+@contextmanager
+def _ordinary_threads() -> Iterator[None]:
+    """Undo what SVT-AV1 does when root opens it: it and who called it would run before all else of the machine."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    if (os.sched_getscheduler(0), policy) != (os.SCHED_FIFO, os.SCHED_OTHER):
+        return
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                os.sched_setscheduler(int(thread.name), policy, parameters)
+
+
 class VideoEncoder:
     """One opened video encoder. Belongs to one thread.
 
@@ -138,7 +152,8 @@ class VideoEncoder:
                 if constant_bit_rate:
                     context.rc_max_rate = bit_rate
             context.flags |= _GLOBAL_HEADER
-            self._container.start_encoding()
+            with _ordinary_threads():
+                self._container.start_encoding()
             self.extradata = bytes(context.extradata or b"")
             _put_template_packet(self._container, stream, self.extradata)
         except (av.error.FFmpegError, ValueError, TypeError) as exc:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 from judge import number_of
 
@@ -39,3 +43,19 @@ def test_every_picture_shows_its_number(flash_at: int) -> None:
         encoder.close()
         decoder.close()
     assert [number_of(frame.to_ndarray(format="gray")) for _, frame in frames] == list(range(60))
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="SVT-AV1 leaves others alone")
+def test_root_has_no_thread_before_all_else() -> None:
+    """SVT-AV1 makes itself and its caller real-time threads of the highest priority when root opens it."""
+
+    def policies() -> set[int]:
+        encoder = libav.VideoEncoder(codec="av1", width=160, height=96, frame_rate=30, bit_rate=500_000)
+        try:
+            return {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+        finally:
+            encoder.close()
+
+    with ThreadPoolExecutor(1) as caller:  # not this thread: it would keep what it got
+        assert caller.submit(policies).result(30) == {os.SCHED_OTHER}
