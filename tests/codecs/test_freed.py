@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from msrecd import libav
 from msrecd.flow.units import AudioFormat, VideoFormat
+from msrecd.libav import encoders
 
 
 @pytest.fixture
@@ -60,3 +61,45 @@ def test_audio_encoders(no_collection: None, codec: str, follows: bool) -> None:
         encoder.close()
         kept.append(encoder)
         assert returns_to(before)
+
+
+@pytest.mark.parametrize("kind", ["video", "audio", "resampled"])
+def test_an_encoder_that_cannot_be_used_is_freed(
+    no_collection: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It was opened, and what follows fails: who asked for it gets an error and nothing to close."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise libav.LibavError("made up") if kind == "resampled" else ValueError("made up")
+
+    monkeypatch.setattr(encoders, "TimeResampler" if kind == "resampled" else "put_template_packet", refuse)
+    before = threads()
+    errors = []
+    for _ in range(3):
+        with pytest.raises(libav.LibavError, match="made up") as caught:  # kept with the frames of its traceback
+            if kind == "video":
+                libav.VideoEncoder(codec="h264", width=320, height=240, frame_rate=30, bit_rate=0, threads=4)
+            else:
+                source = AudioFormat(sample_rate=48000, channels=2, sample_format="s16")
+                libav.AudioEncoder(codec="aac", source=source, bit_rate=0, follows_times=kind == "resampled")
+        errors.append(caught)
+    assert returns_to(before)
+
+
+@pytest.mark.parametrize(
+    "open_it",
+    [
+        lambda: libav.VideoEncoder(codec="h264", width=0, height=240, frame_rate=30, bit_rate=0),
+        lambda: libav.VideoEncoder(codec="vp9", width=320, height=-2, frame_rate=30, bit_rate=0),
+        lambda: libav.AudioEncoder(codec="aac", source=AudioFormat(sample_rate=48000, channels=60), bit_rate=0),
+        lambda: libav.AudioEncoder(codec="opus", source=AudioFormat(sample_rate=48000, channels=60), bit_rate=0),
+        lambda: libav.VideoDecoder(b"no description"),
+        lambda: libav.AudioDecoder(b"\x1a\x45\xdf\xa3 neither"),
+        lambda: libav.Muxer(lambda _: None, format="mp4", headers=[b"no description"]),
+        lambda: libav.Muxer(lambda _: None, format="no format", headers=[]),
+    ],
+)
+def test_what_libav_refuses_is_an_error_of_its_own(open_it: Callable[[], object]) -> None:
+    for _ in range(3):  # closing what was never started must not crash either
+        with pytest.raises(libav.LibavError):
+            open_it()

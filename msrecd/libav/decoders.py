@@ -1,0 +1,80 @@
+"""Decoders: packets of one stream to pictures or PCM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import av.error
+from av.audio.resampler import AudioResampler
+from av.video.frame import VideoFrame as _AVVideoFrame
+
+from msrecd.libav.common import NS_BASE, close_quietly, open_template, plain
+from msrecd.libav.values import LibavError
+
+
+class VideoDecoder:
+    """Decodes Demuxed or encoded packets of one stream to pictures. Belongs to one thread.
+
+    Raises:
+        LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._template = open_template(header)
+        self._context: Any = self._template.streams[0].codec_context
+
+    def decode(self, data: bytes, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
+        """Pictures that became ready, with their pts in ns."""
+        packet = av.Packet(data)
+        packet.pts = packet.dts = pts_ns
+        packet.time_base = NS_BASE
+        try:
+            return [(frame.pts or 0, frame) for frame in self._context.decode(packet)]
+        except av.error.FFmpegError as exc:
+            raise LibavError(plain(exc)) from exc
+
+    def flush(self) -> list[tuple[int, _AVVideoFrame]]:
+        try:
+            return [(frame.pts or 0, frame) for frame in self._context.decode(None)]
+        except av.error.FFmpegError:
+            return []
+
+    def close(self) -> None:
+        """Free the decoder with its threads and pictures."""
+        self._context = None
+        close_quietly(self._template)
+
+
+class AudioDecoder:
+    """Decodes packets of one stream to interleaved s16 PCM. Belongs to one thread.
+
+    Raises:
+        LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._template = open_template(header)
+        self._context: Any = self._template.streams[0].codec_context
+        self._resampler: AudioResampler | None = None
+
+    def decode(self, data: bytes) -> bytes:
+        """The PCM of one packet; empty while the decoder fills."""
+        packet = av.Packet(data)
+        pcm = bytearray()
+        try:
+            for frame in self._context.decode(packet):
+                if self._resampler is None:
+                    self._resampler = AudioResampler(format="s16", layout=frame.layout.name, rate=frame.sample_rate)
+                frame.pts = None
+                for block in self._resampler.resample(frame):
+                    size = block.samples * len(block.layout.channels) * 2
+                    pcm += memoryview(block.planes[0])[:size]
+        except av.error.FFmpegError as exc:
+            raise LibavError(plain(exc)) from exc
+        return bytes(pcm)
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._context = None
+        close_quietly(self._template)

@@ -1,0 +1,76 @@
+"""What goes in and out of the adaptors, and what can be said of it without libav."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msrecd.flow.units import Kind
+
+
+class LibavError(Exception):
+    """libav refused or failed; the message is libav's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One packet as an encoder gave it; pts in ns (video) or in samples (audio)."""
+
+    data: bytes
+    pts: int
+    dts: int
+    duration: int
+    is_keyframe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """One stream of an opened input, as its container describes it."""
+
+    index: int
+    kind: Kind
+    codec: str
+    extradata: bytes
+    header: bytes
+    width: int = 0
+    height: int = 0
+    frame_rate: float | None = None
+    sample_rate: int = 0
+    channels: int = 0
+    frame_samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Demuxed:
+    """One packet of an input; times in ns of the input's own time line, None where the container has none."""
+
+    stream: int
+    data: bytes
+    pts_ns: int | None
+    dts_ns: int | None
+    duration_ns: int
+    is_keyframe: bool
+
+
+def is_described(info: StreamInfo) -> bool:
+    """Whether a stream is known well enough to be passed through or decoded."""
+    if info.codec in ("h264", "hevc", "av1", "aac", "opus", "flac") and not info.extradata:
+        return False
+    if info.kind == "video":
+        return info.width > 0 and info.frame_rate is not None and info.frame_rate < 500
+    return info.sample_rate > 0 and info.channels > 0
+
+
+def encoder_sample_rate(codec: str, source_rate: int) -> int:
+    """The rate an encoder works at for a source's rate (Opus knows five, AAC thirteen)."""
+    if codec == "opus":
+        return 48000
+    if codec == "aac":
+        rates = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+        return source_rate if source_rate in rates else 48000
+    return source_rate
+
+
+def scaled(value: int, scale: tuple[int, int]) -> int:
+    """value times a fraction, rounded; fractions.Fraction costs microseconds a packet."""
+    numerator, denominator = scale
+    return (value * numerator + denominator // 2) // denominator
