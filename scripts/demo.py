@@ -6,6 +6,7 @@ Uses what every other program can use: the command `msrecd run`, a configuration
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -31,7 +32,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = Path.cwd() / "demo-recordings"
-MSRECD = Path(sys.executable).parent / "msrecd"
+SCRIPT = Path(sys.executable).parent / "msrecd"  # of the virtual environment
+MSRECD: list[str | Path] = [SCRIPT] if SCRIPT.exists() else [sys.executable, "-m", "msrecd"]
 DEVICE = "demo"
 RECORDER = "cam0"
 TREE = f"msrecd/v1/{DEVICE}/"
@@ -147,7 +149,7 @@ def real_devices() -> tuple[bool, bool]:
     The microphone counts only beside a camera: a desktop's sound card without one says nothing about a recorder.
     """
     try:
-        done = subprocess.run([MSRECD, "devices", "--json"], capture_output=True, timeout=60, check=True)
+        done = subprocess.run([*MSRECD, "devices", "--json"], capture_output=True, timeout=60, check=True)
         listed = json.loads(done.stdout)
         found = listed.get("devices", []) if isinstance(listed, dict) else listed
         kinds = {item.get("kind") for item in found}
@@ -186,11 +188,11 @@ def write_config(folder: Path, port: int, screen: Screen) -> Path:
 
 @contextmanager
 def daemon(config: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    if not MSRECD.exists():
-        raise DemoError(f"{MSRECD} is missing; `make setup` installs it")
+    if not SCRIPT.exists() and importlib.util.find_spec("msrecd") is None:
+        raise DemoError(f"{SCRIPT} is missing; `make setup` installs it")
     log = folder / "msrecd.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([MSRECD, "run", "--config", config], stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*MSRECD, "run", "--config", config], stdout=output, stderr=subprocess.STDOUT)
     try:
         yield process, log
     finally:
