@@ -123,14 +123,15 @@ def cut_torn_end(folder: int, name: str) -> bool:
     Raises:
         OSError: it cannot be read or shortened.
     """
+    with files.closing_fd(files.open_file(folder, name)) as fd:
+        if _last_line(fd)[0] == os.fstat(fd).st_size:
+            return False
     with files.closing_fd(files.open_file(folder, name, os.O_RDWR)) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
         size, _ = _last_line(fd)
-        if size == os.fstat(fd).st_size:
-            return False
         os.ftruncate(fd, size)
         os.fsync(fd)
-        return True
+    return True
 
 
 def read(data: bytes) -> ManifestContents:
