@@ -25,6 +25,7 @@ from msrecd.libav.common import (
 )
 from msrecd.libav.headers import without_opus_delay
 from msrecd.libav.resampler import TimeResampler
+from msrecd.libav.threads import ordinary_threads
 from msrecd.libav.values import Encoded, LibavError, encoder_sample_rate, scaled
 
 _PICTURE_TYPE_I = 1
@@ -93,7 +94,8 @@ class VideoEncoder:
             rate = Fraction(frame_rate).limit_denominator(1001)
             self._stream = self._container.add_stream(name, rate=rate, options=dict(options or {}))
             self._set_up(self._stream.codec_context, bit_rate, constant_bit_rate, threads)
-            self._container.start_encoding()
+            with ordinary_threads():
+                self._container.start_encoding()
             self.extradata = bytes(self._stream.codec_context.extradata or b"")
             put_template_packet(self._container, self._stream, self.extradata)
         except (av.error.FFmpegError, ValueError, TypeError, OverflowError) as exc:
