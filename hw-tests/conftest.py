@@ -100,6 +100,12 @@ def camera(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
+def is_numbered(request: pytest.FixtureRequest) -> bool:
+    """True: the camera is the virtual machine's."""
+    return bool(request.config.getoption("--numbered"))
+
+
+@pytest.fixture(scope="session")
 def microphone(request: pytest.FixtureRequest) -> str:
     """Part of the label of the microphone to use; empty for any."""
     name = str(need(request, "--alsa"))

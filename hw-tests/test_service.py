@@ -73,11 +73,6 @@ def recovery_s(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--recovery"))
 
 
-@pytest.fixture
-def is_numbered(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--numbered"))
-
-
 def judge_chunk(path: Path, *, is_whole: bool = True) -> dict[str, Any]:
     """Decode a chunk to its end; ffprobe has nothing to say; it has picture and sound, both without holes inside.
 

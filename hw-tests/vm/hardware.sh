@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# In the machine: the hardware that is not there. hardware.sh start, or hardware.sh camera|encoder|microphone out|in.
+# In the machine: the hardware that is not there. hardware.sh start, or hardware.sh camera|encoder|microphone out|in,
+# or hardware.sh camera in:i420|in:yuy2|in:mjpeg, which gives its pictures in that format.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 loopback=/sys/bus/platform/drivers/snd_aloop
@@ -12,10 +13,10 @@ wait_for() { # until a file like this exists, or does not any more: wait_for yes
     echo "hardware.sh: waited in vain for $1 $2" >&2
     exit 1
 }
-camera_in() { # returns when the kernel and udev have it: that is when a camera has come back
+camera_in() { # camera_in [FORMAT]; returns when the kernel and udev have it: that is when a camera has come back
     systemctl reset-failed vm-camera.service 2>/dev/null || true
     systemd-run --quiet --collect --unit=vm-camera.service --property=StandardError=journal \
-        /usr/bin/python3 "$here/usbcam.py" --name "Virtual USB Camera"
+        /usr/bin/python3 "$here/usbcam.py" --name "Virtual USB Camera" --format "${1:-i420}"
     wait_for yes "/dev/v4l/by-id/*index0"
 }
 tone_in() { # somebody has to speak; the loopback card gives silence otherwise
@@ -37,6 +38,7 @@ start)
     ;;
 "camera out") systemctl stop vm-camera.service ;;
 "camera in") camera_in ;;
+"camera in:i420" | "camera in:yuy2" | "camera in:mjpeg") camera_in "${2#in:}" ;;
 "encoder out") modprobe -r vh264 ;;
 "encoder in") modprobe vh264 ;;
 "camera freeze") systemctl kill --signal=USR1 vm-camera.service ;;
@@ -46,7 +48,7 @@ start)
     wait_for yes "/dev/snd/pcmC*c"
     ;;
 *)
-    echo "usage: hardware.sh start | camera out|in|freeze | microphone out|in" >&2
+    echo "usage: hardware.sh start | camera out|in|in:FORMAT|freeze | microphone out|in" >&2
     exit 2
     ;;
 esac

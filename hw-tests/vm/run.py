@@ -22,14 +22,17 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import machine
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "hw-tests" / "vm"
-CACHE = ROOT / ".cache" / "vm"
+CACHE = machine.CACHE
 RESULTS = CACHE / "results"
 MODE = "160x120@10"  # an emulated processor has no more breath
 BOOT_S = 900  # … and takes its time on a busy host
 # … and has no floating-point unit: AAC takes it longer than the sound lasts.
 EMULATED_TYPE = "video/mp4;codecs=avc1.42c028,flac"
+UNDER_TEST = ("hw-tests", "tests/support", "pyproject.toml")  # beside the package
 TESTS = [
     "hw-tests",
     "-v",
@@ -58,7 +61,7 @@ def fill_share(share: Path, arguments: list[str], *, timeout_s: int, settings: s
     checkout = share / "msrecd"
     checkout.mkdir(parents=True)
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "hw-tests", "tests", "pyproject.toml"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *UNDER_TEST],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -70,34 +73,33 @@ def fill_share(share: Path, arguments: list[str], *, timeout_s: int, settings: s
     shutil.copy2(RESULTS / "msrecd.deb", share / "msrecd.deb")
     shutil.copy2(HERE / "guest.sh", share / "guest.sh")
     (share / "settings").write_text(
-        f"GUEST_TIMEOUT={timeout_s}\nPYTEST_ARGS=({' '.join(map(shlex.quote, arguments))})\n{settings}"
+        f"GUEST_TIMEOUT={timeout_s}\nHOST_TIME={time.time():.3f}\n"
+        f"PYTEST_ARGS=({' '.join(map(shlex.quote, arguments))})\n{settings}"
     )
 
 
-def is_emulated() -> bool:
-    """Whether boot.sh has to do without KVM."""
-    done = subprocess.run([HERE / "boot.sh", "accel"], check=True, capture_output=True, text=True)
-    return done.stdout.strip() == "tcg"
-
-
-def start(share: Path, disks: list[Path], timeout_s: int) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"TIMEOUT": str(timeout_s)}
-    return subprocess.Popen([HERE / "boot.sh", share, *disks], env=environment, stdin=subprocess.DEVNULL)
+def prepare() -> None:
+    """Boot once, for the runs that go on from there."""
+    share = RESULTS / "prepare"
+    fill_share(share, [], timeout_s=BOOT_S)
+    begun = time.monotonic()
+    machine.prepare(share, BOOT_S)
+    say(f"the machine has booted and its state is saved, {time.monotonic() - begun:.0f} s")
 
 
 def run_tests(args: argparse.Namespace) -> bool:
     """One boot with all tests; whether all ran and passed."""
     share, data = RESULTS / "tests", CACHE / "data.img"
     arguments = [*TESTS, f"--times={args.times}", f"--recovery={args.recovery:g}"]
-    if is_emulated():
+    if machine.is_emulated():
         arguments.append(f"--mime-type={EMULATED_TYPE}")
     arguments += shlex.split(args.pytest)
     timeout_s = 900 + 60 * args.times
     fill_share(share, arguments, timeout_s=timeout_s)
     data.unlink(missing_ok=True)
     begun = time.monotonic()
-    with start(share, [data], timeout_s + 300) as machine:
-        machine.wait()
+    with machine.start(share, [data], timeout_s + 300, prepared=not args.cold) as process:
+        process.wait()
     results = share / "results"
     show(results / "pytest.txt")
     trouble = read(results / "kernel-trouble.txt")
@@ -133,15 +135,18 @@ def matrix(results: Path) -> None:
         say(f"{path.parent.name}: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
 
 
-def cut_power(cuts: int, seed: int, file_system: str) -> bool:
-    """Record to a disk, kill the emulator, boot again and look: `cuts` times. Whether nothing was lost."""
+def cut_power(cuts: int, args: argparse.Namespace, file_system: str) -> bool:
+    """Record to a disk, kill the emulator, boot again and look: `cuts` times. Whether nothing was lost.
+
+    A boot is what `machine.prepare` saved, and every tenth a real one; with --cold all are.
+    """
     disks = [CACHE / "power.img"] + ([CACHE / "card.img"] if file_system == "FAT32" else [])
     for disk in disks:
         disk.unlink(missing_ok=True)
-    rng = random.Random(seed)
+    rng = random.Random(args.seed)
     losses: list[float] = []
     is_well = True
-    mime_type = EMULATED_TYPE if is_emulated() else "video/mp4"
+    mime_type = EMULATED_TYPE if machine.is_emulated() else "video/mp4"
     for number in range(cuts + 1):
         share = RESULTS / f"power-{file_system}-{number:02}"
         is_last = number == cuts
@@ -154,13 +159,15 @@ def cut_power(cuts: int, seed: int, file_system: str) -> bool:
             before = RESULTS / f"power-{file_system}-{number - 1:02}"
             shutil.copy2(before / "results" / "beat.json", share / "before")
         report = share / "results" / "power.json"
-        with start(share, disks, BOOT_S + 300) as machine:
-            if not is_last and not pull_the_plug(machine, share, rng):
-                machine.terminate()
-                machine.wait()
+        is_cold = args.cold or number % 10 == 9
+        begun = time.monotonic()
+        with machine.start(share, disks, BOOT_S + 300, prepared=not is_cold) as process:
+            if not is_last and not pull_the_plug(process, share, rng):
+                process.terminate()
+                process.wait()
                 show(share / "results" / "pytest.txt")
                 return False
-            machine.wait()
+            process.wait()
         found = json.loads(read(report) or "{}")
         code = read(share / "results" / "exit").strip()
         if found.get("checked"):
@@ -170,7 +177,8 @@ def cut_power(cuts: int, seed: int, file_system: str) -> bool:
             is_well = False
         if is_last:
             is_well &= code == "0"
-        say(f"power cut {number} of {cuts} ({file_system}): {json.dumps(found)}")
+        how = f"{'booted' if is_cold else 'resumed'}, {time.monotonic() - begun:.0f} s"
+        say(f"power cut {number} of {cuts} ({file_system}; {how}): {json.dumps(found)}")
     check = subprocess.run(["e2fsck", "-fn", disks[0]], capture_output=True, text=True)
     is_clean = check.returncode == 0
     say(f"ext4: {'clean' if is_clean else check.stdout}")
@@ -182,16 +190,21 @@ def cut_power(cuts: int, seed: int, file_system: str) -> bool:
     return is_well and is_clean and len(losses) == cuts
 
 
-def pull_the_plug(machine: subprocess.Popen[bytes], share: Path, rng: random.Random) -> bool:
-    """Wait until the machine records, then kill the emulator at a random moment."""
+def pull_the_plug(process: subprocess.Popen[bytes], share: Path, rng: random.Random) -> bool:
+    """Wait until the machine records, then kill the emulator at a random moment of its time."""
     beat = share / "results" / "beat.json"
-    deadline = time.monotonic() + BOOT_S
-    while not beat.exists():
-        if machine.poll() is not None or time.monotonic() > deadline:
+    deadline = time.monotonic() + 4 * BOOT_S
+    begun, wanted_s = 0.0, rng.uniform(4.0, 16.0)
+    while True:
+        if process.poll() is not None or time.monotonic() > deadline:
             say(f"the machine did not get to record: see {share}")
             return False
+        at = float(json.loads(read(beat) or "{}").get("at", 0.0))
+        begun = begun or at
+        if begun and at - begun >= wanted_s:
+            break
         time.sleep(0.2)
-    time.sleep(rng.uniform(4.0, 16.0))
+    time.sleep(rng.uniform(0.0, 0.5))
     pid = int((share / "qemu.pid").read_text())
     if b"qemu" not in Path(f"/proc/{pid}/cmdline").read_bytes():
         return False
@@ -209,11 +222,17 @@ def main() -> int:
     parser.add_argument(
         "--pytest", default="", metavar="ARGS", help="more arguments for pytest, for example '-k chunks'"
     )
+    parser.add_argument("--cold", action="store_true", help="boot for each part, instead of once for all")
     parser.add_argument("--no-tests", action="store_true", help="only the power cuts")
     args = parser.parse_args()
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", sys.executable, *sys.argv])
-    needed = [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs"), ("git", "git")]
+    needed = [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-img", "qemu-utils"),
+        ("mkfs.ext4", "e2fsprogs"),
+        ("git", "git"),
+    ]
     if args.fat_cuts:
         needed.append(("mkfs.vfat", "dosfstools"))
     for program, debian in needed:
@@ -231,11 +250,13 @@ def main() -> int:
     package = max((ROOT / "dist").glob("msrecd_*.deb"), key=lambda path: path.stat().st_mtime)
     shutil.copy2(package, RESULTS / "msrecd.deb")
     say(f"seed {args.seed}; results in {RESULTS}")
+    if not args.cold:
+        prepare()
     is_well = args.no_tests or run_tests(args)
     if args.cuts:
-        is_well &= cut_power(args.cuts, args.seed, "ext4")
+        is_well &= cut_power(args.cuts, args, "ext4")
     if args.fat_cuts:
-        is_well &= cut_power(args.fat_cuts, args.seed, "FAT32")
+        is_well &= cut_power(args.fat_cuts, args, "FAT32")
     say(f"{'all well' if is_well else 'FAILED'} after {time.monotonic() - begun:.0f} s; everything in {RESULTS}")
     return 0 if is_well else 1
 

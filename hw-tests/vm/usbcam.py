@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 """A USB camera made of nothing, for a kernel that has vhci_hcd and uvcvideo.
 
-A USB Video Class 1.0 device with one bulk endpoint and I420 pictures, served over USB/IP on a socket pair whose other
-end is handed to vhci_hcd. One process is one camera: end it to pull the plug, start it to put the camera back. SIGUSR1
-stops the pictures while the device stays, and lets them go on.
+A USB Video Class 1.0 device with one bulk endpoint and pictures in one format, served over USB/IP on a socket pair; its
+other end is handed to vhci_hcd. One process is one camera: end it to pull the plug, start it to put the camera back.
+SIGUSR1 stops the pictures while the device stays, and lets them go on.
 
 Along the top edge of every picture are 32 cells (most significant bit first, black 0, white 1): the number of the
 picture since the camera was started, counted as they fall due, so that one that was lost is a hole.
 
-    usbcam.py [--name NAME] [--port N] [--rates 10,15,30]        (root; the first rate is the default)
+    usbcam.py [--name NAME] [--port N] [--rates 10,15,30] [--format i420|yuy2|mjpeg]
+
+Needs root. The first rate is the default.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import socket
@@ -27,6 +30,7 @@ from pathlib import Path
 
 SIZES = ((160, 120), (320, 240), (640, 480), (1280, 720))
 PAYLOAD_BYTES = 16384
+BYTES_PER_2_PIXELS = {"i420": 3, "yuy2": 4}
 UNITS_PER_S = 10_000_000  # UVC counts frame intervals in 100 ns
 ATTACH = Path("/sys/devices/platform/vhci_hcd.0/attach")
 HIGH_SPEED = 3
@@ -51,6 +55,11 @@ def le32(value: int) -> bytes:
     return struct.pack("<I", value)
 
 
+def largest_picture(coding: str, width: int, height: int) -> int:
+    """In bytes."""
+    return width * height * BYTES_PER_2_PIXELS.get(coding, 4) // 2
+
+
 def descriptor(*parts: bytes) -> bytes:
     """A descriptor with its length in front."""
     body = b"".join(parts)
@@ -60,7 +69,8 @@ def descriptor(*parts: bytes) -> bytes:
 class Descriptors:
     """What the device says about itself; https://www.usb.org/document-library/video-class-v15-document-set"""
 
-    def __init__(self, name: str, serial: str, rates: tuple[int, ...]) -> None:
+    def __init__(self, name: str, serial: str, rates: tuple[int, ...], coding: str) -> None:
+        self._coding = coding
         self.strings = {1: "msrecd hardware tests", 2: name, 3: serial}
         self.device = descriptor(
             b"\x01", le16(0x200), bytes([0xEF, 2, 1, 64]), le16(0x1D6B), le16(0x0102), le16(0x0100), bytes([1, 2, 3, 1])
@@ -79,8 +89,12 @@ class Descriptors:
         output_terminal = descriptor(bytes([0x24, 3, 2]), le16(0x0101), bytes([0, 1, 0]))
         units = camera_terminal + output_terminal
         control = descriptor(bytes([0x24, 1]), le16(0x0100), le16(13 + len(units)), le32(48_000_000), bytes([1, 1]))
-        guid = b"I420" + bytes.fromhex("00001000800000aa00389b71")
-        formats = descriptor(bytes([0x24, 4, 1, len(SIZES)]), guid, bytes([12, 1, 0, 0, 0, 0]))
+        if self._coding == "mjpeg":
+            formats = descriptor(bytes([0x24, 6, 1, len(SIZES), 0, 1, 0, 0, 0, 0]))
+        else:
+            guid = self._coding.upper().encode() + bytes.fromhex("00001000800000aa00389b71")
+            bits = BYTES_PER_2_PIXELS[self._coding] * 4
+            formats = descriptor(bytes([0x24, 4, 1, len(SIZES)]), guid, bytes([bits, 1, 0, 0, 0, 0]))
         formats += b"".join(self._frame(index, *size, rates) for index, size in enumerate(SIZES, 1))
         formats += descriptor(bytes([0x24, 0x0D, 1, 1, 4]))
         streaming = descriptor(bytes([0x24, 1, 1]), le16(14 + len(formats)), bytes([BULK_IN, 0, 2, 0, 0, 0, 1, 0]))
@@ -98,17 +112,17 @@ class Descriptors:
         )
         return descriptor(b"\x02", le16(9 + len(body)), bytes([2, 1, 0, 0x80, 250])) + body
 
-    @staticmethod
-    def _frame(index: int, width: int, height: int, rates: tuple[int, ...]) -> bytes:
+    def _frame(self, index: int, width: int, height: int, rates: tuple[int, ...]) -> bytes:
         intervals = [UNITS_PER_S // rate for rate in sorted(rates, reverse=True)]
-        bits = width * height * 12
+        largest = largest_picture(self._coding, width, height)
+        bits = largest * 8
         return descriptor(
-            bytes([0x24, 5, index, 0]),
+            bytes([0x24, 7 if self._coding == "mjpeg" else 5, index, 0]),
             le16(width),
             le16(height),
             le32(bits * min(rates)),
             le32(bits * max(rates)),
-            le32(width * height * 3 // 2),
+            le32(largest),
             le32(UNITS_PER_S // rates[0]),
             bytes([len(intervals)]),
             *map(le32, intervals),
@@ -121,12 +135,11 @@ class Mode:
 
     size: int
     interval: int
+    coding: str
 
     def pack(self) -> bytes:
-        width, height = SIZES[self.size - 1]
-        return struct.pack(
-            "<HBBIHHHHHII", 1, 1, self.size, self.interval, 0, 0, 0, 0, 0, width * height * 3 // 2, PAYLOAD_BYTES
-        )
+        largest = largest_picture(self.coding, *SIZES[self.size - 1])
+        return struct.pack("<HBBIHHHHHII", 1, 1, self.size, self.interval, 0, 0, 0, 0, 0, largest, PAYLOAD_BYTES)
 
 
 class Picture:
@@ -151,15 +164,39 @@ class Picture:
         return picture
 
 
+def coded(picture: bytes | bytearray, coding: str, width: int, height: int) -> bytes | bytearray:
+    """An I420 picture in the camera's format."""
+    if coding == "i420":
+        return picture
+    luma, half = width * height, width // 2
+    planes = [picture[luma : luma + luma // 4], picture[luma + luma // 4 :]]
+    if coding == "yuy2":
+        lines = bytearray(2 * luma)
+        lines[0::2] = picture[:luma]
+        for first, plane in zip((1, 3), planes, strict=True):
+            lines[first::4] = b"".join(plane[row // 2 * half : (row // 2 + 1) * half] for row in range(height))
+        return lines
+    from PIL import Image  # only where there are JPEGs to make
+
+    colours = [Image.frombytes("L", (half, height // 2), bytes(plane)).resize((width, height)) for plane in planes]
+    image = Image.merge("YCbCr", [Image.frombytes("L", (width, height), bytes(picture[:luma])), *colours])
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
 class Camera:
     """The device side of one USB/IP connection."""
 
-    def __init__(self, connection: socket.socket, descriptors: Descriptors, rates: tuple[int, ...]) -> None:
+    def __init__(
+        self, connection: socket.socket, descriptors: Descriptors, rates: tuple[int, ...], coding: str
+    ) -> None:
+        self._coding = coding
         self._socket = connection
         self._send_lock = threading.Lock()
         self._descriptors = descriptors
         self._rates = rates
-        self._probe = Mode(size=1, interval=UNITS_PER_S // rates[0])
+        self._probe = Mode(size=1, interval=UNITS_PER_S // rates[0], coding=coding)
         self._changed = threading.Condition()  # guards the three below
         self._waiting: list[tuple[int, int]] = []  # (sequence number, length) of reads of the bulk endpoint
         self._running: Mode | None = None
@@ -248,7 +285,7 @@ class Camera:
             size = min(max(data[3], 1), len(SIZES))
             wanted = struct.unpack("<I", data[4:8])[0]
             interval = min((UNITS_PER_S // rate for rate in self._rates), key=lambda one: abs(one - wanted))
-            self._probe = Mode(size=size, interval=interval)
+            self._probe = Mode(size=size, interval=interval, coding=self._coding)
             if selector == VS_COMMIT:
                 self._run(self._probe)
             return b""
@@ -256,8 +293,8 @@ class Camera:
         answers = {
             GET_LEN: le16(26),
             GET_INFO: b"\3",
-            GET_MIN: Mode(size=size, interval=UNITS_PER_S // max(self._rates)).pack(),
-            GET_MAX: Mode(size=size, interval=UNITS_PER_S // min(self._rates)).pack(),
+            GET_MIN: Mode(size=size, interval=UNITS_PER_S // max(self._rates), coding=self._coding).pack(),
+            GET_MAX: Mode(size=size, interval=UNITS_PER_S // min(self._rates), coding=self._coding).pack(),
         }
         return answers.get(request, self._probe.pack())
 
@@ -279,7 +316,8 @@ class Camera:
                 self._changed.wait_for(lambda: self._running is not None)
                 mode, generation = self._running, self._generation
             assert mode is not None
-            picture = Picture(*SIZES[mode.size - 1])
+            size = SIZES[mode.size - 1]
+            picture = Picture(*size)
             interval = mode.interval / UNITS_PER_S
             begin = time.monotonic()
             number = 0
@@ -290,11 +328,12 @@ class Camera:
                     time.sleep(-late)
                 elif late > 1:  # the machine stood still: go on from now, with a hole in the numbers
                     number += int(late / interval)
-                if not self.is_stalled and self._send_picture(picture.paint(number), toggle, generation):
-                    toggle ^= 1
+                if not self.is_stalled:
+                    data = coded(picture.paint(number), self._coding, *size)
+                    toggle ^= self._send_picture(data, toggle, generation)
                 number += 1
 
-    def _send_picture(self, picture: bytearray, toggle: int, generation: int) -> bool:
+    def _send_picture(self, picture: bytes | bytearray, toggle: int, generation: int) -> bool:
         position = 0
         while position < len(picture):
             read = self._next_read(generation)
@@ -313,12 +352,13 @@ def main() -> None:
     parser.add_argument("--name", default="Virtual USB Camera")
     parser.add_argument("--port", type=int, default=0, help="port of the virtual USB controller")
     parser.add_argument("--rates", default="10,15,30", help="frames a second; the first is the default")
+    parser.add_argument("--format", default="i420", choices=["i420", "yuy2", "mjpeg"], help="of the pictures")
     args = parser.parse_args()
     rates = tuple(int(rate) for rate in args.rates.split(","))
     ours, theirs = socket.socketpair()
     with theirs:
         ATTACH.write_text(f"{args.port} {theirs.fileno()} {0x10000 + args.port + 1} {HIGH_SPEED}")
-    camera = Camera(ours, Descriptors(args.name, f"{args.port + 1:04}", rates), rates)
+    camera = Camera(ours, Descriptors(args.name, f"{args.port + 1:04}", rates, args.format), rates, args.format)
 
     def toggle_stall(_number: int, _frame: object) -> None:
         camera.is_stalled = not camera.is_stalled
