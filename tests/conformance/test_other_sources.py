@@ -33,6 +33,7 @@ import msrecd
 from msrecd import libav
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 
+pytestmark = pytest.mark.timeout(300)  # of the wall clock: a busy machine gives a test a twentieth of it
 SECONDS = 1.2
 A_PACKET_NS = 50_000_000  # what is being played when it is paused is played to its end
 KINDS = pytest.mark.parametrize("kinds", ["v", "a", "av"])

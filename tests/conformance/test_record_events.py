@@ -29,6 +29,7 @@ from msrecd.dom.events import ErrorEvent
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
 
+pytestmark = pytest.mark.timeout(300)  # of the wall clock: a busy machine gives a test a twentieth of it
 TYPES = (
     None,
     "video/mp4",

