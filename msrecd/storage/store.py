@@ -120,7 +120,7 @@ class Store:
             self._listing.add_recovered(self._repair.touched)
             self._repair.touched.clear()
             self._repair.mend_ends(self._listing.manifests_next_to_change())
-            if not build_later:
+            if not build_later or self._is_empty():
                 self.build_index()
         except BaseException:
             self.close()
@@ -378,6 +378,11 @@ class Store:
     def _has_manifest(self, known: layout.RecordingId) -> bool:
         with contextlib.suppress(OSError), files.closing_fd(self.ground.open_root()) as root:
             return recovery.find_manifest(root, known.recorder, known.text) is not None
+        return False
+
+    def _is_empty(self) -> bool:
+        with contextlib.suppress(OSError), files.closing_fd(self.ground.open_root()) as root:
+            return recovery.is_empty(root)
         return False
 
     def _make_state(self) -> None:

@@ -69,6 +69,14 @@ def test_recording_goes_on_while_the_index_is_built(base: Path) -> None:
     again.close()
 
 
+def test_where_nothing_was_recorded_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open(build_later=True)
+    assert not store.is_building
+    assert open_catalog(tmp_path / "recordings", tmp_path / "state", Corrections()).is_indexed
+    store.close()
+
+
 def test_a_list_made_meanwhile_is_complete_and_says_where_it_comes_from(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
