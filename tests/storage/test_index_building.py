@@ -73,7 +73,9 @@ def test_where_nothing_was_recorded_there_is_nothing_to_wait_for(tmp_path: Path)
     store = make_store(tmp_path)
     store.open(build_later=True)
     assert not store.is_building
-    assert open_catalog(tmp_path / "recordings", tmp_path / "state", Corrections()).is_indexed
+    catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", Corrections())
+    assert catalog.is_indexed
+    catalog.close()
     store.close()
 
 
