@@ -117,6 +117,7 @@ class Recording:
     def _create(self, folder_name: str, name: str) -> ChunkFile:
         store = self._store
         with files.closing_fd(store.ground.open_root()) as root:
+            store.ground.check_mount(create=False)  # once more: it may have gone since, but not from this descriptor
             folder = files.open_folder(root, folder_name, create=True)
         return ChunkFile(folder, name, sync_interval_s=store.sync_interval_s, clock=store.ground.clock)
 

@@ -148,6 +148,31 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
 
 
 @needs_root
+def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = tmp_path / "recordings"
+    with mounted(point, "-t", "tmpfs", "-o", "size=8m", "tmpfs"):
+        store = make_store(tmp_path)
+        store.open()
+        recording = store.begin("cam0", "video/mp4")
+        keep_journal = recording._keep_journal
+
+        def keep_and_lose() -> None:
+            keep_journal()
+            subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
+
+        monkeypatch.setattr(recording, "_keep_journal", keep_and_lose)
+        with pytest.raises(StorageError) as caught:
+            recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        assert caught.value.code == "missing_mount"
+        monkeypatch.undo()
+        recording.close()
+        store.close()
+    assert list(point.iterdir()) == []
+
+
+@needs_root
 def test_a_disk_that_turns_read_only_keeps_its_chunk_for_later(tmp_path: Path) -> None:
     with mounted(tmp_path / "recordings", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as root:
         store = make_store(tmp_path)
