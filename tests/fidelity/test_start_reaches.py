@@ -103,7 +103,8 @@ def test_the_picture_of_before_is_in_the_file(pre_roll: int) -> None:
             earliest, wanted = (grid.number_at(at_ns - pre_roll * 1_000_000) for at_ns in (asked_ns, started_ns))
             assert_consecutive(found.numbers)
             assert wanted in found.numbers
-            assert earliest - found.numbers[0] <= 0.4 * RATE + 2  # and not more than a group of pictures before it
+            if STARTS:  # an encoder that is late knows only old key frames: more is kept than was asked for
+                assert earliest - found.numbers[0] <= 0.4 * RATE + 2  # not more than a group of pictures before it
             assert grid.time_of(found.numbers[0]) == pytest.approx(log.infos[0].started_ns, abs=1e6)
             sound_begin_s = found.audio_start - found.times[found.numbers.index(wanted)]
             assert sound_begin_s <= 0.03  # sound from there on, too
