@@ -18,10 +18,11 @@ from daemon import DaemonFor, DaemonProcess
 from waiting import until
 from wallclock import WallClock
 
+pytestmark = pytest.mark.timeout(300)
 RECORDER = recorder("cam0", video={"width": 320, "height": 240, "frame_rate": 30}, timeslice="500ms")
 NIGHT = window(start="22:00", stop="06:00", timezone="Europe/Berlin")
 MORNING = window(start="05:30", duration="1h", timezone="Europe/Berlin")
-SOON_S = 30.0  # a step is seen within a second; the rest is for machines that are busy
+SOON_S = 60.0  # a step is seen within a second; the rest is for machines that are busy, the daemon's start included
 
 
 class Site:
