@@ -40,8 +40,13 @@ if [[ -n ${PREPARE:-} ]]; then
 fi
 if [[ -e /run/prepared ]]; then # what a boot would have done
     date -s "@$HOST_TIME"
-    cat /proc/sys/kernel/random/uuid >/run/boot_id
+    # Of the host's time: what the kernel calls random has been saved, too.
+    md5sum <<<"$HOST_TIME" | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1-\2-\3-\4-\5/' >/run/boot_id
     mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
+    mkdir -p /run/systemd/system/msrecd.service.d # it has a /proc of its own
+    printf '[Service]\nBindReadOnlyPaths=/run/boot_id:/proc/sys/kernel/random/boot_id\n' \
+        >/run/systemd/system/msrecd.service.d/boot-id.conf
+    systemctl daemon-reload
     cp -r $host/msrecd/. -t /srv/
     cmp -s $host/msrecd.deb /srv/msrecd.deb || { dpkg -i $host/msrecd.deb && cp $host/msrecd.deb /srv/; }
 fi
