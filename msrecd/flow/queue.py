@@ -60,6 +60,13 @@ class UnitQueue(Generic[T]):
             self._nudged = True
             self._condition.notify()
 
+    def wait(self, timeout: float) -> None:
+        """Wait for a nudge or the end; what is queued stays, for a consumer that cannot use it yet."""
+        with self._condition:
+            if not self._nudged and not self.ended:
+                self._condition.wait(timeout)
+            self._nudged = False
+
     def take(self, timeout: float) -> list[T]:
         """All queued units, at latest after `timeout` seconds (then perhaps none)."""
         with self._condition:

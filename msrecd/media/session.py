@@ -66,7 +66,8 @@ class Session:
         self._worker: RecorderWorker | None = None
         self._stream = owner.stream
         self._after = after if after is not None and not after.is_over else None
-        self._facts: deque[Fact] = deque()  # while the session before is not over
+        # While the session before is not over, some seconds at most; their bytes count as buffered, which bounds them.
+        self._facts: deque[Fact] = deque()
         self._successors: list[Callable[[], None]] = []
         self._started = False
         self._ending = False
@@ -149,7 +150,9 @@ class Session:
     def _go_on(self) -> None:
         self._after = None
         while self._facts:
-            self._take(self._facts.popleft())
+            fact = self._facts.popleft()
+            self.worker.outstanding_bytes -= _size(fact)
+            self._take(fact)
 
     def _queue(self, task: _Task) -> None:
         self._tasks.append(task)
@@ -163,6 +166,7 @@ class Session:
     def _take(self, fact: Fact) -> None:
         if self._after is not None:
             self._facts.append(fact)
+            self.worker.outstanding_bytes += _size(fact)
         elif isinstance(fact, Ready):
             self._full_type = full_type(self._plan.selection, fact.codec_strings)
             self._fire_start()
@@ -245,6 +249,10 @@ class Session:
         for go_on in self._successors:
             go_on()
         self._successors.clear()
+
+
+def _size(fact: Fact) -> int:
+    return sum(map(len, fact.parts)) if isinstance(fact, Data) else 0
 
 
 def _has_ended(source: Source) -> bool:

@@ -73,7 +73,9 @@ class RecorderWorker(threading.Thread):
             size=lambda arrival: 0 if arrival.packet is None else len(arrival.packet.data),
             batch=_BATCH,
         )
-        self._commands: deque[_Command] = deque()  # bounded by the recorder's states: a handful per event-loop turn
+        # Without a bound of its own: each is a call that must be answered with an event, and whoever calls for others
+        # (MQTT) has one. They are small, and taken with every packet.
+        self._commands: deque[_Command] = deque()
         self._interleaver = Interleaver(
             len(self._inputs),
             max_bytes=options.max_buffered_bytes // 2,
@@ -93,7 +95,6 @@ class RecorderWorker(threading.Thread):
         self._late_ns = 0  # when the last packet came that a stopped recording still lacked
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._poll_s = _POLL_S
-        self._early: list[Arrival] = []
         self._asked: list[_Command] = []
 
     # --- from the loop -----------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ class RecorderWorker(threading.Thread):
             return
         recording = self._start_recording(begin)
         while True:
-            arrivals = self._arrivals()
+            arrivals = self._queue.take(self._poll_s)
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
             drained = self._is_drained()
@@ -190,18 +191,19 @@ class RecorderWorker(threading.Thread):
     def _wait_for_parameters(self) -> bool:
         """True when all are known; False when stopped before."""
         while any(track.parameters is None for track in self._inputs):
-            self._early += self._queue.take(0.1)  # for when it is known which gates are closed
+            self._queue.wait(0.1)  # what comes stays there until it is known which gates are closed
             failed = next(
                 (track for track in self._inputs if track.parameters is None and track.output.feed.ended), None
             )
             if failed is not None:
                 raise failed.output.feed.error or RuntimeError(f"the {failed.kind} track ended before it gave anything")
-            if any(command.verb == "stop" for command in self._commands):
+            if any(command.verb == "stop" for command in tuple(self._commands)):  # the loop may append meanwhile
                 return False
             begin = self._begin
             waited = self._clock.monotonic_ns() - (self._created_ns if begin is None else begin.at_ns)
             if begin is not None:
                 self._check_parameters(waited)
+        self._queue.nudge()  # perhaps packets wait already
         return True
 
     def _check_parameters(self, waited_ns: int) -> None:
@@ -222,7 +224,7 @@ class RecorderWorker(threading.Thread):
     def _wait_for_begin(self) -> _Begin | None:
         """Keep the pre-roll until the recording begins; None when it never will."""
         while self._begin is None:
-            arrivals = self._arrivals()
+            arrivals = self._queue.take(self._poll_s)
             self._obey(None)
             self._take(arrivals)
             for index, packet in self._interleaver.ready():
@@ -254,10 +256,6 @@ class RecorderWorker(threading.Thread):
         for index, packet in kept:
             recording.write(index, packet)
         return recording
-
-    def _arrivals(self) -> list[Arrival]:
-        early, self._early = self._early, []
-        return early + self._queue.take(0.0 if early else self._poll_s)
 
     def _take(self, arrivals: list[Arrival]) -> None:
         for arrival in arrivals:
