@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.table import Container
-from msrecd.flow.encoded import EncodingError
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
-from msrecd.muxing.facts import ChunkInfo, Data, Fact, Gap, GapReason, GapSeen
+from msrecd.muxing.facts import ChunkInfo, Data, Fact
 from msrecd.muxing.input import TrackInput
-from msrecd.muxing.late import LateSound
+from msrecd.muxing.losses import Losses
 from msrecd.muxing.pauses import Pauses, join_after_pause
 from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 from msrecd.muxing.shedding import Shedding
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
 LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
 _LONGEST_FRAGMENT_NS = 500 * MS
-_ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
 
 
@@ -92,9 +90,7 @@ class Recording:
         self._resumed_ns = 0
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
         self._shedding = Shedding(options.max_buffered_bytes)
-        self._late = LateSound()
-        self._told_until_ns = 0  # dts of the packet behind the last hole that is told already
-        self._gap_samples = [track.output.facts.gap_samples for track in inputs]
+        self._losses = Losses(inputs, self._timeline, post)
         self._open_chunk(started_ns)
 
     # --- packets -----------------------------------------------------------------------------------------------------
@@ -175,8 +171,7 @@ class Recording:
         was_shedding = self._shedding.since_ns is not None
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
-            self._gap(since_ns, packet.pts_ns - since_ns, "slow_consumer")
-            self._told_until_ns = packet.dts_ns
+            self._losses.shed(self._chunk, since_ns, packet)
             self._side.begin_anew()
         if not drops:
             return False
@@ -242,20 +237,18 @@ class Recording:
 
     def _put(self, index: int, packet: Packet, duration_ns: int, chunk: ChunkWriter | None = None) -> None:
         chunk = chunk or self._the_chunk
-        nominal = packet.duration_ns or duration_ns
-        next_ns = packet.dts_ns + duration_ns
-        if index == self._video and nominal and duration_ns > max(5 * nominal, NS) and next_ns > self._told_until_ns:
-            self._gap(packet.pts_ns + nominal, duration_ns - nominal, "no_frames")
+        if index == self._video:
+            self._losses.look_at_picture(self._chunk, packet, duration_ns)
         if duration_ns <= 0:
-            duration_ns = nominal
+            duration_ns = packet.duration_ns or duration_ns
         dts_ns = self._timeline.place(packet.dts_ns)
         if not self._timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
             chunk.dropped(index)
             if index == self._audio:
-                self._late.refused(packet.pts_ns, packet.pts_ns + duration_ns)
+                self._losses.late.refused(packet.pts_ns, packet.pts_ns + duration_ns)
             return
         if index == self._audio:
-            self._tell_late_sound()
+            self._losses.tell_late_sound(self._chunk)
         self._timeline.written(index, dts_ns, dts_ns + duration_ns)
         chunk.write(index, packet, pts_ns=self._timeline.place(packet.pts_ns), dts_ns=dts_ns, duration_ns=duration_ns)
         self._newest_ns = max(self._newest_ns, packet.pts_ns + duration_ns)
@@ -333,8 +326,8 @@ class Recording:
 
     def _release_chunk(self, following: Packet | None, chunk: ChunkWriter) -> None:
         self._release_held(following)
-        self._tell_late_sound()
-        self._account_gone_devices(chunk)
+        self._losses.tell_late_sound(chunk)
+        self._losses.account_gone_devices(chunk)
 
     def _close(self, chunk: ChunkWriter) -> Exception | None:
         try:
@@ -349,7 +342,11 @@ class Recording:
         if chunk is None:
             return None, None
         failure: Exception | None = None
-        for step in (self._close_before, lambda: self._release_chunk(None, chunk), self._account_late_pictures):
+        for step in (
+            self._close_before,
+            lambda: self._release_chunk(None, chunk),
+            lambda: self._losses.account_late_pictures(chunk),
+        ):
             try:
                 step()
             except Exception as exc:
@@ -386,50 +383,6 @@ class Recording:
             info=info,
         )
 
-    # --- losses ------------------------------------------------------------------------------------------------------
-
-    def _account_gone_devices(self, chunk: ChunkWriter) -> None:
-        """Tell what this chunk lacks of a device that went away while others went on."""
-        for index, track in enumerate(self._inputs):
-            if not track.ended or not track.source.device_id:  # a file may end its tracks one after the other
-                continue
-            if isinstance(track.error, EncodingError):  # the device is well; the recording ends with that error
-                continue
-            end_ns = max(self._timeline.track_end_ns(index), chunk.zero_ns)
-            missing_ns = self._timeline.end_ns - end_ns
-            if missing_ns > _ROUGH_END_NS:
-                self._gap(self._timeline.capture_of(end_ns), missing_ns, "device_missing")
-
-    def _account_late_pictures(self) -> None:
-        """At the end: tell of pictures that did not come in time while the sound did."""
-        video = self._video
-        if video is None or self._inputs[video].ended or not self._timeline.track_end_ns(video):
-            return
-        end_ns = max(self._timeline.track_end_ns(video), self._the_chunk.zero_ns)
-        missing_ns = self._timeline.end_ns - end_ns
-        if missing_ns > NS:
-            self._gap(self._timeline.capture_of(end_ns), missing_ns, "no_frames")
-
-    def _tell_late_sound(self) -> None:
-        late = self._late.take()
-        if late is not None:
-            self._gap(*late, "encoder")
-
     def report_lost_sound(self) -> None:
         """Tell of sound that the encodings have replaced by silence since the last call."""
-        for index, track in enumerate(self._inputs):
-            lost = track.output.facts.gap_samples - self._gap_samples[index]
-            if lost > 0 and track.parameters is not None:
-                self._gap_samples[index] += lost
-                if self._timeline.started:
-                    at_ns = self._timeline.capture_of(self._timeline.track_end_ns(index))
-                    self._gap(at_ns, lost * NS // (track.parameters.sample_rate or 48_000), "lost_sound")
-
-    def _gap(self, at_ns: int, duration_ns: int, reason: GapReason) -> None:
-        chunk = self._chunk
-        if chunk is None or duration_ns <= 0:
-            return
-        at_s = max(0.0, (self._timeline.place(at_ns) - chunk.zero_ns) / NS)
-        gap = Gap(at_s=round(at_s, 3), duration_s=round(duration_ns / NS, 3), reason=reason)
-        chunk.gaps.append(gap)
-        self._post(GapSeen(at_ns=at_ns, gap=gap))
+        self._losses.tell_lost_sound(self._chunk)
