@@ -175,21 +175,23 @@ class Camera:
         self._camera.pre_callback = callback
 
     def start_encoder(self, spec: EncoderSpec, output: EncodedStream) -> Encoder:
-        if self._camera.camera_configuration()[spec.stream]["format"] == "MJPEG":
+        stream = self._camera.camera_configuration()[spec.stream]
+        is_jpeg = stream["format"] == "MJPEG"
+        if is_jpeg:
             encoder = Encoder()  # passes on what the camera gives
             encoder.frame_skip_count = spec.frame_skip
             sink: _Output = _JpegOutput(encoder, output, is_intra=True)
         else:
             encoder = make_encoder(spec, is_hardware=self.is_hardware_encoder)
             sink = _Output(encoder, output, is_intra=spec.codec == "mjpeg")
-        if "FrameDurationLimits" in self._camera.camera_controls:
+        if not is_jpeg and "FrameDurationLimits" in self._camera.camera_controls:
             self._camera.start_encoder(encoder, sink, name=spec.stream)
             return encoder
-        stream = self._camera.camera_configuration()[spec.stream]
         encoder.output = sink
         encoder.name = spec.stream
         encoder.size = tuple(stream["size"])
-        encoder.format = stream["format"]
+        if not is_jpeg:  # refused, though nobody would look at it
+            encoder.format = stream["format"]
         encoder.stride = stream["stride"]
         encoder.start()
         with self._camera.lock:  # the camera's thread walks through the set

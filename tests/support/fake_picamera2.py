@@ -146,7 +146,7 @@ class Encoder:
         self.output: Any = None
         self.name = ""
         self.size = (0, 0)
-        self.format = ""
+        self._format = ""
         self.stride = 0
         self.framerate: Any = None
         self.firsttimestamp: int | None = None
@@ -156,6 +156,16 @@ class Encoder:
         self.iperiod = 30
         self._skip = 0
         self._frames = 0
+
+    @property
+    def format(self) -> str:
+        return self._format
+
+    @format.setter  # noqa: A003 - it is a name of picamera2
+    def format(self, value: str) -> None:
+        if value == "MJPEG":
+            raise RuntimeError("Invalid format: MJPEG. Valid formats are: ...")
+        self._format = value
 
     def start(self, quality: Any = None) -> None:
         self.firsttimestamp = None
