@@ -21,6 +21,7 @@ from msrecd.storage.verify import verify
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 RECORDER = camera(audio=True, video_bits_per_second=1_000_000, autostart=True)
+BUSY_MACHINE = {"no_frames", "lost_sound", "slow_consumer", "encoder"}  # reasons of gaps that are not the disk's
 
 
 @pytest.fixture
@@ -62,7 +63,12 @@ def assert_sound(daemon: DaemonProcess) -> list[dict]:
 
 
 def assert_one_gap(lines: list[dict], least_gap_s: float) -> None:
-    gaps = [gap for line in lines for gap in line["gaps"] if gap["duration_s"] >= least_gap_s]
+    gaps = [
+        gap
+        for line in lines
+        for gap in line["gaps"]
+        if gap["duration_s"] >= least_gap_s and gap["reason"] not in BUSY_MACHINE
+    ]
     assert len(gaps) == 1, [line["gaps"] for line in lines]
 
 
