@@ -224,7 +224,7 @@ class Daemon:
             unit.log.info("%s%s", event_type, f" ({unit.files.recording_id})" if unit.files.recording_id else "")
         if event_type == "chunk":
             unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
-            if self.archive is not None:
+            if self.archive is not None and not self._stop.is_set():
                 self._tasks.spawn(self.archive.tidy(), "tidy")
         self._event(unit.name, payloads.recorder_event(unit, event_type, facts, self.stamp()))
 

@@ -97,7 +97,8 @@ class ChunkSink:
         self._lost_from_ns: int | None = None
         self._lost_until_ns = 0
         self._lost_reason = ""
-        self._closing: asyncio.Future[None] | None = None
+        self._is_closing = False
+        self._ended = asyncio.Event()
 
     @property
     def failed(self) -> bool:
@@ -106,27 +107,30 @@ class ChunkSink:
 
     def put(self, blob: BlobData) -> asyncio.Future[None]:
         """Have a blob written; the future is done when it is (or is discarded), and never fails."""
-        return self._loop.run_in_executor(self._executor, self._write, blob)
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._executor.submit(self._write, blob, future)
+        return future
 
     async def close(self) -> None:
         """Wait for what is under way; an open chunk without its end is finished as it is.
 
         Whoever stops waiting (cancelled, a deadline) leaves the work to the thread, which does it as soon as it can.
         """
-        if self._closing is None:
-            self._closing = self._loop.run_in_executor(self._executor, self._end)
+        if not self._is_closing:
+            self._is_closing = True
+            self._executor.submit(self._end)
             self._executor.shutdown(wait=False)
-        await asyncio.shield(self._closing)
+        await self._ended.wait()
 
     async def sync(self) -> None:
         """Put what is written onto the disk now (under-voltage, shutdown)."""
-        if self._closing is not None:
+        if self._is_closing:
             return  # that ends with a sync
         await self._loop.run_in_executor(self._executor, self._sync)
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
-    def _write(self, blob: BlobData) -> None:
+    def _write(self, blob: BlobData, future: asyncio.Future[None]) -> None:
         try:
             self._write_or_raise(blob)
         except StorageError as exc:
@@ -134,6 +138,8 @@ class ChunkSink:
         except Exception as exc:
             log.exception("%s: writing failed", self.recording.recording_id)
             self._fail(StorageError(str(exc)), blob)
+        finally:
+            self._tell(_done, future)
 
     def _write_or_raise(self, blob: BlobData) -> None:
         size = sum(map(len, blob.parts))
@@ -168,12 +174,12 @@ class ChunkSink:
             # What it holds is not lost: the janitor finishes it as soon as the storage lets it.
             log.warning("%s: chunk %d stays unfinished for now: %s", self.recording.recording_id, chunk.seq, exc)
             self._abandon(chunk)
-            self._loop.call_soon_threadsafe(self._on_error, exc)
+            self._tell(self._on_error, exc)
             return
         self.stats.chunks += 1
         if info is not None:
             self._written_until_ns = info.ended_ns
-        self._loop.call_soon_threadsafe(self._on_chunk, line)
+        self._tell(self._on_chunk, line)
 
     def _account_gap(self, info: ChunkInfo | None) -> tuple[list[dict[str, Any]], float]:
         """What was discarded before this chunk, as a gap at its beginning."""
@@ -181,7 +187,7 @@ class ChunkSink:
             return [], 0.0
         lost_s = max(0.0, round((info.started_ns - self._lost_from_ns) / NS, 3))
         reason, self._lost_from_ns = self._lost_reason, None
-        self._loop.call_soon_threadsafe(self._on_lost, lost_s, reason)
+        self._tell(self._on_lost, lost_s, reason)
         return [{"at_s": 0.0, "duration_s": lost_s, "reason": reason}], lost_s
 
     def _lost_until(self, blob: BlobData) -> None:
@@ -203,12 +209,12 @@ class ChunkSink:
                 self.stats.chunks += 1
                 # What the file has is not missing: the gap begins behind it.
                 self._lost_from_ns += round(float(line["duration_s"]) * NS)
-                self._loop.call_soon_threadsafe(self._on_chunk, line)
+                self._tell(self._on_chunk, line)
             except StorageError as exc:
                 if exc.code != "empty":
                     log.warning("%s: the chunk stays unfinished for now: %s", self.recording.recording_id, exc)
                 self._abandon(chunk)
-        self._loop.call_soon_threadsafe(self._on_error, error)
+        self._tell(self._on_error, error)
 
     def _abandon(self, chunk: OpenChunk) -> None:
         try:
@@ -218,13 +224,18 @@ class ChunkSink:
 
     def _end(self) -> None:
         try:
-            if self._open is not None:
-                self._finish(self._open, None, final=True)
-            if self._lost_from_ns is not None:  # no chunk came that could tell it
-                lost_s = max(0.0, round((self._lost_until_ns - self._lost_from_ns) / NS, 3))
-                self._loop.call_soon_threadsafe(self._on_lost, lost_s, self._lost_reason)
+            try:
+                if self._open is not None:
+                    self._finish(self._open, None, final=True)
+                if self._lost_from_ns is not None:  # no chunk came that could tell it
+                    lost_s = max(0.0, round((self._lost_until_ns - self._lost_from_ns) / NS, 3))
+                    self._tell(self._on_lost, lost_s, self._lost_reason)
+            finally:
+                self.recording.close()
+        except Exception:
+            log.exception("%s: its end failed; the next start sees to it", self.recording.recording_id)
         finally:
-            self.recording.close()
+            self._tell(self._ended.set)
 
     def _sync(self) -> None:
         if self._open is not None:
@@ -232,3 +243,15 @@ class ChunkSink:
                 self._open.sync()
             except StorageError as exc:
                 log.warning("%s: %s", self.recording.recording_id, exc)
+
+    def _tell(self, callback: Callable[..., None], *facts: Any) -> None:
+        """On the loop. Where that has ended before a slow disk was done, the next start tells it."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *facts)
+        except RuntimeError:
+            log.debug("%s: nobody listens any more", self.recording.recording_id)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -207,3 +207,34 @@ def test_a_run_that_breaks_off_is_finished_when_the_next_begins() -> None:
         assert [line["content"] for line in lines] == [b"head", b"againend"]
 
     with_sink(test)
+
+
+def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog: pytest.LogCaptureFixture) -> None:
+    """The daemon has left meanwhile; what it was not told, the next start finds out."""
+    recording = FakeRecording()
+
+    async def run() -> ChunkSink:
+        lines: list[Any] = []
+        sink = ChunkSink(
+            recording,
+            make_facts=lambda **facts: facts,
+            on_chunk=lines.append,
+            on_lost=lambda *_: None,
+            on_error=lines.append,
+        )
+        await sink.put(blob(b"head"))
+        recording.hangs.clear()
+        sink.put(blob(b" and", end=True))
+        sink.put(blob(b"head2", chunk=2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sink.close()
+        return sink
+
+    sink = asyncio.run(run())
+    recording.hangs.set()
+    sink._executor.shutdown(wait=True)
+    assert recording.closes == 1
+    assert [line["content"] for line in recording.lines] == [b"head and", b"head2"]
+    assert caplog.records == []
+    assert sink.stats.chunks == 2
