@@ -56,7 +56,11 @@ class DaemonProcess:
                 env=environment,
             )
         threading.Thread(target=self._listen, args=(self._socket,), daemon=True).start()
-        self.wait_notified("READY=1", timeout=timeout)
+        try:
+            self.wait_notified("READY=1", timeout=timeout)
+        except BaseException:
+            self.kill()  # nobody's `with` would end it
+            raise
 
     def _listen(self, listening: socket.socket) -> None:
         """Read what the daemon tells; a socket that nobody reads would block it."""
