@@ -20,7 +20,7 @@ class RecorderSettings:
     url: str | None = None
     loop: bool = False
     options: Mapping[str, Any]
-    timeslice_ms: float = 500.0
+    timeslice_ms: float = 1000.0
     autostart: bool = False
     max_duration_s: float | None = None
 
