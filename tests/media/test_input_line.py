@@ -28,7 +28,7 @@ class HandClock:
 
 
 def packet(number: int, stream: int = 0) -> libav.Demuxed:
-    return libav.Demuxed(stream, b"x", number * 40 * MS, number * 40 * MS, 40 * MS, True, None)
+    return libav.Demuxed(stream, b"x", number * 40 * MS, number * 40 * MS, 40 * MS, True)
 
 
 def placed(line: InputLine, number: int) -> int:
