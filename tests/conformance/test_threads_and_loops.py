@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ def painted() -> tuple[msrecd.Canvas, msrecd.MediaRecorder]:
 
 def test_start_without_a_loop_changes_nothing() -> None:
     """Made outside of a loop, refused there, and used on one loop after the other."""
-    _, recorder = painted()
+    canvas, recorder = painted()
     before = recorder.video_bits_per_second
     with pytest.raises(RuntimeError, match=r"call_soon_threadsafe\(recorder.start\)"):
         recorder.start()
@@ -45,11 +46,15 @@ def test_start_without_a_loop_changes_nothing() -> None:
 
     async def main() -> None:
         log = Log(recorder)
-        recorder.start()
+        recorder.start(20)
         await log.until("start")
+        shades = itertools.cycle((10, 60))
+        while sum(1 for blob in log.blobs if blob.data.size) < 2:  # more than a header
+            canvas.fill((200, 10, next(shades)))
+            await asyncio.sleep(0.02)
         recorder.stop()
         await log.until("stop")
-        assert log.types == ["start", "dataavailable", "stop"]
+        assert (log.types[0], set(log.types[1:-1]), log.types[-1]) == ("start", {"dataavailable"}, "stop")
         assert pictures(log.data())[0][8, 16, 0] > 150
 
     for _ in range(2):
