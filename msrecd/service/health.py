@@ -49,6 +49,11 @@ def memory(proc: Path = Path("/proc")) -> dict[str, int | None]:
     }
 
 
+def anonymous_bytes(proc: Path = Path("/proc")) -> int | None:
+    """What this process has resident and no file backs: its heap and stacks."""
+    return _kib(_read(proc / "self/status") or "", "RssAnon")
+
+
 def load1() -> float | None:
     """Load average of one minute."""
     try:

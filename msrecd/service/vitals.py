@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from msrecd.errors import StorageError
 from msrecd.service import health, payloads
+from msrecd.service.heap import Heap
 from msrecd.service.unit import RecorderUnit
 from msrecd.storage.store import Usage
 
@@ -67,11 +68,13 @@ class Vitals:
         self._disk_deadline_s = disk_deadline_s
         self._disk_look: asyncio.Future[Usage] | None = None
         self._is_disk_well = True
+        self._heap = Heap()
 
     async def rounds(self) -> None:
         """Publish every minute, for ever."""
         while True:
             await self.tell()
+            await asyncio.to_thread(self._heap.look)
             await asyncio.sleep(INTERVAL_S)
 
     async def tell(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pytest
 from card import Card, run
 from config_text import configuration, recorder
 from daemon import DaemonProcess
+from waiting import until
 
 from msrecd.storage.verify import verify
 
@@ -29,8 +30,17 @@ STALLS = [float(text) for text in os.environ.get("MSRECD_STALLS", "1").split()]
 RATE = 25
 
 
+UNIT = Path(__file__).resolve().parents[2] / "systemd" / "msrecd.service"
+
+
+def unit_environment() -> dict[str, str]:
+    """What the shipped unit sets for the daemon."""
+    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("Environment=")]
+    return dict(item.split("=", 1) for line in lines for item in line.removeprefix("Environment=").split())
+
+
 def daemon_with_film(folder: Path, mbit: int) -> DaemonProcess:
-    """It records ten seconds of H.264 again and again, at exactly this rate, a key frame each second."""
+    """As the service runs it. Ten seconds of H.264 again and again, at exactly this rate, a key frame each second."""
     path = folder / "film.mp4"
     rate = f"{mbit}M"
     run(
@@ -43,7 +53,8 @@ def daemon_with_film(folder: Path, mbit: int) -> DaemonProcess:
     recorders = recorder(
         "cam0", source=source, mime_type="video/mp4", timeslice="500ms", chunk_duration="2s", autostart=True
     )
-    return DaemonProcess(folder, configuration(folder, port=None, recorders=recorders))
+    text = configuration(folder, port=None, recorders=recorders)
+    return DaemonProcess(folder, text, environment=unit_environment())
 
 
 def record_through(daemon: DaemonProcess, card: Card, stall_s: float) -> list[dict]:
@@ -78,6 +89,25 @@ def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Card, s
     fault_table.row(
         f"disk frozen for {stall_s:g} s at 8 Mbit/s", cases=1, harmed=0, loss="0 frames", promise="0 frames"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
+def test_what_waited_in_memory_goes_back_to_the_system(tmp_path: Path, card: Card) -> None:
+    """glibc gives back the end of its heap only; the daemon asks for the rest within a minute."""
+    daemon = daemon_with_film(tmp_path, 16)
+    with daemon:
+        daemon.wait_for_chunks(2)
+        before = daemon.status("VmRSS")
+        with card.frozen():
+            until(lambda: daemon.status("VmRSS") > before + (20 << 20), "nothing waits in memory")
+            stalled = daemon.status("VmRSS")
+        until(
+            lambda: daemon.status("VmRSS") < before + (stalled - before) // 2,
+            lambda: f"{before >> 20} MiB before, {stalled >> 20} with the stall, {daemon.status('VmRSS') >> 20} after",
+            timeout=150,
+        )
 
 
 @pytest.mark.slow
