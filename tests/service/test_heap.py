@@ -15,12 +15,15 @@ from msrecd.service.heap import Heap
 heap = Heap()
 heap.look()
 before = anonymous_bytes()
-packets = [bytes([i % 255 + 1]) * 33_000 for i in range(1_000)]
-last = bytes([7]) * 5_000  # at the end of the heap
-del packets
+packets, others = [], []
+for number in range(1_000):
+    packets.append(bytes([number % 255 + 1]) * 33_000)
+    if number % 50 == 49:
+        others.append(bytes([7]) * 5_000)  # what stays lies between: the end of the heap is not all that is free
+packets.clear()
 kept = anonymous_bytes()
 heap.look()
-print(before, kept, anonymous_bytes(), len(last))
+print(before, kept, anonymous_bytes(), len(others))
 """
 
 
