@@ -132,14 +132,8 @@ class VideoEncoder:
         return self._collect(None)
 
     def _collect(self, picture: _AVVideoFrame | None) -> list[Encoded]:
-        try:
-            packets = self._stream.encode(picture)
-        except (av.error.FFmpegError, ValueError) as exc:
-            raise LibavError(f"{self.name}: {exc}") from exc
         encoded = []
-        for packet in packets:
-            if packet.pts is None or not packet.size:
-                continue
+        for packet in _packets(self.name, self._stream, picture):
             if self._scale is None:
                 self._scale = (packet.time_base / US_BASE).as_integer_ratio()
             pts_us = scaled(packet.pts, self._scale)
@@ -278,14 +272,8 @@ class AudioEncoder:
         return encoded + self._collect(None)
 
     def _collect(self, frame: _AVAudioFrame | None) -> list[Encoded]:
-        try:
-            packets = self._stream.encode(frame)
-        except (av.error.FFmpegError, ValueError) as exc:
-            raise LibavError(f"{self.name}: {exc}") from exc
         encoded = []
-        for packet in packets:
-            if packet.pts is None or not packet.size:
-                continue
+        for packet in _packets(self.name, self._stream, frame):
             if self._scale is None:
                 self._scale = (packet.time_base * self.sample_rate).as_integer_ratio()
             duration = scaled(packet.duration or 0, self._scale) or self.frame_samples
@@ -299,6 +287,15 @@ class AudioEncoder:
         container, self._container, self._stream = self._container, None, None
         if container is not None:
             close_quietly(container)
+
+
+def _packets(name: str, stream: Any, frame: _AVVideoFrame | _AVAudioFrame | None) -> list[Any]:
+    """What the encoder gives for a frame (None: for the end), without the empty packets that some give."""
+    try:
+        packets = stream.encode(frame)
+    except (av.error.FFmpegError, ValueError) as exc:
+        raise LibavError(f"{name}: {exc}") from exc
+    return [packet for packet in packets if packet.pts is not None and packet.size]
 
 
 def _freed(exc: Exception) -> Exception:
