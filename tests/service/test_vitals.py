@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from msrecd.errors import StorageError
+from msrecd.service import vitals as module
 from msrecd.service.vitals import Vitals
 from msrecd.storage.store import Usage
 
@@ -110,3 +111,20 @@ def test_a_disk_that_cannot_be_read_is_told_once_and_does_not_end_the_reports(ca
         "the disk cannot be measured: nothing is mounted",
         "the disk cannot be measured: nothing is mounted again",
     ]
+
+
+def test_each_round_looks_at_the_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 0.01)
+    told: list[Mapping[str, Any]] = []
+    looks: list[int] = []
+    monkeypatch.setattr(module.Heap, "look", lambda _: looks.append(len(told)))
+
+    async def run() -> None:
+        rounds = asyncio.create_task(vitals(Disk(), told).rounds())
+        async with asyncio.timeout(20):
+            while len(looks) < 3:  # noqa: ASYNC110 - a thread looks
+                await asyncio.sleep(0.01)
+        rounds.cancel()
+
+    asyncio.run(run())
+    assert looks[:3] == [1, 2, 3]
