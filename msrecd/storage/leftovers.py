@@ -16,9 +16,13 @@ from msrecd.storage.repair import Repair
 
 log = logging.getLogger(__name__)
 
+MAX_WAITING = 1000  # a failing disk may leave one every few seconds for days
 
 class Leftovers:
-    """Any thread may add and ask; `finish` is called by one at a time."""
+    """Any thread may add and ask; `finish` is called by one at a time.
+
+    No more than MAX_WAITING wait: what comes then stays a `.part` in the journal, which the next start finishes.
+    """
 
     def __init__(self, ground: Ground, repair: Repair, listed: Callable[[Recording, ManifestLine], None]) -> None:
         """
@@ -31,10 +35,15 @@ class Leftovers:
         self._lock = threading.Lock()
         self._waiting: list[Leftover] = []
         self._problem = ""
+        self.refused = 0
 
     def add(self, leftover: Leftover) -> None:
         with self._lock:
-            self._waiting.append(leftover)
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(leftover)
+                return
+            self.refused += 1
+        log.warning("%s stays unfinished until the next start: %d wait already", leftover.entry.file, MAX_WAITING)
 
     def bytes_by_recorder(self) -> dict[str, int]:
         """What they take on the disk."""

@@ -20,7 +20,7 @@ from test_store import make_store, record
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
-from msrecd.storage import files
+from msrecd.storage import files, leftovers
 from msrecd.storage.fragments import scan
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
@@ -322,6 +322,32 @@ def test_a_failing_link_leaves_a_part_that_is_finished_later(
     store.close()
     lines = assert_true_to_its_manifests(tmp_path / "recordings")
     assert sorted(entry["seq"] for entry in lines) == [1, 2]
+
+
+def test_what_waits_for_a_failing_disk_has_a_bound_and_the_next_start_finishes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "_renameat2", lambda *_: errno.ENOSYS)
+    monkeypatch.setattr(leftovers, "MAX_WAITING", 2)
+    failing = Failing(monkeypatch, "link", errno.EIO)
+    store = make_store(tmp_path)
+    store.open()
+    for _ in range(5):
+        chunk = store.begin("cam0", "video/mp4").open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        chunk.write([storage_media.make("mp4")])
+        with pytest.raises(StorageError):
+            chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+        chunk.abandon()
+    assert caplog.text.count("stays unfinished until the next start: 2 wait already") == 3
+    failing.code = None
+    assert len(store.finish_leftovers()) == 2
+    assert len(list((tmp_path / "recordings").rglob("*.part"))) == 3
+    store.close()
+    again = make_store(tmp_path)
+    assert len(again.open()) == 3
+    assert again.index.totals()[1] == 5
+    again.close()
+    assert len(assert_true_to_its_manifests(tmp_path / "recordings")) == 5
 
 
 def test_a_manifest_that_could_not_be_written_gets_its_line_later(
