@@ -22,6 +22,10 @@ _MAX_BYTES = 16 << 20
 _BATCH = 12  # blocks of 20 ms: some 240 ms are encoded at a time, which spares wake-ups
 _BATCH_WAIT_S = 0.24
 _RESAMPLED = frozenset({"aac", "opus"})
+# libav's buffers grow with the pieces that it is given, and each piece costs CPU. PCM becomes packets of the piece's
+# length, and they are cut points. AAC in pieces of a quarter of a second takes a megabyte more.
+_PIECES_A_SECOND = {"aac": 12, "opus": 4, "flac": 12}
+_PCM_PIECES_A_SECOND = 50
 
 
 class AudioEncoding(Encoding[AudioBlock]):
@@ -73,10 +77,8 @@ class AudioEncoding(Encoding[AudioBlock]):
         self._encoder.close()
 
     def _give(self, runs: list[Run]) -> None:
-        # Pieces, also of a long silence: libav's buffers grow with them. PCM becomes packets of the length given, and
-        # they are cut points.
-        rate, frame_bytes = self._format.sample_rate, self._format.frame_bytes
-        step = rate // 12 if self._encoder.frame_samples else rate // 50
+        frame_bytes = self._format.frame_bytes
+        step = self._format.sample_rate // _PIECES_A_SECOND.get(self._request.codec, _PCM_PIECES_A_SECOND)
         for run in runs:
             for start in range(0, run.samples, step):
                 samples = min(step, run.samples - start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
@@ -24,9 +24,9 @@ class VideoDecoder:
         self._template = open_template(header)
         self._context: Any = self._template.streams[0].codec_context
 
-    def decode(self, data: bytes, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
+    def decode(self, data: bytes | memoryview, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
         """Pictures that became ready, with their pts in ns."""
-        packet = av.Packet(data)
+        packet = av.Packet(cast(bytes, data))
         packet.pts = packet.dts = pts_ns
         packet.time_base = NS_BASE
         try:
@@ -58,9 +58,9 @@ class AudioDecoder:
         self._context: Any = self._template.streams[0].codec_context
         self._resampler: AudioResampler | None = None
 
-    def decode(self, data: bytes) -> bytes:
+    def decode(self, data: bytes | memoryview) -> bytes:
         """The PCM of one packet; empty while the decoder fills."""
-        packet = av.Packet(data)
+        packet = av.Packet(cast(bytes, data))
         pcm = bytearray()
         try:
             for frame in self._context.decode(packet):

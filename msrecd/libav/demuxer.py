@@ -65,17 +65,21 @@ class Demuxer:
     def packets(self, indexes: Sequence[int]) -> Iterator[Demuxed]:
         """The packets of the given streams until the end of the input."""
         streams: list[Any] = [self._container.streams[index] for index in indexes]
+        # A packet of a demuxer counts as its stream does; asking each packet makes a fraction every time.
+        scales = {stream.index: (stream.time_base * NS).as_integer_ratio() for stream in streams}
+        pictures = {stream.index for stream in streams if stream.type == "video"}
         try:
             for packet in self._container.demux(*streams):
                 if packet.size == 0:
                     continue
-                base = packet.time_base
-                scale_n, scale_d = base.numerator * NS, base.denominator
+                index = packet.stream.index
+                scale_n, scale_d = scales[index]
+                pts, dts = packet.pts, packet.dts
                 yield Demuxed(
-                    packet.stream.index,
-                    bytes(packet),
-                    None if packet.pts is None else packet.pts * scale_n // scale_d,
-                    None if packet.dts is None else packet.dts * scale_n // scale_d,
+                    index,
+                    memoryview(packet) if index in pictures else bytes(packet),  # what is large is not copied
+                    None if pts is None else pts * scale_n // scale_d,
+                    None if dts is None else dts * scale_n // scale_d,
                     (packet.duration or 0) * scale_n // scale_d,
                     bool(packet.is_keyframe),
                 )

@@ -73,7 +73,8 @@ class Muxer:
         packet.pts = pts_ns // unit
         packet.dts = dts_ns // unit
         packet.duration = min(duration_ns // unit, _MAX_DURATION)
-        packet.is_keyframe = is_keyframe
+        if is_keyframe:
+            packet.is_keyframe = True
         try:
             self._container.mux_one(packet)
         except (av.error.FFmpegError, ValueError) as exc:

@@ -44,7 +44,7 @@ class Demuxed:
     """One packet of an input; times in ns of the input's own time line, None where the container has none."""
 
     stream: int
-    data: bytes
+    data: bytes | memoryview
     pts_ns: int | None
     dts_ns: int | None
     duration_ns: int

@@ -39,6 +39,7 @@ class StreamSource(Source):
         self.info = info
         self._playback = playback
         self._raw: Feed[Any] = Feed()
+        self._format = _format_of(info)
         self.passing = EncodedFeed()
         self.passing.set_parameters(parameters.of_input(info))
         self._video_decoder: libav.VideoDecoder | None = None
@@ -46,10 +47,7 @@ class StreamSource(Source):
 
     @property
     def format(self) -> VideoFormat | AudioFormat:
-        info = self.info
-        if info.kind == "audio":
-            return AudioFormat(sample_rate=info.sample_rate, channels=info.channels)
-        return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate)
+        return self._format
 
     def raw(self) -> Feed[Any]:
         return self._raw
@@ -90,7 +88,7 @@ class StreamSource(Source):
             self.close_decoder()  # nobody wants raw units any more; the next one begins at a key frame
         self.stats.delivered += 1
 
-    def _decode(self, data: bytes, pts_ns: int) -> None:
+    def _decode(self, data: bytes | memoryview, pts_ns: int) -> None:
         try:
             if self.kind == "video":
                 if self._video_decoder is None:
@@ -99,14 +97,13 @@ class StreamSource(Source):
                     self._put_picture(at_ns, picture)
             else:
                 if self.info.codec == "pcm_s16le":
-                    pcm = data  # is PCM already
+                    pcm = bytes(data)  # is PCM already
                 else:
                     if self._audio_decoder is None:
                         self._audio_decoder = libav.AudioDecoder(self.info.header)
                     pcm = self._audio_decoder.decode(data)
-                format = self.format
-                assert isinstance(format, AudioFormat)
-                if pcm:
+                format = self._format
+                if pcm and isinstance(format, AudioFormat):
                     samples = len(pcm) // format.frame_bytes
                     self._raw.put(AudioBlock(pts_ns=pts_ns, format=format, samples=samples, data=pcm))
         except libav.LibavError as exc:
@@ -221,7 +218,7 @@ class Playback:
         line = InputLine(self.is_live, self._clock)
         while not stopping.is_set():
             for packet in self._demuxer.packets(list(by_index)):
-                if not self._wait_to_play(line, stopping):
+                if stopping.is_set() or not (self._playing.is_set() or self._wait_to_play(line, stopping)):
                     break
                 source = by_index[packet.stream]
                 duration_ns = _duration_ns(packet, source.info)
@@ -247,7 +244,7 @@ class Playback:
         self._finish(None)
 
     def _wait_to_play(self, line: InputLine, stopping: threading.Event) -> bool:
-        """False when stopped."""
+        """Paused: wait until that is over, or what comes belongs before it; False when stopped."""
         while not self._playing.is_set() and line.pause(self._paused_ns):
             if self._playing.wait(0.5):
                 break
@@ -255,6 +252,12 @@ class Playback:
                 return False
         line.go_on()
         return not stopping.is_set()
+
+
+def _format_of(info: libav.StreamInfo) -> VideoFormat | AudioFormat:
+    if info.kind == "audio":
+        return AudioFormat(sample_rate=info.sample_rate, channels=info.channels)
+    return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate)
 
 
 def _duration_ns(packet: libav.Demuxed, info: libav.StreamInfo) -> int:

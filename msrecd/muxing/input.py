@@ -178,8 +178,10 @@ class TrackInput:
         return blank and self._waiting and not self._use_blank and not self._blank_is_over
 
     def _fit(self, blank: bool, packet: Packet) -> Packet:
+        if self.kind == "audio":
+            return packet
         stream = self.parameters
-        if stream is None or self.kind == "audio":
+        if stream is None:
             return packet
         if blank:
             own = self._blank.output.parameters if self._blank is not None else None

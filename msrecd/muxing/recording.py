@@ -168,6 +168,8 @@ class Recording:
             return False  # everything is kept for the one blob at the end, as the specification has it
         chunk = self._chunk
         waiting = self.outstanding_bytes() + (chunk.pending_bytes if chunk is not None else 0)
+        if self._shedding.is_idle(waiting):
+            return False
         was_shedding = self._shedding.since_ns is not None
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:

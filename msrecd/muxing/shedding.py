@@ -13,10 +13,14 @@ class Shedding:
         self._max_bytes = max_bytes
         self.since_ns: int | None = None
 
+    def is_idle(self, waiting_bytes: int) -> bool:
+        """Whether there is nothing to decide: nothing is being dropped, nor has to be."""
+        return self.since_ns is None and waiting_bytes <= self._max_bytes
+
     def decide(self, waiting_bytes: int, pts_ns: int, *, is_cut_point: bool) -> tuple[bool, int | None]:
         """(whether this packet is dropped, begin of the gap that ends with it)."""
         if self.since_ns is None:
-            if waiting_bytes <= self._max_bytes:
+            if self.is_idle(waiting_bytes):
                 return False, None
             self.since_ns = pts_ns
             return True, None

@@ -266,7 +266,7 @@ def test_pre_roll_that_is_never_started_lets_go(how: str) -> None:
         before = engine_threads()
         with Scene("av") as scene:
             recorder: MediaRecorder | None = MediaRecorder(scene.stream, {"pre_roll": 500})
-            await until(lambda: len(engine_threads()) >= len(before) + 3)
+            await until(lambda: len(engine_threads() - before) >= 3)  # a thread of the test before may still be ending
             if how == "forget":
                 recorder = None
             elif how == "stop":
