@@ -53,7 +53,7 @@ def protection_is_not_looked_up(patch: Patch) -> None:
 
 
 def protection_is_forgotten_with_the_index(patch: Patch) -> None:
-    replace_result(patch, listing.Listing, "_ref", lambda ref, *_: dataclasses.replace(ref, protected=False))
+    replace_result(patch, listing.Listing, "_ref", lambda ref, *_, **__: dataclasses.replace(ref, protected=False))
     patch.setattr(janitor.Ground, "is_protected", lambda *_: False)
 
 
@@ -91,15 +91,15 @@ def whatever_has_the_name_of_a_chunk_is_ours(patch: Patch) -> None:
     """The index is built from folders instead of manifests."""
     real = listing.Listing._listed_files
 
-    def found(self: Any, root: int, manifest_file: str, recording_id: str) -> list[Any]:
-        refs = real(self, root, manifest_file, recording_id)
+    def found(self: Any, root: int, manifest_file: str, recording_id: str, *more: Any) -> list[Any]:
+        refs = real(self, root, manifest_file, recording_id, *more)
         day = manifest_file.rpartition("/")[0]
         with files.closing_fd(files.open_folder(root, day)) as folder:
             for name in os.listdir(folder):  # noqa: PTH208
                 parsed = layout.parse_chunk_name(name)
                 if refs and parsed is not None and not parsed.is_part and parsed.recording_id != recording_id:
-                    more = {"file": f"{day}/{name}", "recording_id": parsed.recording_id, "seq": parsed.seq}
-                    refs.append(dataclasses.replace(refs[0], **more))
+                    other = {"file": f"{day}/{name}", "recording_id": parsed.recording_id, "seq": parsed.seq}
+                    refs.append(dataclasses.replace(refs[0], **other))
         return refs
 
     patch.setattr(listing.Listing, "_listed_files", found)
@@ -113,7 +113,7 @@ def age_is_told_by_a_clock_that_nobody_vouches_for(patch: Patch) -> None:
 
 
 def the_age_of_untrusted_recordings_is_believed(patch: Patch) -> None:
-    replace_result(patch, listing.Listing, "_ref", lambda ref, *_: dataclasses.replace(ref, trusted=True))
+    replace_result(patch, listing.Listing, "_ref", lambda ref, *_, **__: dataclasses.replace(ref, trusted=True))
 
 
 def a_step_makes_old(patch: Patch) -> None:
