@@ -81,7 +81,6 @@ class RecorderWorker(threading.Thread):
             max_bytes=options.max_buffered_bytes // 2,
             coming=lambda track: self._inputs[track].coming_ns(),
         )
-        self._last_dts: list[int | None] = [None] * len(self._inputs)
         self._created_ns = clock.monotonic_ns()
         video = next((i for i, track in enumerate(self._inputs) if track.kind == "video"), None)
         self._pre_roll = PreRoll(duration_ns=pre_roll_ns, max_bytes=options.max_buffered_bytes, video=video)
@@ -263,16 +262,22 @@ class RecorderWorker(threading.Thread):
             if arrival.packet is None:
                 self._end_track(arrival.track, arrival.error)
                 continue
-            packet = track.accept(arrival, self._last_dts[arrival.track])
-            if packet is not None:
+            for packet in track.accept(arrival):
                 if self._stop_ns is not None and packet.dts_ns < self._stop_ns:
                     self._late_ns = self._clock.monotonic_ns()
-                self._last_dts[arrival.track] = packet.dts_ns
                 self._interleaver.push(arrival.track, packet)
+        self._fill()
         if not arrivals:  # an end may not have found room in the queue
             for index, track in enumerate(self._inputs):
                 if not track.ended and track.parameters is not None and track.output.feed.ended:
                     self._end_track(index, track.output.feed.error)
+
+    def _fill(self) -> None:
+        """What takes the place of a source that gives nothing."""
+        for index, track in enumerate(self._inputs):
+            if track.is_blank and not track.ended:
+                for packet in track.fill(self._clock.monotonic_ns()):
+                    self._interleaver.push(index, packet)
 
     def _end_track(self, index: int, error: BaseException | None) -> None:
         """A source that ends by itself, even broken, ends its tracks; only an encoder's failure ends the recording."""

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 1000  # a failing disk may leave one every few seconds for days
 
+
 class Leftovers:
     """Any thread may add and ask; `finish` is called by one at a time.
 

@@ -20,7 +20,7 @@ from msrecd.flow.units import Packet, VideoFormat
 from msrecd.media.events import BlobEvent
 from msrecd.media.session import Session
 from msrecd.muxing.facts import Data, Fact, Finished
-from msrecd.muxing.input import TrackInput
+from msrecd.muxing.pictureinput import PictureInput
 from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.worker import RecorderWorker
 
@@ -46,7 +46,7 @@ def test_packets_wait_within_the_bound_while_an_encoder_opens(monkeypatch: pytes
     output = EncodedFeed()  # its parameters never come
     lease = SimpleNamespace(output=output, close=lambda: None)
     monkeypatch.setattr(hub, "acquire", lambda *_, **__: lease)
-    track = TrackInput(0, Camera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
+    track = PictureInput(0, Camera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
     options = WorkerOptions(container=CONTAINERS["video/mp4"], max_buffered_bytes=ROOM * len(PACKET.data))
     worker = RecorderWorker(options, [track])
     facts: list[Fact] = []
