@@ -220,7 +220,10 @@ def record_chunks(
             figures["missing_frames"] = numbers[-1] - numbers[0] + 1 - len(numbers)
             if not last["dropped_frames"]:
                 assert_consecutive(numbers)
-            assert abs(figures["missing_frames"] - last["dropped_frames"]) <= 1 + figures["missing_frames"] // 10
+            # An emulated camera that was late makes up for it: nothing is missing then, but its times had a hole.
+            late = round(figures["longest_step_s"] * camera_mode.frame_rate)
+            least, most = figures["missing_frames"] * 0.9 - 1, figures["missing_frames"] * 1.1 + 1 + late
+            assert least <= last["dropped_frames"] <= most
         assert sum(line["tracks"]["video"]["frames"] for line in lines) == figures["frames"]
         # A machine may be too slow for the encoder; what it cannot do is counted.
         wanted = camera_mode.frame_rate * sum(line["duration_s"] for line in lines)
