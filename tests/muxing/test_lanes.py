@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from still_camera import StillCamera
 
 from msrecd.clock import NS
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
-from msrecd.flow.feed import Feed
-from msrecd.flow.source import Gate, Source
-from msrecd.flow.units import Packet, VideoFormat
+from msrecd.flow.source import Gate
+from msrecd.flow.units import Packet
 from msrecd.muxing import pictureinput
 from msrecd.muxing.input import Arrival
 from msrecd.muxing.pictureinput import PictureInput
@@ -31,25 +30,11 @@ class Lease:
         return None
 
 
-class Camera(Source):
-    kind = "video"
-
-    @property
-    def format(self) -> VideoFormat:
-        return VideoFormat(width=64, height=48)
-
-    def raw(self) -> Feed[Any]:
-        return Feed()
-
-    def close(self) -> None:
-        return None
-
-
 @pytest.fixture
 def track(monkeypatch: pytest.MonkeyPatch) -> PictureInput:
     monkeypatch.setattr(pictureinput.hub, "acquire", lambda *_, **__: Lease())
     monkeypatch.setattr(pictureinput, "blank_for", lambda *_, **__: (SimpleNamespace(), REQUEST))
-    made = PictureInput(0, Camera(label="Front"), Gate(), REQUEST)
+    made = PictureInput(0, StillCamera(label="Front"), Gate(), REQUEST)
     made.connect(lambda _: True, lambda: None)
     return made
 

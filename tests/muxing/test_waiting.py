@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from still_camera import StillCamera
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.codecs import hub
 from msrecd.codecs.table import CONTAINERS
 from msrecd.dom.events import Event
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
-from msrecd.flow.feed import Feed
-from msrecd.flow.source import Gate, Source
-from msrecd.flow.units import Packet, VideoFormat
+from msrecd.flow.source import Gate
+from msrecd.flow.units import Packet
 from msrecd.media.events import BlobEvent
 from msrecd.media.session import Session
 from msrecd.muxing.facts import Data, Fact, Finished
@@ -28,25 +28,11 @@ PACKET = Packet(pts_ns=0, dts_ns=0, duration_ns=1, is_keyframe=True, data=bytes(
 ROOM = 100  # packets
 
 
-class Camera(Source):
-    kind = "video"
-
-    @property
-    def format(self) -> VideoFormat:
-        return VideoFormat(width=64, height=48)
-
-    def raw(self) -> Feed[Any]:
-        return Feed()
-
-    def close(self) -> None:
-        return None
-
-
 def test_packets_wait_within_the_bound_while_an_encoder_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     output = EncodedFeed()  # its parameters never come
     lease = SimpleNamespace(output=output, close=lambda: None)
     monkeypatch.setattr(hub, "acquire", lambda *_, **__: lease)
-    track = PictureInput(0, Camera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
+    track = PictureInput(0, StillCamera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
     options = WorkerOptions(container=CONTAINERS["video/mp4"], max_buffered_bytes=ROOM * len(PACKET.data))
     worker = RecorderWorker(options, [track])
     facts: list[Fact] = []
