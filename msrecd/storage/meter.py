@@ -32,14 +32,17 @@ class Meter:
         self._clock = clock
         self._last_sizes = last_sizes
         self._lock = threading.RLock()
-        self._written: deque[tuple[int, int]] = deque()
+        self._written: deque[tuple[int, int]] = deque()  # (begin, bytes) of each second in which something came
         self._chunk_sizes: dict[str, deque[int]] = {}
 
     def account(self, written: int, sync_s: float) -> None:
         """Count a write."""
         with self._lock:
             now_ns = self._clock.monotonic_ns()
-            self._written.append((now_ns, written))
+            if self._written and now_ns - self._written[-1][0] < NS:
+                self._written[-1] = (self._written[-1][0], self._written[-1][1] + written)
+            else:
+                self._written.append((now_ns, written))
             self.written_bytes += written
             self.sync_s_max = max(self.sync_s_max, sync_s)
             while self._written[0][0] < now_ns - _RATE_WINDOW_NS:
