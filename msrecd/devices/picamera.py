@@ -62,6 +62,7 @@ class PicameraBackend:
         self._lock = threading.Lock()
         self._facts: dict[str, CameraFacts] = {}
         self._open: set[str] = set()
+        self._hands: dict[str, threading.Lock] = {}
         self._refused: dict[str, str] = {}  # camera id -> why it could not be opened the last time
         self._close_watch: Callable[[], None] | None = None
 
@@ -132,15 +133,35 @@ class PicameraBackend:
             if known is not None or camera_id in self._open:
                 return known or CameraFacts()
         try:
-            facts = self._lister.call("looking into a camera", lambda: picamera_device.probe(position), _OPEN_S)
+            facts = self._lister.call("looking into a camera", lambda: self._look_into(position, camera_id), _OPEN_S)
         except Exception as exc:
             with self._lock:
                 self._refused[camera_id] = str(self._translate(exc, camera_id))
             return CameraFacts()
+        return facts or CameraFacts()
+
+    def _look_into(self, position: int, camera_id: str) -> CameraFacts | None:
+        """In the lister's thread. None: somebody is opening it at this moment, or has it, and would be disturbed."""
+        hand = self._hand_on(camera_id)
+        if not hand.acquire(blocking=False):
+            return None
+        try:
+            with self._lock:
+                known = self._facts.get(camera_id)
+                if known is not None or camera_id in self._open:
+                    return known
+            facts = picamera_device.probe(position)
+            with self._lock:
+                self._refused.pop(camera_id, None)
+                self._facts[camera_id] = facts
+            return facts
+        finally:
+            hand.release()
+
+    def _hand_on(self, camera_id: str) -> threading.Lock:
+        """Who holds it is opening the camera, or looks into it."""
         with self._lock:
-            self._refused.pop(camera_id, None)
-            self._facts[camera_id] = facts
-        return facts
+            return self._hands.setdefault(camera_id, threading.Lock())
 
     def _open_in(
         self, worker: DeadlineWorker, device: DeviceDescription, settings: Mapping[str, Any]
@@ -155,20 +176,24 @@ class PicameraBackend:
         is_hardware = picamera_device.has_hardware_encoder(self._encoder_node)
 
         def open_camera() -> tuple[picamera_device.Camera, StreamShape]:
-            opened = picamera_device.open_camera(camera_id, plan, is_hardware_encoder=is_hardware)
-            try:
-                shape = opened.configure(lores=None)
-                opened.start()
-            except BaseException:
-                picamera_device.close_quietly(opened)
-                raise
-            came.append(opened)
+            with self._hand_on(camera_id):
+                opened = picamera_device.open_camera(camera_id, plan, is_hardware_encoder=is_hardware)
+                try:
+                    shape = opened.configure(lores=None)
+                    opened.start()
+                except BaseException:
+                    picamera_device.close_quietly(opened)
+                    raise
+                came.append(opened)
+                with self._lock:
+                    self._open.add(camera_id)
             return opened, shape
 
         def close_late() -> None:
             for late in came:
                 log.warning("camera %s: it opened after nobody waited any more; closed again", device.label)
                 picamera_device.close_quietly(late)
+                self._has_closed(camera_id)
 
         came: list[picamera_device.Camera] = []
         try:
@@ -182,7 +207,6 @@ class PicameraBackend:
             raise self._refuse(camera_id, device.label, exc) from exc
         with self._lock:
             self._refused.pop(camera_id, None)
-            self._open.add(camera_id)
         log.info("camera %s opened: %dx%d at %s frames a second", device.label, *shape.size, plan.frame_rate or "its")
         return PicameraSource(
             camera,

@@ -151,6 +151,33 @@ def test_cameras_are_described_from_their_modes(rig: Rig) -> None:
     assert fake.Picamera2.machine.cameras[0].opened == 1  # looked into once
 
 
+def test_a_start_while_the_camera_is_looked_into_waits_for_that(rig: Rig) -> None:
+    """Seen right behind READY: the list was made twice, and the second look refused the camera to the `start`."""
+    backend = rig.backend(imx219())
+    (device,) = backend.describe()
+    backend._facts.clear()  # as if it were the first time
+    (camera,) = fake.Picamera2.machine.cameras
+    camera.calls.clear()
+    camera.hang_in = {"close"}
+    found: list[Any] = []
+    looks = [threading.Thread(target=lambda: found.extend(backend.describe())) for _ in range(2)]
+    opening = threading.Thread(target=lambda: rig.sources.append(backend.open(device, {"width": 640, "height": 480})))
+    for look in looks:
+        look.start()
+    until(lambda: "close" in camera.calls)
+    opening.start()
+    opening.join(0.2)
+    assert opening.is_alive()
+    camera.hang_in = set()
+    camera.unhang.set()
+    for thread in (*looks, opening):
+        thread.join(15)
+    assert len(rig.sources) == 1
+    assert camera.calls.count("open") == 2  # one look, one start
+    assert len(found) == 2
+    assert "error" not in found[0].detail | found[1].detail
+
+
 def test_ids_do_not_depend_on_the_order(rig: Rig) -> None:
     before = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx219(), imx708(num=1)).describe()}
     after = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx708(), imx219(num=1)).describe()}
