@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msrecd.clock import MS
 from msrecd.codecs.silence import Silence
 from msrecd.flow.units import Packet
 
+_CUT_OFF_NS = 100 * MS  # what a device had under way when it was muted, and gives to nobody
 _MAX_CLOSED = 64  # spans of which packets may still come; more of them become one: rather silence than a word too many
 
 
@@ -68,12 +70,16 @@ class SoundGate:
         return filled
 
     def _beginning(self, since_ns: int) -> int:
-        """Where silence for a span begins: where the last packet ended, or a whole number of packets behind that."""
+        """Where silence for a span begins: where the last packet ended, or, where something is missing before the span,
+        a whole number of packets behind that.
+        """
         since_ns = max(since_ns, self._since_ns)
         if self._end_ns is None:
             return since_ns
-        packets = max(0, since_ns - self._end_ns) // self._silence.duration_ns
-        return self._end_ns + packets * self._silence.duration_ns
+        behind_ns = since_ns - self._end_ns
+        if behind_ns <= _CUT_OFF_NS:
+            return self._end_ns
+        return self._end_ns + behind_ns // self._silence.duration_ns * self._silence.duration_ns
 
     def _silent(self, packet: Packet) -> Sequence[Packet]:
         silence = self._silence

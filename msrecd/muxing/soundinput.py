@@ -66,4 +66,7 @@ class SoundInput(TrackInput):
         return (packet,)
 
     def fill(self, now_ns: int) -> Sequence[Packet]:
-        return () if self._sound is None else self._sound.fill(now_ns - SILENT_SOURCE_NS)
+        if self._sound is None:
+            return ()
+        until_ns, coming_ns = now_ns - SILENT_SOURCE_NS, self.coming_ns()  # a slow encoder gets its time
+        return self._sound.fill(until_ns if coming_ns is None else min(until_ns, coming_ns))
