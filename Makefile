@@ -47,7 +47,7 @@ fidelity: $(STAMP) ## sync over 24 simulated hours on six sound clocks, 100 seam
 	    tests/fidelity/test_seams_of_chunks.py $(ARGS)
 
 # Parts run side by side: they mostly wait. What fails is told, and the table is printed all the same.
-faults: $(STAMP)-tests ## 500 kills of a writer and of the daemon, cuts, failing calls, stalls, torn writes: a table (an hour)
+faults: $(STAMP)-tests ## 500 kills of a writer and of the daemon, cuts, failing calls, stalls, torn writes: a table (12 minutes)
 	@rm -f .cache/faults.jsonl; mkdir -p .cache; export MSRECD_FAULT_TABLE=$(CURDIR)/.cache/faults.jsonl; failed=0; \
 	MSRECD_FAULTS=1 MSRECD_CUTS=$${MSRECD_CUTS:-500} MSRECD_MUTATIONS=1 MSRECD_MODEL_EXAMPLES=1000 \
 	    $(BIN)/python -m pytest -q -n 2 tests/storage $(ARGS) || failed=1; \
