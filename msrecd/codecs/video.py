@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from msrecd import libav
@@ -11,6 +10,7 @@ from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
+from msrecd.flow.keyframes import KeyFrameRequests
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.shape import reshaped
 from msrecd.flow.units import Packet, VideoFrame
@@ -62,22 +62,16 @@ class KeyFrames:
     def __init__(self, interval_ns: int, interval_count: int) -> None:
         self._interval_ns = interval_ns or (0 if interval_count else DEFAULT_KEY_FRAME_INTERVAL_NS)
         self._interval_count = interval_count
-        self._asked: list[int] = []
-        self._lock = threading.Lock()
+        self._asked = KeyFrameRequests()
         self._last_ns: int | None = None
         self._since = 0
 
     def ask(self, at_ns: int) -> None:
-        with self._lock:
-            if at_ns not in self._asked and len(self._asked) < 64:
-                self._asked.append(at_ns)
+        self._asked.ask(at_ns)
 
     def due(self, pts_ns: int) -> bool:
         """Whether the picture at `pts_ns` is to be a key frame; counts it as given."""
-        with self._lock:
-            before = len(self._asked)
-            self._asked = [at for at in self._asked if at > pts_ns]
-            asked = len(self._asked) != before
+        asked = self._asked.take(pts_ns)
         self._since += 1
         key = (
             asked

@@ -25,11 +25,11 @@ from msrecd.devices.picamera_port import (
 from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
+from msrecd.flow.keyframes import KeyFrameRequests
 
 log = logging.getLogger(__name__)
 
 _MAX_ENCODERS = 2
-_MAX_ASKED = 16  # key frames to come
 
 
 class Submit(Protocol):
@@ -47,23 +47,20 @@ class _Encoding:
         self.feed = feed
         self.handle: EncoderHandle | None = None
         self.stream: EncodedStream | None = None
-        self._asked: list[int] = []
+        self._asked = KeyFrameRequests()
 
     def key_frame_at(self, at_ns: int) -> None:
         """Make the first frame at or after `at_ns` a key frame. Any thread; several may ask."""
-        if at_ns not in self._asked and len(self._asked) < _MAX_ASKED:
-            self._asked.append(at_ns)
+        self._asked.ask(at_ns)
 
     @property
     def is_asked(self) -> bool:
-        return bool(self._asked)
+        return self._asked.is_any
 
     def frame_is_at(self, pts_ns: int) -> None:
         """The frame of that time is about to be encoded. picamera2's thread."""
-        due = [at_ns for at_ns in self._asked if at_ns <= pts_ns]
-        if due and (handle := self.handle) is not None:
-            for at_ns in due:
-                self._asked.remove(at_ns)
+        handle = self.handle
+        if handle is not None and self._asked.take(pts_ns):
             handle.force_key_frame()
 
 

@@ -23,6 +23,7 @@ from msrecd.muxing.timeline import Timeline
 log = logging.getLogger(__name__)
 
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
+KEY_FRAME_LEAD_NS = 5 * NS  # pictures wait for their sound: the encoder may be that far ahead of what is written
 LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
 _LONGEST_FRAGMENT_NS = 500 * MS
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
@@ -278,8 +279,11 @@ class Recording:
             return
         assert self._video is not None
         track = self._inputs[self._video]
-        # A source that can only make the next picture a key frame is asked when the next one is the one.
-        if track.output.can_time_key_frames or packet.pts_ns + 2 * packet.duration_ns >= wanted:
+        # A source that can only make the next picture a key frame is asked when the next one is the one. Others are not
+        # asked much sooner than needed: what is asked for stays with an encoder that others share, also when this
+        # recording has ended.
+        lead_ns = KEY_FRAME_LEAD_NS if track.output.can_time_key_frames else 0
+        if packet.pts_ns + 2 * packet.duration_ns + lead_ns >= wanted:
             self._key_asked_ns = wanted
             track.request_key_frame(wanted)
             self._side.ask_at(wanted)
