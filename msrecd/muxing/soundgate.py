@@ -46,15 +46,20 @@ class SoundGate:
                 self._closed[:2] = [(first[0], second[1])]
 
     def through(self, packet: Packet) -> Sequence[Packet]:
-        """What is recorded of a packet: itself, silence, or nothing where silence stands already."""
+        """What is recorded of a packet: itself or silence, behind silence for what did not come before it.
+
+        Nothing where silence stands already.
+        """
         begin_ns, end_ns = packet.pts_ns, packet.pts_ns + packet.duration_ns
         if self._end_ns is not None and begin_ns < self._end_ns - packet.duration_ns // 2:
             return ()
+        # Nothing earlier comes any more: what the source left out where it is closed, however long, is filled up first.
+        filled = () if self._end_ns is None else self.fill(begin_ns)
         self._forget_before(begin_ns)
         self._end_ns = end_ns
         if not any(since < end_ns and (to is None or to > begin_ns) for since, to in self._closed):
-            return (packet,)
-        return self._silent(packet)
+            return (*filled, packet)
+        return (*filled, *self._silent(packet))
 
     def fill(self, until_ns: int) -> Sequence[Packet]:
         """Silence up to a time by which every packet that the source gives would have come, where it is closed."""

@@ -66,6 +66,15 @@ def test_what_the_device_had_under_way_when_it_was_muted_is_filled_up_too() -> N
     assert [packet.pts_ns // FRAME for packet in it.fill(8 * FRAME)] == [3, 4, 5, 6, 7]
 
 
+def test_what_is_missing_when_the_source_comes_back_is_filled_up_then() -> None:
+    """Half a second has not been filled up yet, and behind a long hole no source makes good for it."""
+    it = gate(end_ns=3 * FRAME)
+    it.move(False, 3 * FRAME)
+    filled = list(it.fill(6 * FRAME))
+    it.move(True, 30 * FRAME)
+    assert shown([*filled, *it.through(sound(30)), *it.through(sound(31))]) == "-" * 27 + "ss"
+
+
 def test_nothing_is_filled_up_in_the_open() -> None:
     it = gate(end_ns=-4 * FRAME)
     assert it.fill(100 * FRAME) == []
