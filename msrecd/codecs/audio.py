@@ -19,7 +19,7 @@ from msrecd.flow.units import AudioBlock, AudioFormat, Packet
 NS = 1_000_000_000
 _MAX_BLOCKS = 1024
 _MAX_BYTES = 16 << 20
-_BATCH = 12  # blocks of 20 ms: some 240 ms are encoded at a time, which spares wake-ups
+_BATCH_MS = 230  # are encoded at a time, which spares wake-ups: twelve blocks of a card, or one of a file
 _BATCH_WAIT_S = 0.24
 _RESAMPLED = frozenset({"aac", "opus"})
 # libav's buffers grow with the pieces that it is given, and each piece costs CPU. PCM becomes packets of the piece's
@@ -31,17 +31,20 @@ _PCM_PIECES_A_SECOND = 50
 class AudioEncoding(Encoding[AudioBlock]):
     """Blocks of a raw feed for one request."""
 
-    def __init__(
-        self, source: Feed[AudioBlock], format: AudioFormat, request: EncodingRequest, *, name: str, batch: int = _BATCH
-    ) -> None:
+    def __init__(self, source: Feed[AudioBlock], format: AudioFormat, request: EncodingRequest, *, name: str) -> None:
         self._format = format
         self._request = request
-        self._batch = batch
         self._hurry_until_ns = 0
         self._given = 0  # samples that the encoder has
         super().__init__(
             source,
-            UnitQueue(max_units=_MAX_BLOCKS, max_bytes=_MAX_BYTES, size=lambda block: len(block.data), batch=batch),
+            UnitQueue(
+                max_units=_MAX_BLOCKS,
+                max_bytes=_MAX_BYTES,
+                size=lambda block: len(block.data),
+                batch=_MAX_BLOCKS,
+                batch_bytes=format.sample_rate * format.frame_bytes * _BATCH_MS // 1000,
+            ),
             name=name,
             wait_s=_BATCH_WAIT_S,
         )
@@ -67,7 +70,7 @@ class AudioEncoding(Encoding[AudioBlock]):
         self._give(self._line.add(units))
         if self._hurry_until_ns and units[-1].pts_ns > self._hurry_until_ns + NS // 10:
             self._hurry_until_ns = 0
-            self._queue.set_batch(self._batch)
+            self._queue.set_batch(_MAX_BLOCKS)
 
     def _finish(self) -> None:
         self._give(self._line.end())
@@ -78,8 +81,10 @@ class AudioEncoding(Encoding[AudioBlock]):
 
     def _give(self, runs: list[Run]) -> None:
         frame_bytes = self._format.frame_bytes
-        step = self._format.sample_rate // _PIECES_A_SECOND.get(self._request.codec, _PCM_PIECES_A_SECOND)
+        pieces_a_second = _PIECES_A_SECOND.get(self._request.codec, _PCM_PIECES_A_SECOND)
         for run in runs:
+            pieces = max(1, round(run.samples * pieces_a_second / self._format.sample_rate))
+            step = -(-run.samples // pieces)
             for start in range(0, run.samples, step):
                 samples = min(step, run.samples - start)
                 if run.data is None:
@@ -94,20 +99,14 @@ class AudioEncoding(Encoding[AudioBlock]):
         self.output.facts.offset_ms = (self._line.deviation_ns + self._encoder.behind_ns) / 1e6
 
     def _deliver(self, packets: list[libav.Encoded]) -> None:
-        encoder, line = self._encoder, self._line
-        rate = encoder.sample_rate
+        line, put = self._line, self.output.feed.put
+        rate, source_rate = self._encoder.sample_rate, self._format.sample_rate
+        follows_times, origin_ns = self._encoder.follows_times, line.origin_ns
         for packet in packets:
-            first = packet.pts * self._format.sample_rate // rate
-            if encoder.follows_times:
-                pts_ns = line.origin_ns + packet.pts * NS // rate + line.open_before(first)
+            first = packet.pts * source_rate // rate
+            if follows_times:
+                pts_ns = origin_ns + packet.pts * NS // rate + line.open_before(first)
             else:
                 pts_ns = line.time_of(first)
-            self.output.feed.put(
-                Packet(
-                    pts_ns=pts_ns,
-                    dts_ns=pts_ns,
-                    duration_ns=packet.duration * NS // rate,
-                    is_keyframe=True,
-                    data=packet.data,
-                )
-            )
+            duration_ns = packet.duration * NS // rate
+            put(Packet(pts_ns=pts_ns, dts_ns=pts_ns, duration_ns=duration_ns, is_keyframe=True, data=packet.data))

@@ -17,13 +17,26 @@ class UnitQueue(Generic[T]):
     consumer with nothing, for commands that came another way.
     """
 
-    def __init__(self, *, max_units: int, max_bytes: int, size: Callable[[T], int], batch: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_units: int,
+        max_bytes: int,
+        size: Callable[[T], int],
+        batch: int = 1,
+        batch_bytes: int | None = None,
+    ) -> None:
+        """
+        Args:
+            batch, batch_bytes: the consumer is woken when so much waits, in units or in bytes.
+        """
         self._units: deque[T] = deque()
         self._condition = threading.Condition()
         self._max_units = max_units
         self._max_bytes = max_bytes
         self._size = size
         self._batch = batch
+        self._batch_bytes = max_bytes if batch_bytes is None else batch_bytes
         self._bytes = 0
         self._nudged = False
         self._in_work: T | None = None
@@ -45,7 +58,7 @@ class UnitQueue(Generic[T]):
                 return False
             self._units.append(unit)
             self._bytes += size
-            if len(self._units) >= self._batch:
+            if self._is_batch():
                 self._condition.notify()
             return True
 
@@ -71,7 +84,7 @@ class UnitQueue(Generic[T]):
         """All queued units, at latest after `timeout` seconds (then perhaps none)."""
         with self._condition:
             self._in_work = None
-            if len(self._units) < self._batch and not self._nudged and not self.ended:
+            if not self._is_batch() and not self._nudged and not self.ended:
                 self._condition.wait(timeout)
             self._nudged = False
             units = list(self._units)
@@ -84,8 +97,11 @@ class UnitQueue(Generic[T]):
         """How many units wake the consumer, from now on."""
         with self._condition:
             self._batch = batch
-            if len(self._units) >= batch:
+            if self._is_batch():
                 self._condition.notify()
+
+    def _is_batch(self) -> bool:
+        return len(self._units) >= self._batch or self._bytes >= self._batch_bytes
 
     @property
     def oldest(self) -> T | None:

@@ -11,7 +11,7 @@ class LibavError(Exception):
     """libav refused or failed; the message is libav's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Encoded:
     """One packet as an encoder gave it; pts in ns (video) or in samples (audio)."""
 
@@ -39,7 +39,7 @@ class StreamInfo:
     frame_samples: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Demuxed:
     """One packet of an input; times in ns of the input's own time line, None where the container has none."""
 

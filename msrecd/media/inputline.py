@@ -5,7 +5,7 @@ from __future__ import annotations
 from msrecd import libav
 from msrecd.clock import MS, NS, Clock
 
-BATCH_NS = 200 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
+BATCH_NS = 250 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
 _LATE_NS = NS  # a thread that is no later than this goes on where its input ended, without a hole
 _JUMP_NS = 10 * NS  # a jump of the input's own clock that is no pause in it
 _LIVE_SLACK_NS = 1 * NS  # by so much a live stream may run ahead or behind before its time line is laid anew
@@ -29,20 +29,25 @@ class InputLine:
         if dts is None:
             return None
         pts = packet.pts_ns if packet.pts_ns is not None else dts
-        now = self._clock.monotonic_ns()
-        if self._offset_ns is None:
-            self._offset_ns = self._begin_ns(now) - dts
-        elif self._is_live and abs(now - (dts + self._offset_ns)) > _LIVE_SLACK_NS:
-            self._offset_ns = max(now, self._end_ns) - dts
-        elif not self._is_live and abs(dts + self._offset_ns - self._end_ns) > _JUMP_NS:
-            self._offset_ns = self._end_ns - dts
-        placed = dts + self._offset_ns
+        offset_ns = self._offset_ns
+        if offset_ns is None:
+            offset_ns = self._begin_ns(self._clock.monotonic_ns()) - dts
+        elif self._is_live:
+            now = self._clock.monotonic_ns()
+            if abs(now - (dts + offset_ns)) > _LIVE_SLACK_NS:
+                offset_ns = max(now, self._end_ns) - dts
+        elif abs(dts + offset_ns - self._end_ns) > _JUMP_NS:
+            offset_ns = self._end_ns - dts
+        self._offset_ns = offset_ns
+        placed = dts + offset_ns
         last = self._last_dts.get(packet.stream)
         if last is not None and placed <= last:
             return None
         self._last_dts[packet.stream] = placed
-        self._end_ns = max(self._end_ns, placed + duration_ns)
-        return pts + self._offset_ns, placed
+        end_ns = placed + duration_ns
+        if end_ns > self._end_ns:
+            self._end_ns = end_ns
+        return pts + offset_ns, placed
 
     def _begin_ns(self, now: int) -> int:
         """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""

@@ -21,8 +21,9 @@ from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError,
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread
-from msrecd.flow.units import AudioBlock, AudioFormat, Packet, VideoFormat, VideoFrame
+from msrecd.flow.units import AudioFormat, Packet, VideoFormat, VideoFrame
 from msrecd.media.inputline import BATCH_NS, InputLine
+from msrecd.media.soundblocks import SoundBlocks
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class StreamSource(Source):
         self.passing.set_parameters(parameters.of_input(info))
         self._video_decoder: libav.VideoDecoder | None = None
         self._audio_decoder: libav.AudioDecoder | None = None
+        self._blocks = SoundBlocks(self._format, self._raw.put) if isinstance(self._format, AudioFormat) else None
 
     @property
     def format(self) -> VideoFormat | AudioFormat:
@@ -84,9 +86,14 @@ class StreamSource(Source):
             )
         if self._raw.has_sinks:
             self._decode(packet.data, pts_ns)
-        elif self._video_decoder is not None or self._audio_decoder is not None:
-            self.close_decoder()  # nobody wants raw units any more; the next one begins at a key frame
+        else:
+            self._forget()  # nobody wants raw units any more; the next one begins at a key frame
         self.stats.delivered += 1
+
+    def give_gathered(self) -> None:
+        """Nothing follows for a while."""
+        if self._blocks is not None:
+            self._blocks.give()
 
     def _decode(self, data: bytes | memoryview, pts_ns: int) -> None:
         try:
@@ -102,10 +109,8 @@ class StreamSource(Source):
                     if self._audio_decoder is None:
                         self._audio_decoder = libav.AudioDecoder(self.info.header)
                     pcm = self._audio_decoder.decode(data)
-                format = self._format
-                if pcm and isinstance(format, AudioFormat):
-                    samples = len(pcm) // format.frame_bytes
-                    self._raw.put(AudioBlock(pts_ns=pts_ns, format=format, samples=samples, data=pcm))
+                if self._blocks is not None:
+                    self._blocks.add(pts_ns, pcm)
         except libav.LibavError as exc:
             self.stats.dropped += 1
             log.debug("%s: a packet could not be decoded: %s", self.label, exc)
@@ -119,11 +124,15 @@ class StreamSource(Source):
         if self._video_decoder is not None and self._raw.has_sinks and error is None:
             for at_ns, picture in self._video_decoder.flush():
                 self._put_picture(at_ns, picture)
-        self.close_decoder()
+        self.give_gathered()
+        self._forget()
         self.passing.feed.end(error)
         self._raw.end(error)
 
-    def close_decoder(self) -> None:
+    def _forget(self) -> None:
+        """What was begun is not finished."""
+        if self._blocks is not None:
+            self._blocks.forget()
         for decoder in (self._video_decoder, self._audio_decoder):
             if decoder is not None:
                 decoder.close()
@@ -227,14 +236,14 @@ class Playback:
                     source.stats.dropped += 1
                     continue
                 pts_ns, dts_ns = times
-                if (
-                    not self.is_live
-                    and line.is_due_later(dts_ns)
-                    and self._clock.wait_until(dts_ns + BATCH_NS, stopping)
-                ):
-                    break
+                if not self.is_live and line.is_due_later(dts_ns):
+                    self._give_gathered()
+                    if self._clock.wait_until(dts_ns + BATCH_NS, stopping):
+                        break
                 self._position_ns = packet.pts_ns or packet.dts_ns or 0
                 source.deliver(packet, pts_ns, dts_ns, duration_ns)
+                if self.is_live:
+                    source.give_gathered()
             else:
                 if self.loop and not self.is_live and not stopping.is_set():
                     self._demuxer.rewind()
@@ -243,8 +252,13 @@ class Playback:
             break
         self._finish(None)
 
+    def _give_gathered(self) -> None:
+        for source in self.sources:
+            source.give_gathered()
+
     def _wait_to_play(self, line: InputLine, stopping: threading.Event) -> bool:
         """Paused: wait until that is over, or what comes belongs before it; False when stopped."""
+        self._give_gathered()
         while not self._playing.is_set() and line.pause(self._paused_ns):
             if self._playing.wait(0.5):
                 break

@@ -69,23 +69,20 @@ class Interleaver:
 
     def ready(self, *, flush: bool = False) -> Iterator[tuple[int, Packet]]:
         """The packets whose turn it is; with `flush` all that are left."""
+        queues = self._queues
         while True:
-            track = self._next()
-            if track is None:
+            track, packet, all_wait = -1, None, True
+            for index, queue in enumerate(queues):
+                if not queue:
+                    all_wait = False
+                elif packet is None or queue[0].dts_ns < packet.dts_ns:
+                    track, packet = index, queue[0]
+            # Where every track has something waiting nothing earlier can come.
+            if packet is None or not (all_wait or flush or self._settled(packet.dts_ns)):
                 return
-            packet = self._queues[track][0]
-            if not flush and not self._settled(packet.dts_ns):
-                return
-            self._queues[track].popleft()
+            queues[track].popleft()
             self._bytes -= len(packet.data)
             yield track, packet
-
-    def _next(self) -> int | None:
-        chosen: int | None = None
-        for track, queue in enumerate(self._queues):
-            if queue and (chosen is None or queue[0].dts_ns < self._queues[chosen][0].dts_ns):
-                chosen = track
-        return chosen
 
     def _settled(self, dts_ns: int) -> bool:
         """Whether no track can still give something earlier, or has had long enough."""

@@ -369,6 +369,16 @@ class Recording:
         if self._newest_ns - self._blob_capture_ns >= timeslice:
             self._post(self._data(chunk))
 
+    @property
+    def slice_lacks_ns(self) -> int | None:
+        """How much media is missing until `emit_slice` has something to give; None when that cannot be told."""
+        timeslice = self.options.timeslice_ns
+        if timeslice is None or self._wait_for_key or not self._timeline.started:
+            return None
+        if self._blob_capture_ns is None:
+            return timeslice
+        return max(0, timeslice - (self._newest_ns - self._blob_capture_ns))
+
     def answer(self, request: int, asked_ns: int) -> None:
         """Give what there is, perhaps nothing."""
         chunk = self._before or self._chunk  # its blobs come first

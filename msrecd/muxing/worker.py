@@ -28,7 +28,8 @@ OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; i
 EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives pictures when it likes, and has given none so far
 _MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # nobody meets them on purpose
 _POLL_S = 0.2
-_BATCH = 64
+_LONGEST_POLL_S = 0.5  # while the next blob has time; what comes meanwhile waits in the queue
+_BATCH = 128
 _MAX_UNITS = 20_000
 
 
@@ -93,7 +94,7 @@ class RecorderWorker(threading.Thread):
         self._stop_seen_ns = 0
         self._late_ns = 0  # when the last packet came that a stopped recording still lacked
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
-        self._poll_s = _POLL_S
+        self._poll_s = self._longest_poll_s = _POLL_S
         self._asked: list[_Command] = []
 
     # --- from the loop -----------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ class RecorderWorker(threading.Thread):
             return
         recording = self._start_recording(begin)
         while True:
-            arrivals = self._queue.take(self._poll_s)
+            arrivals = self._queue.take(self._patience_s(recording))
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
             drained = self._is_drained()
@@ -235,11 +236,19 @@ class RecorderWorker(threading.Thread):
                         return None
         return self._begin
 
+    def _patience_s(self, recording: Recording) -> float:
+        """How long packets may gather: each wake-up costs as much as the packets of a tenth of a second."""
+        lacks_ns = recording.slice_lacks_ns
+        if lacks_ns is None or any(track.is_blank for track in self._inputs):
+            return self._poll_s
+        return max(self._poll_s / 2, min(self._longest_poll_s, lacks_ns / NS))
+
     def _start_recording(self, begin: _Begin) -> Recording:
         kept = self._pre_roll.take()
         options = begin.options
         if options.timeslice_ns is not None:
             self._poll_s = max(0.01, min(_POLL_S, options.timeslice_ns / NS / 3))
+            self._longest_poll_s = max(self._poll_s, min(_LONGEST_POLL_S, options.timeslice_ns / NS / 2))
         started_ns = kept[0][1].dts_ns if kept else begin.at_ns
         self._recording = recording = Recording(
             options, self._inputs, begin.post, started_ns=min(started_ns, begin.at_ns), clock=self._clock
