@@ -94,4 +94,4 @@ class Commands:
 
 
 def _data(unit: RecorderUnit) -> dict[str, Any]:
-    return {"state": unit.state, "recording_id": unit.files.recording_id}
+    return {"state": unit.standing.state, "recording_id": unit.files.recording_id}

@@ -210,7 +210,7 @@ class Daemon:
         if self.mqtt is not None:
             self.mqtt.publish_state(f"state/recorder/{unit.name}", self.recorder_state(unit))
         self.notify_status()
-        at_work = {name for name, known in self.units.items() if known.state in ("recording", "paused")}
+        at_work = {name for name, known in self.units.items() if known.standing.state in ("recording", "paused")}
         if at_work != self._at_work:
             self._at_work = at_work
             self._look_at_devices_soon()  # some are busy now, or free
@@ -362,7 +362,7 @@ class Daemon:
         if systemd.is_managed() and self._last_resort.look(
             stuck,
             is_waited_for=any(unit.lacks_device for unit in wanted),
-            begins_again=all(unit.cause in _BEGIN_AGAIN for unit in wanted),
+            begins_again=all(unit.standing.cause in _BEGIN_AGAIN for unit in wanted),
         ):
             message = f"the driver of {', '.join(stuck)} hangs: the service starts anew to free the device"
             self.report_error("internal", message)

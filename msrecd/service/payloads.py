@@ -16,21 +16,21 @@ def recorder_state(unit: RecorderUnit, stamp: Stamp) -> dict[str, Any]:
     """state/recorder/<rec>."""
     files = unit.files
     last = files.last_chunk
-    idle = unit.state == "inactive"  # a start that is under way is not told before it has succeeded
+    idle = unit.standing.state == "inactive"  # a start that is under way is not told before it has succeeded
     return {
-        "state": unit.state,
-        "since": stamp(unit.since_ns),
+        "state": unit.standing.state,
+        "since": stamp(unit.standing.since_ns),
         "recording_id": files.recording_id,
-        "cause": None if idle else unit.cause,
+        "cause": None if idle else unit.standing.cause,
         "tracks": tracks(unit),
         "mime_type": unit.mime_type or None,
         "chunks": files.chunks,
         "bytes": files.bytes + files.open_bytes,
         "dropped_frames": files.dropped_frames,
         "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
-        "until": None if idle or unit.until_ns is None else stamp(unit.until_ns),
-        "error": error(unit.problem, stamp),
-        "rev": unit.rev,
+        "until": None if idle or unit.standing.until_ns is None else stamp(unit.standing.until_ns),
+        "error": error(unit.standing.problem, stamp),
+        "rev": unit.standing.rev,
     }
 
 
@@ -41,7 +41,7 @@ def rates(unit: RecorderUnit) -> dict[str, Any]:
     video = (line.get("tracks") or {}).get("video") or {}
     waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
     return {
-        "state": unit.state,
+        "state": unit.standing.state,
         "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
         "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
         "queue_ms": round(waits_ns / 1e6) if unit.is_recording else 0,
@@ -51,7 +51,7 @@ def rates(unit: RecorderUnit) -> dict[str, Any]:
 
 def tracks(unit: RecorderUnit) -> list[dict[str, Any]]:
     capture = unit.capture
-    if capture is None or unit.state == "inactive":  # a stream that is just being opened or closed
+    if capture is None or unit.standing.state == "inactive":  # a stream that is just being opened or closed
         return []
     return [
         {"kind": track.kind, "label": track.label, "settings": dict(track.get_settings())}

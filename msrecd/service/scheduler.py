@@ -253,7 +253,7 @@ class Conductor:
             if self._owner.units.get(name) is not unit:
                 return 0.0  # a reload has replaced it meanwhile
             log.error("%s: %s", name, exc.message)
-        unit.set_until(decision.until_ns if decision.record else None)
+        unit.standing.set_until(decision.until_ns if decision.record else None)
         ends = [decision.until_ns] if decision.until_ns is not None else []
         plan = part.planner.at(facts.now, self._trust())
         if plan.next_start is not None:
@@ -266,7 +266,7 @@ class Conductor:
 
     def _update_end(self, part: _Part, unit: RecorderUnit) -> None:
         part.state, decision = override.step(part.state, self._facts(part))
-        unit.set_until(decision.until_ns if decision.record else None)
+        unit.standing.set_until(decision.until_ns if decision.record else None)
 
     def _facts(self, part: _Part) -> Facts:
         now = self._now()

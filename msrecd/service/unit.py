@@ -1,4 +1,4 @@
-"""RecorderUnit: one configured recorder: what is wanted of it, what it does, and what those outside see of it.
+"""RecorderUnit: one configured recorder: what is wanted of it, and what it does.
 
 A recording lives from `start` to `stop`. Inside it there may be several runs of a MediaRecorder (run.py): a device that
 went away and came back continues the recording in a new chunk; recovery.py tries until it does. Everything here happens
@@ -29,9 +29,8 @@ from msrecd.service.problems import Problem, problem_of
 from msrecd.service.recovery import Recovery
 from msrecd.service.run import STOP_DEADLINE_S, Run
 from msrecd.service.settings import RecorderSettings
+from msrecd.service.standing import Standing
 from msrecd.service.tasks import Tasks
-
-_SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time it is computed
 
 
 class Listener(Protocol):
@@ -67,20 +66,11 @@ class RecorderUnit:
         self._wish: Wish | None = None
         self._run: Run | None = None
         self._runs = 0
-        self._problem: Problem | None = None
-        self._storage_problem: Problem | None = None
         self._closed = False
-        # What the recording is for those outside: a recorder that is replaced after a fault, or whose last chunk is
-        # still being written, changes nothing about it.
-        self._phase = "inactive"
-        self._shown = "inactive"
-        self._cause: str | None = None
+        self.standing = Standing(lambda: listener.state_changed(self))
         self._down_since_ns: int | None = None
         self._lacking: Problem | None = None  # why the last try did not have all devices
         self._black = Black()
-        self.since_ns = SYSTEM_CLOCK.monotonic_ns()  # when the present state was entered
-        self.until_ns: int | None = None
-        self.rev = 0
 
     # --- what it is doing --------------------------------------------------------------------------------------------
 
@@ -89,22 +79,8 @@ class RecorderUnit:
         return self.settings.name
 
     @property
-    def state(self) -> str:
-        """inactive, recording, paused or error; inactive when the files of a recording are finished, not before."""
-        return "error" if self.problem is not None else self._phase
-
-    @property
-    def problem(self) -> Problem | None:
-        return self._storage_problem or self._problem
-
-    @property
     def is_wanted(self) -> bool:
         return self._wish is not None
-
-    @property
-    def cause(self) -> str | None:
-        """Who asked for the recording, until its last file is finished."""
-        return self._cause
 
     @property
     def wanted_since_ns(self) -> int | None:
@@ -123,17 +99,9 @@ class RecorderUnit:
 
     @property
     def is_recording(self) -> bool:
-        return self._run is not None and self._run.state == "recording" and self._storage_problem is None
+        return self._run is not None and self._run.state == "recording" and self.standing.storage_problem is None
 
     # --- commands ----------------------------------------------------------------------------------------------------
-
-    def set_until(self, until_ns: int | None) -> None:
-        """When the recording will end as far as is decided; others see to it."""
-        if until_ns is not None and self.until_ns is not None and abs(until_ns - self.until_ns) < _SAME_END_NS:
-            return
-        if until_ns != self.until_ns:
-            self.until_ns = until_ns
-            self._changed()
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
         """Begin a recording; False when one is under way already.
@@ -151,7 +119,7 @@ class RecorderUnit:
             if self._wish is not None:
                 return False
             self._wish = Wish(SYSTEM_CLOCK.monotonic_ns())
-            self._cause = cause
+            self.standing.cause = cause
             try:
                 await self._begin_recording()
             except CommandError as exc:
@@ -161,7 +129,7 @@ class RecorderUnit:
                     return True
                 self._give_up()
                 await self._release()
-                self._changed()
+                self.standing.changed()
                 raise
             return True
 
@@ -182,7 +150,7 @@ class RecorderUnit:
                 return False
             run.pause()
             self._tell_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
-            self._phase = "paused"
+            self.standing.phase = "paused"
             self._told("paused")
             return True
 
@@ -194,7 +162,7 @@ class RecorderUnit:
                 return False
             run.resume()
             self._black.resumed(SYSTEM_CLOCK.monotonic_ns())
-            self._phase = "recording"
+            self.standing.phase = "recording"
             self._told("resumed")
             return True
 
@@ -227,7 +195,7 @@ class RecorderUnit:
 
     def _give_up(self) -> None:
         self._wish = None
-        self.until_ns = None
+        self.standing.until_ns = None
         self._recovery.disarm()
 
     async def _begin_recording(self) -> None:
@@ -237,9 +205,9 @@ class RecorderUnit:
         """
         await self._begin_run()
         self._recovery.well()
-        self._phase = "recording"
-        self._problem = None
-        self._told("started", cause=self.cause)
+        self.standing.phase = "recording"
+        self.standing.run_problem = None
+        self._told("started", cause=self.standing.cause)
 
     async def _begin_run(self, capture: Capture | None = None) -> None:
         """Record a stream (open it, or take an open one) into the present recording; begin that if there is none.
@@ -264,8 +232,9 @@ class RecorderUnit:
             problem = problem_of(exc)
             raise CommandError(problem.code, problem.message) from exc
         self.files.expect_data()
-        if self._run is not run and self._problem is not None:
-            raise CommandError(self._problem.code, self._problem.message)
+        problem_now = self.standing.run_problem
+        if self._run is not run and problem_now is not None:
+            raise CommandError(problem_now.code, problem_now.message)
 
     async def _end_recording(self, cause: str) -> None:
         run = self._run
@@ -281,7 +250,7 @@ class RecorderUnit:
         await self._release()
         self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
         self.files.recording_id = None
-        self._changed()
+        self.standing.changed()
 
     async def _release(self) -> None:
         if self._run is not None:
@@ -290,10 +259,8 @@ class RecorderUnit:
         await self.files.close()
         self._lacking = None
         self._black = Black()
-        self._problem = self._storage_problem = None
         self._down_since_ns = None
-        self._phase = "inactive"
-        self._cause = None
+        self.standing.is_over()
 
     # --- what a run says (RunListener) -------------------------------------------------------------------------------
 
@@ -339,10 +306,10 @@ class RecorderUnit:
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         if track.kind == "video":  # silence is accounted when the sound comes back
             if muted:
-                self._black.muted(now_ns, paused=self._phase == "paused")
+                self._black.muted(now_ns, paused=self.standing.is_paused)
             else:
                 self._tell_black(self._black.unmuted(now_ns))
-        if muted and self._phase == "recording":
+        if muted and self.standing.phase == "recording":
             self.log.warning("the %s device %s gives nothing", track.kind, track.label)
             self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
 
@@ -363,7 +330,7 @@ class RecorderUnit:
     def chunk_done(self, line: Mapping[str, Any]) -> None:
         """A chunk has its name."""
         self._listener.happened(self, "chunk", line)
-        self._changed()
+        self.standing.changed()
 
     def black_within(self, info: ChunkInfo | None) -> list[dict[str, Any]]:
         """In the writing thread: the black in a chunk."""
@@ -377,10 +344,9 @@ class RecorderUnit:
     def storage_failed(self, error: StorageError) -> None:
         problem = problem_of(error)
         self.log.error("cannot write: %s", problem.message)
-        if self._storage_problem is None:
-            self._storage_problem = problem.begun()
+        if self.standing.has_storage_problem(problem):
             self._happened("error", code=problem.code, message=problem.message)
-            self._changed()
+            self.standing.changed()
         self._recovery.write_again()
 
     # --- faults (Patient) --------------------------------------------------------------------------------------------
@@ -393,13 +359,14 @@ class RecorderUnit:
     @property
     def lacks_device(self) -> bool:
         """Whether one of its devices is away while it is wanted, whatever else is recorded."""
-        if self._problem is not None and self._problem.code in ("device_missing", "device_busy"):
+        problem = self.standing.run_problem
+        if problem is not None and problem.code in ("device_missing", "device_busy"):
             return True
         return self._run is not None and self._run.has_lost_track
 
     @property
     def waits_for_device(self) -> bool:
-        problem = self._problem if self._run is None else self._lacking
+        problem = self.standing.run_problem if self._run is None else self._lacking
         return problem is not None and problem.code == "device_missing"
 
     async def try_run(self) -> bool:
@@ -444,7 +411,7 @@ class RecorderUnit:
             lost_s = self._lost_s(self.files.media_until_ns)
             self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
             self._happened("gap", duration_s=lost_s, reason="device_missing")
-            self._changed()
+            self.standing.changed()
             return self._run is None or not self._run.has_lost_track
 
     async def try_write(self) -> bool:
@@ -453,52 +420,44 @@ class RecorderUnit:
             return True
         if not await self._archive.make_room():
             return False
-        self._storage_problem = None
+        self.standing.storage_problem = None
         if self._run is not None:
             self._run.split()
         self.log.info("there is room again; recording goes on")
-        self._changed()
+        self.standing.changed()
         return True
 
     async def _continue(self, capture: Capture | None = None) -> None:
         await self._begin_run(capture)
-        if self._phase == "paused" and self._run is not None:
+        if self.standing.is_paused and self._run is not None:
             self._run.pause()
 
     def _recovered(self) -> None:
         lost_s = self._lost_s(self._down_since_ns or self.files.media_until_ns)
-        reason = self._problem.code if self._problem is not None else "device_missing"
-        self._problem = None
+        problem, self.standing.run_problem = self.standing.run_problem, None
+        reason = problem.code if problem is not None else "device_missing"
         self._recovery.well()
         self.log.info("recording again after %.1f s", lost_s)
         self._happened("gap", duration_s=lost_s, reason=reason)
-        self._changed()
+        self.standing.changed()
 
     def _lost_s(self, since_ns: int) -> float:
         """Seconds since then, which nobody has recorded; a recording that is paused loses nothing."""
-        if self._phase == "paused" or not since_ns:
+        if self.standing.is_paused or not since_ns:
             return 0.0
         return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _set_problem(self, problem: Problem) -> None:
-        known = self._problem
-        self._problem = problem.begun(known)
-        if known is None or known.code != problem.code or known.since_ns is None:
+        if self.standing.has_run_problem(problem):
             self.log.error("%s", problem.message)
             self._happened("error", code=problem.code, message=problem.message)
-        self._changed()
+        self.standing.changed()
 
     def _told(self, event_type: str, **facts: Any) -> None:
         self._happened(event_type, **facts)
-        self._changed()
+        self.standing.changed()
 
     def _happened(self, event_type: str, **facts: Any) -> None:
         self._listener.happened(self, event_type, facts)
-
-    def _changed(self) -> None:
-        if self.state != self._shown:
-            self._shown, self.since_ns = self.state, SYSTEM_CLOCK.monotonic_ns()
-        self.rev += 1
-        self._listener.state_changed(self)

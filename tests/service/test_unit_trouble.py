@@ -87,7 +87,7 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
             await told.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
             camera.unmute()
             await told.until(lambda: told.of("gap"))
-            assert unit.state == "recording"
+            assert unit.standing.state == "recording"
             await unit.stop("test")
 
     asyncio.run(main())
@@ -164,8 +164,8 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
             unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
             units.append(unit)
             await unit.start("schedule", persistent=True)
-            assert unit.problem is not None
-            assert unit.problem.code == "no_space"
+            assert unit.standing.problem is not None
+            assert unit.standing.problem.code == "no_space"
             for _ in range(3):
                 tries = len(kept)
                 unit.devices_changed()  # no waiting for the next try

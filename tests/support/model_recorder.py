@@ -17,6 +17,7 @@ from msrecd.clock import NS
 from msrecd.config.model import Config
 from msrecd.errors import CommandError
 from msrecd.service.scheduler import Conductor
+from msrecd.service.standing import Standing
 from msrecd.walltime import WallTime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,8 +60,7 @@ class ModelUnit:
     clock: TestClock
     spans: list[tuple[int, int, str]] = field(default_factory=list)
     wanted_since_ns: int | None = None
-    until_ns: int | None = None
-    cause: str = ""
+    standing: Standing = field(default_factory=lambda: Standing(lambda: None))
     refuse: CommandError | None = None
 
     @property
@@ -72,7 +72,7 @@ class ModelUnit:
             raise self.refuse
         if self.is_wanted:
             return False
-        self.wanted_since_ns, self.cause = self.clock.now_ns, cause
+        self.wanted_since_ns, self.standing.cause = self.clock.now_ns, cause
         return True
 
     async def stop(self, cause: str) -> bool:
@@ -81,9 +81,6 @@ class ModelUnit:
         self.spans.append((self.wanted_since_ns, self.clock.now_ns, cause))
         self.wanted_since_ns = None
         return True
-
-    def set_until(self, until_ns: int | None) -> None:
-        self.until_ns = until_ns
 
 
 class Model:
