@@ -69,11 +69,11 @@ class Killer(threading.Thread):
             while self._left:
                 time.sleep(self._chance.uniform(0, 5))  # the moment is what varies
                 for _ in range(1 + (self._chance.random() < 0.2)):  # and sometimes the next one while all come back
+                    since = len(self._console.messages)  # all may be back before the break that follows is over
                     self._broker.restart(kill=True)
                     self.done += 1
                     self._left = max(0, self._left - 1)
                     time.sleep(self._chance.uniform(0, 0.5))
-                since = len(self._console.messages)
                 self._console.wait("availability", lambda text: text == "online", since=since, timeout=ANSWER_S)
         finally:
             self.ended.set()
