@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """`make vm-test`: boot the machine, run hw-tests in it against this checkout, cut its power, bring back what it made.
 
-Exit status 0: every test ran and passed, every power cut was survived. What came back is in .cache/vm/results: pytest's
-report, the journal, recordings, figures. `--keep-going` and the rest: see --help.
+Exit status 0: every test ran and passed, every power cut was survived; 1: not so; 3: the machine cannot be made here.
+What came back is in .cache/vm/results: pytest's report, the journal, recordings, figures.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ MODE = "160x120@10"  # an emulated processor has no more breath
 BOOT_S = 900  # … and takes its time on a busy host
 # … and has no floating-point unit: AAC takes it longer than the sound lasts.
 EMULATED_TYPE = "video/mp4;codecs=avc1.42c028,flac"
+NO_MACHINE = 3
 UNDER_TEST = ("hw-tests", "tests/support", "pyproject.toml")  # beside the package
 TESTS = [
     "hw-tests",
@@ -238,12 +239,12 @@ def main() -> int:
     for program, debian in needed:
         if shutil.which(program) is None:
             say(f"error: {program} is missing: apt-get install {debian}")
-            return 2
+            return NO_MACHINE
     begun = time.monotonic()
     try:
         subprocess.run([HERE / "build.sh"], check=True)
     except subprocess.CalledProcessError:
-        return 1  # it has said why
+        return NO_MACHINE  # it has said why
     shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(parents=True)
     subprocess.run([ROOT / "scripts" / "build-deb.sh"], check=True)
@@ -251,7 +252,11 @@ def main() -> int:
     shutil.copy2(package, RESULTS / "msrecd.deb")
     say(f"seed {args.seed}; results in {RESULTS}")
     if not args.cold:
-        prepare()
+        try:
+            prepare()
+        except machine.MachineError as exc:
+            say(f"error: {exc}")
+            return NO_MACHINE
     is_well = args.no_tests or run_tests(args)
     if args.cuts:
         is_well &= cut_power(args.cuts, args, "ext4")

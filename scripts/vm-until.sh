@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The short hardware tests in the virtual machine, if they can be done until then: vm-until.sh UNIX_TIME.
+# For continuous integration, which has a limit of time. Exit status 1: a test failed. What this machine cannot do (no
+# root, no QEMU, no Debian mirror) or has no time for is left out, and said so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PATH:/usr/sbin:/sbin"
+
+until=${1:?"usage: vm-until.sh UNIX_TIME"}
+BUILT_S=840    # what it takes, about, on two cores without KVM
+UNBUILT_S=1200 # ... when the machine's disk has to be made first
+SPACE_KIB=$((8 << 20))
+
+left_out() {
+    printf '%s\n' "vm-test: LEFT OUT: $1"
+    exit 0
+}
+
+[[ $(uname -m) == x86_64 ]] || left_out "it wants an amd64 host"
+[[ $(id -u) -eq 0 ]] || sudo -n true 2>/dev/null || left_out "it needs root"
+as_root() { if [[ $(id -u) -eq 0 ]]; then "$@"; else sudo -n "$@"; fi; }
+
+need_s=$UNBUILT_S
+[[ -f .cache/vm/disk.img.made ]] && need_s=$BUILT_S
+left_s=$((until - $(date +%s)))
+((left_s >= need_s)) || left_out "it takes some $((need_s / 60)) minutes, and $((left_s / 60)) are left"
+
+if ! command -v qemu-system-x86_64 >/dev/null || ! command -v qemu-img >/dev/null; then
+    packages=(qemu-system-x86 qemu-utils)
+    log=$(mktemp)
+    install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"; }
+    printf '%s\n' "vm-test: installing ${packages[*]}"
+    if ! install >"$log" 2>&1 && ! { as_root apt-get update -q && install; } >>"$log" 2>&1; then
+        tail -n 3 "$log" >&2
+        left_out "QEMU cannot be installed"
+    fi
+    rm -f "$log"
+fi
+
+mkdir -p .cache
+if [[ ! -f .cache/vm/disk.img.made ]] && (($(df --output=avail .cache | tail -n 1) < SPACE_KIB)); then
+    left_out "it takes $((SPACE_KIB >> 20)) GiB of disk"
+fi
+
+status=0
+timeout --kill-after=30 "$((until - $(date +%s)))" "${VENV:-.venv}/bin/python" hw-tests/vm/run.py --times 1 --cuts 1 || status=$?
+case $status in
+    0) ;;
+    3) left_out "the machine cannot be made here (see above)" ;;
+    124 | 137) left_out "it was not done in time" ;;
+    *) exit 1 ;;
+esac
