@@ -50,12 +50,20 @@ class Judged:
 
     @cached_property
     def av_offsets_ms(self) -> list[float]:
-        """For every flash with a beep within 300 ms: how much later (+) the beep is."""
-        beeps = np.array(self.beep_times)
-        if not len(beeps):
+        """For every flash with a beep within 300 ms: how much later (+) the beep is.
+
+        Both must be each other's nearest: where a pause cut off the begin of a beep, the one before the pause is near,
+        and belongs to the flash before the pause.
+        """
+        beeps, flashes = np.array(self.beep_times), np.array(self.flash_times)
+        if not len(beeps) or not len(flashes):
             return []
-        nearest = [beeps[np.argmin(np.abs(beeps - flash))] - flash for flash in self.flash_times]
-        return [1000 * float(offset) for offset in nearest if abs(offset) < 0.3]
+        found = []
+        for number, flash in enumerate(flashes):
+            beep = beeps[np.argmin(np.abs(beeps - flash))]
+            if abs(beep - flash) < 0.3 and np.argmin(np.abs(flashes - beep)) == number:
+                found.append(1000 * float(beep - flash))
+        return found
 
     @cached_property
     def av_offset_ms(self) -> float:

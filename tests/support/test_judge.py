@@ -101,3 +101,31 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert judge.main([str(path)]) == 0
     line = capsys.readouterr().out.splitlines()[1].split()
     assert line[:4] == ["b.mkv", "74", "0..74", "1"]
+
+
+def spliced(flashes: list[float], beeps: list[float]) -> judge.Judged:
+    """Twenty pictures a second; bursts of 0.1 s of 1 kHz at these times."""
+    rate = 8000
+    sound = np.zeros((4 * rate, 1))
+    for beep in beeps:
+        at = np.arange(round(beep * rate), round((beep + 0.1) * rate))
+        sound[at, 0] = 0.5 * np.sin(2 * np.pi * 1000 * (at - at[0]) / rate)
+    times = [number / 20 for number in range(80)]
+    return judge.Judged(
+        path=Path("none"),
+        times=times,
+        flashes=[any(abs(time - flash) < 1e-6 for flash in flashes) for time in times],
+        samples=sound,
+        sample_rate=rate,
+    )
+
+
+def test_a_beep_belongs_to_one_flash() -> None:
+    """After a pause the begin of a beep may lack; the one before the pause is not the flash's."""
+    found = spliced([1.0, 1.2, 2.2, 3.2], [1.0, 2.2, 3.2])
+    assert found.av_offsets_ms == pytest.approx([0, 0, 0], abs=1)
+
+
+def test_sound_that_is_late_throughout_is_told() -> None:
+    found = spliced([0.5, 1.5, 2.5], [0.75, 1.75, 2.75])
+    assert found.av_offsets_ms == pytest.approx([250, 250, 250], abs=1)
