@@ -22,19 +22,23 @@ as_root() { if [[ $(id -u) -eq 0 ]]; then "$@"; else sudo -n "$@"; fi; }
 
 need_s=$UNBUILT_S
 [[ -f .cache/vm/disk.img.made ]] && need_s=$BUILT_S
-left_s=$((until - $(date +%s)))
-((left_s >= need_s)) || left_out "it takes some $((need_s / 60)) minutes, and $((left_s / 60)) are left"
+look_at_the_time() {
+    left_s=$((until - $(date +%s)))
+    ((left_s >= need_s)) || left_out "it takes some $((need_s / 60)) minutes, and $((left_s / 60)) are left"
+}
+look_at_the_time
 
 if ! command -v qemu-system-x86_64 >/dev/null || ! command -v qemu-img >/dev/null; then
     packages=(qemu-system-x86 qemu-utils)
     log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
     install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"; }
     printf '%s\n' "vm-test: installing ${packages[*]}"
     if ! install >"$log" 2>&1 && ! { as_root apt-get update -q && install; } >>"$log" 2>&1; then
         tail -n 3 "$log" >&2
         left_out "QEMU cannot be installed"
     fi
-    rm -f "$log"
+    look_at_the_time # again: a limit of no seconds would be none
 fi
 
 mkdir -p .cache
@@ -43,10 +47,13 @@ if [[ ! -f .cache/vm/disk.img.made ]] && (($(df --output=avail .cache | tail -n 
 fi
 
 status=0
-timeout --kill-after=30 "$((until - $(date +%s)))" "${VENV:-.venv}/bin/python" hw-tests/vm/run.py --times 1 --cuts 1 || status=$?
+timeout --kill-after=30 "$left_s" "${VENV:-.venv}/bin/python" hw-tests/vm/run.py --times 1 --cuts 1 || status=$?
 case $status in
     0) ;;
     3) left_out "the machine cannot be made here (see above)" ;;
-    124 | 137) left_out "it was not done in time" ;;
-    *) exit 1 ;;
+    124) left_out "it was not done in time" ;;
+    *)
+        (($(date +%s) < until)) || left_out "it was not done in time" # killed, for it did not end when told to
+        exit 1
+        ;;
 esac

@@ -84,7 +84,7 @@ class AudioEncoding(Encoding[AudioBlock]):
         pieces_a_second = _PIECES_A_SECOND.get(self._request.codec, _PCM_PIECES_A_SECOND)
         for run in runs:
             pieces = max(1, round(run.samples * pieces_a_second / self._format.sample_rate))
-            step = -(-run.samples // pieces)
+            step = max(1, -(-run.samples // pieces))
             for start in range(0, run.samples, step):
                 samples = min(step, run.samples - start)
                 if run.data is None:

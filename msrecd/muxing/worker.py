@@ -15,6 +15,7 @@ from msrecd.flow.shutdown import end_with_process
 from msrecd.muxing.facts import Data, Fact, Finished, Ready
 from msrecd.muxing.input import Arrival, TrackInput
 from msrecd.muxing.interleave import Interleaver
+from msrecd.muxing.patience import POLL_S, patience_s
 from msrecd.muxing.preroll import PreRoll
 from msrecd.muxing.recording import Recording, WorkerOptions
 
@@ -27,8 +28,6 @@ LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
 EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives pictures when it likes, and has given none so far
 _MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # nobody meets them on purpose
-_POLL_S = 0.2
-_LONGEST_POLL_S = 0.5  # while the next blob has time; what comes meanwhile waits in the queue
 _BATCH = 128
 _MAX_UNITS = 20_000
 
@@ -94,7 +93,6 @@ class RecorderWorker(threading.Thread):
         self._stop_seen_ns = 0
         self._late_ns = 0  # when the last packet came that a stopped recording still lacked
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
-        self._poll_s = self._longest_poll_s = _POLL_S
         self._asked: list[_Command] = []
 
     # --- from the loop -----------------------------------------------------------------------------------------------
@@ -224,7 +222,7 @@ class RecorderWorker(threading.Thread):
     def _wait_for_begin(self) -> _Begin | None:
         """Keep the pre-roll until the recording begins; None when it never will."""
         while self._begin is None:
-            arrivals = self._queue.take(self._poll_s)
+            arrivals = self._queue.take(POLL_S)
             self._obey(None)
             self._take(arrivals)
             for index, packet in self._interleaver.ready():
@@ -237,18 +235,12 @@ class RecorderWorker(threading.Thread):
         return self._begin
 
     def _patience_s(self, recording: Recording) -> float:
-        """How long packets may gather: each wake-up costs as much as the packets of a tenth of a second."""
-        lacks_ns = recording.slice_lacks_ns
-        if lacks_ns is None or any(track.is_blank for track in self._inputs):
-            return self._poll_s
-        return max(self._poll_s / 2, min(self._longest_poll_s, lacks_ns / NS))
+        is_filled = any(track.is_blank for track in self._inputs)  # by the time that passes, not by what arrives
+        return patience_s(recording.options.timeslice_ns, None if is_filled else recording.slice_lacks_ns)
 
     def _start_recording(self, begin: _Begin) -> Recording:
         kept = self._pre_roll.take()
         options = begin.options
-        if options.timeslice_ns is not None:
-            self._poll_s = max(0.01, min(_POLL_S, options.timeslice_ns / NS / 3))
-            self._longest_poll_s = max(self._poll_s, min(_LONGEST_POLL_S, options.timeslice_ns / NS / 2))
         started_ns = kept[0][1].dts_ns if kept else begin.at_ns
         self._recording = recording = Recording(
             options, self._inputs, begin.post, started_ns=min(started_ns, begin.at_ns), clock=self._clock

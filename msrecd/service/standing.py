@@ -53,26 +53,27 @@ class Standing:
         return self.phase == "paused"
 
     def set_until(self, until_ns: int | None) -> None:
+        """Tell when it will end, unless that is known."""
         if until_ns is not None and self.until_ns is not None and abs(until_ns - self.until_ns) < _SAME_END_NS:
             return
         if until_ns != self.until_ns:
             self.until_ns = until_ns
             self.changed()
 
-    def has_run_problem(self, problem: Problem) -> bool:
+    def note_run_problem(self, problem: Problem) -> bool:
         """Nothing is recorded, for this reason; whether that is news."""
         known = self.run_problem
         self.run_problem = problem.begun(known)
         return known is None or known.code != problem.code or known.since_ns is None
 
-    def has_storage_problem(self, problem: Problem) -> bool:
+    def note_storage_problem(self, problem: Problem) -> bool:
         """Nothing is written, for this reason unless one is known; whether that is news."""
         if self.storage_problem is not None:
             return False
         self.storage_problem = problem.begun()
         return True
 
-    def is_over(self) -> None:
+    def end(self) -> None:
         """There is no recording any more."""
         self.phase = "inactive"
         self.cause = None

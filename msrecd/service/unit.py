@@ -232,9 +232,9 @@ class RecorderUnit:
             problem = problem_of(exc)
             raise CommandError(problem.code, problem.message) from exc
         self.files.expect_data()
-        problem_now = self.standing.run_problem
-        if self._run is not run and problem_now is not None:
-            raise CommandError(problem_now.code, problem_now.message)
+        known = self.standing.run_problem
+        if self._run is not run and known is not None:
+            raise CommandError(known.code, known.message)
 
     async def _end_recording(self, cause: str) -> None:
         run = self._run
@@ -260,7 +260,7 @@ class RecorderUnit:
         self._lacking = None
         self._black = Black()
         self._down_since_ns = None
-        self.standing.is_over()
+        self.standing.end()
 
     # --- what a run says (RunListener) -------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class RecorderUnit:
     def storage_failed(self, error: StorageError) -> None:
         problem = problem_of(error)
         self.log.error("cannot write: %s", problem.message)
-        if self.standing.has_storage_problem(problem):
+        if self.standing.note_storage_problem(problem):
             self._happened("error", code=problem.code, message=problem.message)
             self.standing.changed()
         self._recovery.write_again()
@@ -450,7 +450,7 @@ class RecorderUnit:
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _set_problem(self, problem: Problem) -> None:
-        if self.standing.has_run_problem(problem):
+        if self.standing.note_run_problem(problem):
             self.log.error("%s", problem.message)
             self._happened("error", code=problem.code, message=problem.message)
         self.standing.changed()

@@ -53,7 +53,9 @@ def test_what_waits_as_a_batch_is_taken_without_waiting() -> None:
 def test_somebody_in_a_hurry_gets_each_unit() -> None:
     units = queue(batch=9, batch_bytes=90)
     units.set_batch(1)
-    assert took(units, b"1")[0] == [b"1"]
+    found, after_s = took(units, b"1")
+    assert found == [b"1"]
+    assert after_s < FOREVER_S / 2
 
 
 def test_what_does_not_fit_is_refused_and_counted() -> None:

@@ -51,7 +51,7 @@ def test_it_runs_where_it_can(tmp_path: Path) -> None:
     assert "LEFT OUT" not in said
 
 
-@pytest.mark.parametrize("ends", ["exit 1", "exit 2", "kill -SEGV $$"])
+@pytest.mark.parametrize("ends", ["exit 1", "exit 2", "exit 137", "kill -SEGV $$"])
 def test_what_fails_fails(tmp_path: Path, ends: str) -> None:
     status, said = run(tmp_path, left_s=1500, ends=ends)
     assert status == 1, said
