@@ -7,7 +7,7 @@ import argparse
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json
 from msrecd.config import InvalidConfigError, load
-from msrecd.service.checks import config_checks
+from msrecd.daemon.checks import config_checks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -86,8 +86,8 @@ def _seconds(text: str, option: str) -> float:
 
 def _settings(args: argparse.Namespace) -> MqttSettings:
     from msrecd.config.load import load
-    from msrecd.service.checks import config_checks
-    from msrecd.service.mapping import mqtt_settings
+    from msrecd.daemon.checks import config_checks
+    from msrecd.daemon.from_config import mqtt_settings
 
     settings = mqtt_settings(load(args.config, checks=config_checks()))
     if settings is None:

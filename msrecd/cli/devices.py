@@ -27,9 +27,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _devices(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from msrecd.control.device_list import device_list
+    from msrecd.daemon.backends import backends_for_command
     from msrecd.media.devices import MediaDevices
-    from msrecd.service.backends import backends_for_command
-    from msrecd.service.devicelist import device_list
 
     devices = MediaDevices(backends=backends_for_command(args.config, virtual=args.virtual))
     try:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from msrecd.cli.output import Progress, error
     from msrecd.config.units import parse_duration
     from msrecd.dom.exceptions import DOMException
-    from msrecd.service.recording_file import TYPES_BY_EXTENSION
+    from msrecd.recorder.single_file import TYPES_BY_EXTENSION
 
     out = Path(args.out)
     mime_type = args.mime_type or TYPES_BY_EXTENSION.get(out.suffix.lower())
@@ -67,9 +67,9 @@ async def _record(
     progress: Any,
 ) -> int:
     from msrecd.cli.output import error
+    from msrecd.daemon.backends import backends_for_command
     from msrecd.media.devices import MediaDevices
-    from msrecd.service.backends import backends_for_command
-    from msrecd.service.recording_file import record_to_file
+    from msrecd.recorder.single_file import record_to_file
 
     devices = MediaDevices(backends=backends_for_command(args.config, virtual=args.virtual))
     stop = asyncio.Event()

@@ -20,15 +20,15 @@ def run(args: argparse.Namespace) -> int:
         InvalidConfigError: the configuration is not valid; nothing was started.
     """
     from msrecd.config.load import load
+    from msrecd.daemon.checks import config_checks
+    from msrecd.daemon.logs import configure
     from msrecd.errors import MsrecdError
-    from msrecd.service.checks import config_checks
-    from msrecd.service.logs import configure
 
     # systemd's watchdog kills with SIGABRT: say then where every thread stood.
     faulthandler.enable()
     config = load(args.config, checks=config_checks())
     configure(args.log_level)
-    from msrecd.service.daemon import run as run_daemon
+    from msrecd.daemon.daemon import run as run_daemon
 
     try:
         return asyncio.run(run_daemon(config, args.config))

@@ -11,9 +11,9 @@ from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import can_show, print_json, print_table, timestamp
 from msrecd.config import Config, load
 from msrecd.config.units import format_duration
+from msrecd.daemon.checks import config_checks
 from msrecd.schedule import Planner, ScheduleError, Window
 from msrecd.schedule.zones import midnight, one_instant, system_zone
-from msrecd.service.checks import config_checks
 
 _MAX_DAYS = 366
 _MAX_ROWS = 400

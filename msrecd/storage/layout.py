@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from msrecd.clock import MS, NS
-from msrecd.walltime import Stamp
+from msrecd.clock.wall import Stamp
 
 PART = ".part"
 MANIFEST = ".jsonl"

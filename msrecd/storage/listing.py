@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from msrecd.clock.wall import parse_utc
 from msrecd.errors import StorageError
 from msrecd.storage import files, layout, recovery
 from msrecd.storage.ground import Ground
@@ -18,7 +19,6 @@ from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
 from msrecd.storage.manifest import ManifestLine
 from msrecd.storage.retention import ChunkRef
-from msrecd.walltime import parse_utc
 
 log = logging.getLogger(__name__)
 

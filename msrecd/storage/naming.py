@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from msrecd.clock import MS, NS
+from msrecd.clock.wall import Stamp, WallTime
 from msrecd.storage import layout
-from msrecd.walltime import Stamp, WallTime
 
 LARGEST_STEP_BACK_NS = 86_400 * NS
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msrecd.clock import NS
+from msrecd.clock.wall import format_utc
 from msrecd.storage import files, fragments, layout, manifest
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.journal import OpenEntry
 from msrecd.storage.manifest import ManifestLine
 from msrecd.storage.wavsizes import write_wav_sizes
-from msrecd.walltime import format_utc
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.clock.wall import WallTime
 from msrecd.errors import StorageError
 from msrecd.storage import checks, files, layout, recovery
 from msrecd.storage.ground import Ground
@@ -30,7 +31,6 @@ from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost
 from msrecd.storage.repair import Repair
 from msrecd.storage.retention import Limits, Planned
-from msrecd.walltime import WallTime
 
 __all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msrecd.service.checks import config_checks
+from msrecd.daemon.checks import config_checks
 
 CONFIG = """[device]
 id = "x"
@@ -50,7 +50,7 @@ def test_bad_types_and_times_are_named_by_every_command(command: str, tmp_path: 
 
 def test_judging_a_type_loads_no_vendor_library() -> None:
     code = (
-        "import sys; from msrecd.service.checks import config_checks; config_checks().mime_type('video/webm');"
+        "import sys; from msrecd.daemon.checks import config_checks; config_checks().mime_type('video/webm');"
         "print([name for name in ('av', 'numpy', 'paho', 'astral') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

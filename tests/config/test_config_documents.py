@@ -14,7 +14,7 @@ from msrecd.config.kinds import FlagOr, ListOf, Table, keys_of
 from msrecd.config.manual import TABLES, default_of, refresh
 from msrecd.config.model import Config
 from msrecd.config.schema import schema, text
-from msrecd.service.checks import config_checks
+from msrecd.daemon.checks import config_checks
 
 ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "docs" / "configuration.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msrecd.config import InvalidConfigError, load
-from msrecd.service.checks import config_checks
+from msrecd.daemon.checks import config_checks
 
 HEAD = 'config_version = 1\n[device]\nid = "pi-1"\n'
 CAM = '[[recorder]]\nname = "cam0"\nvideo = true\n'

@@ -30,12 +30,12 @@ from model_recorder import Model, ModelUnit, TestClock
 from schedule_oracle import Rule, open_minutes
 
 from msrecd.clock import NS
+from msrecd.clock.wall import WallTime, read_history
 from msrecd.config.model import Config, Recorder, Schedule
+from msrecd.control import conductor as scheduler
 from msrecd.mqtt.spool import SpoolStore
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, WAIT_FOR_CLOCK_S
-from msrecd.service import scheduler
 from msrecd.storage.retention import ChunkRef, Limits, ListView, Situation, plan
-from msrecd.walltime import WallTime, read_history
 
 Span = tuple[int, int]
 

@@ -24,12 +24,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from test_store import make_store
 
 from msrecd.clock import NS
+from msrecd.clock.wall import WallTime
 from msrecd.errors import StorageError
 from msrecd.storage.janitor import LEAST_ROOM_BYTES
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, OpenChunk, Recording, Store
 from msrecd.storage.verify import Fault, verify
-from msrecd.walltime import WallTime
 
 RECORDERS = ("cam0", "cam1")
 UNIT = 1000  # bytes of a write; a chunk is begun with HEAD bytes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from msrecd import clocksync
 from msrecd.clock import NS
-from msrecd.walltime import ReadOnlyWallTime, WallTime, parse_moment, parse_utc
+from msrecd.clock import synchronization as clocksync
+from msrecd.clock.wall import ReadOnlyWallTime, WallTime, parse_moment, parse_utc
 
 NOW_NS = parse_utc("2026-05-02T12:00:00Z")
 

@@ -18,11 +18,11 @@ import storage_media
 from test_store import make_store
 
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock.wall import Stamp
 from msrecd.errors import StorageError
 from msrecd.storage import files, fragments_sound, layout
 from msrecd.storage.fragments import scan
 from msrecd.storage.store import ChunkFacts
-from msrecd.walltime import Stamp
 
 
 @pytest.mark.parametrize("extension", sorted(storage_media.FORMATS))

@@ -9,12 +9,12 @@ import storage_media
 from test_store import make_store, record
 
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock.wall import Corrections
 from msrecd.errors import StorageError
 from msrecd.storage import files, recovery
 from msrecd.storage.catalog import Catalog, open_catalog
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
-from msrecd.walltime import Corrections
 
 
 def timed(store: Store, recorder: str, spans: list[tuple[float, float]], gaps: list[dict] | None = None) -> int:

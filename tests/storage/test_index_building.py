@@ -13,15 +13,15 @@ from test_store import make_store, record
 
 from msrecd.cli.main import main
 from msrecd.clock import SYSTEM_CLOCK
+from msrecd.clock.wall import Corrections
+from msrecd.daemon.archive import DaemonArchive
 from msrecd.errors import StorageError
-from msrecd.service.archive import DaemonArchive
 from msrecd.storage.catalog import open_catalog
 from msrecd.storage.janitor import LEAST_ROOM_BYTES
 from msrecd.storage.listing import Listing
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 from msrecd.storage.verify import verify
-from msrecd.walltime import Corrections
 
 SIZE = len(storage_media.make("mp4"))
 
@@ -213,7 +213,7 @@ def test_an_end_meanwhile_gives_up_and_the_next_start_builds_it(base: Path, monk
 
 def test_the_daemon_tries_again_when_it_cannot_be_built(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(base, Limits(max_total_bytes=SIZE, min_free_bytes=0))
-    monkeypatch.setattr("msrecd.service.archive.JANITOR_INTERVAL_S", 0.05)
+    monkeypatch.setattr("msrecd.daemon.archive.JANITOR_INTERVAL_S", 0.05)
     real, tried = store.build_index, []
 
     def build() -> int:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from storage_model import StorageModel
 
 from msrecd.clock import MS, NS
+from msrecd.clock.wall import Stamp
 from msrecd.storage import layout
-from msrecd.walltime import Stamp
 
 YEAR_NS = 365 * 86_400 * NS
 NAMES = st.from_regex(layout.RECORDER, fullmatch=True)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from storage_model import StorageModel
 
+from msrecd.clock.wall import WallTime
 from msrecd.storage import (
     files,
     janitor,
@@ -32,7 +33,6 @@ from msrecd.storage import (
     store,
 )
 from msrecd.storage.index import Index
-from msrecd.walltime import WallTime
 
 STORIES = 400  # in which a broken rule has to be found
 Patch = pytest.MonkeyPatch

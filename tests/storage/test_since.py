@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from msrecd.service.untold import untold_chunks
+from msrecd.clock.wall import WallTime
+from msrecd.daemon.unpublished import untold_chunks
 from msrecd.storage.ground import Ground
 from msrecd.storage.manifest import encode_line
 from msrecd.storage.retention import Limits
 from msrecd.storage.since import behind, lines_since
 from msrecd.storage.store import Store
-from msrecd.walltime import WallTime
 
 DAYS = {
     "20261119T235900Z-cam0-aaaa": "2026/11/19",

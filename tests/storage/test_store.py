@@ -14,11 +14,11 @@ import pytest
 import storage_media
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.clock.wall import WallTime
 from msrecd.errors import StorageError
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 from msrecd.storage.verify import verify
-from msrecd.walltime import WallTime
 
 
 def make_store(

@@ -10,11 +10,11 @@ import pytest
 from test_store import make_store, record
 
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock.wall import WallTime
 from msrecd.storage.catalog import open_catalog
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
 from msrecd.storage.verify import Fault, verify
-from msrecd.walltime import WallTime
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msrecd.clock import NS
+from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config
+from msrecd.control.conductor import Conductor
 from msrecd.errors import CommandError
-from msrecd.service.scheduler import Conductor
-from msrecd.service.standing import Standing
-from msrecd.walltime import WallTime
+from msrecd.recorder.status import Standing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

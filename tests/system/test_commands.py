@@ -15,7 +15,7 @@ from console import BASE, Console
 from daemon import DaemonFor, DaemonProcess
 from judge import assert_consecutive, numbers_of
 
-from msrecd.walltime import WallTime
+from msrecd.clock.wall import WallTime
 
 CAM0, CAM1 = camera(), camera("cam1")
 LATE_S = 2.0  # what the end of a recording may be late on a busy machine

@@ -15,10 +15,10 @@ from broker import Broker, Observer
 from config_text import camera, configuration
 from console import BASE, Console
 
-import msrecd.service.daemon as daemon_module
+import msrecd.daemon.daemon as daemon_module
 from msrecd.config.load import load
+from msrecd.daemon import vitals
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
-from msrecd.service import vitals
 
 CAM0 = camera(frame_rate=15, chunk_duration="1s")
 Watch = Callable[[daemon_module.Daemon], None]

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msrecd.cli.errors import UsageError
+from msrecd.clock.wall import ReadOnlyWallTime, parse_moment
 from msrecd.config import Config, load
+from msrecd.daemon.checks import config_checks
+from msrecd.daemon.storing import make_store
 from msrecd.errors import StorageError
-from msrecd.service.checks import config_checks
-from msrecd.service.storing import make_store
 from msrecd.storage.catalog import Catalog, open_catalog
 from msrecd.storage.store import Store
-from msrecd.walltime import ReadOnlyWallTime, parse_moment
 
 
 def configuration(path: Path) -> Config:

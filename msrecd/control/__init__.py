@@ -1,0 +1,1 @@
+"""Commands, states and events, whoever asks or listens: knows no transport."""

@@ -1,0 +1,307 @@
+"""Conductor: decides for each recorder, from its schedule, commands and limits, whether it records, and until when.
+
+The rules are `msrecd.schedule`'s pure functions; here they meet the clocks and the units. A decision is looked at
+again when it may change: at the end of a window or limit, after a command or a reload, within a second after the wall
+clock was set or became trusted, and at least every 30 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.clock.wall import WallTime
+from msrecd.config.model import Config, Location, Recorder
+from msrecd.errors import CommandError
+from msrecd.recorder.controller import RecorderUnit
+from msrecd.schedule import override
+from msrecd.schedule.model import ScheduleError, Trust
+from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started
+from msrecd.schedule.planner import WAIT_FOR_CLOCK_S, Planner
+
+log = logging.getLogger(__name__)
+
+_LONGEST_S = 30.0
+_PATIENCE_S = 1.0
+_SHORTEST_S = 0.05
+_SLICE_S = 1.0  # nothing wakes a sleeper when somebody sets the clock
+_STEP_NS = NS // 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Owner(Protocol):
+    """What the conductor uses of the daemon."""
+
+    config: Config
+    units: dict[str, RecorderUnit]
+    walltime: WallTime
+
+
+@dataclass(slots=True)
+class _Part:
+    recorder: Recorder
+    planner: Planner
+    state: Override
+    cause: str = ""  # who gave the last command, for the recorder's state
+
+
+class Conductor:
+    """Belongs to the loop."""
+
+    def __init__(self, owner: Owner, changed: Callable[[], None], *, clock: Clock = SYSTEM_CLOCK) -> None:
+        """
+        Args:
+            changed: called on the loop when what `upcoming` says is another than before, or the trust in the clock.
+
+        Raises:
+            ScheduleError: a schedule of the owner's configuration cannot be planned.
+        """
+        self._owner = owner
+        self._changed = changed
+        self._clock = clock
+        self._parts: dict[str, _Part] = {}
+        self._looking: dict[str, asyncio.Task[float]] = {}  # recorders that are being looked at
+        self._wake = asyncio.Event()
+        self._began_ns = clock.monotonic_ns()
+        self._was_trusted = False
+        self._told: tuple[bool, dict[str, Any]] | None = None
+        self._place: Location | None = None
+        self.adopt(self.prepare(owner.config))
+
+    def prepare(self, config: Config) -> Mapping[str, Planner]:
+        """What can go wrong with a new configuration; nothing changes yet.
+
+        Raises:
+            ScheduleError: a schedule cannot be planned; the message begins with the recorder's name.
+        """
+        planners = {}
+        for recorder in config.recorders:
+            known = self._parts.get(recorder.name)
+            if known is not None and known.recorder.schedules == recorder.schedules and self._place == config.location:
+                planners[recorder.name] = known.planner
+                continue
+            try:
+                planners[recorder.name] = Planner(recorder.schedules, config.location)
+            except ScheduleError as exc:
+                raise ScheduleError(f"recorder {recorder.name}: {exc}") from exc
+        return planners
+
+    def adopt(self, planners: Mapping[str, Planner]) -> None:
+        """Go by the owner's configuration as it is now; `planners` are what `prepare` made of it.
+
+        What was decided by hand stays. A stop that holds until the end of a window falls with the schedule it was meant
+        for, a recording by `autostart` with the `autostart`.
+        """
+        config = self._owner.config
+        kept, self._parts, self._place = self._parts, {}, config.location
+        for recorder in config.recorders:
+            planner = planners[recorder.name]
+            part = kept.get(recorder.name)
+            if part is None:
+                part, starts = _Part(recorder, planner, Follow()), recorder.autostart
+            else:
+                starts = recorder.autostart and not part.recorder.autostart and isinstance(part.state, Follow)
+                part.state = _carried_over(part, recorder)
+                part.recorder, part.planner = recorder, planner  # in place: a command may be using it
+            if starts:
+                part.state = override.start(part.state, self._facts(part), cause=Cause.AUTOSTART)
+            self._parts[recorder.name] = part
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at everything again soon: units have come."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                seen = (
+                    self._clocks()
+                )  # before the look: opening a camera takes its time, the clock may be set meanwhile
+                wait_s = await self.look(patience_s=_PATIENCE_S)
+                await self._sleep(max(_SHORTEST_S, wait_s), seen)
+        finally:
+            for task in self._looking.values():
+                task.cancel()
+
+    async def look(self, *, patience_s: float | None = None) -> float:
+        """Bring all recorders to where they have to be; seconds until a decision may change.
+
+        Args:
+            patience_s: how long to wait for those that take their time (None: until they are done). They go on by
+                themselves, and what comes of them is looked at when they are done.
+        """
+        for name in self._parts:  # each by itself: a camera that hangs must not delay the others
+            if name not in self._looking:
+                task = asyncio.get_running_loop().create_task(self._look_safely(name), name=f"{name}-schedule")
+                self._looking[name] = task
+                task.add_done_callback(partial(self._looked, name))
+        waits = [_LONGEST_S]
+        if self._looking:
+            done, late = await asyncio.wait(self._looking.values(), timeout=patience_s)
+            waits += [task.result() for task in done]
+            for task in late:
+                task.add_done_callback(lambda _: self._wake.set())
+        told = (self._owner.walltime.trusted, self.upcoming())
+        if told != self._told:
+            self._told = told
+            self._changed()
+        return min(waits)
+
+    def _looked(self, name: str, _: object) -> None:
+        del self._looking[name]
+
+    async def _sleep(self, seconds: float, seen: tuple[int, bool]) -> None:
+        """Until something is to be decided: the time is over, a command came, or the clock was set since `seen`."""
+        until_ns = self._clock.monotonic_ns() + round(seconds * NS)
+        while (left_ns := until_ns - self._clock.monotonic_ns()) > 0 and not self._wake.is_set():
+            offset_ns, trusted = self._clocks()
+            if abs(offset_ns - seen[0]) > _STEP_NS or trusted != seen[1]:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(_SLICE_S, left_ns / NS)):
+                    await self._wake.wait()
+
+    def _clocks(self) -> tuple[int, bool]:
+        """How far the wall clock is ahead of the monotonic one, in ns, and whether it is trusted."""
+        return self._clock.realtime_ns() - self._clock.monotonic_ns(), self._owner.walltime.trusted
+
+    async def start(self, name: str, cause: str, duration_s: float | None) -> bool:
+        """A command: start.
+
+        Raises:
+            CommandError: it could not begin; what was decided before holds again.
+        """
+        unit, part = self._owner.units[name], self._parts[name]
+        before, before_cause = part.state, part.cause
+        part.state = override.start(before, self._facts(part), duration_s=duration_s)
+        part.cause = cause
+        try:
+            changed = await unit.start(cause)
+        except CommandError:
+            part.state, part.cause = before, before_cause
+            raise
+        self._update_end(part, unit)
+        self._wake.set()
+        return changed
+
+    async def stop(self, name: str, cause: str) -> bool:
+        """A command: stop; it holds until the end of an open window.
+
+        Raises:
+            CommandError: internal.
+        """
+        part = self._parts[name]
+        part.state = override.stop(part.state, self._facts(part))
+        part.cause = cause
+        changed = await self._owner.units[name].stop(cause)
+        self._wake.set()
+        return changed
+
+    def ended(self, name: str) -> None:
+        """A recording came to its own end (a file was played out): it is not begun again."""
+        part = self._parts.get(name)
+        if part is not None:
+            part.state = override.stop(part.state, self._facts(part))
+
+    def upcoming(self) -> dict[str, Any]:
+        """For state/daemon: next planned start and stop of each recorder that has a schedule."""
+        upcoming = {}
+        for name, part in self._parts.items():
+            if not part.recorder.schedules:
+                continue
+            plan = part.planner.at(self._now(), self._trust())
+            upcoming[name] = {
+                "next_start": _text(plan.next_start),
+                "next_stop": _text(plan.next_stop),
+                "waiting_for_clock": plan.waiting,
+            }
+        return upcoming
+
+    async def _look_safely(self, name: str) -> float:
+        """One recorder's fault, of whatever kind, must not end the schedules of the others for good."""
+        try:
+            return await self._look_at(name)
+        except Exception:
+            log.exception("%s: its schedule could not be followed; next try in %g s", name, _LONGEST_S)
+            return _LONGEST_S
+
+    async def _look_at(self, name: str) -> float:
+        """Bring one recorder to where it has to be; seconds until the decision may change."""
+        part, unit = self._parts.get(name), self._owner.units.get(name)
+        if part is None or unit is None:
+            return _LONGEST_S
+        facts = self._facts(part)
+        part.state, decision = override.step(part.state, facts)
+        try:
+            if decision.record and not unit.is_wanted:
+                await unit.start(self._cause(part, decision.cause), persistent=True)
+                part.state, decision = override.step(part.state, self._facts(part))
+            elif not decision.record and unit.is_wanted:
+                await unit.stop(str(decision.cause) if decision.cause is not Cause.NONE else "schedule")
+        except CommandError as exc:
+            if self._owner.units.get(name) is not unit:
+                return 0.0  # a reload has replaced it meanwhile
+            log.error("%s: %s", name, exc.message)
+        unit.standing.set_until(decision.until_ns if decision.record else None)
+        ends = [decision.until_ns] if decision.until_ns is not None else []
+        plan = part.planner.at(facts.now, self._trust())
+        if plan.next_start is not None:
+            ends.append(facts.ns_of(plan.next_start))
+        if plan.waiting:
+            usable_ns = self._began_ns + round(WAIT_FOR_CLOCK_S * NS)  # if the clock shows a date that can be true
+            ends += [usable_ns] if usable_ns > facts.now_ns else []
+        now = self._clock.monotonic_ns()
+        return min([_LONGEST_S, *(max(0.0, (end - now) / NS) for end in ends)])
+
+    def _update_end(self, part: _Part, unit: RecorderUnit) -> None:
+        part.state, decision = override.step(part.state, self._facts(part))
+        unit.standing.set_until(decision.until_ns if decision.record else None)
+
+    def _facts(self, part: _Part) -> Facts:
+        now = self._now()
+        unit = self._owner.units.get(part.recorder.name)
+        return Facts(
+            now=now,
+            now_ns=self._clock.monotonic_ns(),
+            window=part.planner.at(now, self._trust()).current,
+            recording_since_ns=unit.wanted_since_ns if unit is not None else None,
+            max_duration_s=part.recorder.max_duration_s,
+        )
+
+    def _trust(self) -> Trust:
+        """What schedules go by. Once believed, the clock is not waited for again when somebody sets it by hand: that
+        would end recordings."""
+        synchronized = self._owner.walltime.trusted
+        self._was_trusted = self._was_trusted or synchronized
+        waited = math.inf if self._was_trusted else (self._clock.monotonic_ns() - self._began_ns) / NS
+        return Trust(synchronized=synchronized, waited_s=waited)
+
+    def _now(self) -> datetime:
+        return _EPOCH + timedelta(microseconds=self._clock.realtime_ns() // 1000)
+
+    def _cause(self, part: _Part, cause: Cause) -> str:
+        return part.cause if cause is Cause.COMMAND and part.cause else str(cause)
+
+
+def _carried_over(part: _Part, recorder: Recorder) -> Override:
+    """What was decided for a recorder, after its configuration has changed."""
+    if isinstance(part.state, Held) and part.recorder.schedules != recorder.schedules:
+        return Follow()
+    if isinstance(part.state, Started) and part.state.cause is Cause.AUTOSTART and not recorder.autostart:
+        return Follow()
+    return part.state
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds").replace("+00:00", "Z")

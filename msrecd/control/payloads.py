@@ -1,0 +1,90 @@
+"""What the daemon publishes: payloads of section 6 of the contract, from what the units know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msrecd.clock import SYSTEM_CLOCK
+from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.problems import Problem
+
+Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
+
+
+def recorder_state(unit: RecorderUnit, stamp: Stamp) -> dict[str, Any]:
+    """state/recorder/<rec>."""
+    files = unit.files
+    last = files.last_chunk
+    idle = unit.standing.state == "inactive"  # a start that is under way is not told before it has succeeded
+    return {
+        "state": unit.standing.state,
+        "since": stamp(unit.standing.since_ns),
+        "recording_id": files.recording_id,
+        "cause": None if idle else unit.standing.cause,
+        "tracks": tracks(unit),
+        "mime_type": unit.mime_type or None,
+        "chunks": files.chunks,
+        "bytes": files.bytes + files.open_bytes,
+        "dropped_frames": files.dropped_frames,
+        "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
+        "until": None if idle or unit.standing.until_ns is None else stamp(unit.standing.until_ns),
+        "error": error(unit.standing.problem, stamp),
+        "rev": unit.standing.rev,
+    }
+
+
+def rates(unit: RecorderUnit) -> dict[str, Any]:
+    """A recorder in state/health: what is written, and what waits to be."""
+    line = unit.files.last_chunk or {}
+    duration = float(line.get("duration_s") or 0.0)
+    video = (line.get("tracks") or {}).get("video") or {}
+    waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
+    return {
+        "state": unit.standing.state,
+        "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
+        "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
+        "queue_ms": round(waits_ns / 1e6) if unit.is_recording else 0,
+        "discarded_bytes": unit.files.discarded_bytes,
+    }
+
+
+def tracks(unit: RecorderUnit) -> list[dict[str, Any]]:
+    capture = unit.capture
+    if capture is None or unit.standing.state == "inactive":  # a stream that is just being opened or closed
+        return []
+    return [
+        {"kind": track.kind, "label": track.label, "settings": dict(track.get_settings())}
+        for track in capture.stream.get_tracks()
+        if track.ready_state == "live"
+    ]
+
+
+def error(problem: Problem | None, stamp: Stamp) -> dict[str, Any] | None:
+    if problem is None:
+        return None
+    return {
+        "code": problem.code,
+        "message": problem.message,
+        "since": None if problem.since_ns is None else stamp(problem.since_ns),
+    }
+
+
+def recorder_event(unit: RecorderUnit, event_type: str, facts: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """event/recorder/<rec>; for a chunk the manifest line without what concerns only the manifest."""
+    event: dict[str, Any] = {"event_type": event_type, "ts": now, "recorder": unit.name}
+    if event_type == "chunk":
+        names = ("seq", "file", "bytes", "sha256", "mime_type", "started", "ended", "duration_s", "clock", "final")
+        event |= {name: facts[name] for name in names if name in facts}
+        event |= {name: facts[name] for name in ("recovered", "lost_s", "tracks", "gaps") if name in facts}
+    else:
+        event |= facts
+    event["recording_id"] = facts.get("recording_id", unit.files.recording_id)
+    return event
+
+
+def device_event(event_type: str, device: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """event/device: one that was added or removed."""
+    return {"event_type": event_type, "ts": now} | {
+        name: device[name] for name in ("device_id", "kind", "label", "group_id")
+    }

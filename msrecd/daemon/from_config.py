@@ -1,0 +1,75 @@
+"""From the configuration's words to those of the packages that do the work. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msrecd.config.model import Config, Recorder
+from msrecd.mqtt.settings import MqttSettings
+from msrecd.recorder.settings import RecorderSettings
+
+
+def recorder_settings(recorder: Recorder) -> RecorderSettings:
+    """A `[[recorder]]` as the unit takes it."""
+    options: dict[str, Any] = {
+        "mime_type": recorder.mime_type,
+        "audio_bitrate_mode": recorder.audio_bitrate_mode,
+        "chunk_duration": recorder.chunk_duration_s * 1000,
+        "chunk_max_size": recorder.chunk_max_size_bytes,
+    }
+    if recorder.video_bits_per_second is not None:
+        options["video_bits_per_second"] = recorder.video_bits_per_second
+    if recorder.audio_bits_per_second is not None:
+        options["audio_bits_per_second"] = recorder.audio_bits_per_second
+    if recorder.video_key_frame_interval_duration_s is not None:
+        options["video_key_frame_interval_duration"] = recorder.video_key_frame_interval_duration_s * 1000
+    if recorder.pre_roll_s:
+        options["pre_roll"] = recorder.pre_roll_s * 1000
+    constraints = None
+    if recorder.source is None:
+        constraints = {"video": _plain(recorder.video), "audio": _plain(recorder.audio)}
+    else:
+        # What the source holds decides, where the default type only says "with or without video".
+        options["mime_type"] = "" if recorder.mime_type in ("video/mp4", "audio/mp4") else recorder.mime_type
+    return RecorderSettings(
+        name=recorder.name,
+        constraints=constraints,
+        url=None if recorder.source is None else recorder.source.url,
+        loop=recorder.source is not None and recorder.source.loop,
+        options=options,
+        timeslice_ms=recorder.timeslice_s * 1000,
+        autostart=recorder.autostart,
+        max_duration_s=recorder.max_duration_s,
+    )
+
+
+def mqtt_settings(config: Config) -> MqttSettings | None:
+    """`[mqtt]` as the MQTT package takes it; None without a broker."""
+    mqtt = config.mqtt
+    if mqtt is None:
+        return None
+    return MqttSettings(
+        host=mqtt.host,
+        device_id=config.device.id,
+        port=mqtt.port or None,
+        username=mqtt.username,
+        password_file=mqtt.password_file,
+        ca_file=mqtt.ca_file,
+        cert_file=mqtt.cert_file,
+        key_file=mqtt.key_file,
+        allow_plaintext=mqtt.allow_plaintext,
+        groups=tuple(mqtt.groups),
+        allow_verbs=frozenset(mqtt.allow_verbs),
+        command_max_age_s=mqtt.command_max_age_s,
+        keepalive_s=round(mqtt.keepalive_s),
+        homeassistant=config.homeassistant.discovery,
+    )
+
+
+def _plain(constraints: object) -> Any:
+    """Constraints as get_user_media takes them: plain dictionaries and lists."""
+    if hasattr(constraints, "items"):
+        return {name: _plain(value) for name, value in constraints.items()}
+    if isinstance(constraints, (list, tuple)):
+        return [_plain(value) for value in constraints]
+    return constraints

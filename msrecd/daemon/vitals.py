@@ -1,0 +1,149 @@
+"""Vitals: state/health, measured once a minute and whenever somebody asks.
+
+A disk that hangs or has vanished is when somebody far away most needs this message: it is waited for a few seconds and
+then told as unknown, and everything else is told all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from msrecd.control import payloads
+from msrecd.daemon import health
+from msrecd.daemon.heap import Heap
+from msrecd.errors import StorageError
+from msrecd.recorder.controller import RecorderUnit
+from msrecd.storage.store import Usage
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+DISK_DEADLINE_S = 5.0
+
+
+class MqttStatus(Protocol):
+    """What is told of the broker."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def reconnects(self) -> int: ...
+    @property
+    def spooled(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+
+
+class Vitals:
+    """Lives on the loop; what may block is read in worker threads, the disk by one at a time."""
+
+    def __init__(
+        self,
+        *,
+        units: Callable[[], Mapping[str, RecorderUnit]],
+        usage: Callable[[], Usage],
+        mqtt: Callable[[], MqttStatus | None],
+        clock: Callable[[], str],
+        stamp: Callable[[], str],
+        publish: Callable[[Mapping[str, Any]], None],
+        disk_deadline_s: float = DISK_DEADLINE_S,
+    ) -> None:
+        """
+        Args:
+            units: the recorders by name.
+            usage: of the storage; blocking; raises StorageError.
+            mqtt: None without a broker in the configuration.
+            clock: synchronized or unsynchronized.
+            stamp: the time now, as it is published.
+            publish: is given the payload.
+        """
+        self._units = units
+        self._usage = usage
+        self._mqtt = mqtt
+        self._clock = clock
+        self._stamp = stamp
+        self._publish = publish
+        self._disk_deadline_s = disk_deadline_s
+        self._disk_look: asyncio.Future[Usage] | None = None
+        self._is_disk_well = True
+        self._heap = Heap()
+
+    async def rounds(self) -> None:
+        """Publish every minute, for ever."""
+        while True:
+            await self.tell()
+            await asyncio.to_thread(self._heap.look)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def tell(self) -> dict[str, Any]:
+        """Measure and publish; returns the payload."""
+        machine = await asyncio.to_thread(_machine)
+        disk = await self._disk()
+        status = self._mqtt()
+        facts = {
+            "ts": self._stamp(),
+            **machine,
+            "disk": disk,
+            "clock": self._clock(),
+            "mqtt": None
+            if status is None
+            else {
+                "connected": status.connected,
+                "reconnects": status.reconnects,
+                "spooled": status.spooled,
+                "dropped": status.dropped,
+            },
+            "recorders": {name: payloads.rates(unit) for name, unit in self._units().items()},
+        }
+        self._publish(facts)
+        return facts
+
+    async def _disk(self) -> dict[str, Any] | None:
+        """None: it does not answer, or cannot be read."""
+        if self._disk_look is None:  # else the last one still waits for the disk: one thread is enough for that
+            self._disk_look = asyncio.ensure_future(asyncio.to_thread(self._usage))
+            self._disk_look.add_done_callback(_seen)
+        await asyncio.wait({self._disk_look}, timeout=self._disk_deadline_s)
+        if not self._disk_look.done():
+            self._tell_disk(f"the disk has not answered for {self._disk_deadline_s:g} s")
+            return None
+        look, self._disk_look = self._disk_look, None
+        try:
+            usage = look.result()
+        except (StorageError, OSError) as exc:
+            self._tell_disk(f"the disk cannot be measured: {exc}")
+            return None
+        self._is_disk_well = True
+        return {
+            "free_bytes": usage.free_bytes,
+            "total_bytes": usage.capacity_bytes,
+            "recordings_bytes": usage.total_bytes,
+            "seconds_left_estimate": usage.seconds_left,
+            "written_bytes": usage.written_bytes,
+            "sync_s_max": round(usage.sync_s_max, 3),
+        }
+
+    def _tell_disk(self, message: str) -> None:
+        """Once, until it is well again."""
+        if self._is_disk_well:
+            log.warning("%s", message)
+        self._is_disk_well = False
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "uptime_s": health.uptime_s(),
+        "cpu_temp_c": health.cpu_temperature_c(),
+        "throttled": health.throttled(),
+        "load1": health.load1(),
+        **health.memory(),
+    }
+
+
+def _seen(look: asyncio.Future[Usage]) -> None:
+    """Its error is told by whoever looks next; nobody may do any more."""
+    if not look.cancelled():
+        look.exception()

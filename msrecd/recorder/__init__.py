@@ -1,0 +1,1 @@
+"""One configured recorder: its state machine, its input, its files."""

@@ -1,1 +1,0 @@
-"""The daemon: connects the object model, storage, MQTT and schedules. Nobody imports it but the command line."""

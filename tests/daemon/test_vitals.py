@@ -1,0 +1,130 @@
+"""state/health goes on whatever the disk does: it is waited for a moment and told as unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from msrecd.daemon import vitals as module
+from msrecd.daemon.vitals import Vitals
+from msrecd.errors import StorageError
+from msrecd.storage.store import Usage
+
+WELL = Usage(
+    total_bytes=5,
+    open_bytes=1,
+    chunks=2,
+    free_bytes=10,
+    capacity_bytes=20,
+    seconds_left=3.0,
+    has_room=True,
+    written_bytes=7,
+    sync_s_max=0.12345,
+)
+
+
+class Disk:
+    """Answers, refuses, or hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.error: StorageError | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+
+    def usage(self) -> Usage:
+        self.asked += 1
+        assert self.answers.wait(30)
+        if self.error is not None:
+            raise self.error
+        return WELL
+
+
+def vitals(disk: Disk, told: list[Mapping[str, Any]]) -> Vitals:
+    return Vitals(
+        units=dict,
+        usage=disk.usage,
+        mqtt=lambda: None,
+        clock=lambda: "synchronized",
+        stamp=lambda: "2026-01-01T00:00:00Z",
+        publish=told.append,
+        disk_deadline_s=0.1,
+    )
+
+
+def test_a_disk_that_is_well() -> None:
+    told: list[Mapping[str, Any]] = []
+    facts = asyncio.run(vitals(Disk(), told).tell())
+    assert told == [facts]
+    assert facts["disk"] == {
+        "free_bytes": 10,
+        "total_bytes": 20,
+        "recordings_bytes": 5,
+        "seconds_left_estimate": 3.0,
+        "written_bytes": 7,
+        "sync_s_max": 0.123,
+    }
+
+
+def test_a_disk_that_hangs_costs_one_thread_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Mapping[str, Any]] = []
+    disk = Disk()
+    disk.answers.clear()
+
+    async def run() -> None:
+        reports = vitals(disk, told)
+        for _ in range(5):
+            await reports.tell()
+        assert [facts["disk"] for facts in told] == [None] * 5
+        assert all(facts["rss_bytes"] for facts in told)
+        assert disk.asked == 1
+        disk.answers.set()
+        async with asyncio.timeout(20):
+            while (await reports.tell())["disk"] is None:  # until its thread has come back
+                pass
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == ["the disk has not answered for 0.1 s"]
+
+
+def test_a_disk_that_cannot_be_read_is_told_once_and_does_not_end_the_reports(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Mapping[str, Any]] = []
+    disk = Disk()
+
+    async def run() -> None:
+        reports = vitals(disk, told)
+        disk.error = StorageError("nothing is mounted", "missing_mount")
+        await reports.tell()
+        await reports.tell()
+        disk.error = None
+        await reports.tell()
+        disk.error = StorageError("nothing is mounted again", "missing_mount")
+        await reports.tell()
+
+    asyncio.run(run())
+    assert [facts["disk"] is None for facts in told] == [True, True, False, True]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the disk cannot be measured: nothing is mounted",
+        "the disk cannot be measured: nothing is mounted again",
+    ]
+
+
+def test_each_round_looks_at_the_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 0.01)
+    told: list[Mapping[str, Any]] = []
+    looks: list[int] = []
+    monkeypatch.setattr(module.Heap, "look", lambda _: looks.append(len(told)))
+
+    async def run() -> None:
+        rounds = asyncio.create_task(vitals(Disk(), told).rounds())
+        async with asyncio.timeout(20):
+            while len(looks) < 3:  # noqa: ASYNC110 - a thread looks
+                await asyncio.sleep(0.01)
+        rounds.cancel()
+
+    asyncio.run(run())
+    assert looks[:3] == [1, 2, 3]

@@ -1,0 +1,202 @@
+"""RecorderUnit when a device gives nothing for a while: what is told, and that the seconds are accounted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrecd.clock.wall import WallTime
+from msrecd.daemon.archive import DaemonArchive
+from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+from msrecd.errors import StorageError
+from msrecd.media.devices import MediaDevices
+from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.settings import RecorderSettings
+from msrecd.storage.retention import Limits
+from msrecd.storage.store import Store
+
+
+class Told:
+    """A unit's listener."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+
+    def state_changed(self, unit: RecorderUnit) -> None:
+        return None
+
+    def played_out(self, unit: RecorderUnit) -> None:
+        return None
+
+    def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None:
+        self.events.append((event_type, facts))
+
+    def of(self, event_type: str) -> list[Mapping[str, Any]]:
+        return [facts for kind, facts in self.events if kind == event_type]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - what changes is in other threads
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[DaemonArchive]:
+    store = Store(
+        tmp_path / "recordings",
+        tmp_path / "state",
+        limits=Limits(),
+        recorder_limits={},
+        sync_interval_s=2.0,
+        walltime=WallTime(tmp_path / "state"),
+    )
+    store.open()
+    yield DaemonArchive(store)
+    store.close()
+
+
+def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: DaemonArchive) -> None:
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    microphone = VirtualMicrophone("Voice")
+    told = Told()
+
+    async def main() -> None:
+        settings = RecorderSettings(
+            name="cam0",
+            constraints={"video": True, "audio": True},
+            options={"mime_type": "video/mp4"},
+            timeslice_ms=200,
+        )
+        async with MediaDevices(backends=[VirtualBackend([camera, microphone])]) as devices:
+            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            await unit.start("test")
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 5000)
+            capture = unit.capture
+            assert capture is not None
+            (track,) = capture.stream.get_video_tracks()
+            camera.mute()
+            await told.until(lambda: told.of("error"))
+            track._source.on_restarted(5.0)  # what a camera's watch does after five seconds
+            await told.until(lambda: len(told.of("error")) == 2)
+            before = unit.files.open_bytes
+            await told.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
+            camera.unmute()
+            await told.until(lambda: told.of("gap"))
+            assert unit.standing.state == "recording"
+            await unit.stop("test")
+
+    asyncio.run(main())
+    silent, restarted = told.of("error")
+    assert silent == {"code": "device_busy", "message": "video device Front gives nothing"}
+    assert restarted == {
+        "code": "device_busy",
+        "message": "video device Front gave nothing for 5.0 s and is started anew",
+    }
+    gap = told.of("gap")[0]
+    assert gap["reason"] == "no_frames"
+    assert 0 < gap["duration_s"] < 30
+    assert len(told.of("stopped")) == 1
+    (line,) = told.of("chunk")
+    (in_manifest,) = [entry for entry in line["gaps"] if entry["reason"] == "no_frames"]
+    assert in_manifest["duration_s"] == pytest.approx(gap["duration_s"], abs=0.01)
+    assert 0 < in_manifest["at_s"] < line["duration_s"]
+
+
+def test_black_until_the_end_is_told_before_the_end_and_not_in_the_next_recording(archive: DaemonArchive) -> None:
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    told = Told()
+
+    async def main() -> None:
+        settings = RecorderSettings(
+            name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=200
+        )
+        async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
+            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            await unit.start("test")
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+            camera.mute()
+            await told.until(lambda: told.of("error"))
+            before = unit.files.open_bytes
+            await told.until(lambda: unit.files.open_bytes > before)
+            await unit.pause()
+            assert len(told.of("gap")) == 1
+            await unit.stop("test")
+            assert len(told.of("gap")) == 1, "what is paused loses nothing"
+            camera.unmute()
+            await unit.start("test")
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+            await unit.stop("test")
+
+    asyncio.run(main())
+    assert len(told.of("gap")) == 1
+    first, second = told.of("chunk")
+    assert [entry["reason"] for entry in first["gaps"]] == ["no_frames"]
+    assert second["gaps"] == []
+
+
+def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
+    archive: DaemonArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try records a moment before the disk is asked; that moment is not kept for the next try."""
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    told = Told()
+    kept: list[set[int]] = []  # at each try: of which runs
+
+    def require_room() -> None:
+        time.sleep(0.3)  # a slow disk: blobs come meanwhile
+        kept.append({run.number for run, *_ in units[0].files._early._kept})
+        if len(kept) < 4:
+            raise StorageError("no space left", "no_space")
+
+    units: list[RecorderUnit] = []
+    monkeypatch.setattr(archive.store, "require_room", require_room)
+
+    async def main() -> None:
+        settings = RecorderSettings(
+            name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=50
+        )
+        async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
+            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            units.append(unit)
+            await unit.start("schedule", persistent=True)
+            assert unit.standing.problem is not None
+            assert unit.standing.problem.code == "no_space"
+            for _ in range(3):
+                tries = len(kept)
+                unit.devices_changed()  # no waiting for the next try
+                await told.until(lambda tries=tries: len(kept) > tries)
+            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+            await unit.stop("test")
+
+    asyncio.run(main())
+    assert all(len(runs) <= 1 for runs in kept), kept
+    assert len(told.of("chunk")) == 1
+
+
+def test_a_source_that_ends_before_anybody_listens_ends_its_tracks(archive: DaemonArchive) -> None:
+    """Between the opening of a device and the first listener it may already have been pulled out."""
+    camera = VirtualCamera("Front", modes=[(160, 96, 30)])
+    backend = VirtualBackend([camera])
+    opened = backend.open
+
+    def open_and_lose(*arguments: Any) -> Any:
+        source = opened(*arguments)
+        camera.unplug()
+        return source
+
+    backend.open = open_and_lose  # type: ignore[method-assign, assignment]
+
+    async def main() -> None:
+        async with MediaDevices(backends=[backend]) as devices:
+            stream = await devices.get_user_media({"video": True})
+            (track,) = stream.get_video_tracks()
+            async with asyncio.timeout(10):
+                while track.ready_state != "ended":  # noqa: ASYNC110 - what changes is in other threads
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main())

@@ -1,0 +1,240 @@
+"""ChunkSink: blobs into chunk files, and what happens when the storage refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from msrecd.errors import StorageError
+from msrecd.muxing.facts import ChunkInfo
+from msrecd.recorder.writer import BlobData, ChunkSink
+
+S = 1_000_000_000
+
+
+class FakeChunk:
+    def __init__(self, recording: FakeRecording, seq: int) -> None:
+        self.seq = seq
+        self.content = b""
+        self._recording = recording
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        if self._recording.full:
+            raise StorageError("no space left", "no_space")
+        self.content += b"".join(parts)
+
+    def sync(self) -> None:
+        self._recording.syncs += 1
+
+    def finish(self, facts: dict[str, Any]) -> Mapping[str, Any]:
+        assert self._recording.hangs.wait(20)
+        if self._recording.broken:
+            raise StorageError("input/output error", "io_error")
+        duration_s = 0.0 if facts["info"] is None else facts["info"].duration_s
+        line = {
+            "seq": self.seq,
+            "bytes": len(self.content),
+            "content": self.content,
+            "duration_s": duration_s,
+            **facts,
+        }
+        self._recording.lines.append(line)
+        return line
+
+    def abandon(self) -> None:
+        self._recording.abandoned.append(self.seq)
+
+
+class FakeRecording:
+    """Stands for storage.Recording at its public interface."""
+
+    recording_id = "20260101T000000Z-cam0-0000"
+
+    def __init__(self) -> None:
+        self.full = self.broken = False
+        self.hangs = threading.Event()  # until it is set
+        self.hangs.set()
+        self.lines: list[dict[str, Any]] = []
+        self.abandoned: list[int] = []
+        self.syncs = self.closes = self._seq = 0
+
+    def open_chunk(self, *, started_ns: int) -> FakeChunk:
+        if self.full:
+            raise StorageError("no space left", "no_space")
+        self._seq += 1
+        return FakeChunk(self, self._seq)
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+def blob(data: bytes, *, chunk: int = 1, end: bool = False, final: bool = False, run: int = 1) -> BlobData:
+    info = None
+    if end:
+        info = ChunkInfo(
+            chunk=chunk, started_ns=chunk * 10 * S, ended_ns=(chunk + 1) * 10 * S, duration_s=10.0, bytes=1, tracks=()
+        )
+    return BlobData(
+        parts=[data], chunk_key=(run, chunk), started_ns=chunk * 10 * S, chunk_end=end, info=info, final=final
+    )
+
+
+def with_sink(
+    test: Callable[[ChunkSink, FakeRecording, list[Any], list[StorageError]], Coroutine[Any, Any, None]],
+    *,
+    lost: list[tuple[float, str]] | None = None,
+) -> None:
+    async def run() -> None:
+        recording = FakeRecording()
+        lines: list[Any] = []
+        errors: list[StorageError] = []
+        losses = [] if lost is None else lost
+        sink = ChunkSink(
+            recording,
+            make_facts=lambda **facts: facts,
+            on_chunk=lines.append,
+            on_lost=lambda lost_s, reason: losses.append((lost_s, reason)),
+            on_error=errors.append,
+        )
+        await test(sink, recording, lines, errors)
+        await sink.close()
+        await sink.sync()  # of no use any more, and no fault
+        assert recording.closes == 1
+
+    asyncio.run(run())
+
+
+def test_blobs_of_a_chunk_become_one_file_in_order() -> None:
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        for data in (b"head", b"one"):
+            await sink.put(blob(data))
+        await sink.put(blob(b"two", end=True))
+        await sink.put(blob(b"head2", chunk=2))
+        await sink.put(blob(b"three", chunk=2, end=True, final=True))
+        await asyncio.sleep(0)
+        assert [line["content"] for line in lines] == [b"headonetwo", b"head2three"]
+        assert [line["final"] for line in lines] == [False, True]
+        assert (sink.stats.chunks, sink.stats.bytes, errors) == (2, 20, [])
+
+    with_sink(test)
+
+
+def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head"))
+        recording.full = True
+        await sink.put(blob(b"lost"))
+        await sink.put(blob(b"lost too", end=True))
+        await sink.put(blob(b"head2", chunk=2))  # tried again with each chunk
+        await asyncio.sleep(0)
+        assert [error.code for error in errors] == ["no_space", "no_space"]
+        assert sink.failed
+        assert [line["content"] for line in lines] == [b"head"]
+        recording.full = False
+        await sink.put(blob(b"still lost", chunk=2, end=True))
+        await sink.put(blob(b"head3", chunk=3))
+        await sink.put(blob(b"three", chunk=3, end=True))
+        await asyncio.sleep(0)
+        assert [line["seq"] for line in lines] == [1, 2]
+        assert lines[1]["content"] == b"head3three"
+        assert lines[1]["gaps_before"] == [{"at_s": 0.0, "duration_s": 20.0, "reason": "no_space"}]
+        assert lines[1]["lost_s"] == 20.0
+        assert not sink.failed
+        assert sink.stats.discarded_bytes == len(b"lost") + len(b"lost too") + len(b"head2") + len(b"still lost")
+
+    lost: list[tuple[float, str]] = []
+    with_sink(test, lost=lost)
+    assert lost == [(20.0, "no_space")]
+
+
+def test_what_the_disk_did_not_take_at_the_end_is_told_at_the_end() -> None:
+    """No chunk follows that could account for it."""
+
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head", end=True))
+        recording.full = True
+        await sink.put(blob(b"head2", chunk=2))
+        await sink.put(blob(b"lost", chunk=2, end=True))
+        await sink.put(blob(b"lost", chunk=3, end=True, final=True))
+        assert sink.failed
+
+    lost: list[tuple[float, str]] = []
+    with_sink(test, lost=lost)
+    assert lost == [(20.0, "no_space")]
+
+
+def test_who_stops_waiting_for_the_end_leaves_it_to_the_thread() -> None:
+    """A disk that hangs: the deadline strikes, the file is finished all the same as soon as the disk lets it."""
+
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head"))
+        disk = recording.hangs = threading.Event()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sink.close()
+        assert lines == []
+        disk.set()
+        async with asyncio.timeout(20):
+            await sink.close()  # the same end, waited for again
+        assert [(line["content"], line["final"]) for line in lines] == [(b"head", True)]
+
+    with_sink(test)
+
+
+def test_a_chunk_that_cannot_be_finished_is_left_to_the_next_start() -> None:
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head"))
+        recording.full = recording.broken = True
+        await sink.put(blob(b"lost", end=True))
+        await asyncio.sleep(0)
+        assert recording.abandoned == [1]
+        assert lines == []
+        assert [error.code for error in errors] == ["no_space"]
+
+    with_sink(test)
+
+
+def test_a_run_that_breaks_off_is_finished_when_the_next_begins() -> None:
+    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await sink.put(blob(b"head"))
+        await sink.put(blob(b"again", run=2))
+        await sink.put(blob(b"end", run=2, end=True))
+        await asyncio.sleep(0)
+        assert [line["content"] for line in lines] == [b"head", b"againend"]
+
+    with_sink(test)
+
+
+def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog: pytest.LogCaptureFixture) -> None:
+    """The daemon has left meanwhile; what it was not told, the next start finds out."""
+    recording = FakeRecording()
+
+    async def run() -> ChunkSink:
+        lines: list[Any] = []
+        sink = ChunkSink(
+            recording,
+            make_facts=lambda **facts: facts,
+            on_chunk=lines.append,
+            on_lost=lambda *_: None,
+            on_error=lines.append,
+        )
+        await sink.put(blob(b"head"))
+        recording.hangs.clear()
+        sink.put(blob(b" and", end=True))
+        sink.put(blob(b"head2", chunk=2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sink.close()
+        return sink
+
+    sink = asyncio.run(run())
+    recording.hangs.set()
+    sink._executor.shutdown(wait=True)
+    assert recording.closes == 1
+    assert [line["content"] for line in recording.lines] == [b"head and", b"head2"]
+    assert caplog.records == []
+    assert sink.stats.chunks == 2
