@@ -21,7 +21,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config, Location, Recorder
 from msrecd.errors import CommandError
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.schedule import override
 from msrecd.schedule.model import ScheduleError, Trust
 from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started
@@ -41,7 +41,7 @@ class Owner(Protocol):
     """What the conductor uses of the daemon."""
 
     config: Config
-    units: dict[str, RecorderUnit]
+    units: dict[str, RecorderController]
     walltime: WallTime
 
 
@@ -253,7 +253,7 @@ class Conductor:
             if self._owner.units.get(name) is not unit:
                 return 0.0  # a reload has replaced it meanwhile
             log.error("%s: %s", name, exc.message)
-        unit.standing.set_until(decision.until_ns if decision.record else None)
+        unit.status.set_until(decision.until_ns if decision.record else None)
         ends = [decision.until_ns] if decision.until_ns is not None else []
         plan = part.planner.at(facts.now, self._trust())
         if plan.next_start is not None:
@@ -264,9 +264,9 @@ class Conductor:
         now = self._clock.monotonic_ns()
         return min([_LONGEST_S, *(max(0.0, (end - now) / NS) for end in ends)])
 
-    def _update_end(self, part: _Part, unit: RecorderUnit) -> None:
+    def _update_end(self, part: _Part, unit: RecorderController) -> None:
         part.state, decision = override.step(part.state, self._facts(part))
-        unit.standing.set_until(decision.until_ns if decision.record else None)
+        unit.status.set_until(decision.until_ns if decision.record else None)
 
     def _facts(self, part: _Part) -> Facts:
         now = self._now()

@@ -6,42 +6,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msrecd.clock import SYSTEM_CLOCK
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.problems import Problem
 
 Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
 
 
-def recorder_state(unit: RecorderUnit, stamp: Stamp) -> dict[str, Any]:
+def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
     """state/recorder/<rec>."""
     files = unit.files
     last = files.last_chunk
-    idle = unit.standing.state == "inactive"  # a start that is under way is not told before it has succeeded
+    idle = unit.status.state == "inactive"  # a start that is under way is not told before it has succeeded
     return {
-        "state": unit.standing.state,
-        "since": stamp(unit.standing.since_ns),
+        "state": unit.status.state,
+        "since": stamp(unit.status.since_ns),
         "recording_id": files.recording_id,
-        "cause": None if idle else unit.standing.cause,
+        "cause": None if idle else unit.status.cause,
         "tracks": tracks(unit),
         "mime_type": unit.mime_type or None,
         "chunks": files.chunks,
         "bytes": files.bytes + files.open_bytes,
         "dropped_frames": files.dropped_frames,
         "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
-        "until": None if idle or unit.standing.until_ns is None else stamp(unit.standing.until_ns),
-        "error": error(unit.standing.problem, stamp),
-        "rev": unit.standing.rev,
+        "until": None if idle or unit.status.until_ns is None else stamp(unit.status.until_ns),
+        "error": error(unit.status.problem, stamp),
+        "rev": unit.status.rev,
     }
 
 
-def rates(unit: RecorderUnit) -> dict[str, Any]:
+def rates(unit: RecorderController) -> dict[str, Any]:
     """A recorder in state/health: what is written, and what waits to be."""
     line = unit.files.last_chunk or {}
     duration = float(line.get("duration_s") or 0.0)
     video = (line.get("tracks") or {}).get("video") or {}
     waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
     return {
-        "state": unit.standing.state,
+        "state": unit.status.state,
         "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
         "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
         "queue_ms": round(waits_ns / 1e6) if unit.is_recording else 0,
@@ -49,9 +49,9 @@ def rates(unit: RecorderUnit) -> dict[str, Any]:
     }
 
 
-def tracks(unit: RecorderUnit) -> list[dict[str, Any]]:
+def tracks(unit: RecorderController) -> list[dict[str, Any]]:
     capture = unit.capture
-    if capture is None or unit.standing.state == "inactive":  # a stream that is just being opened or closed
+    if capture is None or unit.status.state == "inactive":  # a stream that is just being opened or closed
         return []
     return [
         {"kind": track.kind, "label": track.label, "settings": dict(track.get_settings())}
@@ -70,7 +70,7 @@ def error(problem: Problem | None, stamp: Stamp) -> dict[str, Any] | None:
     }
 
 
-def recorder_event(unit: RecorderUnit, event_type: str, facts: Mapping[str, Any], now: str) -> dict[str, Any]:
+def recorder_event(unit: RecorderController, event_type: str, facts: Mapping[str, Any], now: str) -> dict[str, Any]:
     """event/recorder/<rec>; for a chunk the manifest line without what concerns only the manifest."""
     event: dict[str, Any] = {"event_type": event_type, "ts": now, "recorder": unit.name}
     if event_type == "chunk":

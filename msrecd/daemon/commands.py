@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from msrecd.errors import CommandError
 from msrecd.mqtt.commands import CommandResult
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 
 if TYPE_CHECKING:
     from msrecd.daemon.daemon import Daemon
 
-Handler = Callable[[RecorderUnit, Mapping[str, object], str], Awaitable[CommandResult]]
+Handler = Callable[[RecorderController, Mapping[str, object], str], Awaitable[CommandResult]]
 
 
 class Commands:
@@ -48,31 +48,31 @@ class Commands:
             raise CommandError("unknown_verb", f"unknown verb {verb}")
         return await handler(unit, args, cause)
 
-    async def _start(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _start(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         duration = args.get("duration_s")
         duration_s = float(duration) if isinstance(duration, (int, float)) else None
         changed = await self._daemon.conductor.start(unit.name, cause, duration_s)
         return CommandResult(changed=changed, data=_data(unit))
 
-    async def _stop(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _stop(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         recording_id = unit.files.recording_id
         changed = await self._daemon.conductor.stop(unit.name, cause)
         return CommandResult(changed=changed, data=_data(unit) | {"recording_id": recording_id})
 
-    async def _pause(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _pause(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         return CommandResult(changed=await unit.pause(), data=_data(unit))
 
-    async def _resume(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _resume(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         return CommandResult(changed=await unit.resume(), data=_data(unit))
 
-    async def _split(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _split(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         return CommandResult(changed=await unit.split(), data=_data(unit))
 
-    async def _get(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _get(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         self._daemon.state_changed(unit)
         return CommandResult(changed=False, data=self._daemon.recorder_state(unit))
 
-    async def _snapshot(self, unit: RecorderUnit, args: Mapping[str, object], cause: str) -> CommandResult:
+    async def _snapshot(self, unit: RecorderController, args: Mapping[str, object], cause: str) -> CommandResult:
         from msrecd.recorder.snapshot import take_snapshot
 
         jpeg = await take_snapshot(unit, self._daemon.devices)
@@ -93,5 +93,5 @@ class Commands:
         raise CommandError("unknown_verb", f"unknown verb {verb}")
 
 
-def _data(unit: RecorderUnit) -> dict[str, Any]:
-    return {"state": unit.standing.state, "recording_id": unit.files.recording_id}
+def _data(unit: RecorderController) -> dict[str, Any]:
+    return {"state": unit.status.state, "recording_id": unit.files.recording_id}

@@ -37,7 +37,7 @@ from msrecd.devices.stuck import left_behind
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.mqtt.service import MqttService
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
 from msrecd.tasks import Tasks
 
@@ -57,7 +57,7 @@ class Daemon:
 
     def __init__(self, config: Config, config_path: Path) -> None:
         self.config = config
-        self.units: dict[str, RecorderUnit] = {}
+        self.units: dict[str, RecorderController] = {}
         self.walltime = WallTime(config.storage.state_path)
         self.devices = MediaDevices(backends=backends_for(config))
         self.conductor = Conductor(self, self.publish_daemon)
@@ -195,10 +195,11 @@ class Daemon:
         )
         await self.mqtt.start()
 
-    def make_unit(self, recorder: Recorder) -> RecorderUnit:
+    def make_unit(self, recorder: Recorder) -> RecorderController:
         """A unit for one `[[recorder]]`; it does nothing yet."""
         assert self.archive is not None
-        return RecorderUnit(recorder_settings(recorder), devices=self.devices, archive=self.archive, listener=self)
+        settings = recorder_settings(recorder)
+        return RecorderController(settings, devices=self.devices, archive=self.archive, listener=self)
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
@@ -206,20 +207,20 @@ class Daemon:
         """RFC 3339 UTC with Z of a moment on CLOCK_MONOTONIC (default: now)."""
         return format_utc(self.walltime.stamp(monotonic_ns).utc_ns)
 
-    def state_changed(self, unit: RecorderUnit) -> None:
+    def state_changed(self, unit: RecorderController) -> None:
         """A unit's listener: publish its retained state."""
         if self.mqtt is not None:
             self.mqtt.publish_state(f"state/recorder/{unit.name}", self.recorder_state(unit))
         self.notify_status()
-        at_work = {name for name, known in self.units.items() if known.standing.state in ("recording", "paused")}
+        at_work = {name for name, known in self.units.items() if known.status.state in ("recording", "paused")}
         if at_work != self._at_work:
             self._at_work = at_work
             self._look_at_devices_soon()  # some are busy now, or free
 
-    def recorder_state(self, unit: RecorderUnit) -> dict[str, Any]:
+    def recorder_state(self, unit: RecorderController) -> dict[str, Any]:
         return payloads.recorder_state(unit, self.stamp)
 
-    def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None:
+    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None:
         """A unit's listener: publish an event, write a log line."""
         if event_type in ("started", "stopped", "paused", "resumed"):
             unit.log.info("%s%s", event_type, f" ({unit.files.recording_id})" if unit.files.recording_id else "")
@@ -229,7 +230,7 @@ class Daemon:
                 self._tasks.spawn(self.archive.tidy(), "tidy")
         self._event(unit.name, payloads.recorder_event(unit, event_type, facts, self.stamp()))
 
-    def played_out(self, unit: RecorderUnit) -> None:
+    def played_out(self, unit: RecorderController) -> None:
         """A unit's listener: its input came to its end."""
         self.conductor.ended(unit.name)
 
@@ -363,7 +364,7 @@ class Daemon:
         if systemd.is_managed() and self._last_resort.look(
             stuck,
             is_waited_for=any(unit.lacks_device for unit in wanted),
-            begins_again=all(unit.standing.cause in _BEGIN_AGAIN for unit in wanted),
+            begins_again=all(unit.status.cause in _BEGIN_AGAIN for unit in wanted),
         ):
             message = f"the driver of {', '.join(stuck)} hangs: the service starts anew to free the device"
             self.report_error("internal", message)

@@ -21,7 +21,7 @@ from msrecd.daemon.checks import config_checks
 from msrecd.daemon.from_config import recorder_settings
 from msrecd.daemon.storing import limits_of, recorder_limits_of
 from msrecd.errors import CommandError, ConfigError
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.schedule.model import ScheduleError
 
@@ -97,7 +97,7 @@ class Reloader:
         self._asked = False
         self.ready = asyncio.Event()  # the daemon has started; nothing is reloaded before
         self._ending: asyncio.Future[list[None]] | None = None
-        self.leaving: list[RecorderUnit] = []  # units whose recordings are being finished
+        self.leaving: list[RecorderController] = []  # units whose recordings are being finished
 
     async def by_signal(self) -> None:
         """SIGHUP: any number of them while one waits for its turn are one."""
@@ -180,7 +180,7 @@ class Reloader:
         log.info("configuration loaded: %s", config.hash[:12])
         return True
 
-    async def _end(self, unit: RecorderUnit) -> None:
+    async def _end(self, unit: RecorderController) -> None:
         try:
             await unit.close("reload")
         except Exception:  # whatever it is, the new configuration holds already

@@ -15,7 +15,7 @@ from msrecd.control import payloads
 from msrecd.daemon import health
 from msrecd.daemon.heap import Heap
 from msrecd.errors import StorageError
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Vitals:
     def __init__(
         self,
         *,
-        units: Callable[[], Mapping[str, RecorderUnit]],
+        units: Callable[[], Mapping[str, RecorderController]],
         usage: Callable[[], Usage],
         mqtt: Callable[[], MqttStatus | None],
         clock: Callable[[], str],

@@ -1,4 +1,4 @@
-"""Run: one MediaRecorder on one open stream, from the opening of the devices to its `stop` event.
+"""Attempt: one MediaRecorder on one open stream, from the opening of the devices to its `stop` event.
 
 A recording has one of them after the other: each fault that costs a device ends one, and the return begins the next.
 """
@@ -16,7 +16,7 @@ from msrecd.media.devices import MediaDevices
 from msrecd.media.events import BlobEvent, GapEvent
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.track import MediaStreamTrack
-from msrecd.recorder.input import Capture
+from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
 
@@ -24,21 +24,21 @@ START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
 
 
-class RunListener(Protocol):
+class AttemptListener(Protocol):
     """Who is told what a run gives; called on the loop."""
 
-    def run_gave(self, run: Run, event: BlobEvent) -> None: ...
+    def run_gave(self, run: Attempt, event: BlobEvent) -> None: ...
     def run_missed(self, event: GapEvent) -> None: ...
     def run_lost_track(self, track: MediaStreamTrack) -> None: ...
     def run_muted(self, track: MediaStreamTrack, muted: bool) -> None: ...
     def run_restarts(self, track: MediaStreamTrack, silent_s: float) -> None: ...
-    def run_stopped(self, run: Run) -> None: ...
+    def run_stopped(self, run: Attempt) -> None: ...
 
 
-class Run:
+class Attempt:
     """`begin` it once; after its end, whoever began it closes it. Lives on the loop."""
 
-    def __init__(self, number: int, settings: RecorderSettings, listener: RunListener) -> None:
+    def __init__(self, number: int, settings: RecorderSettings, listener: AttemptListener) -> None:
         """
         Args:
             number: of this run within its recording; the first is 1.
@@ -46,7 +46,7 @@ class Run:
             listener: told everything from `begin` on.
         """
         self.number = number
-        self.capture: Capture | None = None
+        self.capture: RecorderInput | None = None
         self._settings = settings
         self._listener = listener
         self._recorder: MediaRecorder | None = None
@@ -97,7 +97,7 @@ class Run:
             return self._problem
         return problem_of(self.capture.error)
 
-    async def begin(self, devices: MediaDevices, capture: Capture | None = None) -> None:
+    async def begin(self, devices: MediaDevices, capture: RecorderInput | None = None) -> None:
         """Open the stream (or take an open one) and record it; returns when it has started, or has ended already.
 
         Raises:
@@ -108,7 +108,7 @@ class Run:
             if self._settings.options.get("mime_type"):
                 check_type(str(self._settings.options["mime_type"]), can_provide=lambda _: True)
             if self.capture is None:
-                self.capture = await Capture.open(self._settings, devices)
+                self.capture = await RecorderInput.open(self._settings, devices)
             self._recorder = self._listening(self.capture)
             self._recorder.start(self._settings.timeslice_ms)
             await self.capture.begin()
@@ -120,7 +120,7 @@ class Run:
             self.close()
             raise CommandError(problem.code, problem.message) from exc
 
-    def _listening(self, capture: Capture) -> MediaRecorder:
+    def _listening(self, capture: RecorderInput) -> MediaRecorder:
         recorder = MediaRecorder(capture.stream, self._settings.options)
         recorder.onstart = lambda _: self._started.set()
         recorder.ondataavailable = lambda event: self._listener.run_gave(self, event)

@@ -1,4 +1,4 @@
-"""RecorderUnit: one configured recorder: what is wanted of it, and what it does.
+"""RecorderController: one configured recorder: what is wanted of it, and what it does.
 
 A recording lives from `start` to `stop`. Inside it there may be several runs of a MediaRecorder (run.py): a device that
 went away and came back continues the recording in a new chunk; recovery.py tries until it does. Everything here happens
@@ -21,24 +21,24 @@ from msrecd.media.events import BlobEvent, GapEvent
 from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.recorder import black
-from msrecd.recorder.attempt import STOP_DEADLINE_S, Run
+from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
 from msrecd.recorder.black import Black
 from msrecd.recorder.files import Archive, RecordingFiles
-from msrecd.recorder.input import Capture
+from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
-from msrecd.recorder.status import Standing
-from msrecd.recorder.supervisor import Recovery
+from msrecd.recorder.status import RecorderStatus
+from msrecd.recorder.supervisor import Supervisor
 from msrecd.tasks import Tasks
 
 
 class Listener(Protocol):
     """Who is told what happens."""
 
-    def state_changed(self, unit: RecorderUnit) -> None: ...
-    def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None: ...
-    def played_out(self, unit: RecorderUnit) -> None: ...
+    def state_changed(self, unit: RecorderController) -> None: ...
+    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
+    def played_out(self, unit: RecorderController) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Wish:
     since_ns: int
 
 
-class RecorderUnit:
+class RecorderController:
     """Commands are coroutines and run one at a time; faults are handled by tasks of the unit's own."""
 
     def __init__(
@@ -61,13 +61,13 @@ class RecorderUnit:
         self.files = RecordingFiles(settings.name, archive, self, self.log)
         self._listener = listener
         self._tasks = Tasks(self.log)
-        self._recovery = Recovery(settings.name, self, self._tasks)
+        self._recovery = Supervisor(settings.name, self, self._tasks)
         self._lock = asyncio.Lock()
         self._wish: Wish | None = None
-        self._run: Run | None = None
+        self._run: Attempt | None = None
         self._runs = 0
         self._closed = False
-        self.standing = Standing(lambda: listener.state_changed(self))
+        self.status = RecorderStatus(lambda: listener.state_changed(self))
         self._down_since_ns: int | None = None
         self._lacking: Problem | None = None  # why the last try did not have all devices
         self._black = Black()
@@ -94,12 +94,12 @@ class RecorderUnit:
         return self.files.mime_type or running or str(self.settings.options.get("mime_type") or "")
 
     @property
-    def capture(self) -> Capture | None:
+    def capture(self) -> RecorderInput | None:
         return None if self._run is None else self._run.capture
 
     @property
     def is_recording(self) -> bool:
-        return self._run is not None and self._run.state == "recording" and self.standing.storage_problem is None
+        return self._run is not None and self._run.state == "recording" and self.status.storage_problem is None
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class RecorderUnit:
             if self._wish is not None:
                 return False
             self._wish = Wish(SYSTEM_CLOCK.monotonic_ns())
-            self.standing.cause = cause
+            self.status.cause = cause
             try:
                 await self._begin_recording()
             except CommandError as exc:
@@ -129,7 +129,7 @@ class RecorderUnit:
                     return True
                 self._give_up()
                 await self._release()
-                self.standing.changed()
+                self.status.changed()
                 raise
             return True
 
@@ -150,7 +150,7 @@ class RecorderUnit:
                 return False
             run.pause()
             self._tell_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
-            self.standing.phase = "paused"
+            self.status.phase = "paused"
             self._told("paused")
             return True
 
@@ -162,7 +162,7 @@ class RecorderUnit:
                 return False
             run.resume()
             self._black.resumed(SYSTEM_CLOCK.monotonic_ns())
-            self.standing.phase = "recording"
+            self.status.phase = "recording"
             self._told("resumed")
             return True
 
@@ -188,14 +188,14 @@ class RecorderUnit:
 
     # --- a recording -------------------------------------------------------------------------------------------------
 
-    def _running(self, verb: str) -> Run:
+    def _running(self, verb: str) -> Attempt:
         if self._run is None or not self._run.is_active:
             raise CommandError("wrong_state", f"{verb}: {self.name} is not recording")
         return self._run
 
     def _give_up(self) -> None:
         self._wish = None
-        self.standing.until_ns = None
+        self.status.until_ns = None
         self._recovery.disarm()
 
     async def _begin_recording(self) -> None:
@@ -205,11 +205,11 @@ class RecorderUnit:
         """
         await self._begin_run()
         self._recovery.well()
-        self.standing.phase = "recording"
-        self.standing.run_problem = None
-        self._told("started", cause=self.standing.cause)
+        self.status.phase = "recording"
+        self.status.run_problem = None
+        self._told("started", cause=self.status.cause)
 
-    async def _begin_run(self, capture: Capture | None = None) -> None:
+    async def _begin_run(self, capture: RecorderInput | None = None) -> None:
         """Record a stream (open it, or take an open one) into the present recording; begin that if there is none.
 
         Raises:
@@ -217,7 +217,7 @@ class RecorderUnit:
         """
         self._runs += 1
         self.files.expect_data()
-        run = self._run = Run(self._runs, self.settings, self)
+        run = self._run = Attempt(self._runs, self.settings, self)
         try:
             await run.begin(self._devices, capture)
             if not self.files.is_open and run.has_started:
@@ -232,7 +232,7 @@ class RecorderUnit:
             problem = problem_of(exc)
             raise CommandError(problem.code, problem.message) from exc
         self.files.expect_data()
-        known = self.standing.run_problem
+        known = self.status.run_problem
         if self._run is not run and known is not None:
             raise CommandError(known.code, known.message)
 
@@ -250,7 +250,7 @@ class RecorderUnit:
         await self._release()
         self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
         self.files.recording_id = None
-        self.standing.changed()
+        self.status.changed()
 
     async def _release(self) -> None:
         if self._run is not None:
@@ -260,11 +260,11 @@ class RecorderUnit:
         self._lacking = None
         self._black = Black()
         self._down_since_ns = None
-        self.standing.end()
+        self.status.end()
 
-    # --- what a run says (RunListener) -------------------------------------------------------------------------------
+    # --- what an attempt says (AttemptListener) ----------------------------------------------------------------------
 
-    def run_gave(self, run: Run, event: BlobEvent) -> None:
+    def run_gave(self, run: Attempt, event: BlobEvent) -> None:
         """A blob. (A run that is not ours any more may only finish the files that it has begun.)"""
         if run is self._run or self.files.is_open:
             self.files.take(run, event, final=self._wish is None)
@@ -274,7 +274,7 @@ class RecorderUnit:
         self.log.warning("%.1f s are missing: %s", event.gap.duration_s, event.gap.reason)
         self._happened("gap", duration_s=event.gap.duration_s, reason=event.gap.reason)
 
-    def run_stopped(self, run: Run) -> None:
+    def run_stopped(self, run: Attempt) -> None:
         """It gave its last blob: as it was told to, or because nothing is left to record."""
         if run is not self._run or self._wish is None:
             return
@@ -306,10 +306,10 @@ class RecorderUnit:
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         if track.kind == "video":  # silence is accounted when the sound comes back
             if muted:
-                self._black.muted(now_ns, paused=self.standing.is_paused)
+                self._black.muted(now_ns, paused=self.status.is_paused)
             else:
                 self._tell_black(self._black.unmuted(now_ns))
-        if muted and self.standing.phase == "recording":
+        if muted and self.status.phase == "recording":
             self.log.warning("the %s device %s gives nothing", track.kind, track.label)
             self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
 
@@ -330,7 +330,7 @@ class RecorderUnit:
     def chunk_done(self, line: Mapping[str, Any]) -> None:
         """A chunk has its name."""
         self._listener.happened(self, "chunk", line)
-        self.standing.changed()
+        self.status.changed()
 
     def black_within(self, info: ChunkInfo | None) -> list[dict[str, Any]]:
         """In the writing thread: the black in a chunk."""
@@ -344,9 +344,9 @@ class RecorderUnit:
     def storage_failed(self, error: StorageError) -> None:
         problem = problem_of(error)
         self.log.error("cannot write: %s", problem.message)
-        if self.standing.note_storage_problem(problem):
+        if self.status.note_storage_problem(problem):
             self._happened("error", code=problem.code, message=problem.message)
-            self.standing.changed()
+            self.status.changed()
         self._recovery.write_again()
 
     # --- faults (Patient) --------------------------------------------------------------------------------------------
@@ -359,14 +359,14 @@ class RecorderUnit:
     @property
     def lacks_device(self) -> bool:
         """Whether one of its devices is away while it is wanted, whatever else is recorded."""
-        problem = self.standing.run_problem
+        problem = self.status.run_problem
         if problem is not None and problem.code in ("device_missing", "device_busy"):
             return True
         return self._run is not None and self._run.has_lost_track
 
     @property
     def waits_for_device(self) -> bool:
-        problem = self.standing.run_problem if self._run is None else self._lacking
+        problem = self.status.run_problem if self._run is None else self._lacking
         return problem is not None and problem.code == "device_missing"
 
     async def try_run(self) -> bool:
@@ -396,7 +396,7 @@ class RecorderUnit:
             if self._wish is None or old is None or not old.has_lost_track:
                 return True
             try:
-                capture = await Capture.open(self.settings, self._devices)
+                capture = await RecorderInput.open(self.settings, self._devices)
             except (DOMException, TimeoutError, TypeError) as exc:
                 self._lacking = problem_of(exc)
                 return False
@@ -411,7 +411,7 @@ class RecorderUnit:
             lost_s = self._lost_s(self.files.media_until_ns)
             self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
             self._happened("gap", duration_s=lost_s, reason="device_missing")
-            self.standing.changed()
+            self.status.changed()
             return self._run is None or not self._run.has_lost_track
 
     async def try_write(self) -> bool:
@@ -420,44 +420,44 @@ class RecorderUnit:
             return True
         if not await self._archive.make_room():
             return False
-        self.standing.storage_problem = None
+        self.status.storage_problem = None
         if self._run is not None:
             self._run.split()
         self.log.info("there is room again; recording goes on")
-        self.standing.changed()
+        self.status.changed()
         return True
 
-    async def _continue(self, capture: Capture | None = None) -> None:
+    async def _continue(self, capture: RecorderInput | None = None) -> None:
         await self._begin_run(capture)
-        if self.standing.is_paused and self._run is not None:
+        if self.status.is_paused and self._run is not None:
             self._run.pause()
 
     def _recovered(self) -> None:
         lost_s = self._lost_s(self._down_since_ns or self.files.media_until_ns)
-        problem, self.standing.run_problem = self.standing.run_problem, None
+        problem, self.status.run_problem = self.status.run_problem, None
         reason = problem.code if problem is not None else "device_missing"
         self._recovery.well()
         self.log.info("recording again after %.1f s", lost_s)
         self._happened("gap", duration_s=lost_s, reason=reason)
-        self.standing.changed()
+        self.status.changed()
 
     def _lost_s(self, since_ns: int) -> float:
         """Seconds since then, which nobody has recorded; a recording that is paused loses nothing."""
-        if self.standing.is_paused or not since_ns:
+        if self.status.is_paused or not since_ns:
             return 0.0
         return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _set_problem(self, problem: Problem) -> None:
-        if self.standing.note_run_problem(problem):
+        if self.status.note_run_problem(problem):
             self.log.error("%s", problem.message)
             self._happened("error", code=problem.code, message=problem.message)
-        self.standing.changed()
+        self.status.changed()
 
     def _told(self, event_type: str, **facts: Any) -> None:
         self._happened(event_type, **facts)
-        self.standing.changed()
+        self.status.changed()
 
     def _happened(self, event_type: str, **facts: Any) -> None:
         self._listener.happened(self, event_type, facts)

@@ -11,9 +11,9 @@ from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.media.events import BlobEvent
 from msrecd.muxing.facts import ChunkInfo
-from msrecd.recorder.attempt import STOP_DEADLINE_S, Run
-from msrecd.recorder.pending_blobs import EarlyBlobs
-from msrecd.recorder.writer import BlobData, ChunkSink
+from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
+from msrecd.recorder.pending_blobs import PendingBlobs
+from msrecd.recorder.writer import BlobData, ChunkWriter
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -55,8 +55,8 @@ class RecordingFiles:
         self._archive = archive
         self._listener = listener
         self._log = log
-        self._sink: ChunkSink | None = None
-        self._early = EarlyBlobs()
+        self._sink: ChunkWriter | None = None
+        self._pending = PendingBlobs()
         self._is_syncing = False
         self.recording_id: str | None = None
         self.mime_type = ""
@@ -94,16 +94,16 @@ class RecordingFiles:
         self.chunks = self.bytes = self.dropped_frames = 0
         self.last_chunk = None
         self.media_until_ns = 0
-        self._sink = ChunkSink(
+        self._sink = ChunkWriter(
             recording,
             make_facts=self._facts,
             on_chunk=self._chunk_done,
             on_lost=self._listener.storage_lost,
             on_error=self._listener.storage_failed,
         )
-        self._early.pass_on(self._write)
+        self._pending.pass_on(self._write)
 
-    def take(self, run: Run, event: BlobEvent, *, final: bool) -> None:
+    def take(self, run: Attempt, event: BlobEvent, *, final: bool) -> None:
         """A blob: written, or kept until there is a recording; the recorder bounds what is under way.
 
         final: whether no other run follows this one in the recording.
@@ -111,11 +111,11 @@ class RecordingFiles:
         if self._sink is not None:
             event.wait_until(self._write(run, event, final=final))
         elif not final:
-            event.wait_until(self._early.keep(run, event))
+            event.wait_until(self._pending.keep(run, event))
 
     def forget_early(self) -> None:
         """Nobody wants what came before there was a recording."""
-        self._early.drop()
+        self._pending.drop()
 
     def expect_data(self) -> None:
         """From now on some is to come."""
@@ -133,7 +133,7 @@ class RecordingFiles:
 
     async def close(self) -> None:
         """Finish them. What a disk that hangs does not take in time stays with the thread, which goes on with it."""
-        self._early.drop()
+        self._pending.drop()
         sink, self._sink = self._sink, None
         if sink is not None:
             try:
@@ -143,7 +143,7 @@ class RecordingFiles:
                 self._log.error("the disk did not take the end of the recording within %g s", STOP_DEADLINE_S)
         self.mime_type = ""
 
-    def _write(self, run: Run, event: BlobEvent, *, final: bool = False) -> asyncio.Future[None]:
+    def _write(self, run: Attempt, event: BlobEvent, *, final: bool = False) -> asyncio.Future[None]:
         assert self._sink is not None
         self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
         if event.chunk_info is not None:

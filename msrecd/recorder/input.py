@@ -1,4 +1,4 @@
-"""Capture: the stream of one recorder while it is wanted: devices or a played input, opened and closed as one."""
+"""RecorderInput: the stream of one recorder while it is wanted: devices or a played input, opened and closed as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _OPEN_DEADLINE_S = 30.0
 
 
-class Capture:
+class RecorderInput:
     """An open stream; `close` when nobody records it any more. Lives on the loop."""
 
     def __init__(self, stream: MediaStream, element: MediaElement | None) -> None:
@@ -26,7 +26,7 @@ class Capture:
         self._element = element
 
     @classmethod
-    async def open(cls, settings: RecorderSettings, devices: MediaDevices) -> Capture:
+    async def open(cls, settings: RecorderSettings, devices: MediaDevices) -> RecorderInput:
         """
         Raises:
             DOMException: as get_user_media: the device is missing, busy, denied; or the input cannot be played.

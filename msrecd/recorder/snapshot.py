@@ -10,8 +10,8 @@ from msrecd.errors import CommandError
 from msrecd.flow.units import VideoFormat, VideoFrame
 from msrecd.media.devices import MediaDevices
 from msrecd.media.track import MediaStreamTrack
-from msrecd.recorder.controller import RecorderUnit
-from msrecd.recorder.input import Capture
+from msrecd.recorder.controller import RecorderController
+from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import problem_of
 
 _FRAME_DEADLINE_S = 10.0
@@ -40,16 +40,16 @@ class _FirstFrame:
             self.frame.set_exception(CommandError("device_missing", "the camera went away"))
 
 
-async def take_snapshot(unit: RecorderUnit, devices: MediaDevices) -> bytes:
+async def take_snapshot(unit: RecorderController, devices: MediaDevices) -> bytes:
     """
     Raises:
         CommandError: no video, device missing or busy, no picture in time.
     """
-    opened: Capture | None = None
+    opened: RecorderInput | None = None
     capture = unit.capture
     try:
         if capture is None:
-            opened = capture = await Capture.open(unit.settings, devices)
+            opened = capture = await RecorderInput.open(unit.settings, devices)
             await opened.begin()
         tracks = [track for track in capture.stream.get_video_tracks() if track.ready_state == "live"]
         if not tracks:

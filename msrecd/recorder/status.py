@@ -1,4 +1,4 @@
-"""Standing: what a recorder is for those outside: its state, since and until when, who asked, and what is wrong.
+"""RecorderStatus: what a recorder is for those outside: its state, since and until when, who asked, and what is wrong.
 
 A MediaRecorder that is replaced after a fault, or whose last chunk is still being written, changes nothing about it.
 """
@@ -16,7 +16,7 @@ Phase = Literal["inactive", "recording", "paused"]
 _SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time it is computed
 
 
-class Standing:
+class RecorderStatus:
     """Lives on the loop. What is set is told with the next `changed`, which counts `rev` up.
 
     Attributes:

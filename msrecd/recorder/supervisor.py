@@ -1,4 +1,4 @@
-"""Recovery: how a recording that is wanted gets there again: tries, with a back-off, until it does or nobody wants it.
+"""Supervisor: how a recording that is wanted gets there again: tries, with a back-off, until it does or is not wanted.
 
 Three things can be missing, each with a task of its own that runs while it is: the whole run (nothing is recorded), one
 of several devices (the others are), and room on the disk. What a try is, the recorder's unit knows.
@@ -35,7 +35,7 @@ class Patient(Protocol):
         """Make room and write again."""
 
 
-class Recovery:
+class Supervisor:
     """Lives on the loop. Each of the three is asked for as often as it is noticed; one task at a time does it."""
 
     def __init__(self, name: str, patient: Patient, tasks: Tasks) -> None:

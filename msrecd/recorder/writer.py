@@ -1,4 +1,4 @@
-"""ChunkSink: the blobs of one recording into chunk files, in a thread of its own, one operation at a time.
+"""ChunkWriter: the blobs of one recording into chunk files, in a thread of its own, one operation at a time.
 
 The loop hands blobs over and never waits; the future of each (given to BlobEvent.wait_until) tells the recorder how
 much is still on its way to the disk. After a storage error the open chunk is finished with what it has; blobs are
@@ -54,7 +54,7 @@ class Recording(Protocol):
 
 
 @dataclass(slots=True)
-class SinkStats:
+class WriterStats:
     """Counters of one recording; written by the sink's thread."""
 
     chunks: int = 0
@@ -63,7 +63,7 @@ class SinkStats:
     open_bytes: int = 0
 
 
-class ChunkSink:
+class ChunkWriter:
     """One recording's files. `put` and `close` on the loop; callbacks are called on the loop."""
 
     def __init__(
@@ -83,7 +83,7 @@ class ChunkSink:
             on_error: the storage refuses.
         """
         self.recording = recording
-        self.stats = SinkStats()
+        self.stats = WriterStats()
         self._make_facts = make_facts
         self._on_chunk = on_chunk
         self._on_lost = on_lost

@@ -51,7 +51,7 @@ def on_model(wanted: Config) -> Callable[[Callable[[Model], Awaitable[None]]], C
 async def test_a_window_is_recorded_from_its_start_to_its_end(model: Model) -> None:
     assert model.conductor.upcoming()["cam0"]["next_start"] == "2026-06-01T06:00:00Z"
     await model.pass_until(6 * HOUR + MINUTE)
-    assert model.unit().standing.until_ns == 7 * HOUR
+    assert model.unit().status.until_ns == 7 * HOUR
     assert model.conductor.upcoming()["cam0"]["next_stop"] == "2026-06-01T07:00:00Z"
     assert model.conductor.upcoming()["cam0"]["next_start"] == "2026-06-02T06:00:00Z"
     await model.pass_until(48 * HOUR)
@@ -88,7 +88,7 @@ async def test_a_start_by_hand_takes_a_stop_back_and_ends_with_the_window(model:
 async def test_a_start_with_a_duration_outside_of_windows(model: Model) -> None:
     await model.pass_until(HOUR)
     await model.conductor.start("cam0", "mqtt", 600)
-    assert model.unit().standing.until_ns == HOUR + 10 * MINUTE
+    assert model.unit().status.until_ns == HOUR + 10 * MINUTE
     model.clock.error_ns = 3 * HOUR  # somebody sets the clock: what was asked for is elapsed time
     await model.pass_until(2 * HOUR)
     assert model.unit().spans == [(HOUR, HOUR + 10 * MINUTE, "schedule")]
@@ -198,7 +198,7 @@ async def test_autostart_that_is_switched_on_starts(model: Model) -> None:
     reload(model, config(autostart=True))
     await model.pass_until(2 * HOUR)
     assert model.unit().wanted_since_ns == HOUR
-    assert model.unit().standing.cause == "autostart"
+    assert model.unit().status.cause == "autostart"
 
 
 @on_model(replace(config(Schedule(start="sunrise", stop="sunset")), location=Location(latitude=52.5, longitude=13.4)))

@@ -1,4 +1,4 @@
-"""RecorderUnit when a device gives nothing for a while: what is told, and that the seconds are accounted."""
+"""RecorderController when a device gives nothing for a while: what is told, and that the seconds are accounted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msrecd.daemon.archive import DaemonArchive
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
-from msrecd.recorder.controller import RecorderUnit
+from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import Store
@@ -27,13 +27,13 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
 
-    def state_changed(self, unit: RecorderUnit) -> None:
+    def state_changed(self, unit: RecorderController) -> None:
         return None
 
-    def played_out(self, unit: RecorderUnit) -> None:
+    def played_out(self, unit: RecorderController) -> None:
         return None
 
-    def happened(self, unit: RecorderUnit, event_type: str, facts: Mapping[str, Any]) -> None:
+    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None:
         self.events.append((event_type, facts))
 
     def of(self, event_type: str) -> list[Mapping[str, Any]]:
@@ -73,7 +73,7 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
             timeslice_ms=200,
         )
         async with MediaDevices(backends=[VirtualBackend([camera, microphone])]) as devices:
-            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
             await unit.start("test")
             await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 5000)
             capture = unit.capture
@@ -87,7 +87,7 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
             await told.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
             camera.unmute()
             await told.until(lambda: told.of("gap"))
-            assert unit.standing.state == "recording"
+            assert unit.status.state == "recording"
             await unit.stop("test")
 
     asyncio.run(main())
@@ -116,7 +116,7 @@ def test_black_until_the_end_is_told_before_the_end_and_not_in_the_next_recordin
             name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=200
         )
         async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
-            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
             await unit.start("test")
             await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             camera.mute()
@@ -149,11 +149,11 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
 
     def require_room() -> None:
         time.sleep(0.3)  # a slow disk: blobs come meanwhile
-        kept.append({run.number for run, *_ in units[0].files._early._kept})
+        kept.append({run.number for run, *_ in units[0].files._pending._kept})
         if len(kept) < 4:
             raise StorageError("no space left", "no_space")
 
-    units: list[RecorderUnit] = []
+    units: list[RecorderController] = []
     monkeypatch.setattr(archive.store, "require_room", require_room)
 
     async def main() -> None:
@@ -161,11 +161,11 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
             name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=50
         )
         async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
-            unit = RecorderUnit(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
             units.append(unit)
             await unit.start("schedule", persistent=True)
-            assert unit.standing.problem is not None
-            assert unit.standing.problem.code == "no_space"
+            assert unit.status.problem is not None
+            assert unit.status.problem.code == "no_space"
             for _ in range(3):
                 tries = len(kept)
                 unit.devices_changed()  # no waiting for the next try

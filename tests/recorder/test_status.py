@@ -1,11 +1,11 @@
-"""Standing: what those outside are told, and when."""
+"""RecorderStatus: what those outside are told, and when."""
 
 from __future__ import annotations
 
 import pytest
 
 from msrecd.recorder.problems import Problem
-from msrecd.recorder.status import Standing
+from msrecd.recorder.status import RecorderStatus
 
 NO_SPACE, MISSING = Problem("no_space", "full"), Problem("device_missing", "gone")
 
@@ -16,47 +16,49 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def standing(told: list[str]) -> Standing:
-    made = Standing(lambda: told.append(made.state))
+def status(told: list[str]) -> RecorderStatus:
+    made = RecorderStatus(lambda: told.append(made.state))
     return made
 
 
-def test_each_change_has_a_number_and_only_another_state_has_another_time(standing: Standing, told: list[str]) -> None:
-    standing.since_ns = 0  # long ago
-    standing.changed()
-    assert (standing.rev, standing.since_ns) == (1, 0)
-    standing.phase = "recording"
-    standing.changed()
-    began_ns = standing.since_ns
+def test_each_change_has_a_number_and_only_another_state_has_another_time(
+    status: RecorderStatus, told: list[str]
+) -> None:
+    status.since_ns = 0  # long ago
+    status.changed()
+    assert (status.rev, status.since_ns) == (1, 0)
+    status.phase = "recording"
+    status.changed()
+    began_ns = status.since_ns
     assert began_ns > 0
-    standing.changed()
-    assert (standing.rev, standing.since_ns) == (3, began_ns)
+    status.changed()
+    assert (status.rev, status.since_ns) == (3, began_ns)
     assert told == ["inactive", "recording", "recording"]
 
 
-def test_a_problem_is_news_once_and_the_disk_comes_first(standing: Standing) -> None:
-    standing.phase = "recording"
-    assert standing.note_run_problem(MISSING)
-    assert not standing.note_run_problem(Problem("device_missing", "gone for longer"))
-    assert standing.note_run_problem(Problem("device_busy", "another has it"))
-    assert standing.note_storage_problem(NO_SPACE)
-    assert not standing.note_storage_problem(Problem("internal", "the same disk"))
-    assert standing.state == "error"
-    assert standing.problem is not None
-    assert standing.problem.code == "no_space"
-    standing.storage_problem = None
-    assert standing.problem is not None
-    assert standing.problem.code == "device_busy"
-    standing.end()
-    assert (standing.state, standing.problem, standing.cause) == ("inactive", None, None)
+def test_a_problem_is_news_once_and_the_disk_comes_first(status: RecorderStatus) -> None:
+    status.phase = "recording"
+    assert status.note_run_problem(MISSING)
+    assert not status.note_run_problem(Problem("device_missing", "gone for longer"))
+    assert status.note_run_problem(Problem("device_busy", "another has it"))
+    assert status.note_storage_problem(NO_SPACE)
+    assert not status.note_storage_problem(Problem("internal", "the same disk"))
+    assert status.state == "error"
+    assert status.problem is not None
+    assert status.problem.code == "no_space"
+    status.storage_problem = None
+    assert status.problem is not None
+    assert status.problem.code == "device_busy"
+    status.end()
+    assert (status.state, status.problem, status.cause) == ("inactive", None, None)
 
 
-def test_an_end_that_trembles_is_told_once(standing: Standing, told: list[str]) -> None:
+def test_an_end_that_trembles_is_told_once(status: RecorderStatus, told: list[str]) -> None:
     second_ns = 1_000_000_000
     for until_ns in (second_ns, second_ns + 900, second_ns - 900, second_ns):
-        standing.set_until(until_ns)
-    assert (standing.until_ns, len(told)) == (second_ns, 1)
-    standing.set_until(2 * second_ns)
-    standing.set_until(None)
-    standing.set_until(None)
-    assert (standing.until_ns, len(told)) == (None, 3)
+        status.set_until(until_ns)
+    assert (status.until_ns, len(told)) == (second_ns, 1)
+    status.set_until(2 * second_ns)
+    status.set_until(None)
+    status.set_until(None)
+    assert (status.until_ns, len(told)) == (None, 3)

@@ -11,8 +11,8 @@ import pytest
 from msrecd.dom.blob import Blob
 from msrecd.media.events import BlobEvent
 from msrecd.recorder import supervisor as recovery
-from msrecd.recorder.pending_blobs import EarlyBlobs
-from msrecd.recorder.supervisor import Recovery
+from msrecd.recorder.pending_blobs import PendingBlobs
+from msrecd.recorder.supervisor import Supervisor
 from msrecd.tasks import Tasks
 
 log = logging.getLogger("test-recovery")
@@ -59,7 +59,7 @@ def test_it_tries_until_it_is_over_and_only_once_at_a_time(monkeypatch: pytest.M
 
     async def main() -> None:
         patient, tasks = Patient(tries=3), Tasks(log)
-        healer = Recovery("cam0", patient, tasks)
+        healer = Supervisor("cam0", patient, tasks)
         healer.run_again()
         healer.run_again()
         await patient.done.wait()
@@ -72,7 +72,7 @@ def test_it_tries_until_it_is_over_and_only_once_at_a_time(monkeypatch: pytest.M
 def test_a_device_that_comes_ends_the_waiting() -> None:
     async def main() -> None:
         patient, tasks = Patient(), Tasks(log)
-        healer = Recovery("cam0", patient, tasks)
+        healer = Supervisor("cam0", patient, tasks)
         healer.complete()
         await asyncio.sleep(0)  # it waits
         begun = asyncio.get_running_loop().time()
@@ -88,7 +88,7 @@ def test_disarmed_it_tries_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         patient, tasks = Patient(tries=10**6), Tasks(log)
-        healer = Recovery("cam0", patient, tasks)
+        healer = Supervisor("cam0", patient, tasks)
         healer.run_again()
         await patient.at_try.wait()
         healer.disarm()
@@ -102,7 +102,7 @@ def test_disarmed_it_tries_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_room_is_looked_for_at_once() -> None:
     async def main() -> None:
         patient, tasks = Patient(), Tasks(log)
-        Recovery("cam0", patient, tasks).write_again()
+        Supervisor("cam0", patient, tasks).write_again()
         await patient.done.wait()
         assert patient.tried == ["write"]
 
@@ -142,7 +142,7 @@ def test_tasks_are_cancelled_together_but_not_by_themselves() -> None:
 
 def test_early_blobs_count_as_under_way_until_they_are_written() -> None:
     async def main() -> None:
-        early, written = EarlyBlobs(), []
+        early, written = PendingBlobs(), []
         events = [BlobEvent("dataavailable", data=Blob([bytes([i])])) for i in range(3)]
         waiting = [early.keep(None, event) for event in events]  # type: ignore[arg-type]  # which run: not looked at
         pending: list[asyncio.Future[None]] = []
@@ -167,7 +167,7 @@ def test_early_blobs_count_as_under_way_until_they_are_written() -> None:
 
 def test_early_blobs_that_nobody_wants_hold_nothing_back() -> None:
     async def main() -> None:
-        early = EarlyBlobs()
+        early = PendingBlobs()
         waiting = early.keep(None, BlobEvent("dataavailable", data=Blob([b"x"])))  # type: ignore[arg-type]
         early.drop()
         await waiting

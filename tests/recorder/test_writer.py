@@ -1,4 +1,4 @@
-"""ChunkSink: blobs into chunk files, and what happens when the storage refuses."""
+"""ChunkWriter: blobs into chunk files, and what happens when the storage refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from msrecd.errors import StorageError
 from msrecd.muxing.facts import ChunkInfo
-from msrecd.recorder.writer import BlobData, ChunkSink
+from msrecd.recorder.writer import BlobData, ChunkWriter
 
 S = 1_000_000_000
 
@@ -84,7 +84,7 @@ def blob(data: bytes, *, chunk: int = 1, end: bool = False, final: bool = False,
 
 
 def with_sink(
-    test: Callable[[ChunkSink, FakeRecording, list[Any], list[StorageError]], Coroutine[Any, Any, None]],
+    test: Callable[[ChunkWriter, FakeRecording, list[Any], list[StorageError]], Coroutine[Any, Any, None]],
     *,
     lost: list[tuple[float, str]] | None = None,
 ) -> None:
@@ -93,7 +93,7 @@ def with_sink(
         lines: list[Any] = []
         errors: list[StorageError] = []
         losses = [] if lost is None else lost
-        sink = ChunkSink(
+        sink = ChunkWriter(
             recording,
             make_facts=lambda **facts: facts,
             on_chunk=lines.append,
@@ -109,7 +109,7 @@ def with_sink(
 
 
 def test_blobs_of_a_chunk_become_one_file_in_order() -> None:
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         for data in (b"head", b"one"):
             await sink.put(blob(data))
         await sink.put(blob(b"two", end=True))
@@ -124,7 +124,7 @@ def test_blobs_of_a_chunk_become_one_file_in_order() -> None:
 
 
 def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await sink.put(blob(b"head"))
         recording.full = True
         await sink.put(blob(b"lost"))
@@ -154,7 +154,7 @@ def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
 def test_what_the_disk_did_not_take_at_the_end_is_told_at_the_end() -> None:
     """No chunk follows that could account for it."""
 
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await sink.put(blob(b"head", end=True))
         recording.full = True
         await sink.put(blob(b"head2", chunk=2))
@@ -170,7 +170,7 @@ def test_what_the_disk_did_not_take_at_the_end_is_told_at_the_end() -> None:
 def test_who_stops_waiting_for_the_end_leaves_it_to_the_thread() -> None:
     """A disk that hangs: the deadline strikes, the file is finished all the same as soon as the disk lets it."""
 
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await sink.put(blob(b"head"))
         disk = recording.hangs = threading.Event()
         with pytest.raises(TimeoutError):
@@ -186,7 +186,7 @@ def test_who_stops_waiting_for_the_end_leaves_it_to_the_thread() -> None:
 
 
 def test_a_chunk_that_cannot_be_finished_is_left_to_the_next_start() -> None:
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await sink.put(blob(b"head"))
         recording.full = recording.broken = True
         await sink.put(blob(b"lost", end=True))
@@ -199,7 +199,7 @@ def test_a_chunk_that_cannot_be_finished_is_left_to_the_next_start() -> None:
 
 
 def test_a_run_that_breaks_off_is_finished_when_the_next_begins() -> None:
-    async def test(sink: ChunkSink, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await sink.put(blob(b"head"))
         await sink.put(blob(b"again", run=2))
         await sink.put(blob(b"end", run=2, end=True))
@@ -213,9 +213,9 @@ def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog:
     """The daemon has left meanwhile; what it was not told, the next start finds out."""
     recording = FakeRecording()
 
-    async def run() -> ChunkSink:
+    async def run() -> ChunkWriter:
         lines: list[Any] = []
-        sink = ChunkSink(
+        sink = ChunkWriter(
             recording,
             make_facts=lambda **facts: facts,
             on_chunk=lines.append,

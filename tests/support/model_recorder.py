@@ -18,7 +18,7 @@ from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config
 from msrecd.control.conductor import Conductor
 from msrecd.errors import CommandError
-from msrecd.recorder.status import Standing
+from msrecd.recorder.status import RecorderStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,7 +60,7 @@ class ModelUnit:
     clock: TestClock
     spans: list[tuple[int, int, str]] = field(default_factory=list)
     wanted_since_ns: int | None = None
-    standing: Standing = field(default_factory=lambda: Standing(lambda: None))
+    status: RecorderStatus = field(default_factory=lambda: RecorderStatus(lambda: None))
     refuse: CommandError | None = None
 
     @property
@@ -72,7 +72,7 @@ class ModelUnit:
             raise self.refuse
         if self.is_wanted:
             return False
-        self.wanted_since_ns, self.standing.cause = self.clock.now_ns, cause
+        self.wanted_since_ns, self.status.cause = self.clock.now_ns, cause
         return True
 
     async def stop(self, cause: str) -> bool:
