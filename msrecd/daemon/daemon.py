@@ -33,7 +33,7 @@ from msrecd.daemon.reload import Reloader
 from msrecd.daemon.storing import open_store
 from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
-from msrecd.devices.stuck import left_behind
+from msrecd.devices.deadline import left_behind
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.mqtt.service import MqttService

@@ -29,8 +29,8 @@ def default_backends(
         camera_parameters: that of `msrecd.codecs.parameters`; without it the cameras' own encoders are not used.
     """
     hardware: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-        ("picamera2", "msrecd.devices.picamera", "PicameraBackend", {"camera_parameters": camera_parameters}),
-        ("alsaaudio", "msrecd.devices.alsa", "AlsaBackend", {"extra_pcms": alsa_pcms}),
+        ("picamera2", "msrecd.devices.picamera.backend", "PicameraBackend", {"camera_parameters": camera_parameters}),
+        ("alsaaudio", "msrecd.devices.alsa.backend", "AlsaBackend", {"extra_pcms": alsa_pcms}),
     )
     backends: list[Backend] = []
     for library, module, name, options in hardware:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.devices.stuck import leave_behind
 
 log = logging.getLogger(__name__)
 
@@ -119,3 +118,21 @@ class DeadlineWorker:
             self._running = (call.name, self._clock.monotonic_ns())
             call.run()
             self._running = None
+
+
+_lock = threading.Lock()
+_left: dict[threading.Thread, str] = {}
+
+
+def leave_behind(thread: threading.Thread, label: str) -> None:
+    """Nobody waits any more for `thread`, which is stuck in the driver of `label`. Any thread."""
+    with _lock:
+        _left[thread] = label
+
+
+def left_behind() -> list[str]:
+    """Labels of the devices whose driver has not come back until now. Any thread."""
+    with _lock:
+        for thread in [thread for thread in _left if not thread.is_alive()]:
+            del _left[thread]
+        return sorted(set(_left.values()))

@@ -11,7 +11,7 @@ from judge import number_of
 
 from msrecd import libav
 from msrecd.codecs.video import OPTIONS
-from msrecd.devices.testpicture import TestPicture
+from msrecd.devices.virtual.testframe import TestFrame
 from msrecd.flow.units import VideoFormat
 
 FORMAT = VideoFormat(width=160, height=96, pixel_format="yuv420p")
@@ -22,7 +22,7 @@ FRAME_NS = 33_333_333
 @pytest.mark.parametrize("flash_at", [0, 3, 9, 24, 27])
 def test_every_picture_shows_its_number(flash_at: int) -> None:
     """SVT-AV1 2.3 took these pictures for a screen's: some cells kept what they were, depending on the flash."""
-    painter = TestPicture(FORMAT.width, FORMAT.height)
+    painter = TestFrame(FORMAT.width, FORMAT.height)
     encoder = libav.VideoEncoder(
         codec="av1",
         width=FORMAT.width,

@@ -9,8 +9,7 @@ import pytest
 
 from msrecd.clock import NS
 from msrecd.daemon.driver_restart import LastResort, is_due
-from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.devices.stuck import left_behind
+from msrecd.devices.deadline import CallTimeout, DeadlineWorker, left_behind
 
 HOUR_NS = 3600 * NS
 

@@ -127,7 +127,7 @@ def test_parameters_that_alsa_replaces_silently_are_noticed(alsa_sim: AlsaSim) -
     output = alsa_sim.python(
         """
         import dataclasses
-        from msrecd.devices.alsa import AlsaBackend
+        from msrecd.devices.alsa.backend import AlsaBackend
         described = AlsaBackend(extra_pcms=["mic_mono44"]).describe()[0]
         guessed = dataclasses.replace(described, sample_rates=(48000,), channel_counts=(2,))
         source = AlsaBackend(extra_pcms=["mic_mono44"]).open(guessed, {"sample_rate": 48000})
@@ -141,7 +141,7 @@ def test_parameters_that_alsa_replaces_silently_are_noticed(alsa_sim: AlsaSim) -
 def test_capabilities_are_probed_and_ids_are_stable(alsa_sim: AlsaSim) -> None:  # noqa: F811
     code = """
         import logging
-        from msrecd.devices.alsa import AlsaBackend
+        from msrecd.devices.alsa.backend import AlsaBackend
         logging.basicConfig(format="%(message)s")
         backend = AlsaBackend(extra_pcms=["mic_mono44", "no_such_mic", "mic_s32"])
         for _ in range(2):
@@ -163,7 +163,7 @@ def test_what_is_being_recorded_is_not_opened_to_look(alsa_sim: AlsaSim) -> None
     output = alsa_sim.python(
         """
         import alsaaudio
-        from msrecd.devices.alsa import AlsaBackend
+        from msrecd.devices.alsa.backend import AlsaBackend
         backend = AlsaBackend(extra_pcms=["mic_sim"])
         (free,) = backend.describe()
         source = backend.open(free, {})
@@ -183,7 +183,7 @@ def test_unplug_and_plug_again(alsa_sim: AlsaSim) -> None:  # noqa: F811
     output = alsa_sim.python(
         f"""
         import pathlib, threading
-        from msrecd.devices.alsa import AlsaBackend
+        from msrecd.devices.alsa.backend import AlsaBackend
         from msrecd.dom.exceptions import NotFoundError
         gone = pathlib.Path({str(alsa_sim.run / "gone")!r})
         backend = AlsaBackend(extra_pcms=["mic_plug"])

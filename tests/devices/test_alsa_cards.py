@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from msrecd.devices import alsa
-from msrecd.devices.alsa import AlsaBackend
-from msrecd.devices.alsa_cards import AlsaCards, CaptureDevice, parse_cards, parse_usb_stream
+from msrecd.devices.alsa import backend as alsa
+from msrecd.devices.alsa.backend import AlsaBackend
+from msrecd.devices.alsa.cards import AlsaCards, CaptureDevice, parse_cards, parse_usb_stream
 from msrecd.devices.base import stable_id
 from msrecd.devices.holders import who_has_open
 from msrecd.devices.usb import identify, place_of_camera, trusted_serial

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from msrecd.clock import MS, NS
-from msrecd.devices import alsa_source
-from msrecd.devices.alsa_source import AlsaSource, PcmGone
+from msrecd.devices.alsa import source as alsa_source
+from msrecd.devices.alsa.source import AlsaSource, PcmGone
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.units import AudioBlock, AudioFormat
 

@@ -13,7 +13,7 @@ from camera_facts import Board
 from fake_picamera2 import FakeCamera
 
 from msrecd.codecs.parameters import camera_parameters
-from msrecd.devices.picamera_source import PicameraSource
+from msrecd.devices.camera.source import CameraSource
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodingRequest
 
@@ -27,7 +27,7 @@ class Machine:
 
     def __init__(self, board: Board, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.board = board
-        self._sources: list[PicameraSource] = []
+        self._sources: list[CameraSource] = []
         module = fake.install(monkeypatch, camera, board="pi5" if board.platform == "pisp" else "pi4")
         heaps = folder / "dma_heap"
         heaps.mkdir()
@@ -49,8 +49,8 @@ class Machine:
     def set_free_cma(self, kib: int) -> None:
         self._meminfo.write_text(f"MemTotal: 430000 kB\nCmaTotal: {self.board.cma_kib} kB\nCmaFree: {kib} kB\n")
 
-    def open(self, **settings: Any) -> PicameraSource:
-        source: PicameraSource = self.backend.open(self.description, settings)
+    def open(self, **settings: Any) -> CameraSource:
+        source: CameraSource = self.backend.open(self.description, settings)
         self._sources.append(source)
         return source
 
@@ -78,7 +78,7 @@ def machine(
     made.close()
 
 
-def asked_of(source: PicameraSource) -> dict[str, Any]:
+def asked_of(source: CameraSource) -> dict[str, Any]:
     asked: dict[str, Any] = source._device._camera.asked  # type: ignore[attr-defined]
     return asked
 

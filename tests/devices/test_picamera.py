@@ -1,4 +1,4 @@
-"""PicameraBackend and PicameraSource on a stand-in for picamera2."""
+"""PicameraBackend and CameraSource on a stand-in for picamera2."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from fake_picamera2 import FakeCamera, imx219, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
-from msrecd.devices import default_backends, picamera_source, picamera_watch
-from msrecd.devices.picamera_source import PicameraSource
+from msrecd.devices import default_backends
+from msrecd.devices.camera import source as camera_source
+from msrecd.devices.camera import watch
+from msrecd.devices.camera.source import CameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
@@ -80,7 +82,7 @@ class Rig:
         self.node = folder / "video11"
         self.meminfo = folder / "meminfo"
         self.heaps = folder / "dma_heap"
-        self.sources: list[PicameraSource] = []
+        self.sources: list[CameraSource] = []
         self.backends: list[Any] = []
         self.ended: list[BaseException | None] = []
         self.muted: list[bool] = []
@@ -96,9 +98,9 @@ class Rig:
         self.backends.append(backend)
         return backend
 
-    def open(self, backend: Any, settings: dict[str, Any] | None = None, index: int = 0) -> PicameraSource:
+    def open(self, backend: Any, settings: dict[str, Any] | None = None, index: int = 0) -> CameraSource:
         wanted = {"width": 1280, "height": 720, "frame_rate": 50.0} if settings is None else settings
-        source: PicameraSource = backend.open(backend.describe()[index], wanted)
+        source: CameraSource = backend.open(backend.describe()[index], wanted)
         source.on_ended = self._on_ended
         source.on_muted = self.muted.append
         self.sources.append(source)
@@ -128,7 +130,7 @@ def until(condition: Callable[[], bool], timeout: float = 10) -> None:
         time.sleep(0.01)
 
 
-def camera_of(source: PicameraSource) -> fake.Picamera2:
+def camera_of(source: CameraSource) -> fake.Picamera2:
     camera: fake.Picamera2 = source._device._camera  # type: ignore[attr-defined]
     return camera
 
@@ -528,7 +530,7 @@ def test_a_camera_that_hangs_at_opening(rig: Rig, monkeypatch: pytest.MonkeyPatc
     camera = imx219()
     backend = rig.backend(camera)
     description = backend.describe()[0]
-    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 0.3)
+    monkeypatch.setattr("msrecd.devices.picamera.backend._OPEN_S", 0.3)
     camera.hang_in = {"start"}
     with pytest.raises(NotReadableError, match=r"did not return within 0\.3 s"):
         backend.open(description, {})
@@ -539,14 +541,14 @@ def test_a_camera_that_opens_too_late_is_closed_again(rig: Rig, monkeypatch: pyt
     camera = imx219()
     backend = rig.backend(camera)
     description = backend.describe()[0]
-    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 0.3)
+    monkeypatch.setattr("msrecd.devices.picamera.backend._OPEN_S", 0.3)
     camera.hang_in = {"start"}
     with pytest.raises(NotReadableError):
         backend.open(description, {})
     camera.hang_in = set()
     camera.unhang.set()
     until(lambda: camera.holder is None)
-    monkeypatch.setattr("msrecd.devices.picamera._OPEN_S", 10)
+    monkeypatch.setattr("msrecd.devices.picamera.backend._OPEN_S", 10)
     assert rig.open(backend).format.width == 1280
 
 
@@ -567,7 +569,7 @@ def test_what_failed_is_told_and_not_that_closing_failed_too(rig: Rig, monkeypat
 
 
 def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(camera_source, "CLOSE_TIMEOUT_S", 0.3)
     camera = imx219()
     source = rig.open(rig.backend(camera))
     camera.hang_in = {"stop"}
@@ -578,10 +580,10 @@ def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picamera_watch, "LOOK_AFTER_NS", 300 * MS)
-    monkeypatch.setattr(picamera_watch, "MUTED_AFTER_NS", 600 * MS)
-    monkeypatch.setattr(picamera_watch, "RESTART_AFTER_NS", 1200 * MS)
-    monkeypatch.setattr(picamera_watch, "FAILED_AFTER_NS", 2500 * MS)
+    monkeypatch.setattr(watch, "LOOK_AFTER_NS", 300 * MS)
+    monkeypatch.setattr(watch, "MUTED_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(watch, "RESTART_AFTER_NS", 1200 * MS)
+    monkeypatch.setattr(watch, "FAILED_AFTER_NS", 2500 * MS)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -683,7 +685,7 @@ def test_a_restart_that_fails_ends_it_at_once(rig: Rig, monkeypatch: pytest.Monk
     source = rig.open(rig.backend(camera))
     told: list[float] = []
     source.on_restarted = told.append
-    monkeypatch.setattr(picamera_watch, "FAILED_AFTER_NS", 60 * NS)
+    monkeypatch.setattr(watch, "FAILED_AFTER_NS", 60 * NS)
 
     def fail(self: Any, show_preview: Any = False) -> None:
         raise RuntimeError("Failed to start camera: Invalid argument")
@@ -736,8 +738,8 @@ def test_what_raises_in_the_cameras_loop_does_not_end_it(rig: Rig, monkeypatch: 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_hanging_call_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picamera_watch, "STUCK_AFTER_NS", 400 * MS)
-    monkeypatch.setattr(picamera_source, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(watch, "STUCK_AFTER_NS", 400 * MS)
+    monkeypatch.setattr(camera_source, "CLOSE_TIMEOUT_S", 0.3)
     camera = imx219()
     source = rig.open(rig.backend(camera))
     camera.hang_in = {"start_encoder"}
@@ -794,10 +796,10 @@ def test_default_backends_find_the_cameras(rig: Rig) -> None:
 def import_backend(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    for name in ("picamera_device", "picamera"):
-        monkeypatch.delitem(sys.modules, f"msrecd.devices.{name}", raising=False)
-        monkeypatch.delattr(f"msrecd.devices.{name}", raising=False)
-    importlib.import_module("msrecd.devices.picamera")
+    for name in ("device", "backend"):
+        monkeypatch.delitem(sys.modules, f"msrecd.devices.picamera.{name}", raising=False)
+        monkeypatch.delattr(f"msrecd.devices.picamera.{name}", raising=False)
+    importlib.import_module("msrecd.devices.picamera.backend")
 
 
 def test_without_picamera2_there_is_no_backend(

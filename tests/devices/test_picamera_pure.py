@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from msrecd.clock import MS, NS
 from msrecd.devices.base import VideoMode
-from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.devices.picamera_controls import capabilities, facing_mode, to_libcamera
-from msrecd.devices.picamera_modes import (
+from msrecd.devices.camera.controls import capabilities, facing_mode, to_libcamera
+from msrecd.devices.camera.frames import format_order, jpeg_of, unpad
+from msrecd.devices.camera.modes import (
     SensorMode,
     buffer_bytes,
     choose_mode,
@@ -26,8 +26,8 @@ from msrecd.devices.picamera_modes import (
     sensor_modes,
     video_modes,
 )
-from msrecd.devices.picamera_pictures import format_order, jpeg_of, unpad
-from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
+from msrecd.devices.camera.packets import EncodedStream, SensorTimes
+from msrecd.devices.deadline import CallTimeout, DeadlineWorker
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, StreamParameters
 

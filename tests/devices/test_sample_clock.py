@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrecd.clock import MS, NS
-from msrecd.devices.alsa_params import nearest_not_smaller, period_samples, periods, widen_24
-from msrecd.devices.sample_clock import SampleClock, Stamp
+from msrecd.devices.alsa.backend import nearest_not_smaller, period_samples, periods, widen_24
+from msrecd.devices.alsa.sample_clock import SampleClock, Stamp
 
 RATE = 48000
 START = 1000 * NS

@@ -15,9 +15,9 @@ from msrecd import pixels
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock, SimulatedClock, participate
 from msrecd.devices import default_backends
 from msrecd.devices.base import VideoMode
-from msrecd.devices.testpicture import FrameGrid, TestPicture, is_flash
-from msrecd.devices.testsound import SampleTimes
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualDevice, VirtualMicrophone, nearest_mode
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
+from msrecd.devices.virtual.testsound import SampleTimes
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source
 from msrecd.flow.units import AudioBlock, VideoFrame
@@ -88,7 +88,7 @@ def sound(blocks: list[AudioBlock]) -> Any:
 @pytest.mark.parametrize(("width", "height"), [(32, 16), (33, 17), (320, 240), (641, 361), (1280, 720), (1920, 1080)])
 @pytest.mark.parametrize("number", [0, 1, 0xA5A5_0FF0, 2**32 - 1])
 def test_the_picture_shows_its_number_and_flashes_in_its_lower_half(width: int, height: int, number: int) -> None:
-    picture = TestPicture(width, height)
+    picture = TestFrame(width, height)
     for flash in (False, True):
         data = picture.paint(number, flash=flash)
         assert len(data) == width * height + 2 * math.ceil(width / 2) * math.ceil(height / 2)
@@ -102,7 +102,7 @@ def test_the_picture_shows_its_number_and_flashes_in_its_lower_half(width: int, 
 
 
 def test_something_moves_and_little_else() -> None:
-    picture = TestPicture(320, 240)
+    picture = TestFrame(320, 240)
     planes = [np.frombuffer(picture.paint(n, flash=False), dtype=np.uint8)[: 320 * 240] for n in range(3)]
     below = [plane.reshape(240, 320)[15:] for plane in planes]
     changed = np.mean(below[0] != below[1])

@@ -15,7 +15,7 @@ from judge import Judged, assert_consecutive, phase_steps, read_chunk
 from simulated_recording import START_NS, Camera, Microphone, SimulatedRecording, steady
 
 from msrecd.codecs.table import CONTAINERS
-from msrecd.devices.testsound import TONE_HZ, Signal
+from msrecd.devices.virtual.testsound import TONE_HZ, Signal
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.muxing.join import Joiner, container_for
 from msrecd.muxing.seams import Piece

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from msrecd.devices.alsa import AlsaBackend
+from msrecd.devices.alsa.backend import AlsaBackend
 from msrecd.flow.units import AudioBlock
 
 LOUD = 1500

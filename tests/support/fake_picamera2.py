@@ -461,9 +461,9 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
     for module in (package, encoders, outputs, previews, libcamera):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    for name in ("picamera_device", "picamera"):
-        monkeypatch.delitem(sys.modules, f"msrecd.devices.{name}", raising=False)
-        monkeypatch.delattr(f"msrecd.devices.{name}", raising=False)
-    import msrecd.devices.picamera as backend
+    for name in ("device", "backend"):
+        monkeypatch.delitem(sys.modules, f"msrecd.devices.picamera.{name}", raising=False)
+        monkeypatch.delattr(f"msrecd.devices.picamera.{name}", raising=False)
+    import msrecd.devices.picamera.backend as backend
 
     return backend

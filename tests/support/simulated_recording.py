@@ -15,8 +15,8 @@ from typing import Any
 from msrecd.codecs.audio import AudioEncoding
 from msrecd.codecs.table import CONTAINERS
 from msrecd.codecs.video import VideoEncoding
-from msrecd.devices.testpicture import FrameGrid, TestPicture, is_flash
-from msrecd.devices.testsound import SampleTimes, Signal, TestSound
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
+from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.units import AudioBlock, AudioFormat, Packet, VideoFormat, VideoFrame
@@ -131,7 +131,7 @@ class Camera:
     def frames(self) -> Iterator[tuple[int, VideoFrame]]:
         assert self.frame_rate is not None
         format = VideoFormat(width=self.width, height=self.height, frame_rate=self.frame_rate)
-        grid, picture = FrameGrid(self.frame_rate), TestPicture(self.width, self.height)
+        grid, picture = FrameGrid(self.frame_rate), TestFrame(self.width, self.height)
         first = grid.index_at_or_after(START_NS)
         number = 0
         while True:

@@ -1,7 +1,7 @@
-"""PicameraSource: one camera that picamera2 has opened. Knows no picamera2: that is behind `CameraDevice`.
+"""CameraSource: one camera that picamera2 has opened. Knows no picamera2: that is behind `CameraDevice`.
 
 Threads: picamera2's own (they only enqueue), one for calls into picamera2 (any of which may hang), one for packets per
-encoder, one for raw pictures while they are wanted, and one that watches the age of the last frame.
+encoder, one for raw frames while they are wanted, and one that watches the age of the last frame.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.devices.camera.device import CameraDevice, ParametersMaker, StreamShape
+from msrecd.devices.camera.encodings import CameraEncodings
+from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, raw_format
+from msrecd.devices.camera.packets import SensorTimes
+from msrecd.devices.camera.watch import FrameWatch
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.devices.picamera_encodings import CameraEncodings
-from msrecd.devices.picamera_pictures import PictureReader, raw_format
-from msrecd.devices.picamera_port import CameraDevice, ParametersMaker, StreamShape
-from msrecd.devices.picamera_raw import RawPictures, Request
-from msrecd.devices.picamera_stream import SensorTimes
-from msrecd.devices.picamera_watch import FrameWatch
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
@@ -35,20 +34,20 @@ def _format(shape: StreamShape, frame_rate: float | None) -> VideoFormat:
 
 
 class _RequestReader:
-    """picamera_raw.RequestReader of the main stream, also when a second stream has changed its shape."""
+    """frames.RequestReader of the main stream, also when a second stream has changed its shape."""
 
     def __init__(self, streams: CameraEncodings, pts_ns: Callable[[Request], int], frame_rate: float | None) -> None:
         self._streams = streams
         self._pts_ns = pts_ns
         self._frame_rate = frame_rate
         self._shape: StreamShape | None = None
-        self._reader: PictureReader | None = None
+        self._reader: FrameReader | None = None
 
     def read(self, request: Request) -> VideoFrame:
         shape = self._streams.shape
         if self._reader is None or shape != self._shape:
             self.close()
-            self._shape, self._reader = shape, PictureReader(shape.size, shape.stride, shape.pixel_format)
+            self._shape, self._reader = shape, FrameReader(shape.size, shape.stride, shape.pixel_format)
         data = self._reader.read(memoryview(request.make_buffer("main")).cast("B"))
         return VideoFrame(pts_ns=self._pts_ns(request), format=_format(shape, self._frame_rate), data=data)
 
@@ -58,7 +57,7 @@ class _RequestReader:
             reader.close()
 
 
-class PicameraSource(Source):
+class CameraSource(Source):
     """A running camera. All public methods return at once, but `close`, which takes up to a few seconds."""
 
     kind: Kind = "video"
@@ -92,7 +91,7 @@ class PicameraSource(Source):
         self._times = SensorTimes(label)
         self._is_shut = False
         self.last_frame_ns = clock.monotonic_ns()
-        self._raw = RawPictures(label, self.stats, lambda: _RequestReader(self._encodings, self._pts_ns, frame_rate))
+        self._raw = RawFrames(label, self.stats, lambda: _RequestReader(self._encodings, self._pts_ns, frame_rate))
         self._encodings = CameraEncodings(
             device,
             shape,
@@ -191,7 +190,7 @@ class PicameraSource(Source):
                 log.warning("camera %s: closing it: %s", self.label, exc)
         self._closed()
 
-    # The watch's ladder (picamera_watch.Watched), in its thread.
+    # The watch's ladder (watch.Watched), in its thread.
 
     def call_under_way(self) -> tuple[str, int]:
         return self._worker.running_name(), self._worker.running_ns()

@@ -1,4 +1,4 @@
-"""The picture of a virtual camera: a number a machine can read, something that moves, a flash every second. Pure.
+"""The frame of a virtual camera: a number a machine can read, something that moves, a flash every second. Pure.
 
 From top to bottom: a strip of 32 cells (the frame's number, most significant bit first, white is 1), colour bars with a
 block that moves over them, and a lower half that is white in the first 100 ms of every second of the monotonic clock.
@@ -17,7 +17,7 @@ SMALLEST = (CELLS, 16)  # a cell is at least one pixel wide and high
 _BLACK, _WHITE = 16, 235  # limited range
 _DARK = 48
 _BARS = ((162, 44, 142), (131, 156, 44), (112, 72, 58), (84, 184, 198), (65, 100, 212), (35, 212, 114))  # Y, U, V
-_STEPS_PER_SWEEP = 64  # frames in which the block crosses the picture
+_STEPS_PER_SWEEP = 64  # frames in which the block crosses the frame
 
 
 class FrameGrid:
@@ -41,7 +41,7 @@ def is_flash(pts_ns: int) -> bool:
     return pts_ns % NS < FLASH_NS
 
 
-class TestPicture:
+class TestFrame:
     """Paints yuv420p (limited range) of one size; what does not change is painted once."""
 
     __test__ = False  # not a test case, whatever pytest makes of its name
@@ -52,7 +52,7 @@ class TestPicture:
             ValueError: smaller than 32x16.
         """
         if width < SMALLEST[0] or height < SMALLEST[1]:
-            raise ValueError(f"a test picture is at least {SMALLEST[0]}x{SMALLEST[1]}, not {width}x{height}")
+            raise ValueError(f"a test frame is at least {SMALLEST[0]}x{SMALLEST[1]}, not {width}x{height}")
         self._cell_height = height // 16
         cell = width // CELLS
         self._cells = (bytes((_BLACK,)) * cell, bytes((_WHITE,)) * cell)

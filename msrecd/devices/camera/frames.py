@@ -1,14 +1,23 @@
-"""Pictures out of a camera's buffers: without padding, in a pixel format that everybody here knows.
+"""Frames out of a camera's buffers: without padding, in a pixel format that everybody here knows.
 
-CSI cameras give what is asked for. USB cameras give what they have: often YUYV, large pictures as JPEG only.
+CSI cameras give what is asked for. USB cameras give what they have: often YUYV, large frames as JPEG only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
+from typing import Any, Protocol
 
 from msrecd import libav
-from msrecd.devices.picamera_modes import Size
+from msrecd.devices.camera.modes import Size
+from msrecd.flow.feed import Feed
+from msrecd.flow.source import SourceStats, SourceThread
+from msrecd.flow.units import VideoFrame
+
+log = logging.getLogger(__name__)
 
 # picamera2's name -> libav's; picamera2 names bytes from the highest to the lowest. In order of preference: what its
 # encoders take, what needs little work, what has to be decoded.
@@ -20,7 +29,7 @@ _START_OF_SCAN = 0xDA
 
 
 def format_order(offered: Mapping[str, Collection[Size]], size: Size) -> list[str]:
-    """Which formats to ask a camera for, one after the other, when it is to give pictures of that size.
+    """Which formats to ask a camera for, one after the other, when it is to give frames of that size.
 
     offered: picamera2's name of a format -> sizes. Formats nobody here knows are left out.
     """
@@ -34,12 +43,12 @@ def format_order(offered: Mapping[str, Collection[Size]], size: Size) -> list[st
 
 
 def raw_format(pixel_format: str) -> str:
-    """libav's name of what PictureReader makes of pictures in this one."""
+    """libav's name of what FrameReader makes of frames in this one."""
     return pixel_format if pixel_format in ENCODER_FORMATS else "yuv420p"
 
 
-class PictureReader:
-    """Reads pictures out of the buffers of one stream. Belongs to one thread."""
+class FrameReader:
+    """Reads frames out of the buffers of one stream. Belongs to one thread."""
 
     def __init__(self, size: Size, stride: int, pixel_format: str) -> None:
         """
@@ -55,7 +64,7 @@ class PictureReader:
         """Planes one after the other (yuv420p) or lines (rgb24), as `raw_format` says.
 
         Raises:
-            ValueError: there is no such picture in the buffer.
+            ValueError: there is no such frame in the buffer.
         """
         width, height = self._size
         match self._pixel_format:
@@ -83,15 +92,15 @@ class PictureReader:
         except libav.LibavError as exc:
             raise ValueError(str(exc)) from exc
         if not frames:
-            raise ValueError("a JPEG without a picture")
+            raise ValueError("a JPEG without a frame")
         return libav.planes(frames[0][1], "yuv420p", size=self._size)
 
 
 def unpad(buffer: memoryview, size: Size, stride: int, pixel_format: str) -> bytes:
-    """The picture without the padding at the ends of its lines: yuv420p planes one after the other, or rgb24 lines.
+    """The frame without the padding at the ends of its lines: yuv420p planes one after the other, or rgb24 lines.
 
     Raises:
-        ValueError: the buffer is smaller than such a picture.
+        ValueError: the buffer is smaller than such a frame.
     """
     width, height = size
     if pixel_format == "rgb24":
@@ -127,7 +136,7 @@ def _lines(buffer: memoryview, planes: list[tuple[int, int, int]]) -> bytes:
     """
     needed = sum(step * lines for step, _, lines in planes)
     if len(buffer) < needed:
-        raise ValueError(f"a buffer of {len(buffer)} bytes for a picture of {needed}")
+        raise ValueError(f"a buffer of {len(buffer)} bytes for a frame of {needed}")
     pieces: list[memoryview] = []
     start = 0
     for step, line, lines in planes:
@@ -144,3 +153,111 @@ def _yuv420p_of_yuyv422(data: bytes, width: int, height: int) -> bytes:
     line = 2 * width
     colours = b"".join(data[row * line : (row + 1) * line] for row in range(0, height, 2))
     return data[0::2] + colours[1::4] + colours[3::4]
+
+
+class Request(Protocol):
+    """picamera2's CompletedRequest; each `acquire` needs its `release`, or the camera runs out of buffers."""
+
+    def acquire(self) -> None: ...
+    def release(self) -> None: ...
+    def make_buffer(self, name: str) -> Any: ...
+    def get_metadata(self) -> Mapping[str, Any]: ...
+
+
+class RequestReader(Protocol):
+    """Makes frames out of requests. Belongs to one thread."""
+
+    def read(self, request: Request) -> VideoFrame:
+        """A copy of the frame.
+
+        Raises:
+            ValueError, KeyError, RuntimeError: this request has none that can be read.
+        """
+
+    def close(self) -> None: ...
+
+
+class _Slot:
+    """Room for one request, between picamera2's thread and ours."""
+
+    def __init__(self) -> None:
+        self._request: Request | None = None
+        self._news = threading.Condition()
+        self._ended = False
+
+    def offer(self, request: Request) -> bool:
+        """Keep the request; False when there is one already, or nobody takes them any more."""
+        with self._news:
+            if self._ended or self._request is not None:
+                return False
+            request.acquire()
+            self._request = request
+            self._news.notify()
+            return True
+
+    def take(self) -> Request | None:
+        """The next request, which the caller releases; None at the end."""
+        with self._news:
+            self._news.wait_for(lambda: self._ended or self._request is not None)
+            request, self._request = self._request, None
+            return request
+
+    def end(self) -> None:
+        with self._news:
+            self._ended = True
+            self._news.notify()
+
+
+class RawFrames:
+    """The feed of frames; `offer` belongs to picamera2's thread, everything else may be called from any."""
+
+    def __init__(self, label: str, stats: SourceStats, open_reader: Callable[[], RequestReader]) -> None:
+        self.feed: Feed[VideoFrame] = Feed(self._wanted)
+        self._label = label
+        self._stats = stats
+        self._open_reader = open_reader
+        self._slot: _Slot | None = None
+
+    def offer(self, request: Request) -> None:
+        """Take the frame, if somebody wants it and there is room. Never blocks."""
+        slot = self._slot
+        if slot is not None and not slot.offer(request):
+            self._stats.dropped += 1
+
+    def end(self, error: BaseException | None) -> None:
+        """No more frames."""
+        self.feed.end(error)
+        self._stop()
+
+    def _wanted(self, is_wanted: bool) -> None:
+        if is_wanted and not self.feed.ended:
+            slot = self._slot = _Slot()
+            SourceThread(f"frames {self._label}", lambda _: self._read(slot), self._failed).start()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.end()
+
+    def _read(self, slot: _Slot) -> None:
+        with closing(self._open_reader()) as reader:
+            self._read_with(reader, slot)
+
+    def _read_with(self, reader: RequestReader, slot: _Slot) -> None:
+        while (request := slot.take()) is not None:
+            try:
+                frame = reader.read(request)
+            except (ValueError, KeyError, RuntimeError) as exc:
+                self._stats.dropped += 1
+                log.debug("camera %s: a frame could not be read: %s", self._label, exc)
+                continue
+            finally:
+                request.release()
+            self._stats.delivered += 1
+            self.feed.put(frame)
+
+    def _failed(self, exc: Exception) -> None:
+        log.error("camera %s: its frames cannot be read: %s", self._label, exc)
+        self.feed.end(exc)

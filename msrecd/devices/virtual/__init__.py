@@ -1,7 +1,7 @@
-"""Virtual cameras and microphones: devices that need no hardware, with pictures and sound a machine can check.
+"""Virtual cameras and microphones: devices that need no hardware, with frames and sound a machine can check.
 
 They are part of the product: for trying out a configuration, for other people's tests, for judging a recorder
-(frame numbers in the picture, a flash and a beep at every whole second of CLOCK_MONOTONIC).
+(frame numbers in the frame, a flash and a beep at every whole second of CLOCK_MONOTONIC).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
 from msrecd.devices.base import DeviceDescription, VideoMode, stable_id
-from msrecd.devices.testpicture import SMALLEST
-from msrecd.devices.testsound import Signal
-from msrecd.devices.virtual_source import (
+from msrecd.devices.virtual.sources import (
     BLOCKS_PER_SECOND,
     PacedSource,
     VirtualCameraSource,
     VirtualMicrophoneSource,
 )
+from msrecd.devices.virtual.testframe import SMALLEST
+from msrecd.devices.virtual.testsound import Signal
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source
 from msrecd.flow.units import AudioFormat, Kind, VideoFormat
@@ -161,7 +161,7 @@ class VirtualDevice(ABC):
 
 
 class VirtualCamera(VirtualDevice):
-    """A camera whose frames carry their number; see `msrecd.devices.testpicture` for what it shows.
+    """A camera whose frames carry their number; see `msrecd.devices.virtual.testframe` for what it shows.
 
     Frames are yuv420p and numbered from 0 since it was opened; one lies on every whole second of CLOCK_MONOTONIC.
     """

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.devices.picamera_modes import Size, even, fits_hardware_encoder, frame_skip, key_frame_period
-from msrecd.devices.picamera_pictures import ENCODER_FORMATS
-from msrecd.devices.picamera_port import (
+from msrecd.devices.camera.device import (
     CameraDevice,
     Codec,
     EncoderHandle,
@@ -22,7 +20,9 @@ from msrecd.devices.picamera_port import (
     StreamName,
     StreamShape,
 )
-from msrecd.devices.picamera_stream import EncodedStream, SensorTimes
+from msrecd.devices.camera.frames import ENCODER_FORMATS
+from msrecd.devices.camera.modes import Size, even, fits_hardware_encoder, frame_skip, key_frame_period
+from msrecd.devices.camera.packets import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.keyframes import KeyFrameRequests
@@ -108,7 +108,7 @@ class CameraEncodings:
         if codec is None or self._make_parameters is None:
             return None
         if request.crops:
-            return None  # its second stream shows the whole picture in any size, which would stretch it
+            return None  # its second stream shows the whole frame in any size, which would stretch it
         with self._lock:
             known = self._encodings.get(request)
             if known is not None:
@@ -143,7 +143,7 @@ class CameraEncodings:
         return [lambda encoding=encoding: self._stop(encoding) for encoding in encodings]  # type: ignore[misc]
 
     def _codec_of(self, request: EncodingRequest) -> Codec | None:
-        """MJPEG of the hardware, or of a camera that gives it: in software it is libav's, of the raw pictures."""
+        """MJPEG of the hardware, or of a camera that gives it: in software it is libav's, of the raw frames."""
         if request.kind != "video":
             return None
         if request.codec == "mjpeg" and self.shape.pixel_format == "mjpeg":

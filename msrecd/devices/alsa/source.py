@@ -13,8 +13,8 @@ import threading
 from typing import Protocol
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
-from msrecd.devices.sample_clock import SampleClock
-from msrecd.devices.stuck import leave_behind
+from msrecd.devices.alsa.sample_clock import SampleClock
+from msrecd.devices.deadline import leave_behind
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread, ZombieThread

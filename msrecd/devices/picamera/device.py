@@ -17,13 +17,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from msrecd.devices.picamera_controls import to_libcamera
-from msrecd.devices.picamera_guard import check_version, guard_release, steady_preview
-from msrecd.devices.picamera_modes import CameraFacts, CameraPlan, Size, sensor_modes, video_modes
-from msrecd.devices.picamera_pictures import PIXEL_FORMATS, format_order, jpeg_of
-from msrecd.devices.picamera_port import EncoderSpec, StreamShape
-from msrecd.devices.picamera_raw import Request
-from msrecd.devices.picamera_stream import EncodedStream
+from msrecd.devices.camera.controls import to_libcamera
+from msrecd.devices.camera.device import EncoderSpec, StreamShape
+from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, jpeg_of
+from msrecd.devices.camera.modes import CameraFacts, CameraPlan, Size, sensor_modes, video_modes
+from msrecd.devices.camera.packets import EncodedStream
+from msrecd.devices.picamera.guard import check_version, guard_release, steady_preview
 from msrecd.dom.exceptions import NotFoundError, NotReadableError
 
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
@@ -62,7 +61,7 @@ class _Output(Output):
     """picamera2's end of an EncodedStream; runs in picamera2's threads, must neither raise nor block."""
 
     def __init__(self, encoder: Encoder, stream: EncodedStream, *, is_intra: bool) -> None:
-        """is_intra: every picture is a key frame, whatever the driver says."""
+        """is_intra: every frame is a key frame, whatever the driver says."""
         super().__init__()
         self._encoder = encoder
         self._is_intra = is_intra
@@ -96,7 +95,7 @@ class _JpegOutput(_Output):
 
 
 class Camera:
-    """picamera_source.CameraDevice on a Picamera2."""
+    """camera.device.CameraDevice on a Picamera2."""
 
     def __init__(self, camera: Picamera2, camera_id: str, plan: CameraPlan, *, is_hardware_encoder: bool) -> None:
         self._camera = camera

@@ -1,4 +1,4 @@
-"""PicameraBackend: the cameras that libcamera knows; says what went wrong with one. picamera2: see picamera_device."""
+"""PicameraBackend: the cameras that libcamera knows; says what went wrong with one. picamera2: see picamera.device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
-from msrecd.devices import picamera_device
 from msrecd.devices.base import DeviceDescription, stable_id
-from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.devices.holders import who_has_open
-from msrecd.devices.picamera_controls import capabilities, facing_mode
-from msrecd.devices.picamera_modes import (
+from msrecd.devices.camera.controls import capabilities, facing_mode
+from msrecd.devices.camera.device import ParametersMaker, StreamShape
+from msrecd.devices.camera.modes import (
     CameraFacts,
     buffer_bytes,
     make_plan,
@@ -23,8 +21,10 @@ from msrecd.devices.picamera_modes import (
     needs_contiguous_memory,
     video_modes,
 )
-from msrecd.devices.picamera_port import ParametersMaker, StreamShape
-from msrecd.devices.picamera_source import PicameraSource
+from msrecd.devices.camera.source import CameraSource
+from msrecd.devices.deadline import CallTimeout, DeadlineWorker
+from msrecd.devices.holders import who_has_open
+from msrecd.devices.picamera import device as picamera_device
 from msrecd.devices.usb import place_of_camera
 from msrecd.dom.exceptions import AbortError, DOMException, NotAllowedError, NotReadableError
 
@@ -77,7 +77,7 @@ class PicameraBackend:
             return []
         return [self._describe(position, dict(info)) for position, info in enumerate(listed)]
 
-    def open(self, device: DeviceDescription, settings: Mapping[str, Any]) -> PicameraSource:
+    def open(self, device: DeviceDescription, settings: Mapping[str, Any]) -> CameraSource:
         worker = DeadlineWorker(f"picamera2 {device.label}", clock=self._clock)
         try:
             return self._open_in(worker, device, settings)
@@ -163,9 +163,7 @@ class PicameraBackend:
         with self._lock:
             return self._hands.setdefault(camera_id, threading.Lock())
 
-    def _open_in(
-        self, worker: DeadlineWorker, device: DeviceDescription, settings: Mapping[str, Any]
-    ) -> PicameraSource:
+    def _open_in(self, worker: DeadlineWorker, device: DeviceDescription, settings: Mapping[str, Any]) -> CameraSource:
         camera_id = device.address
         facts = self._facts.get(camera_id, CameraFacts())
         plan = make_plan(settings, device.video_modes[0], facts)
@@ -208,7 +206,7 @@ class PicameraBackend:
         with self._lock:
             self._refused.pop(camera_id, None)
         log.info("camera %s opened: %dx%d at %s frames a second", device.label, *shape.size, plan.frame_rate or "its")
-        return PicameraSource(
+        return CameraSource(
             camera,
             shape,
             worker=worker,

@@ -1,4 +1,4 @@
-"""What PicameraSource and its parts want of a camera: `CameraDevice`, which picamera_device.py is on picamera2."""
+"""What CameraSource and its parts want of a camera: `CameraDevice`, which picamera.device is on picamera2."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from msrecd.devices.picamera_modes import Size
-from msrecd.devices.picamera_raw import Request
-from msrecd.devices.picamera_stream import EncodedStream
+from msrecd.devices.camera.frames import Request
+from msrecd.devices.camera.modes import Size
+from msrecd.devices.camera.packets import EncodedStream
 from msrecd.flow.encoded import StreamParameters
 
 StreamName = Literal["main", "lores"]
@@ -19,7 +19,7 @@ class ParametersMaker(Protocol):
     """Makes a stream's description out of a key frame (H.264 in Annex B form, or a JPEG); raises what it likes."""
 
     def __call__(
-        self, picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
+        self, key_frame: bytes, /, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
     ) -> StreamParameters: ...
 
 

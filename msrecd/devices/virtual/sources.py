@@ -1,4 +1,4 @@
-"""Opened virtual devices: threads that deliver test pictures and test sound in real time on a Clock.
+"""Opened virtual devices: threads that deliver test frames and test sound in real time on a Clock.
 
 They obey the rules of the real ones: units come from a thread of their own, they are late when the machine is
 late, what is lost is counted, and a device that is pulled out ends its source.
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msrecd.clock import NS, Clock, participate
-from msrecd.devices.testpicture import FrameGrid, TestPicture, is_flash
-from msrecd.devices.testsound import SampleTimes, Signal, TestSound
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
+from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread, ZombieThread
 from msrecd.flow.units import AudioBlock, AudioFormat, Kind, VideoFormat, VideoFrame
@@ -152,7 +152,7 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         )
         self._format = video_format
         self._grid = FrameGrid(video_format.frame_rate or 30.0)
-        self._picture = TestPicture(video_format.width, video_format.height)
+        self._frame = TestFrame(video_format.width, video_format.height)
         self._index = 0  # of the next frame on the grid
         self._number = 0  # of the next frame delivered
 
@@ -177,7 +177,7 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         self._index += 1
         if self.muted:
             return
-        data = self._picture.paint(self._number, flash=is_flash(pts_ns))
+        data = self._frame.paint(self._number, flash=is_flash(pts_ns))
         self._number += 1
         self.stats.delivered += 1
         self._feed.put(VideoFrame(pts_ns=pts_ns, format=self._format, data=data))

@@ -77,7 +77,7 @@ class EncodedStream:
         """
         Args:
             frame_ns: nominal distance of frames.
-            is_rate_fixed: the camera was told that rate, so that a hole in the times is lost pictures: of a camera that
+            is_rate_fixed: the camera was told that rate, so that a hole in the times is lost frames: of a camera that
                 had no buffer, or of an encoder (libx264 runs in the camera's thread) that was too slow.
             make_parameters: makes the stream's description out of the first key frame (Annex B, with SPS and PPS).
         """

@@ -49,7 +49,7 @@ def guard_release(request_class: Any) -> None:
         try:
             release(self)
         except RuntimeError as exc:
-            log.debug("a picture's buffer could not be given back to the camera: %s", exc)
+            log.debug("a frame's buffer could not be given back to the camera: %s", exc)
 
     guarded.is_guarded = True  # type: ignore[attr-defined]
     request_class.release = guarded
@@ -66,7 +66,7 @@ def steady_preview(preview_class: Any) -> Any:
                     return
                 except Exception as exc:
                     level = logging.DEBUG if self.has_complained else logging.WARNING
-                    log.log(level, "picamera2: a picture could not be processed: %s", exc)
+                    log.log(level, "picamera2: a frame could not be processed: %s", exc)
                     self.has_complained = True
 
         has_complained = False

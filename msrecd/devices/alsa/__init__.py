@@ -1,0 +1,1 @@
+"""Microphones through alsa-lib."""

@@ -1,0 +1,1 @@
+"""Cameras through libcamera: what is picamera2's."""
