@@ -34,11 +34,12 @@ import time
 from pathlib import Path
 
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.clock.wall import Corrections, Stamp, WallTime, format_utc
+from msrecd.clock.wall import Corrections, Stamp, WallTime
 from msrecd.storage import layout, manifest
 from msrecd.storage.catalog import open_catalog
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
+from msrecd.vocabulary.times import format_utc
 
 CHUNK_BYTES, CHUNK_S, CHUNKS_OF_RECORDING = 60_000_000, 60, 60
 BEGIN_NS = 1_600_000_000 * NS  # long ago: all chunks lie in the past

@@ -76,7 +76,7 @@ def _timeout(args: argparse.Namespace) -> float:
 
 
 def _seconds(text: str, option: str) -> float:
-    from msrecd.config.units import parse_duration
+    from msrecd.vocabulary.units import parse_duration
 
     try:
         return parse_duration(text)
@@ -202,7 +202,7 @@ def _status_rows(device: FleetDevice, now: datetime) -> Sequence[Sequence[object
 
 def _state_cells(state: Mapping[str, Any], now: datetime) -> Sequence[object]:
     """State, since how long, chunks, size, error: what another version leaves out is empty."""
-    from msrecd.config.units import format_duration, format_size
+    from msrecd.vocabulary.units import format_duration, format_size
 
     try:
         age_s = (now - datetime.fromisoformat(str(state.get("since")))).total_seconds()

@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from msrecd.cli.output import Progress, error
-    from msrecd.config.units import parse_duration
     from msrecd.dom.exceptions import DOMException
-    from msrecd.recorder.single_file import TYPES_BY_EXTENSION
+    from msrecd.vocabulary.formats import TYPE_OF_FILE_NAME
+    from msrecd.vocabulary.units import parse_duration
 
     out = Path(args.out)
-    mime_type = args.mime_type or TYPES_BY_EXTENSION.get(out.suffix.lower())
+    mime_type = args.mime_type or TYPE_OF_FILE_NAME.get(out.suffix.lower())
     if mime_type is None:
         return error(f"OUT: {out.suffix or 'no extension'} is not known; name the type with --mime-type", 2)
     try:

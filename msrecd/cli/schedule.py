@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import can_show, print_json, print_table, timestamp
 from msrecd.config import Config, load
-from msrecd.config.units import format_duration
 from msrecd.daemon.checks import config_checks
 from msrecd.schedule import Planner, ScheduleError, Window
 from msrecd.schedule.zones import midnight, one_instant, system_zone
+from msrecd.vocabulary.units import format_duration
 
 _MAX_DAYS = 366
 _MAX_ROWS = 400

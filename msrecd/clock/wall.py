@@ -14,36 +14,17 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.synchronization import KernelClock
+from msrecd.vocabulary.times import format_utc, parse_utc
 
 log = logging.getLogger(__name__)
 
 SYNCHRONIZED_MARKER = Path("/run/systemd/timesync/synchronized")  # touched by timesyncd when it has set the clock
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STEP_NS = 2 * NS
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def format_utc(utc_ns: int) -> str:
-    """RFC 3339 with milliseconds and Z."""
-    moment = _EPOCH + timedelta(milliseconds=utc_ns // MS)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
-
-
-def parse_utc(text: str) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time; without a zone it is UTC.
-
-    Raises:
-        ValueError: it is no time.
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return ((moment - _EPOCH) // timedelta(microseconds=1)) * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,83 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from msrecd.codecs.mime import MimeType, parse
 from msrecd.flow.units import Kind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """A file format: libav's muxer, the codecs it may hold (best first), the extension with and without video."""
-
-    muxer: Literal["mp4", "webm", "matroska", "ogg", "flac", "wav"]
-    video: tuple[str, ...]
-    audio: tuple[str, ...]
-    extension: str
-    audio_extension: str
-
-
-_MP4 = Container(
-    muxer="mp4",
-    video=("h264", "hevc", "av1", "vp9", "mjpeg"),
-    audio=("aac", "opus", "flac"),
-    extension=".mp4",
-    audio_extension=".m4a",
+from msrecd.vocabulary.formats import (
+    CONTAINERS,
+    DEFAULT_TYPES,
+    PASSTHROUGH_ONLY,
+    Container,
+    MimeType,
+    codec_of,
+    parse_mime_type,
 )
-_WEBM = Container(
-    muxer="webm", video=("vp8", "vp9", "av1"), audio=("opus",), extension=".webm", audio_extension=".webm"
-)
-_MATROSKA = Container(
-    muxer="matroska",
-    video=("h264", "hevc", "vp8", "vp9", "av1", "mjpeg"),
-    audio=("aac", "opus", "flac", "pcm_s16le"),
-    extension=".mkv",
-    audio_extension=".mka",
-)
-_OGG = Container(muxer="ogg", video=(), audio=("opus", "flac"), extension=".ogg", audio_extension=".ogg")
-_FLAC = Container(muxer="flac", video=(), audio=("flac",), extension=".flac", audio_extension=".flac")
-_WAV = Container(muxer="wav", video=(), audio=("pcm_s16le",), extension=".wav", audio_extension=".wav")
-
-CONTAINERS: Mapping[str, Container] = {
-    "video/mp4": _MP4,
-    "audio/mp4": _MP4,
-    "video/webm": _WEBM,
-    "audio/webm": _WEBM,
-    "video/x-matroska": _MATROSKA,
-    "audio/x-matroska": _MATROSKA,
-    "video/matroska": _MATROSKA,
-    "audio/matroska": _MATROSKA,
-    "audio/ogg": _OGG,
-    "audio/flac": _FLAC,
-    "audio/wav": _WAV,
-    "audio/x-wav": _WAV,
-    "audio/wave": _WAV,
-}
-
-# Identifier of a codec string (before the first ".") -> libav's codec name.
-_IDENTIFIERS: Mapping[str, tuple[str, Kind]] = {
-    "avc1": ("h264", "video"),
-    "avc3": ("h264", "video"),
-    "h264": ("h264", "video"),
-    "hvc1": ("hevc", "video"),
-    "hev1": ("hevc", "video"),
-    "vp8": ("vp8", "video"),
-    "vp08": ("vp8", "video"),
-    "vp9": ("vp9", "video"),
-    "vp09": ("vp9", "video"),
-    "av1": ("av1", "video"),
-    "av01": ("av1", "video"),
-    "mjpeg": ("mjpeg", "video"),
-    "mp4a": ("aac", "audio"),
-    "aac": ("aac", "audio"),
-    "opus": ("opus", "audio"),
-    "flac": ("flac", "audio"),
-    "pcm": ("pcm_s16le", "audio"),
-    "1": ("pcm_s16le", "audio"),
-}
-# Only passed through: encoding these in software is beyond the boards this runs on.
-PASSTHROUGH_ONLY = frozenset({"hevc"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +34,6 @@ class Selection:
 
 class Unsupported(Exception):
     """The type cannot be recorded; the message says why."""
-
-
-def codec_of(identifier: str) -> tuple[str, Kind] | None:
-    """libav's codec name and kind for a codec string; None for an unknown one."""
-    text = identifier.lower()
-    if text in ("mp4v.6c", "jpeg"):
-        return "mjpeg", "video"
-    return _IDENTIFIERS.get(text.partition(".")[0])
 
 
 @functools.cache
@@ -129,7 +55,7 @@ def check_type(text: str, *, can_provide: Callable[[str], bool] = can_encode) ->
     """
     if text == "":
         return None
-    mime = parse(text)
+    mime = parse_mime_type(text)
     if mime is None:
         raise Unsupported(f"{text!r} is not a MIME type")
     container = CONTAINERS.get(mime.essence)
@@ -176,7 +102,7 @@ def select(text: str, kinds: frozenset[Kind], native: Mapping[Kind, str | None])
     natives = {codec for codec in native.values() if codec}
     mime = check_type(text, can_provide=lambda codec: can_encode(codec) or codec in natives)
     if mime is None:
-        mime = MimeType("video/mp4" if "video" in kinds else "audio/mp4")
+        mime = MimeType(DEFAULT_TYPES["video" if "video" in kinds else "audio"])
         if native.get("video") in ("vp8",):
             mime = MimeType("video/webm")
     container = CONTAINERS[mime.essence]

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from msrecd.config.hints import quoted_number, unknown_key
 from msrecd.config.problems import Problem, suggestion
-from msrecd.config.units import format_duration, format_size, parse_duration, parse_size
+from msrecd.vocabulary.units import format_duration, format_size, parse_duration, parse_size
 
 Schema = dict[str, Any]
 T = TypeVar("T")

@@ -12,6 +12,7 @@ from msrecd.config.kinds import Report, Table, headings
 from msrecd.config.model import Config
 from msrecd.config.problems import InvalidConfigError, Problem
 from msrecd.config.rules import Checks, check_rules
+from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 DEFAULT_PATH = Path("/etc/msrecd/msrecd.toml")
 _MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
@@ -60,7 +61,7 @@ def _with_defaults(config: Config, report: Report) -> Config:
     recorders = tuple(
         recorder
         if recorder.mime_type
-        else replace(recorder, mime_type="video/mp4" if recorder.has_video or recorder.source else "audio/mp4")
+        else replace(recorder, mime_type=DEFAULT_TYPES["video" if recorder.has_video or recorder.source else "audio"])
         for recorder in config.recorders
     )
     return replace(config, recorders=recorders)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msrecd.config import model
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
-from msrecd.config.units import format_duration, format_size
+from msrecd.vocabulary.units import format_duration, format_size
 
 TABLES: dict[str, type] = {
     "top": model.Config,

@@ -9,7 +9,6 @@ Attributes are named like the keys, with the unit where the value has one: `chun
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from msrecd.config.kinds import (
     Text,
     key,
 )
+from msrecd.vocabulary.names import NAME
+from msrecd.vocabulary.verbs import VERBS
 
-NAME_PATTERN = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = Text(
-    pattern=NAME_PATTERN,
+    pattern=NAME,
     form="a name of a-z, 0-9 and -, 1 to 63 characters, with a letter or digit at both ends",
     max_length=63,
 )
@@ -42,10 +42,6 @@ _TIB = 2**40
 _MIB = 2**20
 CHUNK_MAX_SIZE_BYTES = round(3.9 * 2**30)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-VERBS = (
-    *("start", "stop", "pause", "resume", "split", "snapshot", "get", "set"),
-    *("ping", "devices", "reload", "health"),
-)
 SIGNALS = ("beep", "tone", "silence")
 _CONSTRAINTS_VIDEO = Constraints(check=check_video, properties=VIDEO, example_text="{ width = 1920, height = 1080 }")
 _CONSTRAINTS_AUDIO = Constraints(check=check_audio, properties=AUDIO, example_text='{ device_id = "..." }')
@@ -169,16 +165,6 @@ class Mqtt:
         "A broken connection is noticed after about one and a half times this.",
         default=30.0,
     )
-
-    @property
-    def tls(self) -> bool:
-        """Whether the connection is encrypted: unless the broker is this machine, or the configuration refuses."""
-        return not self.allow_plaintext and (not is_loopback(self.host) or bool(self.ca_file or self.cert_file))
-
-    @property
-    def effective_port(self) -> int:
-        """The port as configured, or the usual one."""
-        return self.port or (8883 if self.tls else 1883)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -419,11 +405,3 @@ class Config:
     def recorder(self, name: str) -> Recorder | None:
         """The recorder of that name."""
         return next((recorder for recorder in self.recorders if recorder.name == name), None)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine. Nothing is resolved."""
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") in {"localhost", "ip6-localhost", "localhost.localdomain"}

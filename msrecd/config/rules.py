@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msrecd.config.kinds import Report
-from msrecd.config.model import DAYS, Config, Mqtt, Recorder, Schedule, VirtualDevice, is_loopback
+from msrecd.config.model import DAYS, Config, Mqtt, Recorder, Schedule, VirtualDevice
 from msrecd.config.problems import suggestion
+from msrecd.vocabulary.tls import is_loopback
 
 _CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
 _SUN_TIME = re.compile(r"(sunrise|sunset)\s*([+-].+)?", re.IGNORECASE)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.clock.wall import WallTime, format_utc
+from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config, Recorder
 from msrecd.control import payloads
 from msrecd.control.conductor import Conductor
@@ -40,6 +40,7 @@ from msrecd.mqtt.service import MqttService
 from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
 from msrecd.tasks import Tasks
+from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 

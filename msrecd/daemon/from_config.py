@@ -7,6 +7,7 @@ from typing import Any
 from msrecd.config.model import Config, Recorder
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.recorder.settings import RecorderSettings
+from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 
 def recorder_settings(recorder: Recorder) -> RecorderSettings:
@@ -30,7 +31,7 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         constraints = {"video": _plain(recorder.video), "audio": _plain(recorder.audio)}
     else:
         # What the source holds decides, where the default type only says "with or without video".
-        options["mime_type"] = "" if recorder.mime_type in ("video/mp4", "audio/mp4") else recorder.mime_type
+        options["mime_type"] = "" if recorder.mime_type in DEFAULT_TYPES.values() else recorder.mime_type
     return RecorderSettings(
         name=recorder.name,
         constraints=constraints,

@@ -13,10 +13,11 @@ from av.container.input import InputContainer
 
 from msrecd.libav.common import NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
+from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
 
-_TOLD_BY_HEADER = {
-    **dict.fromkeys((".mp4", ".m4a", ".mov"), "mov"),
-    **dict.fromkeys((".mkv", ".mka", ".webm"), "matroska"),
+# Suffix -> libav's demuxer, where the header of the file describes all streams.
+_DESCRIBED_BY_HEADER: dict[str, str] = {".mov": "mov"} | {
+    suffix: one.demuxer for suffix, one in CONTAINER_OF_SUFFIX.items() if one.demuxer is not None
 }
 
 
@@ -30,7 +31,7 @@ class Demuxer:
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self._timeout_s = timeout_s
         self.streams: list[StreamInfo] = []
-        format = _TOLD_BY_HEADER.get(Path(url).suffix.lower()) if Path(url).is_file() else None
+        format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if Path(url).is_file() else None
         if format is None or not self._open_quickly(url, format):
             self._open(url, {})
 

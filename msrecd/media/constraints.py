@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 from msrecd.flow.units import Kind
+from msrecd.vocabulary.constraints import PROPERTIES, ValueType
 
 log = logging.getLogger(__name__)
 
@@ -22,58 +22,6 @@ Value = float | str | bool
 Settings = Mapping[str, Any]
 
 
-class ValueType(StrEnum):
-    """The value forms of the specification; a `Constrain…` dictionary each."""
-
-    ULONG = "ULong"
-    DOUBLE = "Double"
-    STRING = "DOMString"
-    BOOLEAN = "Boolean"
-    BOOLEAN_OR_STRING = "BooleanOrDOMString"
-    DOUBLE_OR_BOOLEAN = "DoubleOrBoolean"
-
-
-COMMON = {"device_id": ValueType.STRING, "group_id": ValueType.STRING}
-CAMERA_CONTROLS = {  # https://w3c.github.io/mediacapture-image/#mediatrackconstraintset-section
-    "brightness": ValueType.DOUBLE,
-    "color_temperature": ValueType.DOUBLE,
-    "contrast": ValueType.DOUBLE,
-    "exposure_compensation": ValueType.DOUBLE,
-    "exposure_mode": ValueType.STRING,
-    "exposure_time": ValueType.DOUBLE,
-    "focus_distance": ValueType.DOUBLE,
-    "focus_mode": ValueType.STRING,
-    "iso": ValueType.DOUBLE,
-    "pan": ValueType.DOUBLE_OR_BOOLEAN,
-    "saturation": ValueType.DOUBLE,
-    "sharpness": ValueType.DOUBLE,
-    "tilt": ValueType.DOUBLE_OR_BOOLEAN,
-    "torch": ValueType.BOOLEAN,
-    "white_balance_mode": ValueType.STRING,
-    "zoom": ValueType.DOUBLE_OR_BOOLEAN,
-}
-VIDEO = {
-    "width": ValueType.ULONG,
-    "height": ValueType.ULONG,
-    "aspect_ratio": ValueType.DOUBLE,
-    "frame_rate": ValueType.DOUBLE,
-    "facing_mode": ValueType.STRING,
-    "resize_mode": ValueType.STRING,
-}
-AUDIO = {
-    "sample_rate": ValueType.ULONG,
-    "sample_size": ValueType.ULONG,
-    "echo_cancellation": ValueType.BOOLEAN_OR_STRING,
-    "auto_gain_control": ValueType.BOOLEAN,
-    "noise_suppression": ValueType.BOOLEAN,
-    "latency": ValueType.DOUBLE,
-    "channel_count": ValueType.ULONG,
-}
-PROPERTIES: dict[Kind, dict[str, ValueType]] = {
-    "video": COMMON | VIDEO | CAMERA_CONTROLS,
-    "audio": COMMON | AUDIO,
-}
-SELECTING = frozenset(COMMON | VIDEO | AUDIO)  # what may be required where a device is still to be chosen
 _ALL = PROPERTIES["video"] | PROPERTIES["audio"]
 _TOLERANCES = {"aspect_ratio": 1e-3, "frame_rate": 1e-3}  # sizes are whole, 29.97 is 30000/1001
 _LARGEST_ULONG = 0xFFFF_FFFF
@@ -195,8 +143,8 @@ def _convert_value(name: str, value_type: ValueType, value: object, is_advanced:
     limits: dict[str, float | None] = {}
     for limit in ("min", "max"):
         given = value.get(limit)
-        numeric = value_type in (ValueType.ULONG, ValueType.DOUBLE, ValueType.DOUBLE_OR_BOOLEAN)
-        limits[limit] = _number(f"{name}.{limit}", value_type, given) if numeric and given is not None else None
+        counts = value_type.is_numeric and given is not None
+        limits[limit] = _number(f"{name}.{limit}", value_type, given) if counts else None
     exact, ideal = value.get("exact"), value.get("ideal")
     return Constraint(
         min=limits["min"],
@@ -207,40 +155,27 @@ def _convert_value(name: str, value_type: ValueType, value: object, is_advanced:
 
 
 def _alternatives(path: str, value_type: ValueType, value: object) -> tuple[Value, ...]:
-    takes_strings = value_type in (ValueType.STRING, ValueType.BOOLEAN_OR_STRING)
-    takes_booleans = value_type in (ValueType.BOOLEAN, ValueType.BOOLEAN_OR_STRING, ValueType.DOUBLE_OR_BOOLEAN)
-    if isinstance(value, bool) and takes_booleans:
+    if isinstance(value, bool) and value_type.takes_booleans:
         return (value,)
-    if takes_strings:
+    if value_type.takes_strings:
         if isinstance(value, str):
             return () if value == "" and path.startswith("device_id") else (str(value),)
         if value_type is ValueType.STRING and isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
             if not all(isinstance(one, str) for one in value):
-                raise TypeError(f"{path} must be {_wanted(value_type)}, not {value!r}")
+                raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
             return tuple(value)
-        raise TypeError(f"{path} must be {_wanted(value_type)}, not {value!r}")
+        raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
     if value_type is ValueType.BOOLEAN:
-        raise TypeError(f"{path} must be {_wanted(value_type)}, not {value!r}")
+        raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
     return (_number(path, value_type, value),)
 
 
 def _number(path: str, value_type: ValueType, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError(f"{path} must be {_wanted(value_type)}, not {value!r}")
+        raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
     if value_type is ValueType.ULONG:  # [Clamp] unsigned long
         return min(max(round(value), 0), _LARGEST_ULONG)
     return value
-
-
-def _wanted(value_type: ValueType) -> str:
-    return {
-        ValueType.ULONG: "a whole number",
-        ValueType.DOUBLE: "a finite number",
-        ValueType.STRING: "a string or a list of strings",
-        ValueType.BOOLEAN: "true or false",
-        ValueType.BOOLEAN_OR_STRING: "true, false or a string",
-        ValueType.DOUBLE_OR_BOOLEAN: "a finite number, true or false",
-    }[value_type]
 
 
 def satisfies(name: str, constraint: Constraint, settings: Settings) -> bool:

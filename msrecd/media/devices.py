@@ -20,11 +20,6 @@ from msrecd.dom.exceptions import (
 )
 from msrecd.flow.units import Kind
 from msrecd.media.constraints import (
-    AUDIO,
-    CAMERA_CONTROLS,
-    COMMON,
-    SELECTING,
-    VIDEO,
     ConstraintSets,
     Selection,
     convert,
@@ -37,6 +32,7 @@ from msrecd.media.opening import OpenDevices, in_worker
 from msrecd.media.space import device_space
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
+from msrecd.vocabulary.constraints import PROPERTIES, SELECTING
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +106,7 @@ class MediaDevices(EventTarget):
 
     def get_supported_constraints(self) -> dict[str, bool]:
         """The names that constraints may have, those of Image Capture included, each True."""
-        return dict.fromkeys((*COMMON, *VIDEO, *AUDIO, *CAMERA_CONTROLS), True)
+        return dict.fromkeys((*PROPERTIES["video"], *PROPERTIES["audio"]), True)
 
     async def get_user_media(self, constraints: Mapping[str, Any] | None = None) -> MediaStream:
         """Open devices: one stream with one track of each kind that is asked for, or an error and nothing is open.

@@ -16,8 +16,6 @@ from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.rotation import ChunkLimits
 
-_ONE_TRACK = ("ogg", "flac", "wav")
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -47,7 +45,7 @@ def make_plan(options: RecorderOptions, tracks: Sequence[MediaStreamTrack]) -> P
         selection = select(options.mime_type, kinds, native)
     except Unsupported as exc:
         raise NotSupportedError(str(exc)) from exc
-    if selection.container.muxer in _ONE_TRACK and len(tracks) > 1:
+    if selection.container.is_single_track and len(tracks) > 1:
         raise NotSupportedError(f"{selection.essence} holds one audio track, the stream has {len(tracks)}")
     video, audio = rates_for(options, kinds)
     return Plan(

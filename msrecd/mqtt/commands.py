@@ -27,8 +27,9 @@ from msrecd.mqtt.messages import (
     shorten,
 )
 from msrecd.mqtt.ratelimit import RateLimit
-from msrecd.mqtt.topics import SWITCH_VERB, CommandTopic, Topics
+from msrecd.mqtt.topics import CommandTopic, Topics
 from msrecd.mqtt.wire import Message
+from msrecd.vocabulary.verbs import SWITCH_VERB
 
 log = logging.getLogger(__name__)
 

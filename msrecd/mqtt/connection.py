@@ -10,11 +10,11 @@ from collections.abc import Collection
 from typing import Protocol
 
 from msrecd.errors import ConfigError
-from msrecd.mqtt.backoff import Backoff, uniform
 from msrecd.mqtt.client import WINDOW, Session, failed
 from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.wire import Message, PublishError, Will
+from msrecd.vocabulary.backoff import BackOff, uniform
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class MqttClient:
         self._will = will
         self._persistent = persistent
         self._retry = retry
-        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, uniform)
+        longest_s = max(settings.reconnect_min_s, settings.reconnect_max_s)
+        self._backoff = BackOff(settings.reconnect_min_s, longest_s, spread=uniform)
         self._inbox = Inbox()
         self._session: Session | None = None
         self._window = WINDOW
@@ -156,7 +157,7 @@ class MqttClient:
             if not self._retry:
                 self.failure = reason
                 return
-            delay_s = self._backoff.next_delay_s(lasted_s)
+            delay_s = self._backoff.next_s(lasted_s)
             if reason != self._last_reason or lasted_s is not None:
                 log.warning(
                     "MQTT broker %s:%d: %s; trying again", self._settings.host, self._settings.effective_port, reason

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from msrecd.mqtt.connection import MqttClient
 from msrecd.mqtt.messages import encode
 from msrecd.mqtt.settings import MqttSettings
-from msrecd.mqtt.topics import PREFIX, SWITCH_VERB, is_device_id, is_name
+from msrecd.mqtt.topics import PREFIX
 from msrecd.mqtt.wire import ConnectError, Message, PublishError
+from msrecd.vocabulary.names import is_device_id, is_name
+from msrecd.vocabulary.verbs import SWITCH_VERB
 
 NOBODY_LISTENS = "No matching subscribers"
 # After this long without another message, what the broker had retained has arrived.

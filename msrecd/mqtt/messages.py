@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from msrecd.errors import CommandError
-from msrecd.mqtt.topics import DAEMON_VERBS, RECORDER_VERBS, SWITCH_VERB, CommandTopic
+from msrecd.mqtt.topics import CommandTopic
+from msrecd.vocabulary.times import format_utc, parse_rfc3339
+from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE, SWITCH_VERB
 
 PAYLOAD_LIMIT_BYTES = 16 * 1024
 ID_LIMIT = 128
@@ -24,25 +24,7 @@ INTEGER_DIGITS_LIMIT = 18
 DURATION_LIMIT_S = 366 * 24 * 3600
 MESSAGE_LIMIT = 300
 
-# Every code of the contract, and whether the same command may succeed when it is sent again later.
-RETRYABLE: Mapping[str, bool] = {
-    "bad_payload": False,
-    "unknown_verb": False,
-    "unknown_recorder": False,
-    "bad_args": False,
-    "wrong_state": False,
-    "device_missing": True,
-    "device_busy": True,
-    "no_space": True,
-    "expired": False,
-    "retained_rejected": False,
-    "rate_limited": True,
-    "internal": True,
-}
-CODES = frozenset(RETRYABLE)
-
 _KEYS = ("id", "issued_at", "args")
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 _ARGS: Mapping[str, tuple[str, ...]] = {"start": ("duration_s",)}
 
 
@@ -179,13 +161,13 @@ def encode_reply(command_id: str | None, outcome: Outcome, realtime_ns: int) -> 
     """The reply to a command, as it goes over the wire."""
     reply: dict[str, object] = {"id": command_id}
     if outcome.error is None:
-        reply.update(status="ok", changed=outcome.changed, ts=rfc3339(realtime_ns), data=dict(outcome.data))
+        reply.update(status="ok", changed=outcome.changed, ts=format_utc(realtime_ns), data=dict(outcome.data))
     else:
         code = outcome.error.code if outcome.error.code in CODES else "internal"
         retryable = outcome.error.retryable
         reply.update(
             status="error",
-            ts=rfc3339(realtime_ns),
+            ts=format_utc(realtime_ns),
             error={
                 "code": code,
                 "message": shorten(outcome.error.message, MESSAGE_LIMIT, quote=False),
@@ -202,12 +184,6 @@ def encode(value: object) -> bytes:
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")
-
-
-def rfc3339(realtime_ns: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 UTC with milliseconds and `Z`."""
-    seconds, rest = divmod(realtime_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
 def shorten(text: str, limit: int = 60, *, quote: bool = True) -> str:
@@ -233,10 +209,10 @@ def _check_issued_at(value: object) -> float | None:
     if value is None:
         return None
     problem = CommandError("bad_args", "issued_at: a time like 2026-11-20T18:00:00Z is expected")
-    if not isinstance(value, str) or _RFC3339.match(value) is None:
+    if not isinstance(value, str):
         raise problem
     try:
-        return datetime.fromisoformat(value.upper().replace("Z", "+00:00")).timestamp()
+        return parse_rfc3339(value) / 1_000_000_000
     except (ValueError, OverflowError) as exc:
         raise problem from exc
 

@@ -15,17 +15,18 @@ from functools import partial
 from pathlib import Path
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
-from msrecd.mqtt.backoff import uniform
 from msrecd.mqtt.commands import CommandHandler, CommandResult, CommandRunner
 from msrecd.mqtt.connection import MqttClient
 from msrecd.mqtt.marks import Mark
 from msrecd.mqtt.memory import Memory
-from msrecd.mqtt.messages import encode, rfc3339
+from msrecd.mqtt.messages import encode
 from msrecd.mqtt.outbox import EventPump, Refusals, Replies, StateBoard
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.spool import Spool
 from msrecd.mqtt.topics import BIRTH_TOPIC, Topics
 from msrecd.mqtt.wire import Message, PublishError, Will
+from msrecd.vocabulary.backoff import uniform
+from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +265,7 @@ class MqttService:
                 "code": "events_dropped",
                 "message": f"{lost} events were dropped: the broker was away for too long",
                 "recorder": None,
-                "ts": rfc3339(self._clock.realtime_ns()),
+                "ts": format_utc(self._clock.realtime_ns()),
                 "count": lost,
             },
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd.errors import ConfigError
+from msrecd.vocabulary.tls import mqtt_port, uses_tls
 
 CREDENTIAL = "mqtt-password"
 SECRET_LIMIT_BYTES = 4096
@@ -48,30 +48,19 @@ class MqttSettings:
     @property
     def tls(self) -> bool:
         """TLS is on whenever the host is not loopback, unless plaintext is allowed; a CA or certificate asks for it."""
-        if self.ca_file is not None or self.cert_file is not None:
-            return True
-        return not is_loopback(self.host) and not self.allow_plaintext
+        return uses_tls(
+            self.host,
+            allow_plaintext=self.allow_plaintext,
+            has_certificates=self.ca_file is not None or self.cert_file is not None,
+        )
 
     @property
     def effective_port(self) -> int:
         """The port to connect to."""
-        if self.port is not None:
-            return self.port
-        return 8883 if self.tls else 1883
+        return mqtt_port(self.port, tls=self.tls)
 
     def __repr__(self) -> str:
         return f"MqttSettings({self.device_id} at {self.host}:{self.effective_port}, tls={self.tls})"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine itself, judged without asking a name server."""
-    name = host.strip("[]").lower().rstrip(".")
-    if name in ("localhost", "ip6-localhost", "ip6-loopback") or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def read_password(settings: MqttSettings, environment: Mapping[str, str] | None = None) -> str | None:

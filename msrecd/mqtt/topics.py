@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from msrecd.vocabulary.names import is_device_id, is_name
 
 PREFIX = "msrecd/v1"
 RESPONSE_TOPIC_LIMIT_BYTES = 256
 # What stands behind `cmd/` is echoed in the reply topic. Every legal path is far shorter.
 ECHO_LIMIT_BYTES = 1024
-NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
-RESERVED_DEVICES = frozenset({"group", "all"})
 BIRTH_TOPIC = "homeassistant/status"
-
-RECORDER_VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
-DAEMON_VERBS = ("ping", "devices", "reload", "health")
-SWITCH_VERB = "set"
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` may be the name of a recorder or a group: 1 to 63 of a-z, 0-9 and inner hyphens."""
-    return NAME_PATTERN.match(text) is not None
-
-
-def is_device_id(text: str) -> bool:
-    """Whether `text` may be a device's id: a name that is not reserved for groups."""
-    return is_name(text) and text not in RESERVED_DEVICES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

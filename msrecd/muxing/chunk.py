@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msrecd.codecs.table import Container
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing.container import ChunkContainer
 from msrecd.muxing.facts import ChunkInfo, Gap, TrackFacts
 from msrecd.muxing.input import TrackInput
+from msrecd.vocabulary.formats import Container
 
 NS = 1_000_000_000
 _TRAILER_BYTES = 500  # of a file, about

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msrecd import libav
-from msrecd.codecs.table import Container
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing.fragments import DecodeTimeShifter
+from msrecd.vocabulary.formats import Container
 
 NS = 1_000_000_000
 _VIDEO_TIME_SCALE = 90_000

@@ -9,11 +9,11 @@ from pathlib import Path
 from msrecd import libav
 from msrecd.codecs.opus import packet_samples
 from msrecd.codecs.parameters import of_input
-from msrecd.codecs.table import CONTAINERS, Container
 from msrecd.errors import MsrecdError
 from msrecd.flow.units import Packet
 from msrecd.muxing.container import ChunkContainer
 from msrecd.muxing.seams import Ends, Piece, SampleLine, Step, plan_join, seam_ns
+from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX, Container
 
 NS = 1_000_000_000
 _FRAGMENT_NS = 2 * NS
@@ -22,13 +22,8 @@ _AAC_FRAME_SAMPLES = 1024
 _OPUS_RATE = 48_000
 _ADVICE = "export the time before and after it separately"
 
-_BY_SUFFIX = {
-    ".mp4": "video/mp4",
-    ".m4a": "audio/mp4",
-    ".webm": "video/webm",
-    ".mkv": "video/x-matroska",
-    ".mka": "audio/x-matroska",
-}
+# Only these can express a gap.
+_BY_SUFFIX = {suffix: one for suffix, one in CONTAINER_OF_SUFFIX.items() if not one.is_single_track}
 
 
 class JoinError(MsrecdError):
@@ -52,7 +47,7 @@ def container_for(path: Path) -> Container:
         JoinError: none that can hold the gaps of a time line.
     """
     try:
-        return CONTAINERS[_BY_SUFFIX[path.suffix.lower()]]
+        return _BY_SUFFIX[path.suffix.lower()]
     except KeyError:
         raise JoinError(f"{path.name}: write to a file that ends in {', '.join(_BY_SUFFIX)}") from None
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
-from msrecd.codecs.table import Container
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
 from msrecd.muxing.facts import ChunkInfo, Data, Fact
@@ -19,6 +18,7 @@ from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 from msrecd.muxing.shedding import Shedding
 from msrecd.muxing.sidetracks import SideTracks
 from msrecd.muxing.timeline import Timeline
+from msrecd.vocabulary.formats import Container
 
 log = logging.getLogger(__name__)
 

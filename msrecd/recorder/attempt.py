@@ -19,6 +19,7 @@ from msrecd.media.track import MediaStreamTrack
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
+from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
@@ -76,7 +77,7 @@ class Attempt:
     def file_type(self) -> str:
         """The type of its files: what it records without pictures is no video."""
         kinds = set() if self.capture is None else {track.kind for track in self.capture.stream.get_tracks()}
-        mime_type = self.mime_type or "video/mp4"
+        mime_type = self.mime_type or DEFAULT_TYPES["video"]
         return mime_type if "video" in kinds else mime_type.replace("video/", "audio/", 1)
 
     @property

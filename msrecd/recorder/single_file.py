@@ -14,17 +14,6 @@ from msrecd.media.devices import MediaDevices
 from msrecd.media.events import BlobEvent
 from msrecd.media.recorder import MediaRecorder
 
-TYPES_BY_EXTENSION: Mapping[str, str] = {
-    ".mp4": "video/mp4",
-    ".m4a": "audio/mp4",
-    ".webm": "video/webm",
-    ".mkv": "video/x-matroska",
-    ".mka": "audio/x-matroska",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg;codecs=opus",
-    ".flac": "audio/flac",
-    ".wav": "audio/wav",
-}
 _TIMESLICE_MS = 1000
 
 

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 from typing import Any, Protocol
 
-from msrecd.recorder.backoff import BackOff
 from msrecd.tasks import Tasks
+from msrecd.vocabulary.backoff import BackOff
 
 _STORAGE_RETRY_S = 5.0
 _RETRY_LIMIT_S = 60.0

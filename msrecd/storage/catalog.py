@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd.clock import NS
-from msrecd.clock.wall import Corrections, parse_utc
+from msrecd.clock.wall import Corrections
 from msrecd.errors import StorageError
 from msrecd.storage import files, layout, manifest, recovery
 from msrecd.storage.index import Index
+from msrecd.vocabulary.times import parse_utc
 
 _JOINT_NS = NS // 2  # times of consecutive chunks are rounded; less than this between them is no gap
 

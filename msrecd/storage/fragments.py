@@ -7,31 +7,24 @@ MP4 (ISO/IEC 14496-12), Matroska and WebM (RFC 9559), Ogg (RFC 3533), FLAC (RFC 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from msrecd.storage.fragments_mkv import scan_matroska
 from msrecd.storage.fragments_mp4 import scan_mp4
 from msrecd.storage.fragments_sound import scan_flac, scan_ogg, scan_wav
 from msrecd.storage.scan import Scan
+from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """How one container is scanned."""
-
-    extensions: tuple[str, ...]
-    scan: Callable[[BinaryIO, int], Scan]
-
-
-_FORMATS = (
-    Format(extensions=("mp4", "m4a"), scan=scan_mp4),
-    Format(extensions=("webm", "mkv", "mka"), scan=scan_matroska),
-    Format(extensions=("ogg",), scan=scan_ogg),
-    Format(extensions=("flac",), scan=scan_flac),
-    Format(extensions=("wav",), scan=scan_wav),
-)
+# libav's name of the container -> how its files are scanned.
+_SCANS: Mapping[str, Callable[[BinaryIO, int], Scan]] = {
+    "mp4": scan_mp4,
+    "webm": scan_matroska,
+    "matroska": scan_matroska,
+    "ogg": scan_ogg,
+    "flac": scan_flac,
+    "wav": scan_wav,
+}
 
 
 def scan(file: BinaryIO, size: int, extension: str) -> Scan:
@@ -43,10 +36,10 @@ def scan(file: BinaryIO, size: int, extension: str) -> Scan:
         ValueError: no format of ours.
         OSError: the file cannot be read.
     """
-    for known in _FORMATS:
-        if extension in known.extensions:
-            try:
-                return known.scan(file, size)
-            except (struct.error, IndexError, ZeroDivisionError):
-                return Scan()
-    raise ValueError(f"no format has the extension {extension!r}")
+    container = CONTAINER_OF_SUFFIX.get(f".{extension}")
+    if container is None:
+        raise ValueError(f"no format has the extension {extension!r}")
+    try:
+        return _SCANS[container.muxer](file, size)
+    except (struct.error, IndexError, ZeroDivisionError):
+        return Scan()

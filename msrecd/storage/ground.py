@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msrecd.clock import Clock
-from msrecd.clock.wall import WallTime, format_utc
+from msrecd.clock.wall import WallTime
 from msrecd.errors import StorageError
 from msrecd.storage import checks, files, manifest
+from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 

@@ -15,34 +15,15 @@ from functools import lru_cache
 
 from msrecd.clock import MS, NS
 from msrecd.clock.wall import Stamp
+from msrecd.vocabulary.formats import SUFFIXES
+from msrecd.vocabulary.names import RECORDING_ID, RECORDING_ID_PATTERN, is_name
 
 PART = ".part"
 MANIFEST = ".jsonl"
-EXTENSIONS = ("mp4", "m4a", "webm", "mkv", "mka", "ogg", "flac", "wav")
-RECORDER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 
-_EXTENSION_OF = {
-    "video/mp4": "mp4",
-    "audio/mp4": "m4a",
-    "video/webm": "webm",
-    "audio/webm": "webm",
-    "video/x-matroska": "mkv",
-    "audio/x-matroska": "mka",
-    "video/matroska": "mkv",
-    "audio/matroska": "mka",
-    "audio/ogg": "ogg",
-    "video/ogg": "ogg",
-    "audio/flac": "flac",
-    "audio/x-flac": "flac",
-    "audio/wav": "wav",
-    "audio/x-wav": "wav",
-    "audio/vnd.wave": "wav",
-    "audio/wave": "wav",
-}
-_ID = r"(?:(?P<time>\d{8}T\d{6}Z)|boot(?P<boot>\d{4,})-(?P<ms>\d+))-(?P<recorder>[a-z0-9-]+)-(?P<suffix>[0-9a-f]{4})"
-_RECORDING_ID = re.compile(_ID + r"\Z", re.ASCII)
 _CHUNK = re.compile(
-    rf"(?P<id>{_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
+    rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
 )
 _BOOT_FOLDER = re.compile(r"[^/]+/boot(\d{4,})/", re.ASCII)
 _DAY = re.compile(r"(\d{4}/\d{2}/\d{2}|boot\d{4,})\Z", re.ASCII)
@@ -76,26 +57,13 @@ class ChunkName:
         return chunk_name(self.recording_id, self.seq, self.extension)
 
 
-def extension_for(mime_type: str) -> str:
-    """The container's file extension.
-
-    Raises:
-        ValueError: no container of ours.
-    """
-    essence = mime_type.split(";", 1)[0].strip().lower()
-    try:
-        return _EXTENSION_OF[essence]
-    except KeyError:
-        raise ValueError(f"mime_type: no file format for {mime_type!r}") from None
-
-
 def make_recording_id(recorder: str, stamp: Stamp, suffix: int) -> str:
     """The id of a recording that begins at `stamp`; `suffix` is a number below 65536.
 
     Raises:
         ValueError: no name of a recorder.
     """
-    if not RECORDER.match(recorder):
+    if not is_name(recorder):
         raise ValueError(f"recorder: {recorder!r} is no name; use a-z, 0-9 and - inside")
     if not 0 <= suffix < 0x10000:
         raise ValueError("suffix: out of range")
@@ -109,8 +77,8 @@ def make_recording_id(recorder: str, stamp: Stamp, suffix: int) -> str:
 @lru_cache(maxsize=256)
 def parse_recording_id(text: str) -> RecordingId | None:
     """The parts of a recording id, None when it is none."""
-    match = _RECORDING_ID.match(text)
-    if match is None or not RECORDER.match(match["recorder"]):
+    match = RECORDING_ID_PATTERN.match(text)
+    if match is None or not is_name(match["recorder"]):
         return None
     if match["time"] is None:
         return RecordingId(
@@ -171,7 +139,7 @@ def split_file(file: str) -> tuple[str, str, str] | None:
     """
     recorder, _, rest = file.partition("/")
     day, _, name = rest.rpartition("/")
-    if not RECORDER.match(recorder) or not _DAY.match(day):
+    if not is_name(recorder) or not _DAY.match(day):
         return None
     parsed = parse_chunk_name(name)
     if parsed is not None:

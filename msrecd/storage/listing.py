@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from msrecd.clock.wall import parse_utc
 from msrecd.errors import StorageError
 from msrecd.storage import files, layout, recovery
 from msrecd.storage.ground import Ground
@@ -19,6 +18,7 @@ from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
 from msrecd.storage.manifest import ManifestLine
 from msrecd.storage.retention import ChunkRef
+from msrecd.vocabulary.times import parse_utc
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from msrecd.clock import NS
-from msrecd.clock.wall import Stamp, format_utc
+from msrecd.clock.wall import Stamp
 from msrecd.errors import StorageError
 from msrecd.storage import files, fragments, layout
 from msrecd.storage.chunkfile import ChunkFile
 from msrecd.storage.ground import Ground
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest import ManifestLine
+from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 

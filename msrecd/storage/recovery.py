@@ -12,25 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msrecd.clock import NS
-from msrecd.clock.wall import format_utc
 from msrecd.storage import files, fragments, layout, manifest
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.journal import OpenEntry
 from msrecd.storage.manifest import ManifestLine
 from msrecd.storage.wavsizes import write_wav_sizes
+from msrecd.vocabulary.formats import TYPE_OF_SUFFIX
+from msrecd.vocabulary.names import NAME_PATTERN
+from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
-_TYPES = {
-    "mp4": "video/mp4",
-    "m4a": "audio/mp4",
-    "webm": "video/webm",
-    "mkv": "video/x-matroska",
-    "mka": "audio/x-matroska",
-    "ogg": "audio/ogg",
-    "flac": "audio/flac",
-    "wav": "audio/wav",
-}
 _MARGIN_S = 5.0  # between the last write and what it held
 
 
@@ -118,7 +110,7 @@ def _keep_one(folder: int, final: str) -> bool:
 
 def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
     """`.part` files that no journal knows: in the newest folders of each recorder, or in all."""
-    for recorder in _names(root, "", layout.RECORDER):
+    for recorder in _names(root, "", NAME_PATTERN):
         folders = list(days(root, recorder)) if everywhere else _newest(root, recorder)
         for day in folders:
             yield from _parts(root, f"{recorder}/{day}")
@@ -126,7 +118,7 @@ def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
 
 def manifest_files(root: int) -> Iterator[str]:
     """All manifests below the root, relative; in the order of names within each recorder."""
-    for recorder in _names(root, "", layout.RECORDER):
+    for recorder in _names(root, "", NAME_PATTERN):
         for day in days(root, recorder):
             with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
                 names = sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
@@ -138,7 +130,7 @@ def manifest_files(root: int) -> Iterator[str]:
 
 def manifests_by_day(root: int) -> Iterator[str]:
     """All manifests below the root, relative: those of one day, of all recorders, in the order of their beginnings."""
-    recorders = _names(root, "", layout.RECORDER)
+    recorders = _names(root, "", NAME_PATTERN)
     by_day: dict[str, list[str]] = {}
     for recorder in recorders:
         for day in days(root, recorder):
@@ -171,7 +163,7 @@ def last_recording_id(root: int, recorder: str, below: str) -> str | None:
 
 def is_empty(root: int) -> bool:
     """Whether no recorder has ever had a folder here."""
-    return not _names(root, "", layout.RECORDER)
+    return not _names(root, "", NAME_PATTERN)
 
 
 def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
@@ -211,7 +203,7 @@ def _parts(root: int, day: str) -> Iterator[OpenEntry]:
             yield OpenEntry(
                 seq=parsed.seq,
                 file=f"{day}/{parsed.final}",
-                mime_type=_TYPES[parsed.extension],
+                mime_type=TYPE_OF_SUFFIX[f".{parsed.extension}"],
                 started_ns=status.st_mtime_ns - round(duration_s * NS),
                 trusted=trusted,
             )

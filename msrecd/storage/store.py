@@ -31,6 +31,7 @@ from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost
 from msrecd.storage.repair import Repair
 from msrecd.storage.retention import Limits, Planned
+from msrecd.vocabulary.formats import extension_for
 
 __all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
 
@@ -206,7 +207,7 @@ class Store:
             StorageError: the type has no file format, or the name is none.
         """
         try:
-            extension = layout.extension_for(mime_type)
+            extension = extension_for(mime_type).removeprefix(".")
             with self._lock:
                 recording_id = self._names.draw(recorder)
         except ValueError as exc:

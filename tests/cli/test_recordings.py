@@ -16,7 +16,7 @@ from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 
 from msrecd.clock import NS
-from msrecd.clock.wall import format_utc, parse_utc
+from msrecd.vocabulary.times import format_utc, parse_utc
 
 RECORDER = camera(audio=True, timeslice="200ms", chunk_duration="1s", autostart=True)
 MICROPHONE = microphone("mic", mime_type="audio/wav", timeslice="200ms", chunk_duration="1s", autostart=True)

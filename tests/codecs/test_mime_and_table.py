@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from msrecd.codecs.mime import parse
 from msrecd.codecs.nal import nal_units
 from msrecd.codecs.strings import codec_string
 from msrecd.codecs.table import Unsupported, full_type, is_type_supported, select
+from msrecd.vocabulary.formats import parse_mime_type
 
 BOTH = frozenset({"audio", "video"})
 
@@ -23,14 +23,14 @@ BOTH = frozenset({"audio", "video"})
     ],
 )
 def test_parse(text: str, essence: str, codecs: tuple[str, ...]) -> None:
-    mime = parse(text)
+    mime = parse_mime_type(text)
     assert mime is not None
     assert (mime.essence, mime.codecs) == (essence, codecs)
 
 
 @pytest.mark.parametrize("text", ["video", "video/", "/mp4", "video/mp4: codecs=vp8", "vid eo/mp4", "''", '""'])
 def test_what_is_no_type(text: str) -> None:
-    assert parse(text) is None
+    assert parse_mime_type(text) is None
 
 
 @pytest.mark.parametrize(

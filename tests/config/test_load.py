@@ -311,25 +311,6 @@ def test_hash_is_of_the_meaning(tmp_path: Path) -> None:
     assert len(one) == 64
 
 
-@pytest.mark.parametrize(
-    ("lines", "tls", "port"),
-    [
-        ("host='localhost'", False, 1883),
-        ("host='127.0.0.5'", False, 1883),
-        ("host='::1'", False, 1883),
-        ("host='broker.lan'", True, 8883),
-        ("host='10.0.0.1'\nport=1883", True, 1883),
-        ("host='localhost'\nca_file='ca'", True, 8883),
-        ("host='broker.lan'\nallow_plaintext=true", False, 1883),
-        ("host='localhost.evil.org'", True, 8883),
-    ],
-)
-def test_tls_rule(tmp_path: Path, lines: str, tls: bool, port: int) -> None:
-    mqtt = load(write(tmp_path, f"[mqtt]\n{lines}\n")).mqtt
-    assert mqtt is not None
-    assert (mqtt.tls, mqtt.effective_port) == (tls, port)
-
-
 def test_device_id_is_stable_and_hides_the_machine_id() -> None:
     machine_id = "0123456789abcdef0123456789abcdef"
     assert device_id(machine_id) == device_id(machine_id)

@@ -13,7 +13,8 @@ import pytest
 
 import msrecd
 from msrecd.dom.events import event_handler
-from msrecd.media import constraints, options
+from msrecd.media import options
+from msrecd.vocabulary import constraints
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "w3c.md"
 

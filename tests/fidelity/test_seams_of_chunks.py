@@ -14,11 +14,11 @@ import pytest
 from judge import Judged, assert_consecutive, phase_steps, read_chunk
 from simulated_recording import START_NS, Camera, Microphone, SimulatedRecording, steady
 
-from msrecd.codecs.table import CONTAINERS
 from msrecd.devices.virtual.testsound import TONE_HZ, Signal
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.muxing.join import Joiner, container_for
 from msrecd.muxing.seams import Piece
+from msrecd.vocabulary.formats import CONTAINERS
 
 SEAMS = int(os.environ.get("MSRECD_SEAMS", "6"))
 CHUNK_S = 1.0

@@ -20,23 +20,23 @@ from hypothesis import strategies as st
 
 from msrecd.clock import NS
 from msrecd.errors import CommandError
-from msrecd.mqtt.backoff import Backoff
 from msrecd.mqtt.commands import CommandResult, CommandRunner
 from msrecd.mqtt.dedupe import Dedupe
 from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.messages import (
-    CODES,
     PAYLOAD_LIMIT_BYTES,
-    RETRYABLE,
     Outcome,
     check_args,
     decode_command,
     encode_reply,
-    rfc3339,
 )
 from msrecd.mqtt.ratelimit import RateLimit
-from msrecd.mqtt.topics import DAEMON_VERBS, RECORDER_VERBS, Topics, is_device_id, is_name, parse_path
+from msrecd.mqtt.topics import Topics, parse_path
 from msrecd.mqtt.wire import Message
+from msrecd.vocabulary.backoff import BackOff
+from msrecd.vocabulary.names import is_device_id, is_name
+from msrecd.vocabulary.times import format_utc
+from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE
 
 FUZZ = int(os.environ.get("MSRECD_FUZZ", "100000"))
 
@@ -123,8 +123,8 @@ def test_every_code_has_its_retryable_and_replies_are_bounded():
 
 
 def test_times():
-    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
-    assert rfc3339(1_795_197_600_412_999_999) == "2026-11-20T18:00:00.412Z"
+    assert format_utc(0) == "1970-01-01T00:00:00.000Z"
+    assert format_utc(1_795_197_600_412_999_999) == "2026-11-20T18:00:00.412Z"
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_what_is_in_flight_is_not_pushed_out_and_does_not_keep_the_rest():
 
 
 def test_backoff_grows_is_bounded_and_resets_after_a_stable_minute():
-    upper = Backoff(1.0, 30.0, lambda low, high: high)
-    assert [upper.next_delay_s(None) for _ in range(6)] == [2, 4, 8, 16, 30, 30]
-    assert upper.next_delay_s(1.0) == 30
-    assert upper.next_delay_s(6.0) == 4
-    assert upper.next_delay_s(61.0) == 2
-    spread = Backoff(1.0, 30.0, random.Random(1).uniform)
-    assert len({round(spread.next_delay_s(60.0), 3) for _ in range(50)}) > 40
+    upper = BackOff(1.0, 30.0, spread=lambda low, high: high)
+    assert [upper.next_s(None) for _ in range(6)] == [2, 4, 8, 16, 30, 30]
+    assert upper.next_s(1.0) == 30
+    assert upper.next_s(6.0) == 4
+    assert upper.next_s(61.0) == 2
+    spread = BackOff(1.0, 30.0, spread=random.Random(1).uniform)
+    assert len({round(spread.next_s(60.0), 3) for _ in range(50)}) > 40
 
 
 def test_the_inbox_is_bounded():

@@ -13,9 +13,10 @@ from broker import MOSQUITTO, Broker, Certificates, Observer
 
 from msrecd.errors import ConfigError
 from msrecd.mqtt.ctl import send_command, send_group
-from msrecd.mqtt.settings import MqttSettings, is_loopback, read_password
+from msrecd.mqtt.settings import MqttSettings, read_password
 from msrecd.mqtt.tls import tls_context
 from msrecd.mqtt.wire import PublishError
+from msrecd.vocabulary.tls import is_loopback
 
 CONFIG = Path(__file__).parents[2] / "config" / "mosquitto"
 BASE = "msrecd/v1/pi-test"

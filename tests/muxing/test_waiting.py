@@ -12,7 +12,6 @@ from still_camera import StillCamera
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.codecs import hub
-from msrecd.codecs.table import CONTAINERS
 from msrecd.dom.events import Event
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.source import Gate
@@ -23,6 +22,7 @@ from msrecd.muxing.facts import Data, Fact, Finished
 from msrecd.muxing.pictureinput import PictureInput
 from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.worker import RecorderWorker
+from msrecd.vocabulary.formats import CONTAINERS
 
 PACKET = Packet(pts_ns=0, dts_ns=0, duration_ns=1, is_keyframe=True, data=bytes(1000))
 ROOM = 100  # packets

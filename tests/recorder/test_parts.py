@@ -12,8 +12,8 @@ from msrecd.daemon import health
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings
 from msrecd.dom.exceptions import NotFoundError, NotReadableError, NotSupportedError, OverconstrainedError
 from msrecd.errors import CommandError, StorageError
-from msrecd.recorder.backoff import BackOff
 from msrecd.recorder.problems import Problem, problem_of
+from msrecd.vocabulary.backoff import BackOff
 
 
 def test_back_off_doubles_up_to_its_limit_and_starts_again() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from msrecd.clock import NS
 from msrecd.clock import synchronization as clocksync
-from msrecd.clock.wall import ReadOnlyWallTime, WallTime, parse_moment, parse_utc
+from msrecd.clock.wall import ReadOnlyWallTime, WallTime, parse_moment
+from msrecd.vocabulary.times import parse_utc
 
 NOW_NS = parse_utc("2026-05-02T12:00:00Z")
 

@@ -12,9 +12,10 @@ from storage_model import StorageModel
 from msrecd.clock import MS, NS
 from msrecd.clock.wall import Stamp
 from msrecd.storage import layout
+from msrecd.vocabulary.names import NAME_PATTERN
 
 YEAR_NS = 365 * 86_400 * NS
-NAMES = st.from_regex(layout.RECORDER, fullmatch=True)
+NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
 STAMPS = st.builds(
     Stamp,
     monotonic_ns=st.integers(0, 10**12 * MS - 1),
@@ -44,7 +45,7 @@ def test_no_other_text_leads_anywhere(text: str) -> None:
     if split is not None:
         assert "/".join(split) == text
         assert not {"", ".", ".."} & set(text.split("/"))
-        assert layout.RECORDER.match(split[0])
+        assert NAME_PATTERN.match(split[0])
 
 
 @given(NAMES, st.lists(STAMPS, min_size=2, max_size=6), st.integers(0, 0xFFFF))

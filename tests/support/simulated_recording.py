@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msrecd.codecs.audio import AudioEncoding
-from msrecd.codecs.table import CONTAINERS
 from msrecd.codecs.video import VideoEncoding
 from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
@@ -24,6 +23,7 @@ from msrecd.muxing.facts import ChunkInfo, Data, Fact, GapSeen
 from msrecd.muxing.interleave import Interleaver
 from msrecd.muxing.recording import Recording, WorkerOptions
 from msrecd.muxing.rotation import ChunkLimits
+from msrecd.vocabulary.formats import CONTAINERS
 
 NS = 1_000_000_000
 MS = 1_000_000

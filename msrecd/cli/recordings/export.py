@@ -11,11 +11,11 @@ from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import Progress
 from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
 from msrecd.clock import NS
-from msrecd.clock.wall import format_utc
-from msrecd.config.units import format_size
 from msrecd.errors import MsrecdError, StorageError
 from msrecd.storage.catalog import ChunkEntry, GapEntry
 from msrecd.storage.layout import parse_chunk_name
+from msrecd.vocabulary.times import format_utc
+from msrecd.vocabulary.units import format_size
 
 
 def run(args: argparse.Namespace) -> int:

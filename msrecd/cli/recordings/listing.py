@@ -10,11 +10,11 @@ from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
 from msrecd.clock import NS
-from msrecd.clock.wall import format_utc
-from msrecd.config.units import format_duration, format_size
 from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
 from msrecd.storage.files import is_locked
 from msrecd.storage.journal import Journal, OpenRecording
+from msrecd.vocabulary.times import format_utc
+from msrecd.vocabulary.units import format_duration, format_size
 
 
 def run(args: argparse.Namespace) -> int:

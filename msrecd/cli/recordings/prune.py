@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json, print_table
 from msrecd.cli.recordings.access import configuration, store_of
-from msrecd.config.units import format_size
 from msrecd.storage.store import Store
+from msrecd.vocabulary.units import format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

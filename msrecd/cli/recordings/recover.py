@@ -8,10 +8,10 @@ import logging
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json
 from msrecd.cli.recordings.access import configuration, store_of
-from msrecd.config.units import format_size
 from msrecd.errors import StorageError
 from msrecd.storage.rehearsal import Unfinished, rehearse
 from msrecd.storage.store import Store
+from msrecd.vocabulary.units import format_size
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,9 +9,9 @@ from pathlib import Path
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import Progress, print_json
 from msrecd.cli.recordings.access import configuration
-from msrecd.config.units import format_size
 from msrecd.storage.recheck import still_holds
 from msrecd.storage.verify import Verdict, verify
+from msrecd.vocabulary.units import format_size
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,38 @@
+"""Times on the wire: RFC 3339 in UTC with milliseconds and `Z`, as nanoseconds since 1970 inside the program."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def format_utc(utc_ns: int) -> str:
+    """`2026-11-20T18:00:00.412Z`, cut to milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=utc_ns // 1_000_000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def parse_utc(text: str) -> int:
+    """Nanoseconds since 1970 of an ISO 8601 time or date; without a zone it is UTC.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return ((moment - _EPOCH) // timedelta(microseconds=1)) * 1000
+
+
+def parse_rfc3339(text: str) -> int:
+    """Nanoseconds since 1970 of a time in the form of RFC 3339, which requires a zone.
+
+    Raises:
+        ValueError: the text has another form, or there is no such time.
+    """
+    if _RFC3339.match(text) is None:
+        raise ValueError(f"{text!r} is no time like 2026-11-20T18:00:00Z")
+    return parse_utc(text.upper())
