@@ -64,7 +64,7 @@ class AudioEncoding(Encoding[AudioBlock]):
             constant_bit_rate=request.bitrate_mode == "constant",
             follows_times=request.codec in _RESAMPLED,
         )
-        return parameters.of_audio_encoder(self._encoder, self._format.channels)
+        return parameters.of_audio_encoder(self._encoder)
 
     def _take(self, units: list[AudioBlock]) -> None:
         self._give(self._line.add(units))

@@ -91,6 +91,6 @@ def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
     if isinstance(format, AudioFormat):
         encoding = AudioEncoding(source.raw(), format, request, name=name)
     else:
-        encoding = VideoEncoding(source.raw(), request, name=name, clock=clock)
+        encoding = VideoEncoding(source.raw(), request, name=name, presentation=format.presentation, clock=clock)
     encoding.start()
     return _Shared(encoding.output, encoding)

@@ -20,11 +20,12 @@ def of_video_encoder(encoder: libav.VideoEncoder, frame_rate: float | None) -> S
         width=encoder.width,
         height=encoder.height,
         frame_rate=frame_rate,
+        presentation=encoder.presentation,
         encoder=encoder.name,
     )
 
 
-def of_audio_encoder(encoder: libav.AudioEncoder, channels: int) -> StreamParameters:
+def of_audio_encoder(encoder: libav.AudioEncoder) -> StreamParameters:
     return StreamParameters(
         kind="audio",
         codec=encoder.codec,
@@ -32,7 +33,9 @@ def of_audio_encoder(encoder: libav.AudioEncoder, channels: int) -> StreamParame
         codec_string=codec_string(encoder.codec, encoder.extradata),
         extradata=encoder.extradata,
         sample_rate=encoder.sample_rate,
-        channels=channels,
+        channels=encoder.channels,
+        layout=encoder.layout,
+        bits=encoder.bits,
         frame_samples=encoder.frame_samples,
         encoder=encoder.name,
     )
@@ -49,8 +52,11 @@ def of_input(info: libav.StreamInfo) -> StreamParameters:
         width=info.width,
         height=info.height,
         frame_rate=info.frame_rate,
+        presentation=info.presentation,
         sample_rate=info.sample_rate,
         channels=info.channels,
+        layout=info.layout,
+        bits=info.bits,
         frame_samples=info.frame_samples,
         encoder="passthrough",
     )

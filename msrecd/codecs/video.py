@@ -13,7 +13,7 @@ from msrecd.flow.feed import Feed
 from msrecd.flow.keyframes import KeyFrameRequests
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.shape import reshaped
-from msrecd.flow.units import Packet, VideoFrame
+from msrecd.flow.units import UPRIGHT, Packet, Presentation, VideoFrame
 
 DEFAULT_KEY_FRAME_INTERVAL_NS = 2 * NS
 # A picture that nothing follows is shown again after this long: what is seen is what is recorded, also of a source
@@ -88,8 +88,17 @@ class KeyFrames:
 class VideoEncoding(Encoding[VideoFrame]):
     """Pictures of a raw feed for one request; shows the last one again when none follows and the source has no rate."""
 
-    def __init__(self, source: Feed[VideoFrame], request: EncodingRequest, *, name: str, clock: Clock = SYSTEM_CLOCK):
+    def __init__(
+        self,
+        source: Feed[VideoFrame],
+        request: EncodingRequest,
+        *,
+        name: str,
+        presentation: Presentation = UPRIGHT,
+        clock: Clock = SYSTEM_CLOCK,
+    ):
         self._request = request
+        self._presentation = presentation
         self._clock = clock
         self._keys = KeyFrames(request.key_frame_interval_ns, request.key_frame_interval_count)
         self._repeats = request.frame_rate is None
@@ -116,6 +125,7 @@ class VideoEncoding(Encoding[VideoFrame]):
             constant_bit_rate=request.bitrate_mode == "constant",
             options=OPTIONS.get(request.codec),
             threads=threads_for(request.codec, width, height),
+            presentation=self._presentation,
         )
         return parameters.of_video_encoder(self._encoder, request.frame_rate)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msrecd.flow.feed import Feed
-from msrecd.flow.units import Kind, Packet
+from msrecd.flow.units import UPRIGHT, Kind, Packet, Presentation
 
 
 class EncodingError(Exception):
@@ -48,6 +48,8 @@ class StreamParameters:
     header: a small container file (Matroska or MP4) that holds this stream's description and no media: what a muxer
     takes its stream description from.
     codec_string: RFC 6381, "avc1.640028".
+    presentation: what the container is to say of how frames are shown.
+    layout, bits: see AudioFormat; "" and 0 where they are not known.
     encoder: who encodes, for people: "passthrough", "libx264", "v4l2", …
     """
 
@@ -59,8 +61,11 @@ class StreamParameters:
     width: int = 0
     height: int = 0
     frame_rate: float | None = None
+    presentation: Presentation = UPRIGHT
     sample_rate: int = 0
     channels: int = 0
+    layout: str = ""
+    bits: int = 0
     frame_samples: int = 0
     encoder: str = ""
 

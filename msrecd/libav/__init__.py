@@ -11,9 +11,10 @@ Every error of libav leaves this package as LibavError.
 
 from __future__ import annotations
 
+from msrecd.libav.colors import presentation_of
 from msrecd.libav.decoders import AudioDecoder, VideoDecoder
 from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
-from msrecd.libav.encoders import AudioEncoder, VideoEncoder, encoder_for
+from msrecd.libav.encoders import AudioEncoder, VideoEncoder, encoder_for, most_channels
 from msrecd.libav.muxer import Muxer
 from msrecd.libav.pictures import jpeg, picture, planes
 from msrecd.libav.values import Demuxed, Encoded, LibavError, StreamInfo, encoder_sample_rate
@@ -32,7 +33,9 @@ __all__ = [
     "encoder_for",
     "encoder_sample_rate",
     "jpeg",
+    "most_channels",
     "picture",
     "planes",
+    "presentation_of",
     "stream_info_of_annexb",
 ]

@@ -63,7 +63,23 @@ def close_quietly(container: InputContainer | OutputContainer) -> None:
         return  # nothing of it is wanted any more
 
 
-def layout_of(channels: int) -> str:
+# Speakers for channels that are none (a row of microphones), for AAC, which knows nothing else. None of them is the
+# low-frequency one, whose band the encoder would cut.
+_AAC_LAYOUTS = {3: "3.0", 4: "4.0", 5: "5.0", 6: "hexagonal", 7: "7.0", 8: "octagonal"}
+
+
+def layout_of(channels: int, layout: str = "", *, codec: str = "") -> str:
+    """libav's name of a channel layout; without one the channels stay in their order and none is treated specially.
+
+    Args:
+        layout: as the source names it; "" when it does not.
+        codec: of the encoder that is to take it.
+    """
+    if layout:
+        # Opus knows one place for surround channels and calls it by the names without "(side)".
+        return layout.replace("(side)", "") if codec == "opus" else layout
+    if channels > 2 and codec == "aac":
+        return _AAC_LAYOUTS.get(channels, f"{channels} channels")
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import av
 import av.error
@@ -47,15 +47,16 @@ class VideoDecoder:
 
 
 class AudioDecoder:
-    """Decodes packets of one stream to interleaved s16 PCM. Belongs to one thread.
+    """Decodes packets of one stream to interleaved PCM, "s16" or "s32". Belongs to one thread.
 
     Raises:
         LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
     """
 
-    def __init__(self, header: bytes) -> None:
+    def __init__(self, header: bytes, sample_format: Literal["s16", "s32"] = "s16") -> None:
         self._template = open_template(header)
         self._context: Any = self._template.streams[0].codec_context
+        self._sample_format = sample_format
         self._resampler: AudioResampler | None = None
 
     def decode(self, data: bytes | memoryview) -> bytes:
@@ -65,10 +66,12 @@ class AudioDecoder:
         try:
             for frame in self._context.decode(packet):
                 if self._resampler is None:
-                    self._resampler = AudioResampler(format="s16", layout=frame.layout.name, rate=frame.sample_rate)
+                    self._resampler = AudioResampler(
+                        format=self._sample_format, layout=frame.layout.name, rate=frame.sample_rate
+                    )
                 frame.pts = None
                 for block in self._resampler.resample(frame):
-                    size = block.samples * len(block.layout.channels) * 2
+                    size = block.samples * len(block.layout.channels) * (2 if self._sample_format == "s16" else 4)
                     pcm += memoryview(block.planes[0])[:size]
         except av.error.FFmpegError as exc:
             raise LibavError(plain(exc)) from exc

@@ -13,7 +13,8 @@ from av.audio.frame import AudioFrame as _AVAudioFrame
 from av.container.output import OutputContainer
 from av.video.frame import VideoFrame as _AVVideoFrame
 
-from msrecd.flow.units import AudioFormat
+from msrecd.flow.units import UPRIGHT, AudioFormat, Presentation
+from msrecd.libav.colors import converted, describe, encoded_presentation
 from msrecd.libav.common import (
     GLOBAL_HEADER,
     US_BASE,
@@ -44,7 +45,10 @@ _ENCODERS: Mapping[str, tuple[str, ...]] = {
     "opus": ("libopus",),
     "flac": ("flac",),
     "pcm_s16le": ("pcm_s16le",),
+    "pcm_s24le": ("pcm_s24le",),
+    "pcm_s32le": ("pcm_s32le",),
 }
+_MOST_CHANNELS: Mapping[str, int] = {"aac": 8, "flac": 8}
 
 
 def encoder_for(codec: str) -> str | None:
@@ -56,6 +60,11 @@ def encoder_for(codec: str) -> str | None:
             continue
         return name
     return None
+
+
+def most_channels(codec: str) -> int:
+    """How many channels the encoder of a codec takes."""
+    return _MOST_CHANNELS.get(codec, 255)
 
 
 class VideoEncoder:
@@ -76,7 +85,12 @@ class VideoEncoder:
         constant_bit_rate: bool = False,
         options: Mapping[str, str] | None = None,
         threads: int = 0,
+        presentation: Presentation = UPRIGHT,
     ) -> None:
+        """
+        Args:
+            presentation: of the frames that come; full range is converted to limited, everything else kept.
+        """
         name = encoder_for(codec)
         if name is None:
             raise LibavError(f"this libav build has no encoder for {codec}")
@@ -84,6 +98,7 @@ class VideoEncoder:
         self.codec = codec
         self.width, self.height = width, height
         self._pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        self.presentation = encoded_presentation(presentation, codec)
         self._times: dict[int, int] = {}
         self._scale: tuple[int, int] | None = None  # of the packets' times, in µs
         self._container: OutputContainer | None = None
@@ -114,14 +129,14 @@ class VideoEncoder:
             context.bit_rate = bit_rate
             if constant_bit_rate:
                 context.rc_max_rate = bit_rate
+        describe(context, self.presentation)
         context.flags |= GLOBAL_HEADER
 
     def encode(self, picture: _AVVideoFrame, pts_ns: int, *, key_frame: bool = False) -> list[Encoded]:
-        """Encode one picture; pts_ns must rise from call to call."""
+        """Encode one frame; pts_ns must rise from call to call."""
         pts_us = pts_ns // 1000
         self._times[pts_us] = pts_ns
-        if (picture.width, picture.height, picture.format.name) != (self.width, self.height, self._pixel_format):
-            picture = picture.reformat(width=self.width, height=self.height, format=self._pixel_format)
+        picture = converted(picture, self._pixel_format, self.width, self.height)
         picture.pts = pts_us
         picture.time_base = US_BASE
         picture.pict_type = _PICTURE_TYPE_I if key_frame else 0
@@ -175,7 +190,10 @@ class AudioEncoder:
             raise LibavError(f"this libav build has no encoder for {codec}")
         self.name, self.codec = name, codec
         self._source = source
-        self._layout = layout_of(source.channels)
+        self.channels = source.channels
+        self.layout = source.layout
+        self.bits = _bits_of(codec, source)
+        self._layout = layout_of(source.channels, source.layout, codec=codec)
         self._time_base = Fraction(1, source.sample_rate)
         self._scale: tuple[int, int] | None = None  # of the packets' times, in samples
         self.sample_rate = sample_rate or encoder_sample_rate(codec, source.sample_rate)
@@ -209,15 +227,16 @@ class AudioEncoder:
                 finally:
                     close_quietly(twin)
             if follows_times:
-                self._resampler = TimeResampler(source, self._stream.codec_context.format.name, self.sample_rate)
+                self._resampler = TimeResampler(
+                    source, self._layout, self._stream.codec_context.format.name, self.sample_rate
+                )
         except LibavError:
             self.close()
             raise
         except (av.error.FFmpegError, ValueError, TypeError, OverflowError) as exc:
             self.close()
-            raise LibavError(
-                f"{name} cannot encode {source.channels} channels at {self.sample_rate} Hz: {plain(exc)}"
-            ) from _freed(exc)
+            what = f"{source.channels} channels at {self.sample_rate} Hz"
+            raise LibavError(f"{name} cannot encode {what}: {plain(exc)}") from _freed(exc)
         self.extradata = bytes(self._stream.codec_context.extradata or b"")
         self.frame_samples = int(self._stream.codec_context.frame_size or 0)
         self.header = bytes(description)  # a small file that describes the stream
@@ -229,6 +248,8 @@ class AudioEncoder:
         stream: Any = container.add_stream(self.name, rate=self.sample_rate, options=dict(options))
         context = stream.codec_context
         context.layout = self._layout
+        if self._source.sample_format == "s32" and self.codec == "flac":
+            context.format = "s32"  # 24 bits: libav's encoder would take the first format it knows, which is s16
         if bit_rate and self.codec in ("aac", "opus"):
             context.bit_rate = max(bit_rate, 6000 * self._source.channels)
         context.flags |= GLOBAL_HEADER
@@ -301,6 +322,13 @@ def _packets(name: str, stream: Any, frame: _AVVideoFrame | _AVAudioFrame | None
 def _freed(exc: Exception) -> Exception:
     """Without its traceback, whose frames would keep the failed encoder and its threads for as long as the error."""
     return exc.with_traceback(None)
+
+
+def _bits_of(codec: str, source: AudioFormat) -> int:
+    """Bits of a sample that reach the file; 0 where the codec has no such thing."""
+    if codec == "flac":
+        return 24 if source.sample_format == "s32" else 16
+    return {"pcm_s16le": 16, "pcm_s24le": 24, "pcm_s32le": 32}.get(codec, 0)
 
 
 def _sound(format: AudioFormat, layout: str, pcm: bytes) -> _AVAudioFrame:

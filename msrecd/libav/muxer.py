@@ -10,6 +10,8 @@ import av.error
 from av.container.input import InputContainer
 from av.container.output import OutputContainer
 
+from msrecd.flow.units import Presentation
+from msrecd.libav.colors import describe
 from msrecd.libav.common import NS_BASE, US_BASE, Writer, close_quietly, open_template
 from msrecd.libav.values import LibavError
 
@@ -31,8 +33,14 @@ class Muxer:
         *,
         format: str,
         headers: Sequence[bytes],
+        presentations: Sequence[Presentation] = (),
         options: Mapping[str, str] | None = None,
     ) -> None:
+        """
+        Args:
+            headers: of the streams (StreamParameters.header).
+            presentations: of the streams, in the same order; sound has UPRIGHT. The rotation is not written here.
+        """
         templates: list[InputContainer] = []
         try:
             self._container: OutputContainer = av.open(
@@ -41,12 +49,14 @@ class Muxer:
             try:
                 self._container.flags |= _FLUSH_PACKETS
                 self._streams: list[Any] = []
-                for header in headers:
+                for index, header in enumerate(headers):
                     template = open_template(header)
                     templates.append(template)
                     stream: Any = self._container.add_stream_from_template(template.streams[0], opaque=True)
                     if format == "mp4":
                         _adapt_to_mp4(stream.codec_context)
+                    if index < len(presentations) and template.streams[0].type == "video":
+                        describe(stream.codec_context, presentations[index])
                     self._streams.append(stream)
                 self._container.start_encoding()
             except BaseException:

@@ -7,13 +7,15 @@ from typing import cast
 from av.video.frame import VideoFrame as _AVVideoFrame
 
 from msrecd.flow.units import VideoFormat
+from msrecd.libav.colors import converted, mark
 from msrecd.libav.encoders import VideoEncoder
 from msrecd.libav.values import LibavError
 
 
 def picture(format: VideoFormat, data: bytes | bytearray | memoryview) -> _AVVideoFrame:
-    """A libav picture of packed planes."""
+    """A libav frame of packed planes."""
     frame = _AVVideoFrame(format.width, format.height, format.pixel_format)
+    mark(frame, format.presentation)
     view = memoryview(data)
     offset = 0
     for plane in frame.planes:
@@ -35,10 +37,11 @@ def picture(format: VideoFormat, data: bytes | bytearray | memoryview) -> _AVVid
 
 
 def planes(frame: _AVVideoFrame, pixel_format: str, *, size: tuple[int, int] | None = None) -> bytes:
-    """The packed planes of a libav picture, converted to `pixel_format` and scaled to `size` (width, height)."""
-    width, height = size or (frame.width, frame.height)
-    if (frame.format.name, frame.width, frame.height) != (pixel_format, width, height):
-        frame = frame.reformat(width=width, height=height, format=pixel_format)
+    """The packed planes of a libav frame, converted to `pixel_format` and scaled to `size` (width, height).
+
+    "yuv420p" has the limited range, whatever range the frame has.
+    """
+    frame = converted(frame, pixel_format, *(size or (frame.width, frame.height)))
     parts = []
     for plane in frame.planes:
         row = frame.width * 3 if pixel_format == "rgb24" else plane.width

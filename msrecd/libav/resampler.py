@@ -11,7 +11,7 @@ from av.audio.frame import AudioFrame as _AVAudioFrame
 from av.filter.graph import Graph
 
 from msrecd.flow.units import AudioFormat
-from msrecd.libav.common import NS, NS_BASE, layout_of, plain
+from msrecd.libav.common import NS, NS_BASE, plain
 from msrecd.libav.values import LibavError
 
 
@@ -25,7 +25,7 @@ class TimeResampler:
     # Without interpolation between the filter's 1024 phases: a third less CPU, and noise far below the codec's.
     _OPTIONS = "min_comp=0.000005:max_soft_comp=0.001:comp_duration=4:min_hard_comp=1000000:linear_interp=0"
 
-    def __init__(self, source: AudioFormat, sample_format: str, sample_rate: int) -> None:
+    def __init__(self, source: AudioFormat, layout: str, sample_format: str, sample_rate: int) -> None:
         self._source_rate, self._rate = source.sample_rate, sample_rate
         self._time_base = Fraction(1, sample_rate)
         self._samples = 0  # given out
@@ -36,7 +36,7 @@ class TimeResampler:
             buffer = self._graph.add_abuffer(
                 sample_rate=source.sample_rate,
                 format=source.sample_format,
-                layout=layout_of(source.channels),
+                layout=layout,
                 time_base=NS_BASE,
             )
             filter = self._graph.add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msrecd.flow.units import Kind
+from msrecd.flow.units import UPRIGHT, Kind, Presentation
 
 
 class LibavError(Exception):
@@ -34,8 +34,11 @@ class StreamInfo:
     width: int = 0
     height: int = 0
     frame_rate: float | None = None
+    presentation: Presentation = UPRIGHT
     sample_rate: int = 0
     channels: int = 0
+    layout: str = ""
+    bits: int = 0
     frame_samples: int = 0
 
 

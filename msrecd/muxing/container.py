@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msrecd import libav
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing.fragments import DecodeTimeShifter
+from msrecd.muxing.heads import with_presentation
 from msrecd.vocabulary.formats import Container
 
 NS = 1_000_000_000
@@ -30,17 +31,19 @@ class ChunkContainer:
         self._first_dts: list[int | None] = [None] * len(streams)
         self.written_bytes = 0
         self._taken_bytes = 0
-        write = self._append
+        head: list[bytes] = []
+        self._write: Callable[[bytes], None] = head.append
         self._is_mp4 = container.muxer == "mp4"
-        if self._is_mp4:
-            write = DecodeTimeShifter(self._append, self._shift_of).feed
         self._muxer = libav.Muxer(
-            write,
+            lambda data: self._write(data),
             format=container.muxer,
             headers=[stream.header for stream in streams],
+            presentations=[stream.presentation for stream in streams],
             options=_options(container.muxer, fragment_ns),
         )
         self._closed = False
+        self._write = DecodeTimeShifter(self._append, self._shift_of).feed if self._is_mp4 else self._append
+        self._write(with_presentation(container.muxer, b"".join(head), streams))
 
     def write(self, stream: int, packet: Packet, *, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
         """Mux a packet at these times of the chunk."""

@@ -1,0 +1,97 @@
+"""What libav knows of how frames are shown: ranges, colours, the shape of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from av.video.frame import VideoFrame as _AVVideoFrame
+
+from msrecd.flow.units import UNSPECIFIED, Presentation
+
+_LIMITED, _FULL = 1, 2  # AVColorRange
+_CODES = {"limited": _LIMITED, "full": _FULL}
+_BT470BG = 5  # the matrix of JPEG
+
+
+def encoded_presentation(source: Presentation, codec: str) -> Presentation:
+    """What an encoder's stream says of frames that came so: JPEG has the full range, everything else the limited one.
+
+    A range is named only where the source named one: a bitstream that says nothing is shown as limited by every player.
+    """
+    if codec == "mjpeg":
+        return replace(source, color_range="full")
+    return source if source.color_range is None else replace(source, color_range="limited")
+
+
+def describe(context: Any, presentation: Presentation) -> None:
+    """Write into a codec context what an encoder or a muxer is to say; call before it is opened."""
+    if presentation.color_range is not None:
+        context.color_range = _CODES[presentation.color_range]
+    if presentation.color_primaries != UNSPECIFIED:
+        context.color_primaries = presentation.color_primaries
+    if presentation.color_transfer != UNSPECIFIED:
+        context.color_trc = presentation.color_transfer
+    if presentation.color_matrix != UNSPECIFIED:
+        context.colorspace = presentation.color_matrix
+    if presentation.pixel_aspect != (1, 1):
+        context.sample_aspect_ratio = Fraction(*presentation.pixel_aspect)
+
+
+def mark(frame: _AVVideoFrame, presentation: Presentation) -> None:
+    """Write into a frame how its samples are meant."""
+    if presentation.color_range is not None:
+        frame.color_range = _CODES[presentation.color_range]
+    if presentation.color_matrix != UNSPECIFIED:
+        frame.colorspace = presentation.color_matrix
+
+
+def is_full_range(frame: _AVVideoFrame) -> bool:
+    name = frame.format.name
+    return name.startswith(("yuvj", "rgb", "bgr", "gbr")) or int(frame.color_range) == _FULL
+
+
+def converted(frame: _AVVideoFrame, pixel_format: str, width: int, height: int) -> _AVVideoFrame:
+    """The frame in this size and format; between the ranges the samples are converted, never only relabelled.
+
+    `pixel_format` says the range wanted: libav's yuvj formats and RGB the full one, other YUV the limited one.
+    """
+    from_full, to_full = is_full_range(frame), pixel_format.startswith(("yuvj", "rgb"))
+    same_format = frame.format.name == pixel_format
+    if same_format and from_full == to_full and (frame.width, frame.height) == (width, height):
+        return frame
+    if same_format and from_full != to_full:  # PyAV before 15 looks at the format alone and would give it back as it is
+        frame = _reformatted(frame, frame.width, frame.height, "yuv444p", from_full, from_full)
+    return _reformatted(frame, width, height, pixel_format, from_full, to_full)
+
+
+def _reformatted(
+    frame: _AVVideoFrame, width: int, height: int, pixel_format: str, from_full: bool, to_full: bool
+) -> _AVVideoFrame:
+    made = frame.reformat(
+        width=width,
+        height=height,
+        format=pixel_format,
+        src_color_range=_FULL if from_full else _LIMITED,
+        dst_color_range=_FULL if to_full else _LIMITED,
+    )
+    made.color_range = _FULL if to_full else _LIMITED
+    return made
+
+
+def presentation_of(frame: _AVVideoFrame, known: Presentation) -> Presentation:
+    """How a decoded frame is to be shown once `planes` has made it 8-bit YUV of limited range.
+
+    Args:
+        known: what the container says; the frame's own matrix counts for more.
+    """
+    matrix = int(frame.colorspace)
+    if matrix == UNSPECIFIED and frame.format.name.startswith("yuvj"):
+        matrix = _BT470BG
+    full = is_full_range(frame) or known.color_range is not None
+    return replace(
+        known,
+        color_range="limited" if full else None,
+        color_matrix=matrix if matrix != UNSPECIFIED else known.color_matrix,
+    )

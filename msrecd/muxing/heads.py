@@ -1,0 +1,172 @@
+"""What stands at the beginning of a file, corrected where libav cannot be told: how its frames are shown, and room for
+what is known only at the end. Pure.
+
+MP4: the matrix and the size in `tkhd` (ISO/IEC 14496-12, 8.3.2). Matroska and WebM: `DisplayWidth`, `DisplayHeight` and
+`ProjectionPoseRoll` of the track, a free place for the duration, and one for where the cues are (RFC 9559).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from msrecd.flow.encoded import StreamParameters
+from msrecd.flow.units import Presentation, Rotation
+from msrecd.muxing import ebml
+
+DURATION_BYTES = 11  # of the element that `finish` writes over the free place
+SEEK_ROOM_BYTES = 64
+
+_ONE, _MINUS_ONE = 1 << 16, -(1 << 16)
+_MATRIX_SIZE_BYTES = 36
+
+
+def with_presentation(muxer: str, head: bytes, streams: Sequence[StreamParameters]) -> bytes:
+    """The head that libav wrote for these streams, saying what else there is to say of them."""
+    presentations = [stream.presentation for stream in streams]
+    if muxer == "mp4":
+        return _mp4(head, presentations)
+    if muxer in ("matroska", "webm"):
+        return _matroska(head, presentations)
+    return head
+
+
+# --- MP4 -------------------------------------------------------------------------------------------------------------
+
+
+def _mp4(head: bytes, presentations: Sequence[Presentation]) -> bytes:
+    changed = bytearray(head)
+    for kind, begin, end in _boxes(changed, 0, len(changed)):
+        if kind == b"moov":
+            tracks = [(start, stop) for inner, start, stop in _boxes(changed, begin, end) if inner == b"trak"]
+            for (start, stop), presentation in zip(tracks, presentations, strict=False):
+                for inner, at, _ in _boxes(changed, start, stop):
+                    if inner == b"tkhd":
+                        _present(changed, at, presentation)
+    return bytes(changed)
+
+
+def _present(data: bytearray, at: int, presentation: Presentation) -> None:
+    """Write into the `tkhd` whose content begins at `at`."""
+    matrix_at = at + (52 if data[at] == 1 else 40)
+    size_at = matrix_at + _MATRIX_SIZE_BYTES
+    width, height = struct.unpack_from(">II", data, size_at)
+    horizontal, vertical = presentation.pixel_aspect
+    if horizontal != vertical:
+        width = min((1 << 32) - 1, width * horizontal // vertical)
+        struct.pack_into(">I", data, size_at, width)
+    if presentation.rotation:
+        struct.pack_into(">9i", data, matrix_at, *display_matrix(presentation.rotation, width, height))
+
+
+def display_matrix(rotation: Rotation, width: int, height: int) -> tuple[int, ...]:
+    """The nine numbers by which a frame of this size (16.16) is turned clockwise, its corner at 0 again."""
+    a, b, c, d, x, y = {
+        0: (_ONE, 0, 0, _ONE, 0, 0),
+        90: (0, _ONE, _MINUS_ONE, 0, height, 0),
+        180: (_MINUS_ONE, 0, 0, _MINUS_ONE, width, height),
+        270: (0, _MINUS_ONE, _ONE, 0, 0, width),
+    }[rotation]
+    return a, b, 0, c, d, 0, x, y, 1 << 30
+
+
+def _boxes(data: bytes | bytearray, start: int, end: int) -> list[tuple[bytes, int, int]]:
+    """(kind, begin and end of the content) of the boxes in a range."""
+    found = []
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if size < 8 or start + size > end:
+            break
+        found.append((kind, start + 8, start + size))
+        start += size
+    return found
+
+
+# --- Matroska --------------------------------------------------------------------------------------------------------
+
+
+def _matroska(head: bytes, presentations: Sequence[Presentation]) -> bytes:
+    """EBML header, segment of unknown size, and its first elements anew; unchanged when it is something else."""
+    first = ebml.element_header(head, 0)
+    if first is None or first[0] != ebml.HEADER or first[2] is None:
+        return head
+    segment_at = first[1] + first[2]
+    segment = ebml.element_header(head, segment_at)
+    if segment is None or segment[0] != ebml.SEGMENT:
+        return head
+    rest = bytearray()
+    places: list[tuple[int, int]] = []
+    for id, content in ebml.elements(head[segment[1] :]):
+        if id in (ebml.SEEK_HEAD, ebml.VOID, ebml.CRC32):
+            continue  # written anew: what they say of places and sums is no longer so
+        places.append((id, len(rest)))
+        if id == ebml.INFO:
+            rest += ebml.element(id, _without_crc(content) + ebml.void(DURATION_BYTES))
+        elif id == ebml.TRACKS:
+            rest += ebml.element(id, _tracks(content, presentations))
+        else:
+            rest += ebml.element(id, content)
+    room = seek_head(places)
+    offset = len(room) + SEEK_ROOM_BYTES
+    room = seek_head([(id, at + offset) for id, at in places])
+    return head[:segment_at] + head[segment_at : segment[1]] + room + ebml.void(SEEK_ROOM_BYTES) + bytes(rest)
+
+
+def seek_head(places: Sequence[tuple[int, int]]) -> bytes:
+    """Where the elements of a segment are, from the begin of its content; as long for every place."""
+    seeks = b"".join(
+        ebml.element(
+            ebml.SEEK,
+            ebml.element(ebml.SEEK_ID, id.to_bytes((id.bit_length() + 7) // 8, "big"))
+            + ebml.unsigned(ebml.SEEK_POSITION, at, bytes=8),
+        )
+        for id, at in places
+    )
+    return ebml.element(ebml.SEEK_HEAD, seeks, size_bytes=8)
+
+
+def _without_crc(content: bytes) -> bytes:
+    return b"".join(ebml.element(id, inner) for id, inner in ebml.elements(content) if id != ebml.CRC32)
+
+
+def _tracks(content: bytes, presentations: Sequence[Presentation]) -> bytes:
+    tracks, number = b"", 0
+    for id, inner in ebml.elements(content):
+        if id == ebml.CRC32:
+            continue
+        if id == ebml.TRACK_ENTRY and number < len(presentations):
+            inner = _entry(inner, presentations[number])
+            number += 1
+        tracks += ebml.element(id, inner)
+    return tracks
+
+
+def _entry(content: bytes, presentation: Presentation) -> bytes:
+    return b"".join(
+        ebml.element(id, _video(inner, presentation) if id == ebml.VIDEO else inner)
+        for id, inner in ebml.elements(content)
+    )
+
+
+def _video(content: bytes, presentation: Presentation) -> bytes:
+    known = dict(ebml.elements(content))
+    dropped: set[int] = set()
+    added = b""
+    horizontal, vertical = presentation.pixel_aspect
+    if horizontal != vertical:
+        width, height = int.from_bytes(known.get(0xB0, b""), "big"), int.from_bytes(known.get(0xBA, b""), "big")
+        dropped |= {ebml.DISPLAY_WIDTH, ebml.DISPLAY_HEIGHT, ebml.DISPLAY_UNIT}
+        added += ebml.unsigned(ebml.DISPLAY_WIDTH, max(1, round(width * horizontal / vertical)))
+        added += ebml.unsigned(ebml.DISPLAY_HEIGHT, height)
+    if presentation.rotation:
+        dropped.add(ebml.PROJECTION)
+        roll = -presentation.rotation if presentation.rotation <= 180 else 360 - presentation.rotation
+        added += ebml.element(
+            ebml.PROJECTION,
+            ebml.unsigned(ebml.PROJECTION_TYPE, 0)
+            + b"".join(
+                ebml.element(id, struct.pack(">d", angle))
+                for id, angle in ((ebml.POSE_YAW, 0.0), (ebml.POSE_PITCH, 0.0), (ebml.POSE_ROLL, float(roll)))
+            ),
+        )
+    return b"".join(ebml.element(id, inner) for id, inner in ebml.elements(content) if id not in dropped) + added
