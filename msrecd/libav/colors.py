@@ -89,9 +89,9 @@ def presentation_of(frame: _AVVideoFrame, known: Presentation) -> Presentation:
     matrix = int(frame.colorspace)
     if matrix == UNSPECIFIED and frame.format.name.startswith("yuvj"):
         matrix = _BT470BG
-    full = is_full_range(frame) or known.color_range is not None
+    is_named = is_full_range(frame) or known.color_range is not None
     return replace(
         known,
-        color_range="limited" if full else None,
+        color_range="limited" if is_named else None,
         color_matrix=matrix if matrix != UNSPECIFIED else known.color_matrix,
     )

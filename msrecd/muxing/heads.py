@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from math import gcd
 
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Presentation, Rotation
@@ -19,6 +20,7 @@ SEEK_ROOM_BYTES = 64
 
 _ONE, _MINUS_ONE = 1 << 16, -(1 << 16)
 _MATRIX_SIZE_BYTES = 36
+_RATIO = 3  # DisplayUnit
 
 
 def with_presentation(muxer: str, head: bytes, streams: Sequence[StreamParameters]) -> bytes:
@@ -153,11 +155,16 @@ def _video(content: bytes, presentation: Presentation) -> bytes:
     dropped: set[int] = set()
     added = b""
     horizontal, vertical = presentation.pixel_aspect
-    if horizontal != vertical:
-        width, height = int.from_bytes(known.get(0xB0, b""), "big"), int.from_bytes(known.get(0xBA, b""), "big")
+    if horizontal != vertical and ebml.PIXEL_WIDTH in known:
+        width, height = int.from_bytes(known[ebml.PIXEL_WIDTH], "big"), int.from_bytes(known[ebml.PIXEL_HEIGHT], "big")
         dropped |= {ebml.DISPLAY_WIDTH, ebml.DISPLAY_HEIGHT, ebml.DISPLAY_UNIT}
-        added += ebml.unsigned(ebml.DISPLAY_WIDTH, max(1, round(width * horizontal / vertical)))
-        added += ebml.unsigned(ebml.DISPLAY_HEIGHT, height)
+        if width * horizontal % vertical == 0:
+            shown = (width * horizontal // vertical, height)
+        else:  # no whole number of pixels says it exactly: a ratio does
+            divisor = gcd(width * horizontal, height * vertical)
+            shown = (width * horizontal // divisor, height * vertical // divisor)
+            added += ebml.unsigned(ebml.DISPLAY_UNIT, _RATIO)
+        added += ebml.unsigned(ebml.DISPLAY_WIDTH, shown[0]) + ebml.unsigned(ebml.DISPLAY_HEIGHT, shown[1])
     if presentation.rotation:
         dropped.add(ebml.PROJECTION)
         roll = -presentation.rotation if presentation.rotation <= 180 else 360 - presentation.rotation
