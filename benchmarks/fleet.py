@@ -37,7 +37,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 import paho.mqtt.client as paho
 from broker import Broker
 
-from msrecd.mqtt.service import CommandResult, MqttService, MqttSettings
+from msrecd.control.bus import Bus
+from msrecd.control.commands import Commands
+from msrecd.control.messages import Address, Result
+from msrecd.mqtt.service import MqttService
+from msrecd.mqtt.settings import MqttSettings
 
 DEADLINE_S = 180.0
 DEVICES_OF_PROCESS = 120
@@ -53,34 +57,25 @@ class Device:
         )
         path = folder / settings.device_id
         path.mkdir()
-        self.service = MqttService(
-            settings,
-            self,
-            recorders=lambda: ("cam0",),
-            state_path=path,
-            boot_counter=1,
-            clock_trusted=lambda: False,
-        )
+        self._bus = Bus()
+        commands = Commands(self.act, lambda: ("cam0",), clock_trusted=lambda: False)
+        self.service = MqttService(settings, self._bus, commands, state_path=path, boot_counter=1)
 
     async def start(self) -> None:
         await self.service.start()
         self._tell()
 
-    async def command(
-        self, target: str, name: str | None, verb: str, args: Mapping[str, object], cause: str
-    ) -> CommandResult:
+    async def act(self, address: Address, args: Mapping[str, object], cause: str) -> Result:
         """The commands start and stop; the others change nothing."""
-        state = {"start": "recording", "stop": "inactive"}.get(verb, self._state)
+        state = {"start": "recording", "stop": "inactive"}.get(address.verb, self._state)
         changed, self._state = state != self._state, state
         if changed:
             self._tell()
-            self.service.publish_event(
-                "event/recorder/cam0", {"event_type": "started" if state == "recording" else "stopped"}
-            )
-        return CommandResult(changed=changed, data={"state": state})
+            self._bus.emit("recorder/cam0", {"event_type": "started" if state == "recording" else "stopped"})
+        return Result(changed=changed, data={"state": state})
 
     def _tell(self) -> None:
-        self.service.publish_state("state/recorder/cam0", {"state": self._state, "rev": 1})
+        self._bus.set_state("recorder/cam0", {"state": self._state, "rev": 1})
 
 
 def run_devices(numbers: range, port: int, folder: Path, parent: Connection) -> None:

@@ -1,19 +1,22 @@
-"""What the daemon publishes: payloads of section 6 of the contract, from what the units know."""
+"""Payloads of states and events, from what the recorders know. Pure but for the clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from msrecd.clock import SYSTEM_CLOCK
-from msrecd.recorder.controller import RecorderController
-from msrecd.recorder.problems import Problem
+
+if TYPE_CHECKING:
+    from msrecd.recorder.controller import RecorderController
+    from msrecd.recorder.problems import Problem
 
 Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
 
 
 def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
-    """state/recorder/<rec>."""
+    """state/recorder/<rec>, but for `rev`."""
     files = unit.files
     last = files.last_chunk
     idle = unit.status.state == "inactive"  # a start that is under way is not told before it has succeeded
@@ -30,13 +33,12 @@ def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
         "last_chunk": None if last is None else {"seq": last["seq"], "file": last["file"], "ended": last["ended"]},
         "until": None if idle or unit.status.until_ns is None else stamp(unit.status.until_ns),
         "error": error(unit.status.problem, stamp),
-        "rev": unit.status.rev,
     }
 
 
 def rates(unit: RecorderController) -> dict[str, Any]:
-    """A recorder in state/health: what is written, and what waits to be."""
-    line = unit.files.last_chunk or {}
+    """A recorder in state/health: the rates of its newest chunk while it records, and how long its data waits."""
+    line = (unit.files.last_chunk or {}) if unit.is_recording and unit.files.chunks else {}
     duration = float(line.get("duration_s") or 0.0)
     video = (line.get("tracks") or {}).get("video") or {}
     waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
@@ -80,6 +82,15 @@ def recorder_event(unit: RecorderController, event_type: str, facts: Mapping[str
     else:
         event |= facts
     event["recording_id"] = facts.get("recording_id", unit.files.recording_id)
+    return event
+
+
+def late_chunk_event(recorder: str, line: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """event/recorder/<rec> of a chunk that no running recorder finished, from its manifest line."""
+    event = {"event_type": "chunk", "ts": now, "recorder": recorder, **line}
+    for name in ("prev", "line_sha256"):  # they belong to the manifest
+        event.pop(name, None)
+    event["recording_id"] = PurePosixPath(str(line["file"])).name.rsplit("-", 1)[0]
     return event
 
 

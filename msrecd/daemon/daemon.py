@@ -1,8 +1,8 @@
 """The daemon: builds everything from the configuration, connects it, and takes it down again.
 
-Start: configuration, storage with recovery, devices, recorders, MQTT, READY=1. Stop: STOPPING=1, recordings finished,
-events delivered as far as the broker takes them, `offline`, exit 0. A second signal leaves at once: what is unfinished
-then is the recovery's business at the next start.
+Start: configuration, storage with recovery, devices, recorders, adapters, READY=1. Stop: STOPPING=1, recordings
+finished, events delivered as far as the adapters can, exit 0. A second signal ends the process at once: the next start
+recovers what is unfinished then.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config, Recorder
-from msrecd.control import payloads
+from msrecd.control.actions import Actions
+from msrecd.control.bus import Adapter, Bus, Event, Item, Mark, State
+from msrecd.control.commands import Commands
 from msrecd.control.conductor import Conductor
-from msrecd.control.device_list import changes, device_list
-from msrecd.control.reports import ErrorReports
+from msrecd.control.device_list import DeviceWatch
+from msrecd.control.publisher import Publisher, Revisions
+from msrecd.control.recorders import Recorders
 from msrecd.daemon import health, systemd
 from msrecd.daemon.archive import DaemonArchive, recovered_event
 from msrecd.daemon.backends import backends_for
-from msrecd.daemon.commands import Commands
 from msrecd.daemon.driver_restart import LastResort
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings
 from msrecd.daemon.reload import Reloader
-from msrecd.daemon.storing import open_store
+from msrecd.daemon.storing import limits_of, open_store, recorder_limits_of
 from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
 from msrecd.devices.deadline import left_behind
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
-from msrecd.mqtt.service import MqttService
 from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
 from msrecd.tasks import Tasks
-from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
 PROGRESS_LIMIT_NS = 30 * NS
 STOP_LIMIT_S = 25.0
+ADAPTER_STOP_S = 5.0
 _ONE_SIGNAL_NS = NS // 5
 _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
 _EXTEND_US = 10_000_000
@@ -57,35 +57,62 @@ class Daemon:
     """One running daemon. Everything on the loop."""
 
     def __init__(self, config: Config, config_path: Path) -> None:
-        self.config = config
-        self.units: dict[str, RecorderController] = {}
         self.walltime = WallTime(config.storage.state_path)
+        self.recorders = Recorders(config, self.walltime)
         self.devices = MediaDevices(backends=backends_for(config))
-        self.conductor = Conductor(self, self.publish_daemon)
-        self.mqtt: MqttService | None = None
+        self.bus = Bus()
         self.archive: DaemonArchive | None = None
-        self._device_states: list[dict[str, Any]] | None = None
-        self._device_look = asyncio.Lock()
+        revisions = Revisions(config.storage.state_path / "revisions.json")
+        self._revisions = revisions
+        self.publisher = Publisher(
+            self.bus,
+            self.recorders,
+            revisions,
+            schedule=lambda: self.conductor.upcoming(),
+            ended=lambda name: self.conductor.ended(name),
+        )
+        self.conductor = Conductor(self.recorders, self.publisher.publish_daemon)
+        self.watch = DeviceWatch(self.devices, self.bus, self.publisher.stamp, self._devices_looked)
+        self.adapters: list[Adapter] = []
+        self.vitals = Vitals(
+            units=lambda: self.recorders.units,
+            usage=self._usage,
+            adapters=self.adapters,
+            clock=self.publisher.clock_state,
+            stamp=self.publisher.stamp,
+            publish=lambda facts: self.bus.set_state("health", facts),
+        )
+        self.reloader = Reloader(
+            config_path,
+            self.recorders,
+            self.conductor,
+            self.publisher,
+            make_unit=self.make_unit,
+            set_limits=self._set_limits,
+        )
+        self.commands = Commands(
+            Actions(
+                bus=self.bus,
+                recorders=self.recorders,
+                conductor=self.conductor,
+                publisher=self.publisher,
+                devices=self.devices,
+                watch=self.watch,
+                settled=self.reloader.settled,
+                reload=self.reloader.reload,
+                measure=self.vitals.measure,
+            ).act,
+            self.recorders.names,
+            clock_trusted=lambda: self.walltime.trusted,
+        )
         self._device_timer: asyncio.TimerHandle | None = None
         self._at_work: set[str] = set()
-        self.errors = ErrorReports(self._publish_error, self.stamp)
-        self.vitals = Vitals(
-            units=lambda: self.units,
-            usage=self._usage,
-            mqtt=lambda: None if self.mqtt is None else self.mqtt.status,
-            clock=self._clock_state,
-            stamp=self.stamp,
-            publish=self._publish_health,
-        )
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._last_resort = LastResort(config.storage.state_path)
         self._signals = 0
         self._signalled_ns = 0
         self._tasks = Tasks(log)
-        self._started_ns = SYSTEM_CLOCK.monotonic_ns()
-        self._ticked_ns = SYSTEM_CLOCK.monotonic_ns()
-        self.reloader = Reloader(self, config_path)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -100,41 +127,66 @@ class Daemon:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reloader.by_signal(), "reload"))
         systemd.notify_status("recovering recordings")
-        store, recovered = await asyncio.to_thread(open_store, self.config, self.walltime)
-        self.archive = DaemonArchive(store, lambda line: self._told_late(*recovered_event(line)))
-        for recorder in self.config.recorders:
-            self.units[recorder.name] = self.make_unit(recorder)
-        await self._start_mqtt()
-        told = {} if self.mqtt is None else await self.mqtt.told()
-        for name, facts in await asyncio.to_thread(untold_chunks, store, told, recovered):
-            self._told_late(name, facts)
+        config = self.recorders.config
+        store, recovered = await asyncio.to_thread(open_store, config, self.walltime)
+        archive = self.archive = DaemonArchive(store, lambda line: self.publisher.late_chunk(*recovered_event(line)))
+        await asyncio.to_thread(self._revisions.open)
+        for recorder in config.recorders:
+            unit = self.recorders.units[recorder.name] = self.make_unit(recorder)
+            self.publisher.recorder_state(unit)
+        self.publisher.publish_daemon()
+        self.bus.subscribe(self._on_bus)
+        self.adapters += self._make_adapters(config)
+        for adapter in self.adapters:
+            await adapter.start()
+        published: dict[str, Sequence[Mark]] = {}
+        for adapter in self.adapters:
+            published |= await adapter.published()
+        for name, facts in await asyncio.to_thread(untold_chunks, store, published, recovered):
+            self.publisher.late_chunk(name, facts)
         for finding in store.findings:
             if finding.code in _GRAVE_FINDINGS:
-                self.report_error("internal", finding.message, logged=True)
+                self.publisher.report_error("internal", finding.message, logged=True)
         for lost in store.lost:
             message = f"{lost.file}: nothing of this chunk could be recovered"
-            self.report_error("internal", message, recorder=lost.file.partition("/")[0], logged=True)
-        self.devices.ondevicechange = lambda _: self._tasks.spawn(self.refresh_devices(), "devices")
-        for unit in self.units.values():
-            self.state_changed(unit)
-        self.publish_daemon()
-        self._tasks.spawn(self.refresh_devices(), "devices")
-        archive = self.archive
-        for name, round_ in (
-            ("rotation", lambda: archive.run(self.publish_daemon)),
-            ("health", self.vitals.rounds),
-            ("watchdog", self._watchdog_rounds),
-            ("sync", self._sync_rounds),
-            ("schedule", self.conductor.run),
+            recorder_name = lost.file.partition("/")[0]
+            self.publisher.report_error("internal", message, recorder=recorder_name, logged=True)
+        self.devices.ondevicechange = lambda _: self._tasks.spawn(self.watch.look(), "devices")
+        self._tasks.spawn(self.watch.look(), "devices")
+        for round_, name in (
+            (lambda: archive.run(self.publisher.publish_daemon), "rotation"),
+            (self.vitals.rounds, "health"),
+            (self._watchdog_rounds, "watchdog"),
+            (self._sync_rounds, "sync"),
+            (self.conductor.run, "schedule"),
         ):
             self._tasks.keep(round_, name, self._round_failed)
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
-        log.info("msrecd %s is ready; recorders: %s", msrecd.__version__, ", ".join(self.units) or "none")
+        log.info("msrecd %s is ready; recorders: %s", msrecd.__version__, ", ".join(self.recorders.units) or "none")
         await self._stop.wait()
         await self._shut_down()
         return self._exit_code
+
+    def _make_adapters(self, config: Config) -> list[Adapter]:
+        adapters: list[Adapter] = []
+        settings = mqtt_settings(config)
+        if settings is not None:
+            from msrecd.mqtt.service import MqttService  # here: megabytes that a device without a broker saves
+
+            adapters.append(
+                MqttService(
+                    settings,
+                    self.bus,
+                    self.commands,
+                    state_path=config.storage.state_path,
+                    boot_counter=self.walltime.boot,
+                    version=msrecd.__version__,
+                    model=_model(),
+                )
+            )
+        return adapters
 
     def _on_signal(self) -> None:
         now = SYSTEM_CLOCK.monotonic_ns()
@@ -156,12 +208,13 @@ class Daemon:
         extend = asyncio.get_running_loop().create_task(self._extend_timeout())
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
-                await asyncio.gather(*(unit.close() for unit in (*self.units.values(), *self.reloader.leaving)))
-                self.errors.close()
-                if self.mqtt is not None:
-                    await self.mqtt.stop()
+                leaving = (*self.recorders.units.values(), *self.reloader.leaving)
+                await asyncio.gather(*(unit.close() for unit in leaving), self.commands.close(STOP_LIMIT_S))
+                self.publisher.flush()
+                self.publisher.errors.close()
+                await asyncio.gather(*(adapter.stop(ADAPTER_STOP_S) for adapter in self.adapters))
         except TimeoutError:
-            log.error("stopping took longer than %g s; the rest is recovered at the next start", STOP_LIMIT_S)
+            log.error("the shutdown took longer than %g s; the next start recovers what is unfinished", STOP_LIMIT_S)
         extend.cancel()
         await self._close_devices()
         if self.archive is not None:
@@ -173,150 +226,58 @@ class Daemon:
             async with asyncio.timeout(5):
                 await self.devices.close()
         except (TimeoutError, OSError) as exc:
-            log.warning("a device does not close: %s", exc or "no answer in 5 s")
+            log.warning("a device did not close: %s", exc or "no answer in 5 s")
 
     async def _extend_timeout(self) -> None:
         while True:
             await asyncio.sleep(5)
             systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
 
-    async def _start_mqtt(self) -> None:
-        settings = mqtt_settings(self.config)
-        if settings is None:
-            return
-        self.mqtt = MqttService(
-            settings,
-            Commands(self),
-            recorders=lambda: [recorder.name for recorder in self.config.recorders],
-            state_path=self.config.storage.state_path,
-            boot_counter=self.walltime.boot,
-            clock_trusted=lambda: self.walltime.trusted,
-            version=msrecd.__version__,
-            model=_model(),
-        )
-        await self.mqtt.start()
-
     def make_unit(self, recorder: Recorder) -> RecorderController:
-        """A unit for one `[[recorder]]`; it does nothing yet."""
+        """A controller for one `[[recorder]]`; it does nothing yet."""
         assert self.archive is not None
-        settings = recorder_settings(recorder)
-        return RecorderController(settings, devices=self.devices, archive=self.archive, listener=self)
-
-    # --- what is told ------------------------------------------------------------------------------------------------
-
-    def stamp(self, monotonic_ns: int | None = None) -> str:
-        """RFC 3339 UTC with Z of a moment on CLOCK_MONOTONIC (default: now)."""
-        return format_utc(self.walltime.stamp(monotonic_ns).utc_ns)
-
-    def state_changed(self, unit: RecorderController) -> None:
-        """A unit's listener: publish its retained state."""
-        if self.mqtt is not None:
-            self.mqtt.publish_state(f"state/recorder/{unit.name}", self.recorder_state(unit))
-        self.notify_status()
-        at_work = {name for name, known in self.units.items() if known.status.state in ("recording", "paused")}
-        if at_work != self._at_work:
-            self._at_work = at_work
-            self._look_at_devices_soon()  # some are busy now, or free
-
-    def recorder_state(self, unit: RecorderController) -> dict[str, Any]:
-        return payloads.recorder_state(unit, self.stamp)
-
-    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None:
-        """A unit's listener: publish an event, write a log line."""
-        if event_type in ("started", "stopped", "paused", "resumed"):
-            unit.log.info("%s%s", event_type, f" ({unit.files.recording_id})" if unit.files.recording_id else "")
-        if event_type == "chunk":
-            unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
-            if self.archive is not None and not self._stop.is_set():
-                self._tasks.spawn(self.archive.tidy(), "tidy")
-        self._event(unit.name, payloads.recorder_event(unit, event_type, facts, self.stamp()))
-
-    def played_out(self, unit: RecorderController) -> None:
-        """A unit's listener: its input came to its end."""
-        self.conductor.ended(unit.name)
-
-    def _event(self, recorder: str, event: Mapping[str, Any]) -> None:
-        if self.mqtt is not None:
-            self.mqtt.publish_event(f"event/recorder/{recorder}", event)
-
-    def _told_late(self, recorder: str, line: Mapping[str, Any]) -> None:
-        """The event of a chunk that was recovered, or finished just before a crash."""
-        if line["recovered"]:
-            log.warning("recovered %s: %.2f s, %.2f s lost", line["file"], line["duration_s"], line["lost_s"])
-        else:
-            log.info("%s was finished and is told now", line["file"])
-        event = {"event_type": "chunk", "ts": self.stamp(), "recorder": recorder} | dict(line)
-        for key in ("prev", "line_sha256"):  # they belong to the manifest
-            event.pop(key, None)
-        event["recording_id"] = Path(str(line["file"])).name.rsplit("-", 1)[0]
-        self._event(recorder, event)
+        return RecorderController(
+            recorder_settings(recorder), devices=self.devices, archive=self.archive, listener=self.publisher
+        )
 
     def _round_failed(self, message: str) -> None:
-        self.report_error("internal", message, logged=True)
+        self.publisher.report_error("internal", message, logged=True)
 
-    def report_error(self, code: str, message: str, *, recorder: str | None = None, logged: bool = False) -> None:
-        """Tell an error that is not one of a recording: in the log and as event/error; repetitions are counted."""
-        if not logged:
-            log.error("%s", message)
-        self.errors.report(code, message, recorder)
+    # --- what others need to know ------------------------------------------------------------------------------------
 
-    def _publish_error(self, event: Mapping[str, Any]) -> None:
-        if self.mqtt is not None:
-            self.mqtt.publish_event("event/error", event)
-
-    def _publish_health(self, facts: Mapping[str, Any]) -> None:
-        if self.mqtt is not None:
-            self.mqtt.publish_health(facts)
+    def _on_bus(self, item: Item) -> None:
+        """What the daemon itself does about a state or an event."""
+        match item:
+            case State(path) if path.startswith("recorder/"):
+                self.notify_status()
+                at_work = self.recorders.at_work()
+                if at_work != self._at_work:
+                    self._at_work = at_work
+                    self._look_at_devices_soon()  # some are busy now, or free
+            case Event(_, {"event_type": "chunk"}) if self.archive is not None and not self._stop.is_set():
+                self._tasks.spawn(self.archive.tidy(), "tidy")
 
     def _usage(self) -> Usage:
         assert self.archive is not None
         return self.archive.store.usage()
 
-    def _clock_state(self) -> str:
-        return "synchronized" if self.walltime.trusted else "unsynchronized"
-
-    def publish_image(self, recorder: str, jpeg: bytes) -> None:
-        if self.mqtt is not None:
-            self.mqtt.publish_image(recorder, jpeg)
-
-    def daemon_state(self) -> dict[str, Any]:
-        """state/daemon."""
-        return {
-            "version": msrecd.__version__,
-            "boot_id": f"{self.walltime.boot:04d}",
-            "started": self.stamp(self._started_ns),
-            "clock": self._clock_state(),
-            "config_hash": self.config.hash,
-            "recorders": sorted(self.units),
-            "schedule": self.conductor.upcoming(),
-        }
-
-    def publish_daemon(self) -> None:
-        if self.mqtt is not None:
-            self.mqtt.publish_state("state/daemon", self.daemon_state())
+    def _set_limits(self, config: Config) -> None:
+        assert self.archive is not None
+        self.archive.store.limits = limits_of(config)
+        self.archive.store.limit_recorders(recorder_limits_of(config))
 
     def _look_at_devices_soon(self) -> None:
         def look() -> None:
             self._device_timer = None
             if not self._stop.is_set():
-                self._tasks.spawn(self.refresh_devices(), "devices")
+                self._tasks.spawn(self.watch.look(), "devices")
 
         if self._device_timer is None:
             self._device_timer = asyncio.get_running_loop().call_later(_DEVICE_LOOK_S, look)
 
-    async def refresh_devices(self) -> list[dict[str, Any]]:
-        """Look at the devices, publish the list and what changed, and let waiting recorders try again."""
-        async with self._device_look:  # the answers of two looks at a time could come in the wrong order
-            now = await device_list(self.devices)
-            before, self._device_states = self._device_states, now
-            if self.mqtt is not None:
-                self.mqtt.publish_state("state/devices", now)
-                for event_type, device in changes(before, now) if before is not None else []:
-                    log.info("%s %s %s", device["kind"], device["label"], event_type)
-                    self.mqtt.publish_event("event/device", payloads.device_event(event_type, device, self.stamp()))
-        for unit in self.units.values():
+    def _devices_looked(self) -> None:
+        for unit in self.recorders.units.values():
             unit.devices_changed()
-        return now
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -324,7 +285,6 @@ class Daemon:
         """WATCHDOG=1 only while recordings really advance; see `is_healthy`."""
         interval = systemd.watchdog_interval_s() or 5.0
         while True:
-            self._ticked_ns = SYSTEM_CLOCK.monotonic_ns()
             self.walltime.poll()
             if self.is_healthy():
                 systemd.notify("WATCHDOG=1")
@@ -335,15 +295,17 @@ class Daemon:
     async def _sync_rounds(self) -> None:
         """Written data is synced as more is written; this sees to what nothing follows (a pause, a stalled device),
         and to everything at once when the supply voltage falls: the next thing may be a power cut."""
-        interval = self.config.storage.sync_interval_s
+        interval = self.recorders.config.storage.sync_interval_s
         was_low = False
         while True:
             await asyncio.sleep(interval)
             is_low = await asyncio.to_thread(health.under_voltage)
             if is_low and not was_low:
-                self.report_error("internal", "under-voltage: the power supply is too weak; open chunks are synced now")
+                self.publisher.report_error(
+                    "internal", "under-voltage: the power supply is too weak; open chunks are synced now"
+                )
             now = SYSTEM_CLOCK.monotonic_ns()
-            for unit in list(self.units.values()):
+            for unit in list(self.recorders.units.values()):
                 if (is_low and not was_low) or now - unit.files.last_data_ns > interval * NS:
                     self._tasks.spawn(unit.sync(), f"{unit.name}-sync")  # a disk that hangs holds up no other
             was_low = is_low
@@ -351,7 +313,7 @@ class Daemon:
     def is_healthy(self) -> bool:
         """Whether every recorder that says it records got data lately."""
         now = SYSTEM_CLOCK.monotonic_ns()
-        for unit in self.units.values():
+        for unit in self.recorders.units.values():
             limit = max(PROGRESS_LIMIT_NS, int(3 * unit.settings.timeslice_ms * 1_000_000))
             if unit.is_recording and now - unit.files.last_data_ns > limit:
                 log.critical("%s has got no data for %d s", unit.name, (now - unit.files.last_data_ns) // NS)
@@ -359,8 +321,8 @@ class Daemon:
         return True
 
     def _look_for_stuck_devices(self) -> None:
-        """See lastresort.py; only where somebody starts the process again."""
-        wanted = [unit for unit in self.units.values() if unit.is_wanted]
+        """See driver_restart.py; only where a service manager starts the process again."""
+        wanted = [unit for unit in self.recorders.units.values() if unit.is_wanted]
         stuck = left_behind()
         if systemd.is_managed() and self._last_resort.look(
             stuck,
@@ -368,7 +330,7 @@ class Daemon:
             begins_again=all(unit.status.cause in _BEGIN_AGAIN for unit in wanted),
         ):
             message = f"the driver of {', '.join(stuck)} hangs: the service starts anew to free the device"
-            self.report_error("internal", message)
+            self.publisher.report_error("internal", message)
             self._exit_code = 1
             self._stop.set()
 
@@ -377,9 +339,9 @@ class Daemon:
         systemd.notify_status(self._status())
 
     def _status(self) -> str:
-        recording = sum(1 for unit in self.units.values() if unit.is_recording)
-        mqtt = "no broker" if self.mqtt is None else ("online" if self.mqtt.status.connected else "offline")
-        return f"recording {recording}/{len(self.units)}, mqtt {mqtt}"
+        recording = sum(1 for unit in self.recorders.units.values() if unit.is_recording)
+        adapters = [summary for adapter in self.adapters if (summary := adapter.summary())]
+        return ", ".join([f"recording {recording}/{len(self.recorders.units)}", *adapters])
 
 
 def _model() -> str:

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.config.load import load
 from msrecd.config.model import Config, Recorder
+from msrecd.control.conductor import Conductor
+from msrecd.control.publisher import Publisher
+from msrecd.control.recorders import Recorders
 from msrecd.daemon import systemd
 from msrecd.daemon.checks import config_checks
 from msrecd.daemon.from_config import recorder_settings
-from msrecd.daemon.storing import limits_of, recorder_limits_of
 from msrecd.errors import CommandError, ConfigError
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.schedule.model import ScheduleError
-
-if TYPE_CHECKING:
-    from msrecd.daemon.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +88,28 @@ def _as_written(path: str) -> str:
 class Reloader:
     """Belongs to the loop. One reload at a time."""
 
-    def __init__(self, daemon: Daemon, path: Path) -> None:
-        self._daemon = daemon
+    def __init__(
+        self,
+        path: Path,
+        recorders: Recorders,
+        conductor: Conductor,
+        publisher: Publisher,
+        *,
+        make_unit: Callable[[Recorder], RecorderController],
+        set_limits: Callable[[Config], None],
+    ) -> None:
+        """
+        Args:
+            path: of the configuration file.
+            make_unit: for one `[[recorder]]`; it does nothing yet.
+            set_limits: makes the storage keep the limits of a new configuration.
+        """
         self._path = path
+        self._recorders = recorders
+        self._conductor = conductor
+        self._publisher = publisher
+        self._make_unit = make_unit
+        self._set_limits = set_limits
         self._lock = asyncio.Lock()
         self._asked = False
         self.ready = asyncio.Event()  # the daemon has started; nothing is reloaded before
@@ -124,21 +141,20 @@ class Reloader:
             try:
                 return await self._reload()
             except CommandError as exc:
-                self._daemon.report_error(exc.code, exc.message)
+                self._publisher.report_error(exc.code, exc.message)
                 raise
             finally:
                 systemd.notify("READY=1")
-                self._daemon.notify_status()
 
     async def settled(self, name: str) -> None:
         """Wait while a reload replaces this recorder, so that a command finds the new one."""
-        if name not in self._daemon.units and self._daemon.config.recorder(name) is not None:
+        if name not in self._recorders.units and self._recorders.config.recorder(name) is not None:
             async with self._lock:
                 pass
 
     async def _reload(self) -> bool:
-        daemon = self._daemon
-        before = daemon.config
+        recorders = self._recorders
+        before = recorders.config
         try:
             config = await asyncio.to_thread(load, self._path, checks=config_checks())
         except ConfigError as exc:
@@ -153,30 +169,26 @@ class Reloader:
             )
         todo = change(before, config)
         try:
-            planners = daemon.conductor.prepare(config)
+            planners = self._conductor.prepare(config)
         except ScheduleError as exc:
             raise CommandError("bad_args", f"the configuration was not loaded: {exc}") from exc
-        fresh = {r.name: daemon.make_unit(r) for r in config.recorders if r.name in (*todo.replaced, *todo.added)}
+        fresh = {r.name: self._make_unit(r) for r in config.recorders if r.name in (*todo.replaced, *todo.added)}
         # From here on nothing is refused, and up to the first await nobody sees a state in between.
-        self.leaving = [daemon.units.pop(name) for name in todo.ending]
-        daemon.config = config
-        daemon.conductor.adopt(planners)
-        if daemon.archive is not None:
-            daemon.archive.store.limits = limits_of(config)
-            daemon.archive.store.limit_recorders(recorder_limits_of(config))
-        # All end before one begins: the new ones may want their devices. The end of the program does not interrupt it.
+        self.leaving = [recorders.units.pop(name) for name in todo.ending]
+        recorders.config = config
+        self._conductor.adopt(planners)
+        self._set_limits(config)
+        # All end before one begins: the new ones may want their devices. A shutdown does not interrupt it.
         self._ending = asyncio.gather(*(self._end(unit) for unit in self.leaving))
         await asyncio.shield(self._ending)
         self.leaving = []
-        daemon.units.update(fresh)
-        if daemon.mqtt is not None:
-            for name in todo.removed:
-                daemon.mqtt.forget_state(f"state/recorder/{name}")
-            daemon.mqtt.recorders_changed()
+        recorders.units.update(fresh)
+        for name in todo.removed:
+            self._publisher.forget(name)
         for unit in fresh.values():
-            daemon.state_changed(unit)
-        daemon.conductor.wake()
-        daemon.publish_daemon()
+            self._publisher.recorder_state(unit)
+        self._conductor.wake()
+        self._publisher.publish_daemon()
         log.info("configuration loaded: %s", config.hash[:12])
         return True
 

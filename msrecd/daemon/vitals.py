@@ -1,17 +1,18 @@
-"""Vitals: state/health, measured once a minute and whenever somebody asks.
+"""Vitals: state/health, measured once a minute and on request.
 
-A disk that hangs or has vanished is when somebody far away most needs this message: it is waited for a few seconds and
-then told as unknown, and everything else is told all the same.
+A person far away needs this message most when a disk hangs or has vanished: after a few seconds without an answer the
+disk is published as unknown (null), with everything else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msrecd.control import payloads
+from msrecd.control.bus import Adapter
 from msrecd.daemon import health
 from msrecd.daemon.heap import Heap
 from msrecd.errors import StorageError
@@ -24,19 +25,6 @@ INTERVAL_S = 60.0
 DISK_DEADLINE_S = 5.0
 
 
-class MqttStatus(Protocol):
-    """What is told of the broker."""
-
-    @property
-    def connected(self) -> bool: ...
-    @property
-    def reconnects(self) -> int: ...
-    @property
-    def spooled(self) -> int: ...
-    @property
-    def dropped(self) -> int: ...
-
-
 class Vitals:
     """Lives on the loop; what may block is read in worker threads, the disk by one at a time."""
 
@@ -45,7 +33,7 @@ class Vitals:
         *,
         units: Callable[[], Mapping[str, RecorderController]],
         usage: Callable[[], Usage],
-        mqtt: Callable[[], MqttStatus | None],
+        adapters: Sequence[Adapter],
         clock: Callable[[], str],
         stamp: Callable[[], str],
         publish: Callable[[Mapping[str, Any]], None],
@@ -55,47 +43,40 @@ class Vitals:
         Args:
             units: the recorders by name.
             usage: of the storage; blocking; raises StorageError.
-            mqtt: None without a broker in the configuration.
+            adapters: each adds what it says of itself under its name; `mqtt` is null without a broker.
             clock: synchronized or unsynchronized.
             stamp: the time now, as it is published.
             publish: is given the payload.
         """
         self._units = units
         self._usage = usage
-        self._mqtt = mqtt
+        self._adapters = adapters
         self._clock = clock
         self._stamp = stamp
         self._publish = publish
         self._disk_deadline_s = disk_deadline_s
         self._disk_look: asyncio.Future[Usage] | None = None
-        self._is_disk_well = True
+        self._disk_answers = True
         self._heap = Heap()
 
     async def rounds(self) -> None:
         """Publish every minute, for ever."""
         while True:
-            await self.tell()
+            await self.measure()
             await asyncio.to_thread(self._heap.look)
             await asyncio.sleep(INTERVAL_S)
 
-    async def tell(self) -> dict[str, Any]:
+    async def measure(self) -> dict[str, Any]:
         """Measure and publish; returns the payload."""
         machine = await asyncio.to_thread(_machine)
         disk = await self._disk()
-        status = self._mqtt()
         facts = {
             "ts": self._stamp(),
             **machine,
             "disk": disk,
             "clock": self._clock(),
-            "mqtt": None
-            if status is None
-            else {
-                "connected": status.connected,
-                "reconnects": status.reconnects,
-                "spooled": status.spooled,
-                "dropped": status.dropped,
-            },
+            "mqtt": None,
+            **{adapter.name: said for adapter in self._adapters if (said := adapter.health()) is not None},
             "recorders": {name: payloads.rates(unit) for name, unit in self._units().items()},
         }
         self._publish(facts)
@@ -108,15 +89,15 @@ class Vitals:
             self._disk_look.add_done_callback(_seen)
         await asyncio.wait({self._disk_look}, timeout=self._disk_deadline_s)
         if not self._disk_look.done():
-            self._tell_disk(f"the disk has not answered for {self._disk_deadline_s:g} s")
+            self._report_disk(f"the disk has not answered for {self._disk_deadline_s:g} s")
             return None
         look, self._disk_look = self._disk_look, None
         try:
             usage = look.result()
         except (StorageError, OSError) as exc:
-            self._tell_disk(f"the disk cannot be measured: {exc}")
+            self._report_disk(f"the disk cannot be measured: {exc}")
             return None
-        self._is_disk_well = True
+        self._disk_answers = True
         return {
             "free_bytes": usage.free_bytes,
             "total_bytes": usage.capacity_bytes,
@@ -126,11 +107,11 @@ class Vitals:
             "sync_s_max": round(usage.sync_s_max, 3),
         }
 
-    def _tell_disk(self, message: str) -> None:
-        """Once, until it is well again."""
-        if self._is_disk_well:
+    def _report_disk(self, message: str) -> None:
+        """Log it once, until the disk answers again."""
+        if self._disk_answers:
             log.warning("%s", message)
-        self._is_disk_well = False
+        self._disk_answers = False
 
 
 def _machine() -> dict[str, Any]:
@@ -144,6 +125,6 @@ def _machine() -> dict[str, Any]:
 
 
 def _seen(look: asyncio.Future[Usage]) -> None:
-    """Its error is told by whoever looks next; nobody may do any more."""
+    """Mark its error as seen: the next look reports it, or there is none."""
     if not look.cancelled():
         look.exception()

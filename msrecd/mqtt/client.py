@@ -20,10 +20,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.lazily import lazily
 from msrecd.mqtt.settings import MqttSettings, read_password
-from msrecd.mqtt.wire import Message, PublishError, Will, unreachable
+from msrecd.mqtt.wire import Inbox, Message, PublishError, Will, unreachable
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -113,7 +112,7 @@ class Session:
         if username is not None:
             client.username_pw_set(username, password)
         if settings.tls:
-            from msrecd.mqtt.tls import tls_context
+            from msrecd.mqtt.settings import tls_context
 
             client.tls_set_context(tls_context(settings))
         if will is not None:

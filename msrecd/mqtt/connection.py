@@ -11,9 +11,8 @@ from typing import Protocol
 
 from msrecd.errors import ConfigError
 from msrecd.mqtt.client import WINDOW, Session, failed
-from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings
-from msrecd.mqtt.wire import Message, PublishError, Will
+from msrecd.mqtt.wire import Inbox, Message, PublishError, Will
 from msrecd.vocabulary.backoff import BackOff, uniform
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from msrecd.control.messages import encode
 from msrecd.mqtt.connection import MqttClient
-from msrecd.mqtt.messages import encode
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.topics import PREFIX
 from msrecd.mqtt.wire import ConnectError, Message, PublishError

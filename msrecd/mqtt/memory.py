@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-log = logging.getLogger(__name__)
+from msrecd.control import statefile
 
-LIMIT_BYTES = 1024 * 1024
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +25,9 @@ class Memory:
     def load(cls, path: Path) -> Self:
         """Read the file; what is missing or damaged is as if nothing had been published."""
         try:
-            with path.open("rb") as file:
-                value = json.loads(file.read(LIMIT_BYTES))
+            value = statefile.load(path)
+            if not isinstance(value, dict):
+                raise TypeError("no object")
             return cls(
                 recorders=frozenset(str(name) for name in value["recorders"]),
                 components={str(key): str(platform) for key, platform in value["components"].items()},
@@ -42,22 +41,12 @@ class Memory:
 
     def save(self, path: Path) -> None:
         """Write the file whole. An error is logged: nothing that records depends on it."""
-        temporary = path.with_suffix(".tmp")
         content = {
             "recorders": sorted(self.recorders),
             "components": dict(self.components),
             "dropped_reported": self.dropped_reported,
         }
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            statefile.save(path, content)
         except OSError as exc:
             log.warning("%s cannot be written (%s)", path, exc)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -1,7 +1,7 @@
-"""The MQTT side of the daemon: one object that the service starts, tells things, and stops.
+"""The MQTT adapter: publishes what is on the bus below `msrecd/v1/<device>/`, and takes the commands from there.
 
-All methods are called on the loop. Nothing here waits for the broker or a disk except `start` and `stop`, which
-have deadlines. Recording goes on whatever happens here.
+All methods are called on the loop. Nothing here waits for the broker or a disk except `stop` and `published`, which
+have deadlines. Recording continues whatever happens here.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from msrecd.clock import SYSTEM_CLOCK, Clock
-from msrecd.mqtt.commands import CommandHandler, CommandResult, CommandRunner
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.control.bus import Adapter, Bus, Event, Image, Item, Mark, State
+from msrecd.control.commands import Commands, Request
+from msrecd.control.messages import encode
+from msrecd.errors import CommandError
 from msrecd.mqtt.connection import MqttClient
-from msrecd.mqtt.marks import Mark
 from msrecd.mqtt.memory import Memory
-from msrecd.mqtt.messages import encode
 from msrecd.mqtt.outbox import EventPump, Refusals, Replies, StateBoard
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.spool import Spool
@@ -30,53 +31,43 @@ from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
-__all__ = ["CommandHandler", "CommandResult", "MqttService", "MqttSettings", "MqttStatus"]
+_RETAINED = CommandError("retained_rejected", "commands must not be retained: clear the topic and send it again")
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 IMAGE_LIMIT_BYTES = 256 * 1024
 BIRTH_DELAY_S = 5.0
+PUBLISHED_DEADLINE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttStatus:
-    """How the connection and the spool are. `dropped` counts events lost because the spool was full."""
+class MqttService(Adapter):
+    """See `Adapter`."""
 
-    connected: bool
-    reconnects: int
-    spooled: int
-    dropped: int
-    commands_refused_for_rate: int = 0
-    messages_dropped: int = 0
-    spool_durable: bool = True
-
-
-class MqttService:
-    """Commands in, states and events out, below `msrecd/v1/<device>/`."""
+    name = "mqtt"
 
     def __init__(
         self,
         settings: MqttSettings,
-        handler: CommandHandler,
+        bus: Bus,
+        commands: Commands,
         *,
-        recorders: Callable[[], Collection[str]],
         state_path: Path,
         boot_counter: int,
-        clock_trusted: Callable[[], bool],
         clock: Clock = SYSTEM_CLOCK,
         version: str = "",
         model: str = "",
     ) -> None:
-        """`recorders` gives the names configured now; `model` and `version` are what Home Assistant shows.
+        """`model` and `version` are what Home Assistant shows.
 
         Raises: ValueError when the device id or a group is no name.
         """
         self._settings = settings
-        self._recorders = recorders
+        self._bus = bus
         self._clock = clock
         self._version = version
         self._model = model
         self._topics = Topics(settings.device_id, settings.groups)
+        self._port = commands.port(self.name, allow_verbs=settings.allow_verbs, max_age_s=settings.command_max_age_s)
         self._client = MqttClient(
             settings,
             self,
@@ -95,76 +86,45 @@ class MqttService:
             clock=clock,
         )
         self._pump = EventPump(self._spool, self._client, refusals, self._report_losses)
-        self._commands = CommandRunner(
-            self._topics,
-            handler,
-            recorders,
-            self._replies.send,
-            clock=clock,
-            clock_trusted=clock_trusted,
-            allow_verbs=settings.allow_verbs,
-            max_age_s=settings.command_max_age_s,
-            timeout_s=settings.command_timeout_s,
-        )
         self._memory_path = state_path / "mqtt-memory.json"
         self._memory = Memory()
+        self._announced: frozenset[str] = frozenset()  # the recorders that were known last
         self._saving: asyncio.Task[None] | None = None
         self._save_again = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    @property
-    def status(self) -> MqttStatus:
-        """A look at the connection and the spool, for the health message."""
+    def health(self) -> Mapping[str, object]:
+        """`dropped` are events that were lost: the spool was full, or the broker takes no packet so large."""
         spool = self._spool.status
-        return MqttStatus(
-            connected=self._client.connected,
-            reconnects=max(0, self._client.connections - 1),
-            spooled=spool.events,
-            dropped=spool.dropped + self._pump.too_large,
-            commands_refused_for_rate=self._commands.refused_for_rate,
-            messages_dropped=self._client.dropped,
-            spool_durable=spool.durable,
-        )
+        return {
+            "connected": self._client.connected,
+            "reconnects": max(0, self._client.connections - 1),
+            "spooled": spool.events,
+            "dropped": spool.dropped + self._pump.too_large,
+            "spool_durable": spool.durable,
+            "commands_refused": self._port.refused_for_rate,
+            "messages_dropped": self._client.dropped,
+            "replies_dropped": self._replies.dropped,
+        }
+
+    def summary(self) -> str:
+        return "mqtt online" if self._client.connected else "mqtt offline"
 
     async def start(self) -> None:
-        """Open the spool and begin to connect. Never waits for the broker."""
+        """Open the spool, subscribe to the bus, begin to connect. Never waits for the broker."""
         self._loop = asyncio.get_running_loop()
         self._memory = await asyncio.to_thread(Memory.load, self._memory_path)
         self._spool.start()
         self._states.put(self._topics.availability, ONLINE)
-        self.recorders_changed()
+        self._bus.subscribe(self._publish)
+        self._recorders_changed()
         self._client.start()
         self._spawn(self._heartbeat(), "mqtt heartbeat")
 
-    def publish_state(self, topic: str, payload: Mapping[str, object] | Sequence[object] | None) -> None:
-        """Set a retained state, below the device's tree (`state/recorder/cam0`); None clears it.
-
-        The latest value is kept and sent again after every reconnection.
-        """
-        if payload is None:
-            self.forget_state(topic)
-            return
-        self._states.put(self._topics.below(topic), encode(payload))
-
-    def publish_health(self, payload: Mapping[str, object]) -> None:
-        """Set `state/health` (QoS 0)."""
-        self._states.put(self._topics.below("state/health"), encode(payload), qos=0)
-
-    def publish_image(self, recorder: str, jpeg: bytes) -> None:
-        """Set the picture of the last snapshot (QoS 0). One that is too large is refused with a log line."""
-        if len(jpeg) > IMAGE_LIMIT_BYTES:
-            log.error("the snapshot of %s has %d bytes, at most %d are sent", recorder, len(jpeg), IMAGE_LIMIT_BYTES)
-            return
-        self._states.put(self._topics.below(f"image/{recorder}"), jpeg, qos=0)
-
-    def publish_event(self, topic: str, payload: Mapping[str, object]) -> None:
-        """Spool an event, below the device's tree (`event/recorder/cam0`); returns at once. Adds `event_id`."""
-        self._spool.append(self._topics.below(topic), dict(payload))
-
-    async def told(self, timeout_s: float = 5.0) -> Mapping[str, list[Mark]]:
-        """How far the recorder events of earlier runs have come, by recorder; nothing if the spool does not answer."""
+    async def published(self) -> Mapping[str, Sequence[Mark]]:
+        """From the spool; nothing if it does not answer in time."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Mapping[str, list[Mark]]] = loop.create_future()
 
@@ -173,19 +133,37 @@ class MqttService:
 
         self._spool.request_marks(self._topics.below("event/recorder/"), answer)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(PUBLISHED_DEADLINE_S):
                 return await answered
         except TimeoutError:
-            log.error("the event spool does not answer: chunks that were finished just before a crash may go untold")
+            log.error("the event spool does not answer; chunks finished just before a crash may get no event")
             return {}
 
-    def forget_state(self, topic: str) -> None:
-        """Clear the retained topic of something that is no longer configured."""
-        self._states.put(self._topics.below(topic), b"")
+    def _publish(self, item: Item) -> None:
+        """What comes from the bus."""
+        match item:
+            case State(path, None):
+                self._states.put(self._topics.below(f"state/{path}"), b"")
+            case State(path, payload):
+                # The next value of health follows in a minute: not worth an acknowledgement.
+                self._states.put(self._topics.below(f"state/{path}"), encode(payload), qos=0 if path == "health" else 1)
+            case Event(path, payload):
+                self._spool.append(self._topics.below(f"event/{path}"), dict(payload))
+            case Image(recorder, jpeg) if len(jpeg) > IMAGE_LIMIT_BYTES:
+                log.error(
+                    "%s: the snapshot has %d bytes, more than the %d that are published; the former one stays",
+                    recorder,
+                    len(jpeg),
+                    IMAGE_LIMIT_BYTES,
+                )
+            case Image(recorder, jpeg):
+                self._states.put(self._topics.below(f"image/{recorder}"), jpeg, qos=0)
+        if isinstance(item, State) and self._bus.recorders != self._announced:
+            self._recorders_changed()
 
-    def recorders_changed(self) -> None:
-        """Call it after a reload: clears what recorders left behind that are no longer configured."""
-        current = frozenset(self._recorders())
+    def _recorders_changed(self) -> None:
+        """Clear what recorders left behind that are no longer configured, and announce the present ones."""
+        current = self._announced = self._bus.recorders
         for name in self._memory.recorders - current:
             self._states.put(self._topics.below(f"image/{name}"), b"")
             self._states.put(self._topics.below(f"state/recorder/{name}"), b"", on_ack=partial(self._cleared, name))
@@ -194,28 +172,28 @@ class MqttService:
         if self._client.connected:
             self._spawn(self._announce(), "mqtt discovery")
 
-    async def stop(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a budget that its steps share
-        """Finish commands, send what can be sent, say `offline`, disconnect; within `timeout` seconds."""
+    async def stop(self, timeout_s: float) -> None:
+        """Send what can be sent, publish `offline`, disconnect; within `timeout_s` seconds."""
         if self._stopping or self._loop is None:
             return
         self._stopping = True
-        deadline = time.monotonic() + timeout
+        self._bus.unsubscribe(self._publish)
+        deadline = time.monotonic() + timeout_s
         for task in self._tasks:
             task.cancel()
-        await self._commands.close(timeout * 0.4)
-        while self._client.connected and time.monotonic() < deadline - timeout * 0.4:
+        while self._client.connected and time.monotonic() < deadline - timeout_s * 0.4:
             if not self._spool.status.events and not self._pump.busy and self._states.settled():
                 break
             self._pump.kick()
             await asyncio.sleep(0.02)
         if self._client.connected:
             farewell = self._client.publish(self._topics.availability, OFFLINE, qos=1, retain=True)
-            await asyncio.wait({farewell}, timeout=max(0.2, timeout * 0.2))
+            await asyncio.wait({farewell}, timeout=max(0.2, timeout_s * 0.2))
             if not farewell.done() or farewell.exception() is not None:
                 log.warning("the broker did not confirm `offline`; its last will says it")
         self._states.close()
         self._pump.close()
-        await self._client.stop(max(0.5, timeout * 0.2))
+        await self._client.stop(max(0.5, timeout_s * 0.2))
         await asyncio.to_thread(self._spool.close, max(0.5, deadline - time.monotonic()))
         if self._saving is not None:
             await asyncio.wait({self._saving}, timeout=1.0)
@@ -239,7 +217,25 @@ class MqttService:
             if message.payload == ONLINE and not message.retain:
                 self._spawn(self._greet_homeassistant(), "mqtt birth")
             return
-        self._commands.receive(message)
+        command = self._topics.split_command(message.topic)
+        if command is None or (message.retain and not message.payload):
+            return  # the latter: a retained command is being cleared
+        path, group = command
+        self._port.receive(
+            Request(
+                path=path,
+                payload=message.payload,
+                answer=partial(self._answer, path, message),
+                via="" if group is None else f"group {group}",
+                refusal=_RETAINED if message.retain else None,
+                expires_ns=None if message.expiry_s is None else message.arrived_ns + max(message.expiry_s, 1) * NS,
+            )
+        )
+
+    def _answer(self, path: str, message: Message, reply: bytes) -> None:
+        topic = self._topics.reply_topic(path, message.response_topic)
+        if topic is not None:
+            self._replies.send(topic, reply, message.correlation_data)
 
     def _spool_changed(self) -> None:
         """Called in the spool's thread."""
@@ -258,8 +254,8 @@ class MqttService:
             return
         self._remember(dropped_reported=dropped)
         log.warning("%d events were dropped because the spool was full", lost)
-        self.publish_event(
-            "event/error",
+        self._spool.append(
+            self._topics.below("event/error"),
             {
                 "event_type": "error",
                 "code": "events_dropped",
@@ -294,7 +290,7 @@ class MqttService:
         from msrecd.mqtt import homeassistant  # here: few want it
 
         payload = homeassistant.discovery(
-            self._settings.device_id, sorted(self._recorders()), version=self._version, model=self._model
+            self._settings.device_id, sorted(self._bus.recorders), version=self._version, model=self._model
         )
         current = homeassistant.platforms(payload)
         if any(key not in current for key in known):
@@ -317,7 +313,7 @@ class MqttService:
         return True
 
     def _cleared(self, recorder: str) -> None:
-        if recorder not in self._recorders():
+        if recorder not in self._bus.recorders:
             self._remember(recorders=self._memory.recorders - {recorder})
 
     def _remember(

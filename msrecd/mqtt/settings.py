@@ -7,9 +7,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msrecd.errors import ConfigError
 from msrecd.vocabulary.tls import mqtt_port, uses_tls
+
+if TYPE_CHECKING:
+    import ssl
 
 CREDENTIAL = "mqtt-password"
 SECRET_LIMIT_BYTES = 4096
@@ -35,7 +39,6 @@ class MqttSettings:
     groups: tuple[str, ...] = ()
     allow_verbs: frozenset[str] | None = None
     command_max_age_s: float = 60.0
-    command_timeout_s: float = 120.0
     keepalive_s: int = 30
     session_expiry_s: int = 3600
     will_delay_s: int = 10
@@ -108,3 +111,25 @@ def _read_secret(path: Path, name: str, *, private: bool) -> str:
     if not secret or len(content) > SECRET_LIMIT_BYTES:
         raise ConfigError(f"{name}: {path} is empty or too long")
     return secret
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext:
+    """The verification every connection gets: the system's or the given CA, host name checked, TLS 1.2 or newer.
+
+    Raises: ConfigError naming the file that cannot be used.
+    """
+    import ssl  # here: megabytes that a plain connection saves
+
+    try:
+        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"mqtt.ca_file: {settings.ca_file}: {exc}") from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.cert_file is not None:
+        if settings.key_file is not None:
+            check_key_file(settings.key_file)
+        try:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(f"mqtt.cert_file: {settings.cert_file}: {exc}") from exc
+    return context

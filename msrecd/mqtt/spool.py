@@ -13,13 +13,13 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.mqtt.marks import Mark, Marks
-from msrecd.mqtt.messages import encode
+from msrecd.control.bus import Mark
+from msrecd.control.messages import encode
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,45 @@ class SpoolStatus:
     bytes: int = 0
     dropped: int = 0
     durable: bool = True
+
+
+class Marks:
+    """The last chunk of each recorder whose event was spooled: kept with the events, so that a kill loses none.
+
+    A chunk that was finished, but whose event was not on the disk yet, stands in its manifest behind the mark. Ids of
+    recordings sort within one form only: by time, or by boot.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, bool], Mark] = {}
+
+    def load(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Rows of topic, recording_id and seq; what is known already and greater stays."""
+        for topic, recording_id, seq in rows:
+            self._raise(topic, (recording_id, seq))
+
+    def note(self, topic: str, payload: Mapping[str, object]) -> None:
+        """Take what an event says of its recording."""
+        recording_id, seq = payload.get("recording_id"), payload.get("seq", 0)
+        if isinstance(recording_id, str) and isinstance(seq, int):
+            self._raise(topic, (recording_id, seq))
+
+    def rows(self) -> Iterator[tuple[str, int, str, int]]:
+        """Topic, form, recording_id, seq: what is to be kept."""
+        for (topic, form), (recording_id, seq) in self._marks.items():
+            yield topic, int(form), recording_id, seq
+
+    def of(self, prefix: str) -> dict[str, list[Mark]]:
+        """What stands behind `prefix` in each topic below it, with its marks."""
+        found: dict[str, list[Mark]] = {}
+        for (topic, _), mark in self._marks.items():
+            if topic.startswith(prefix):
+                found.setdefault(topic.removeprefix(prefix), []).append(mark)
+        return found
+
+    def _raise(self, topic: str, mark: Mark) -> None:
+        key = (topic, mark[0].startswith("boot"))
+        self._marks[key] = max(mark, self._marks.get(key, mark))
 
 
 class SpoolStore:
@@ -268,6 +307,7 @@ class Spool:
         self._on_change = on_change
         self._condition = threading.Condition()
         self._incoming: deque[tuple[str, Mapping[str, object]]] = deque()
+        self._in_hand = 0  # taken from there and not in the status yet
         self._acknowledged: list[int] = []
         self._requests: deque[Callable[[SpoolStore], None]] = deque()
         self._stop = False
@@ -279,7 +319,7 @@ class Spool:
     def status(self) -> SpoolStatus:
         """How full it is, with what waits to be handed over. From any thread."""
         with self._condition:
-            waiting = len(self._incoming)
+            waiting = len(self._incoming) + self._in_hand
             status = self._status
             return SpoolStatus(
                 events=status.events + waiting,
@@ -352,6 +392,7 @@ class Spool:
                 if not (self._incoming or self._acknowledged or self._requests or self._stop):
                     self._condition.wait(wait_s)
                 incoming, self._incoming = self._incoming, deque()
+                self._in_hand = len(incoming)
                 acknowledged, self._acknowledged = self._acknowledged, []
                 requests, self._requests = self._requests, deque()
                 stop = self._stop
@@ -387,3 +428,4 @@ class Spool:
     def _publish_status(self, store: SpoolStore) -> None:
         with self._condition:
             self._status = store.status
+            self._in_hand = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from msrecd.vocabulary.names import is_device_id, is_name
 
@@ -12,21 +11,6 @@ RESPONSE_TOPIC_LIMIT_BYTES = 256
 # What stands behind `cmd/` is echoed in the reply topic. Every legal path is far shorter.
 ECHO_LIMIT_BYTES = 1024
 BIRTH_TOPIC = "homeassistant/status"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandTopic:
-    """An incoming command's address.
-
-    `target` is "recorder", "daemon" or "" when the path fits no command; `recorder` and `verb` are as sent, so
-    they may be unknown or hostile: they are compared with known names and never become part of anything.
-    """
-
-    path: str
-    target: str
-    recorder: str | None
-    verb: str
-    group: str | None
 
 
 class Topics:
@@ -57,23 +41,23 @@ class Topics:
         """The topic filters whose messages are commands."""
         return [f"{base}#" for base in self._command_bases]
 
-    def parse_command(self, topic: str) -> CommandTopic | None:
-        """What a command topic addresses; None when the topic belongs to none of the command trees."""
+    def split_command(self, topic: str) -> tuple[str, str | None] | None:
+        """What stands behind `cmd/`, and the group; None when the topic belongs to none of the command trees."""
         for base, group in self._command_bases.items():
             if topic.startswith(base):
-                return parse_path(topic[len(base) :], group)
+                return topic[len(base) :], group
         return None
 
-    def reply_topic(self, command: CommandTopic, response_topic: str | None) -> str | None:
+    def reply_topic(self, path: str, response_topic: str | None) -> str | None:
         """Where the reply goes: the response topic if it is allowed, else `reply/<path of the command>`.
 
         None when the path is too long to be echoed and no response topic is allowed.
         """
         if response_topic is not None and self.allows_response_topic(response_topic):
             return response_topic
-        if len(command.path.encode("utf-8", "replace")) > ECHO_LIMIT_BYTES:
+        if len(path.encode("utf-8", "replace")) > ECHO_LIMIT_BYTES:
             return None
-        return self.below(f"reply/{command.path}")
+        return self.below(f"reply/{path}")
 
     def allows_response_topic(self, topic: str) -> bool:
         """Only below the device's own reply tree, without wildcards, up to 256 bytes.
@@ -89,15 +73,3 @@ class Topics:
             return len(topic.encode("utf-8")) <= RESPONSE_TOPIC_LIMIT_BYTES
         except UnicodeEncodeError:
             return False
-
-
-def parse_path(path: str, group: str | None = None) -> CommandTopic:
-    """Split what stands behind `cmd/` into target, recorder and verb. Never raises."""
-    first, _, rest = path.partition("/")
-    if first == "daemon" and rest:
-        return CommandTopic(path=path, target="daemon", recorder=None, verb=rest, group=group)
-    if first == "recorder" and "/" in rest:
-        # The verb is the last level: a name with slashes in it is an unknown recorder, not an unknown verb.
-        recorder, _, verb = rest.rpartition("/")
-        return CommandTopic(path=path, target="recorder", recorder=recorder, verb=verb, group=group)
-    return CommandTopic(path=path, target="", recorder=None, verb=path, group=group)

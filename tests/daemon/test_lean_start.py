@@ -18,8 +18,8 @@ from msrecd.cli.main import build_parser
 build_parser(("run",))
 import msrecd.daemon.daemon
 from msrecd.mqtt.client import Session
-from msrecd.mqtt.inbox import Inbox
 from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.wire import Inbox
 
 async def main():
     settings = MqttSettings(host="127.0.0.1", port=9, device_id="lean")  # nobody listens there

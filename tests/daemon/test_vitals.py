@@ -48,7 +48,7 @@ def vitals(disk: Disk, told: list[Mapping[str, Any]]) -> Vitals:
     return Vitals(
         units=dict,
         usage=disk.usage,
-        mqtt=lambda: None,
+        adapters=[],
         clock=lambda: "synchronized",
         stamp=lambda: "2026-01-01T00:00:00Z",
         publish=told.append,
@@ -58,7 +58,7 @@ def vitals(disk: Disk, told: list[Mapping[str, Any]]) -> Vitals:
 
 def test_a_disk_that_is_well() -> None:
     told: list[Mapping[str, Any]] = []
-    facts = asyncio.run(vitals(Disk(), told).tell())
+    facts = asyncio.run(vitals(Disk(), told).measure())
     assert told == [facts]
     assert facts["disk"] == {
         "free_bytes": 10,
@@ -78,13 +78,13 @@ def test_a_disk_that_hangs_costs_one_thread_and_one_line(caplog: pytest.LogCaptu
     async def run() -> None:
         reports = vitals(disk, told)
         for _ in range(5):
-            await reports.tell()
+            await reports.measure()
         assert [facts["disk"] for facts in told] == [None] * 5
         assert all(facts["rss_bytes"] for facts in told)
         assert disk.asked == 1
         disk.answers.set()
         async with asyncio.timeout(20):
-            while (await reports.tell())["disk"] is None:  # until its thread has come back
+            while (await reports.measure())["disk"] is None:  # until its thread has come back
                 pass
 
     asyncio.run(run())
@@ -98,12 +98,12 @@ def test_a_disk_that_cannot_be_read_is_told_once_and_does_not_end_the_reports(ca
     async def run() -> None:
         reports = vitals(disk, told)
         disk.error = StorageError("nothing is mounted", "missing_mount")
-        await reports.tell()
-        await reports.tell()
+        await reports.measure()
+        await reports.measure()
         disk.error = None
-        await reports.tell()
+        await reports.measure()
         disk.error = StorageError("nothing is mounted again", "missing_mount")
-        await reports.tell()
+        await reports.measure()
 
     asyncio.run(run())
     assert [facts["disk"] is None for facts in told] == [True, True, False, True]

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from broker import Broker
 
+from msrecd.control.bus import Bus
+from msrecd.control.commands import Commands
+from msrecd.control.messages import Address, Result
 from msrecd.errors import CommandError
-from msrecd.mqtt.commands import CommandResult
 from msrecd.mqtt.service import MqttService
 from msrecd.mqtt.settings import MqttSettings
 
@@ -23,15 +25,14 @@ class RecordingHandler:
     def __init__(self) -> None:
         self.states = {"cam0": "inactive", "mic": "inactive"}
         self.calls: list[tuple[str, str | None, str, dict[str, object], str]] = []
-        self.service: MqttService | None = None
+        self.bus: Bus | None = None
         self.gate: asyncio.Event | None = None
         self.running = 0
         self.most_running = 0
         self.failure: Exception | None = None
 
-    async def command(
-        self, target: str, name: str | None, verb: str, args: Mapping[str, object], cause: str
-    ) -> CommandResult:
+    async def act(self, address: Address, args: Mapping[str, object], cause: str) -> Result:
+        target, name, verb = address.target, address.recorder, address.verb
         self.calls.append((target, name, verb, dict(args), cause))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -42,21 +43,21 @@ class RecordingHandler:
             if self.failure is not None:
                 raise self.failure
             if target == "daemon" or name is None:
-                return CommandResult(data={"verb": verb})
+                return Result(data={"verb": verb})
             return self._act(name, verb)
         finally:
             self.running -= 1
 
-    def _act(self, name: str, verb: str) -> CommandResult:
+    def _act(self, name: str, verb: str) -> Result:
         before = self.states[name]
         after = {"start": "recording", "stop": "inactive", "pause": "paused", "resume": "recording"}.get(verb, before)
         if verb in ("pause", "resume", "split") and before == "inactive":
             raise CommandError("wrong_state", f"{name} is not recording")
         self.states[name] = after
-        if self.service is not None and after != before:
-            self.service.publish_state(f"state/recorder/{name}", {"state": after})
-            self.service.publish_event(f"event/recorder/{name}", {"event_type": after})
-        return CommandResult(changed=after != before or verb == "split", data={"state": after})
+        if self.bus is not None and after != before:
+            self.bus.set_state(f"recorder/{name}", {"state": after})
+            self.bus.emit(f"recorder/{name}", {"event_type": after})
+        return Result(changed=after != before or verb == "split", data={"state": after})
 
 
 class ServiceThread:
@@ -74,6 +75,7 @@ class ServiceThread:
         self._problem: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.service: MqttService | None = None
+        self.bus: Bus | None = None
         self.stop_timeout = 5.0
 
     def __enter__(self) -> ServiceThread:
@@ -103,15 +105,35 @@ class ServiceThread:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(15)
 
+    def publish_state(self, path: str, payload: Any) -> None:
+        """Set a state on the bus; None clears it."""
+        assert self.bus is not None
+        if payload is None:
+            self.call(self.bus.clear_state, path)
+        else:
+            self.call(self.bus.set_state, path, payload)
+
+    def publish_event(self, path: str, payload: Any) -> None:
+        assert self.bus is not None
+        self.call(self.bus.emit, path, payload)
+
+    def publish_image(self, recorder: str, jpeg: bytes) -> None:
+        assert self.bus is not None
+        self.call(self.bus.show, recorder, jpeg)
+
+    def health(self) -> Any:
+        assert self.service is not None
+        return self.call(self.service.health)
+
     def wait(self, condition: Callable[[MqttService], bool], timeout: float = 20.0) -> None:
         """Until `condition` holds, asked on the loop."""
         deadline = time.monotonic() + timeout
         while not self.call(condition, self.service):
-            assert time.monotonic() < deadline, f"not within {timeout} s: {self.service and self.service.status}"
+            assert time.monotonic() < deadline, f"not within {timeout} s: {self.service and self.service.health()}"
             time.sleep(0.02)
 
     def connected(self) -> ServiceThread:
-        self.wait(lambda service: service.status.connected)
+        self.wait(lambda service: service.health()["connected"])
         return self
 
     def _main(self) -> None:
@@ -126,11 +148,17 @@ class ServiceThread:
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._finish = asyncio.Event()
-        options = {"recorders": lambda: tuple(self.handler.states), "boot_counter": 7} | self._options
-        self.service = MqttService(
-            self.settings, self.handler, state_path=self._state_path, clock_trusted=lambda: self.trusted, **options
+        options = {"boot_counter": 7} | self._options
+        self.bus = self.handler.bus = Bus()
+        commands = Commands(
+            self.handler.act,
+            lambda: tuple(self.handler.states),
+            clock_trusted=lambda: self.trusted,
+            timeout_s=options.pop("timeout_s", 120.0),
         )
-        self.handler.service = self.service
+        for name, state in self.handler.states.items():
+            self.bus.set_state(f"recorder/{name}", {"state": state})
+        self.service = MqttService(self.settings, self.bus, commands, state_path=self._state_path, **options)
         await self.service.start()
         self._ready.set()
         try:
@@ -158,8 +186,15 @@ def settings_for() -> Callable[..., MqttSettings]:
 @pytest.fixture
 def service_for(tmp_path: Path, settings_for: Callable[..., MqttSettings]) -> Callable[..., ServiceThread]:
     def make(
-        broker: Broker, *, handler: Any = None, trusted: bool = True, state: str = "state", **changes: Any
+        broker: Broker,
+        *,
+        handler: Any = None,
+        trusted: bool = True,
+        state: str = "state",
+        timeout_s: float = 120.0,
+        **changes: Any,
     ) -> ServiceThread:
-        return ServiceThread(settings_for(broker, **changes), tmp_path / state, handler=handler, trusted=trusted)
+        options = {"handler": handler, "trusted": trusted, "timeout_s": timeout_s}
+        return ServiceThread(settings_for(broker, **changes), tmp_path / state, **options)
 
     return make

@@ -48,8 +48,8 @@ def test_a_site_is_commanded_from_the_centre_and_tells_it_everything(
                 # The line breaks: the site goes on, and what happened meanwhile comes later.
                 centre.kill()
                 for number in range(50):
-                    device.call(device.service.publish_event, "event/recorder/cam0", {"event_type": "gap", "n": number})
-                device.wait(lambda service: service.status.spooled == 0)
+                    device.publish_event("recorder/cam0", {"event_type": "gap", "n": number})
+                device.wait(lambda service: service.health()["spooled"] == 0)
                 person.clear()
                 site.pause()  # so that the person is back before the bridge is
                 centre.start()

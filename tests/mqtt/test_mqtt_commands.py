@@ -260,7 +260,7 @@ def test_verbs_can_be_withheld(broker, service_for):
 
 
 def test_a_command_that_hangs_ends(broker, service_for):
-    with service_for(broker, command_timeout_s=0.2) as thread, Observer(broker) as observer:
+    with service_for(broker, timeout_s=0.2) as thread, Observer(broker) as observer:
         observer.subscribe("msrecd/v1/#")
         thread.connected()
         thread.handler.gate = thread.call(asyncio.Event)

@@ -79,7 +79,7 @@ def test_a_group_answers_device_by_device(broker, service_for, settings_for):
         assert {name: reply["status"] for name, reply in replies.items()} == {"pi-one": "ok", "pi-two": "ok"}
         assert three.handler.calls == []
         for thread in (one, two, three):
-            thread.call(thread.service.publish_state, "state/recorder/cam0", {"state": thread.handler.states["cam0"]})
+            thread.publish_state("recorder/cam0", {"state": thread.handler.states["cam0"]})
             thread.wait(lambda service: service._states.settled())
         fleet = {device.device_id: device for device in fleet_status(settings_for(broker))}
         assert {name: device.recorders["cam0"]["state"] for name, device in fleet.items()} == {

@@ -10,7 +10,7 @@ from broker import Observer
 
 from msrecd.mqtt import homeassistant
 from msrecd.mqtt.homeassistant import discovery, platforms, with_removals
-from msrecd.mqtt.messages import RETRYABLE
+from msrecd.vocabulary.verbs import RETRYABLE
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -86,8 +86,7 @@ def test_discovery_birth_and_removal_over_a_broker(broker, service_for, monkeypa
             observer.publish("homeassistant/status", b"online", retain=True)
             observer.wait_for(lambda m: m.topic == CONFIG)
             observer.clear()
-            thread.call(lambda: thread.handler.states.pop("mic"))
-            thread.call(thread.service.recorders_changed)
+            thread.publish_state("recorder/mic", None)
             first, second = observer.wait_count(lambda m: m.topic == CONFIG, 2)
             assert first.json["components"]["mic_rec"] == {"platform": "switch"}
             assert "mic_rec" not in second.json["components"]
@@ -128,7 +127,7 @@ def test_replies_and_events_as_published_fit_their_schemas(broker, service_for):
             "group_id": "g",
             "ts": "2026-11-20T18:00:00Z",
         }
-        thread.call(thread.service.publish_event, "event/device", {"event_type": "added"} | device)
+        thread.publish_event("device", {"event_type": "added"} | device)
         check(observer.wait_for(lambda m: m.topic == f"{BASE}/event/device").json, "event-device.json")
         check(observer.wait_for(lambda m: m.topic == f"{BASE}/availability").payload.decode(), "availability.json")
 
@@ -138,8 +137,8 @@ def test_lost_events_are_reported_with_their_number(broker, service_for, monkeyp
     broker.stop()
     with service_for(broker) as thread:
         for number in range(150):
-            thread.call(thread.service.publish_event, "event/recorder/cam0", {"event_type": "gap", "n": number})
-        thread.wait(lambda service: service.status.dropped == 50 and service.status.spooled == 100)
+            thread.publish_event("recorder/cam0", {"event_type": "gap", "n": number})
+        thread.wait(lambda service: service.health()["dropped"] == 50 and service.health()["spooled"] == 100)
     broker.start()
     with Observer(broker) as observer:
         observer.subscribe(f"{BASE}/event/#")
@@ -152,7 +151,7 @@ def test_lost_events_are_reported_with_their_number(broker, service_for, monkeyp
         observer.clear()
         with service_for(broker) as thread:
             thread.connected()
-            thread.wait(lambda service: service.status.spooled == 0)
+            thread.wait(lambda service: service.health()["spooled"] == 0)
         assert not [m for m in observer.messages if m.topic == f"{BASE}/event/error"]
 
 

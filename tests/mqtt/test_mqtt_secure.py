@@ -13,8 +13,7 @@ from broker import MOSQUITTO, Broker, Certificates, Observer
 
 from msrecd.errors import ConfigError
 from msrecd.mqtt.ctl import send_command, send_group
-from msrecd.mqtt.settings import MqttSettings, read_password
-from msrecd.mqtt.tls import tls_context
+from msrecd.mqtt.settings import MqttSettings, read_password, tls_context
 from msrecd.mqtt.wire import PublishError
 from msrecd.vocabulary.tls import is_loopback
 
@@ -100,9 +99,9 @@ def test_the_whole_contract_works_with_the_example_configuration(
     )
     with service as thread:
         thread.connected()
-        thread.call(thread.service.publish_state, "state/daemon", {"version": "1"})
-        thread.call(thread.service.publish_image, "cam0", b"\xff\xd8")
-        thread.call(thread.service.publish_event, "event/device", {"event_type": "added"})
+        thread.publish_state("daemon", {"version": "1"})
+        thread.publish_image("cam0", b"\xff\xd8")
+        thread.publish_event("device", {"event_type": "added"})
         for path in ("availability", "state/daemon", "image/cam0", "event/device"):
             console.wait_for(lambda m, path=path: m.topic == f"{BASE}/{path}")
         console.publish(f"{BASE}/cmd/recorder/cam0/start", {"id": "c1"})
@@ -167,7 +166,7 @@ def test_client_certificates_name_the_device(tmp_path, certificates, service_for
             assert console.wait_for(lambda m: m.topic == f"{BASE}/reply/daemon/ping").json["status"] == "ok"
         with service_for(broker, ca_file=certificates.ca, state="other") as thread:
             thread.wait(lambda _: "trying again" in caplog.text)
-            assert not thread.service.status.connected
+            assert not thread.health()["connected"]
 
 
 # paho leaves the socket of a failed handshake to the garbage collector.
@@ -177,7 +176,7 @@ def test_a_foreign_authority_or_name_is_not_believed(example, certificates, tmp_
     foreign = Certificates.make(tmp_path / "foreign")
     with service_for(example, ca_file=foreign.ca, username="pi-test") as thread:
         thread.wait(lambda _: "CERTIFICATE_VERIFY_FAILED" in caplog.text or "certificate verify failed" in caplog.text)
-        assert not thread.service.status.connected
+        assert not thread.health()["connected"]
 
 
 @needs_mosquitto
@@ -191,11 +190,11 @@ def test_events_that_the_acl_forbids_stay_and_do_not_hold_up_others(tmp_path, se
             observer.subscribe(f"{BASE}/#")
             thread.connected()
             for number in range(30):
-                thread.call(thread.service.publish_event, "event/recorder/cam0", {"n": number})
-                thread.call(thread.service.publish_event, "event/device", {"n": number})
+                thread.publish_event("recorder/cam0", {"n": number})
+                thread.publish_event("device", {"n": number})
             events = observer.wait_count(lambda m: m.topic == f"{BASE}/event/device", 30)
             assert [event.json["n"] for event in events] == list(range(30))
-            thread.wait(lambda service: service.status.spooled == 30)
+            thread.wait(lambda service: service.health()["spooled"] == 30)
             assert caplog.text.count("event/recorder/cam0: the broker refused it: Not authorized (check its ACL)") == 1
         acl.write_text("\n".join([*allowed, "topic readwrite msrecd/v1/+/event/#"]) + "\n")
         broker.restart()

@@ -28,11 +28,11 @@ def test_states_are_retained_and_the_latest_is_kept_without_a_broker(broker, ser
     broker.stop()
     with service_for(broker) as thread:
         for rev in range(5):
-            thread.call(thread.service.publish_state, "state/recorder/cam0", {"state": "inactive", "rev": rev})
-        thread.call(thread.service.publish_state, "state/devices", [])
-        thread.call(thread.service.publish_health, {"ts": "now"})
-        thread.call(thread.service.publish_image, "cam0", b"\xff\xd8jpeg")
-        assert not thread.service.status.connected
+            thread.publish_state("recorder/cam0", {"state": "inactive", "rev": rev})
+        thread.publish_state("devices", [])
+        thread.publish_state("health", {"ts": "now"})
+        thread.publish_image("cam0", b"\xff\xd8jpeg")
+        assert not thread.health()["connected"]
         broker.start()
         thread.connected()
         with Observer(broker) as observer:
@@ -48,13 +48,13 @@ def test_states_are_retained_and_the_latest_is_kept_without_a_broker(broker, ser
 def test_states_come_again_after_a_broker_without_memory_restarts(broker, service_for):
     with service_for(broker) as thread:
         thread.connected()
-        thread.call(thread.service.publish_state, "state/daemon", {"version": "1"})
+        thread.publish_state("daemon", {"version": "1"})
         broker.restart(kill=True)
         with Observer(broker) as observer:
             observer.subscribe("msrecd/v1/#")
             assert observer.wait_for(at("state/daemon")).json == {"version": "1"}
             assert observer.wait_for(at("availability")).payload == b"online"
-        thread.wait(lambda service: service.status.reconnects == 1)
+        thread.wait(lambda service: service.health()["reconnects"] == 1)
 
 
 def test_offline_is_said_on_a_clean_stop(broker, service_for):
@@ -62,7 +62,7 @@ def test_offline_is_said_on_a_clean_stop(broker, service_for):
         observer.subscribe(f"{BASE}/availability")
         with service_for(broker) as thread:
             observer.wait_for(lambda message: message.payload == b"online")
-            thread.call(thread.service.publish_event, "event/device", {"event_type": "added"})
+            thread.publish_event("device", {"event_type": "added"})
         observer.wait_for(lambda message: message.payload == b"offline")
 
 
@@ -73,7 +73,7 @@ def test_the_last_events_leave_before_the_clean_stop(broker, service_for):
             thread.stop_timeout = 60.0  # a disk that others keep busy may stall for seconds
             thread.connected()
             for number in range(40):
-                thread.call(thread.service.publish_event, "event/recorder/cam0", {"n": number})
+                thread.publish_event("recorder/cam0", {"n": number})
         observer.wait_for(lambda message: message.payload == b"offline")
         assert [m.json["n"] for m in observer.messages if m.topic.endswith("event/recorder/cam0")] == list(range(40))
 
@@ -107,8 +107,8 @@ def test_events_wait_for_the_broker_in_order_and_carry_their_ids(broker, service
     broker.stop()
     with service_for(broker) as thread:
         for number in range(300):
-            thread.call(thread.service.publish_event, "event/recorder/cam0", {"event_type": "chunk", "n": number})
-        thread.wait(lambda service: service.status.spooled == 300)
+            thread.publish_event("recorder/cam0", {"event_type": "chunk", "n": number})
+        thread.wait(lambda service: service.health()["spooled"] == 300)
     broker.start()
     with Observer(broker) as observer:
         observer.subscribe(f"{BASE}/event/#")
@@ -117,8 +117,8 @@ def test_events_wait_for_the_broker_in_order_and_carry_their_ids(broker, service
             assert [event.json["n"] for event in events] == list(range(300))
             assert [event.json["event_id"] for event in events] == [f"pi-test/7/{n:06d}" for n in range(1, 301)]
             assert not any(event.retain for event in events)
-            thread.wait(lambda service: service.status.spooled == 0)
-            thread.call(thread.service.publish_event, "event/error", {"event_type": "error"})
+            thread.wait(lambda service: service.health()["spooled"] == 0)
+            thread.publish_event("error", {"event_type": "error"})
             assert observer.wait_for(at("event/error")).json["event_id"] == "pi-test/7/000301"
 
 
@@ -127,11 +127,11 @@ def test_what_was_on_its_way_when_the_connection_broke_is_sent_again(broker, ser
         thread.connected()
         broker.pause()
         for number in range(100):
-            thread.call(thread.service.publish_event, "event/recorder/cam0", {"event_type": "chunk", "n": number})
-        thread.wait(lambda service: service.status.spooled == 100 and service._client.outstanding >= 10)
+            thread.publish_event("recorder/cam0", {"event_type": "chunk", "n": number})
+        thread.wait(lambda service: service.health()["spooled"] == 100 and service._client.outstanding >= 10)
         broker.restart(kill=True)
-        thread.wait(lambda service: service.status.reconnects and service.status.spooled == 0)
-        assert thread.service.status.dropped == 0
+        thread.wait(lambda service: service.health()["reconnects"] and service.health()["spooled"] == 0)
+        assert thread.health()["dropped"] == 0
 
 
 def kill_during_traffic(broker, service_for, times, seed):
@@ -155,7 +155,7 @@ def kill_during_traffic(broker, service_for, times, seed):
                 answers = [m for m in answers if m.json.get("error", {}).get("code") != "rate_limited"]
                 if answers:
                     break
-                if thread.service.status.connected:
+                if thread.health()["connected"]:
                     observer.send(f"{BASE}/cmd/recorder/cam0/{verb}", command)
                 time.sleep(0.2)
             if answers[0].json["status"] == "ok":
@@ -164,9 +164,9 @@ def kill_during_traffic(broker, service_for, times, seed):
         assert len(causes) == len(set(causes)) == times  # each once, none twice
         assert thread.handler.states["cam0"] == expected
         observer.listening(f"{BASE}/probe")  # the last reply may have come before the last kill
-        thread.call(thread.service.publish_event, "event/device", {"event_type": "last"})
+        thread.publish_event("device", {"event_type": "last"})
         observer.wait_for(at("event/device"))
-        thread.wait(lambda service: service.status.spooled == 0)
+        thread.wait(lambda service: service.health()["spooled"] == 0)
     with Observer(broker) as fresh:
         fresh.subscribe(f"{BASE}/#")
         if any(call[2] != "stop" for call in thread.handler.calls):
@@ -182,8 +182,8 @@ def test_a_broker_that_accepts_and_does_not_acknowledge_is_left(broker, service_
     with service_for(broker, ack_timeout_s=1.0, keepalive_s=60, reconnect_max_s=0.2) as thread:
         thread.connected()
         broker.pause()
-        thread.call(thread.service.publish_state, "state/daemon", {"version": "2"})
-        thread.wait(lambda service: not service.status.connected)
+        thread.publish_state("daemon", {"version": "2"})
+        thread.wait(lambda service: not service.health()["connected"])
         assert "does not acknowledge" in caplog.text
         broker.resume()
         thread.connected()
@@ -208,7 +208,7 @@ def test_a_dead_network_thread_is_noticed(broker, service_for, monkeypatch, capl
     with service_for(broker) as thread:
         thread.connected()
         victims.append(thread.service._client._session._client)
-        thread.wait(lambda service: service.status.reconnects == 1 and service.status.connected)
+        thread.wait(lambda service: service.health()["reconnects"] == 1 and service.health()["connected"])
         assert "network thread died" in caplog.text
 
 
@@ -219,7 +219,7 @@ def test_too_many_open_files_are_named(broker, service_for, monkeypatch, caplog)
         monkeypatch.setattr(client, "DESCRIPTOR_LIMIT", 1)  # every socket is beyond it
         broker.start()
         thread.wait(lambda _: "files are open here" in caplog.text)
-        assert not thread.service.status.connected
+        assert not thread.health()["connected"]
         monkeypatch.setattr(client, "DESCRIPTOR_LIMIT", 1024)
         thread.connected()
 
@@ -252,7 +252,7 @@ def test_wrong_password_is_one_line_and_tried_again(tmp_path, service_for, caplo
         service_for(broker, username="pi-test", password_file=secret) as thread,
     ):
         thread.wait(lambda _: "refused: Not authorized" in caplog.text)
-        assert not thread.service.status.connected
+        assert not thread.health()["connected"]
     assert caplog.text.count("refused: Not authorized") == 1
     assert "tell-nobody" not in caplog.text
 
@@ -272,8 +272,8 @@ def test_what_is_no_longer_configured_is_cleared_after_a_restart(broker, service
     with Observer(broker) as observer:
         with service_for(broker) as thread:
             thread.connected()
-            thread.call(thread.service.publish_state, "state/recorder/mic", {"state": "inactive"})
-            thread.call(thread.service.publish_image, "mic", b"jpeg")
+            thread.publish_state("recorder/mic", {"state": "inactive"})
+            thread.publish_image("mic", b"jpeg")
             observer.subscribe(f"{BASE}/#")
             observer.wait_for(at("state/recorder/mic"))
         second = service_for(broker)
@@ -295,14 +295,14 @@ def test_too_large_for_the_broker_does_not_end_the_connection(tmp_path, service_
     ):
         observer.subscribe(f"{BASE}/#")
         thread.connected()
-        thread.call(thread.service.publish_image, "cam0", b"x" * 8000)
-        thread.call(thread.service.publish_event, "event/device", {"text": "x" * 8000})
-        thread.call(thread.service.publish_event, "event/device", {"text": "short"})
+        thread.publish_image("cam0", b"x" * 8000)
+        thread.publish_event("device", {"text": "x" * 8000})
+        thread.publish_event("device", {"text": "short"})
         assert observer.wait_for(at("event/device")).json["text"] == "short"
         assert "more than the broker takes" in caplog.text
-        thread.wait(lambda service: service.status.dropped == 1 and service.status.spooled == 0)
-        thread.call(thread.service.publish_image, "cam0", b"x" * (IMAGE_LIMIT_BYTES + 1))
-        assert thread.service.status.reconnects == 0
+        thread.wait(lambda service: service.health()["dropped"] == 1 and service.health()["spooled"] == 0)
+        thread.publish_image("cam0", b"x" * (IMAGE_LIMIT_BYTES + 1))
+        assert thread.health()["reconnects"] == 0
 
 
 def test_a_broker_with_a_smaller_window(tmp_path, service_for):
@@ -314,6 +314,6 @@ def test_a_broker_with_a_smaller_window(tmp_path, service_for):
         observer.subscribe(f"{BASE}/event/#")
         thread.connected()
         for number in range(100):
-            thread.call(thread.service.publish_event, "event/device", {"n": number})
+            thread.publish_event("device", {"n": number})
         events = observer.wait_count(at("event/device"), 100)
         assert [event.json["n"] for event in events] == list(range(100))

@@ -225,7 +225,7 @@ def test_many_events_two_kills_and_a_broker_that_comes_late(tmp_path, service_fo
             # Ten thousand messages may hold one twice (see check_kills), so the last one is waited for.
             observer.wait_count(lambda message: message.topic == "t" and message.json["n"] == EVENTS - 1, 1, 120)
             events = [message for message in observer.messages if message.topic == "t"]
-            thread.wait(lambda service: service.status.spooled == 0)
+            thread.wait(lambda service: service.health()["spooled"] == 0)
     seen = {}
     for event in events:
         value = event.json

@@ -170,7 +170,7 @@ def test_every_code_that_a_device_can_give(
     def watch(daemon: daemon_module.Daemon) -> None:
         busy.fail()
         gone.unplug()
-        monkeypatch.setattr(daemon.units["broken"], "start", fails)
+        monkeypatch.setattr(daemon.recorders.units["broken"], "start", fails)
         for path, payload, code in expected:
             since = len(console.messages)
             console.raw(path, payload)
@@ -184,7 +184,7 @@ def test_every_code_that_a_device_can_give(
         for name in ("fine", "busy", "gone", "broken"):
             state = console.command(f"recorder/{name}/get")["data"]
             assert (state["state"], state["cause"]) == ("inactive", None), name
-        assert not [unit for unit in daemon.units.values() if unit.is_wanted]
+        assert not [unit for unit in daemon.recorders.units.values() if unit.is_wanted]
 
     run([fine, busy, gone], watch, recorders)
     with Observer(broker) as late:

@@ -1,4 +1,4 @@
-"""Payloads and topics without a broker: tables, and the fuzzing of everything that reads what arrives.
+"""Commands and replies without a transport: tables, and the fuzzing of everything that reads what arrives.
 
 A hundred thousand payloads in the ordinary run; `MSRECD_FUZZ=1000000` for the acceptance figure.
 """
@@ -19,22 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msrecd.clock import NS
-from msrecd.errors import CommandError
-from msrecd.mqtt.commands import CommandResult, CommandRunner
-from msrecd.mqtt.dedupe import Dedupe
-from msrecd.mqtt.inbox import Inbox
-from msrecd.mqtt.messages import (
+from msrecd.control.commands import Commands, Dedupe, RateLimit, Request
+from msrecd.control.messages import (
     PAYLOAD_LIMIT_BYTES,
-    Outcome,
+    Result,
     check_args,
     decode_command,
     encode_reply,
+    parse_path,
 )
-from msrecd.mqtt.ratelimit import RateLimit
-from msrecd.mqtt.topics import Topics, parse_path
-from msrecd.mqtt.wire import Message
-from msrecd.vocabulary.backoff import BackOff
-from msrecd.vocabulary.names import is_device_id, is_name
+from msrecd.errors import CommandError
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE
 
@@ -109,13 +103,13 @@ def test_every_code_has_its_retryable_and_replies_are_bounded():
     )
     assert set(contract.split()) == CODES
     for code, retryable in RETRYABLE.items():
-        reply = json.loads(encode_reply("x", Outcome(error=CommandError(code, "m" * 9999)), 0))
+        reply = json.loads(encode_reply("x", Result(error=CommandError(code, "m" * 9999)), 0))
         assert (reply["error"]["code"], reply["error"]["retryable"]) == (code, retryable)
         assert len(reply["error"]["message"]) <= 300
-    unknown = json.loads(encode_reply(None, Outcome(error=CommandError("surprise", "x")), 0))
+    unknown = json.loads(encode_reply(None, Result(error=CommandError("surprise", "x")), 0))
     assert unknown["error"]["code"] == "internal"
     assert (
-        json.loads(encode_reply(None, Outcome(error=CommandError("no_space", "x", retryable=False)), 0))["error"][
+        json.loads(encode_reply(None, Result(error=CommandError("no_space", "x", retryable=False)), 0))["error"][
             "retryable"
         ]
         is False
@@ -146,36 +140,6 @@ def test_paths(path, expected):
     assert (command.target, command.recorder, command.verb) == expected
 
 
-def test_topics():
-    topics = Topics("pi-1", ["north"])
-    assert topics.subscriptions() == [
-        "msrecd/v1/pi-1/cmd/#", "msrecd/v1/group/all/cmd/#", "msrecd/v1/group/north/cmd/#",
-    ]  # fmt: skip
-    command = topics.parse_command("msrecd/v1/group/north/cmd/recorder/cam0/start")
-    assert command is not None
-    assert command.group == "north"
-    assert topics.reply_topic(command, None) == "msrecd/v1/pi-1/reply/recorder/cam0/start"
-    assert topics.reply_topic(command, "msrecd/v1/pi-1/reply/+") == "msrecd/v1/pi-1/reply/recorder/cam0/start"
-    assert topics.reply_topic(parse_path("x" * 2000), None) is None
-    assert topics.parse_command("msrecd/v1/pi-2/cmd/recorder/cam0/start") is None
-    assert topics.parse_command("msrecd/v1/group/south/cmd/daemon/ping") is None
-
-
-@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a/b", "a\n", "ä", "x" * 64, "..", "a b", "#"])
-def test_no_names(name):
-    assert not is_name(name)
-    with pytest.raises(ValueError):
-        Topics(name)
-
-
-def test_names():
-    assert is_name("cam0")
-    assert is_name("x" * 63)
-    assert is_name("all")
-    assert not is_device_id("all")
-    assert not is_device_id("group")
-
-
 def test_rate_limit():
     clock = ManualClock()
     limit = RateLimit(clock)
@@ -190,7 +154,7 @@ def test_rate_limit():
 def test_dedupe_keeps_256_ids_for_ten_minutes():
     clock = ManualClock()
     dedupe = Dedupe(clock)
-    outcome = Outcome(changed=True)
+    outcome = Result(changed=True)
     for number in range(300):
         assert dedupe.begin(str(number))
         dedupe.finish(str(number), outcome)
@@ -198,7 +162,7 @@ def test_dedupe_keeps_256_ids_for_ten_minutes():
     assert dedupe.begin("0")
     dedupe.abandon("0")
     assert not dedupe.begin("299")
-    assert dedupe.outcome("299") is outcome
+    assert dedupe.result("299") is outcome
     assert dedupe.begin("running")
     clock.now_ns += 599 * NS
     assert not dedupe.begin("299")
@@ -213,40 +177,18 @@ def test_what_is_in_flight_is_not_pushed_out_and_does_not_keep_the_rest():
     assert dedupe.begin("running")
     for number in range(1000):
         dedupe.begin(str(number))
-        dedupe.finish(str(number), Outcome())
+        dedupe.finish(str(number), Result())
     assert len(dedupe) <= 257
     assert not dedupe.begin("running")
-
-
-def test_backoff_grows_is_bounded_and_resets_after_a_stable_minute():
-    upper = BackOff(1.0, 30.0, spread=lambda low, high: high)
-    assert [upper.next_s(None) for _ in range(6)] == [2, 4, 8, 16, 30, 30]
-    assert upper.next_s(1.0) == 30
-    assert upper.next_s(6.0) == 4
-    assert upper.next_s(61.0) == 2
-    spread = BackOff(1.0, 30.0, spread=random.Random(1).uniform)
-    assert len({round(spread.next_s(60.0), 3) for _ in range(50)}) > 40
-
-
-def test_the_inbox_is_bounded():
-    inbox = Inbox(limit=3, limit_bytes=1000)
-    assert inbox.put(Message(topic="t", payload=b"1"))
-    assert not inbox.put(Message(topic="t", payload=b"x" * 2000))
-    assert not inbox.put(Message(topic="t", payload=b"2"))
-    assert not inbox.put(Message(topic="t", payload=b"3"))
-    assert not inbox.put(Message(topic="t", payload=b"4"))
-    assert [message.payload for message in inbox.take()] == [b"1", b"2", b"3"]
-    assert inbox.dropped == 2
-    assert inbox.put(Message(topic="t", payload=b"5"))
 
 
 class Accepting:
     def __init__(self):
         self.calls = []
 
-    async def command(self, target, name, verb, args, cause):
-        self.calls.append((target, name, verb, dict(args), cause))
-        return CommandResult()
+    async def act(self, address, args, cause):
+        self.calls.append((address.target, address.recorder, address.verb, dict(args), cause))
+        return Result()
 
 
 SEEDS = [
@@ -283,10 +225,8 @@ def fuzz(count, seed):
     replies = []
 
     async def run():
-        runner = CommandRunner(
-            Topics("pi-test"), handler, lambda: ("cam0",), lambda *reply: replies.append(reply),
-            clock=clock, clock_trusted=lambda: chance.random() < 0.5,
-        )  # fmt: skip
+        commands = Commands(handler.act, lambda: ("cam0",), clock=clock, clock_trusted=lambda: chance.random() < 0.5)
+        port = commands.port("test")
         sizes = []
         for number in range(count):
             clock.now_ns += NS // 10
@@ -297,22 +237,20 @@ def fuzz(count, seed):
                 payload = "".join(chance.choices(string.printable, k=chance.randrange(100))).encode()
             else:
                 payload = mutate(chance, chance.choice(SEEDS))
-            runner.receive(
-                Message(
-                    topic=f"msrecd/v1/pi-test/cmd/{chance.choice(PATHS)}",
+            port.receive(
+                Request(
+                    path=chance.choice(PATHS),
                     payload=payload,
-                    retain=chance.random() < 0.05,
-                    response_topic=chance.choice(
-                        [None, None, "x", "msrecd/v1/pi-test/reply/me", "msrecd/v1/pi-test/reply/#"]
-                    ),
+                    answer=replies.append,
+                    refusal=chance.choice([None] * 20 + [CommandError("retained_rejected", "x")]),
+                    expires_ns=chance.choice([None, None, clock.now_ns + NS, clock.now_ns - 1]),
                 )
             )
             if number % 1000 == 999:
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                for topic, reply, _ in replies:
+                for reply in replies:
                     value = json.loads(reply)
-                    assert topic.startswith("msrecd/v1/pi-test/reply/")
                     assert value["status"] in ("ok", "error")
                     assert len(reply) < 1500
                     assert value["status"] == "ok" or value["error"]["code"] in CODES
@@ -324,7 +262,7 @@ def fuzz(count, seed):
                     assert verb in (*RECORDER_VERBS, *DAEMON_VERBS)
                     assert set(args) <= {"duration_s"}
                 handler.calls.clear()
-        await runner.close(5)
+        await commands.close(5)
         return sizes
 
     return asyncio.run(run())
@@ -374,7 +312,7 @@ def test_any_json_is_a_command_or_a_refusal(value, verb):
     else:
         assert isinstance(value, dict)
         assert set(command.args) <= {"duration_s"}
-        encode_reply(command.id, Outcome(), 0)
+        encode_reply(command.id, Result(), 0)
 
 
 @settings(max_examples=500, deadline=None)
@@ -386,6 +324,4 @@ def test_any_bytes_and_any_topic_are_survived(payload, path):
         assert exc.code in ("bad_payload", "bad_args")  # noqa: PT017 - it may also be accepted
     else:
         assert not payload or payload.lstrip(b" \r\n\t").startswith(b"{")
-    topics = Topics("pi-test")
-    topic = topics.reply_topic(parse_path(path), path)
-    assert topic is None or topic.startswith("msrecd/v1/pi-test/reply/")
+    assert parse_path(path).path == path

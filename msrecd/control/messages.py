@@ -1,6 +1,6 @@
-"""Payloads: the strict decoding of commands, the encoding of replies. Pure functions.
+"""Commands and replies as bytes, the same for every adapter. Pure functions.
 
-What arrives is hostile until decoded: everything that is not exactly a command is refused with a code of the
+What arrives is hostile until it is decoded: everything that is not exactly a command is refused with a code of the
 contract, before it reaches anything that acts.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msrecd.errors import CommandError
-from msrecd.mqtt.topics import CommandTopic
 from msrecd.vocabulary.times import format_utc, parse_rfc3339
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE, SWITCH_VERB
 
@@ -25,7 +24,33 @@ DURATION_LIMIT_S = 366 * 24 * 3600
 MESSAGE_LIMIT = 300
 
 _KEYS = ("id", "issued_at", "args")
-_ARGS: Mapping[str, tuple[str, ...]] = {"start": ("duration_s",)}
+_ARGS: Mapping[str, tuple[str, ...]] = {"start": ("duration_s",), "protect": ("last_s", "from", "to", "whole")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Whom a command is for.
+
+    `target` is "recorder", "daemon" or "" when the path fits no command. `recorder` and `verb` are as sent, so they may
+    be unknown or hostile: they are compared with known names and never become part of anything.
+    """
+
+    path: str
+    target: str
+    recorder: str | None
+    verb: str
+
+
+def parse_path(path: str) -> Address:
+    """Split `recorder/<name>/<verb>` or `daemon/<verb>`. Never raises."""
+    first, _, rest = path.partition("/")
+    if first == "daemon" and rest:
+        return Address(path=path, target="daemon", recorder=None, verb=rest)
+    if first == "recorder" and "/" in rest:
+        # The verb is the last level: a name with slashes in it is an unknown recorder, not an unknown verb.
+        recorder, _, verb = rest.rpartition("/")
+        return Address(path=path, target="recorder", recorder=recorder, verb=verb)
+    return Address(path=path, target="", recorder=None, verb=path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +63,8 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of a command; `error` is None for a good one. The id is added when a reply is encoded.
+class Result:
+    """What a command did: whether anything changed and the reply's `data`, or the error that refused it.
 
     `done_ns`: when, since 1970; None: just now. With it, a stored reply is the same to the byte.
     """
@@ -50,7 +75,7 @@ class Outcome:
     done_ns: int | None = None
 
 
-def check_verb(command: CommandTopic, allowed: Collection[str] | None = None) -> str:
+def check_verb(command: Address, allowed: Collection[str] | None = None) -> str:
     """The verb to run, still `set` for the switch.
 
     Raises: CommandError `unknown_verb` when there is no such verb or the configuration withholds it.
@@ -147,30 +172,49 @@ def check_args(verb: str, args: Mapping[str, object]) -> dict[str, object]:
         if key not in known:
             hint = f"; {verb} takes {', '.join(known)}" if known else f"; {verb} takes none"
             raise CommandError("bad_args", f"args: unknown argument {shorten(key)}{hint}")
+    for name in ("duration_s", "last_s"):
+        if name in args:
+            _check_seconds(name, args[name])
+    return _check_protect(args) if verb == "protect" else dict(args)
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CommandError("bad_args", f"args.{name}: a number of seconds is expected")
+    if not 0 < value <= DURATION_LIMIT_S:
+        raise CommandError("bad_args", f"args.{name}: more than 0 and at most {DURATION_LIMIT_S} is expected")
+
+
+def _check_protect(args: Mapping[str, object]) -> dict[str, object]:
+    """`from` and `to` become seconds since 1970. One range, and nothing half said."""
     checked = dict(args)
-    if "duration_s" in checked:
-        duration = checked["duration_s"]
-        if isinstance(duration, bool) or not isinstance(duration, (int, float)):
-            raise CommandError("bad_args", "args.duration_s: a number of seconds is expected")
-        if not 0 < duration <= DURATION_LIMIT_S:
-            raise CommandError("bad_args", f"args.duration_s: more than 0 and at most {DURATION_LIMIT_S} is expected")
+    if not isinstance(checked.get("whole", False), bool):
+        raise CommandError("bad_args", "args.whole: true or false is expected")
+    for name in ("from", "to"):
+        if name in checked:
+            checked[name] = _seconds_of(checked[name], f"args.{name}")
+    ways = [names for names in (("last_s",), ("from", "to"), ("whole",)) if any(name in args for name in names)]
+    if len(ways) != 1 or not all(name in args for name in ways[0]):
+        raise CommandError("bad_args", 'args: protect takes {"last_s": seconds}, {"from", "to"} or {"whole": true}')
+    if "from" in checked and not float(str(checked["from"])) < float(str(checked["to"])):
+        raise CommandError("bad_args", "args: from must be before to")
     return checked
 
 
-def encode_reply(command_id: str | None, outcome: Outcome, realtime_ns: int) -> bytes:
+def encode_reply(command_id: str | None, result: Result, realtime_ns: int) -> bytes:
     """The reply to a command, as it goes over the wire."""
     reply: dict[str, object] = {"id": command_id}
-    if outcome.error is None:
-        reply.update(status="ok", changed=outcome.changed, ts=format_utc(realtime_ns), data=dict(outcome.data))
+    if result.error is None:
+        reply.update(status="ok", changed=result.changed, ts=format_utc(realtime_ns), data=dict(result.data))
     else:
-        code = outcome.error.code if outcome.error.code in CODES else "internal"
-        retryable = outcome.error.retryable
+        code = result.error.code if result.error.code in CODES else "internal"
+        retryable = result.error.retryable
         reply.update(
             status="error",
             ts=format_utc(realtime_ns),
             error={
                 "code": code,
-                "message": shorten(outcome.error.message, MESSAGE_LIMIT, quote=False),
+                "message": shorten(result.error.message, MESSAGE_LIMIT, quote=False),
                 "retryable": RETRYABLE[code] if retryable is None else retryable,
             },
         )
@@ -206,9 +250,12 @@ def _check_id(value: object) -> str | None:
 
 
 def _check_issued_at(value: object) -> float | None:
-    if value is None:
-        return None
-    problem = CommandError("bad_args", "issued_at: a time like 2026-11-20T18:00:00Z is expected")
+    return None if value is None else _seconds_of(value, "issued_at")
+
+
+def _seconds_of(value: object, name: str) -> float:
+    """An RFC 3339 time as seconds since 1970."""
+    problem = CommandError("bad_args", f"{name}: a time like 2026-11-20T18:00:00Z is expected")
     if not isinstance(value, str):
         raise problem
     try:
