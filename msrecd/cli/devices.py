@@ -31,7 +31,9 @@ async def _devices(args: argparse.Namespace) -> list[dict[str, Any]]:
     from msrecd.daemon.backends import backends_for_command
     from msrecd.media.devices import MediaDevices
 
-    devices = MediaDevices(backends=backends_for_command(args.config, virtual=args.virtual))
+    devices = MediaDevices(
+        backends=backends_for_command(args.config, is_named=args.is_config_named, virtual=args.virtual)
+    )
     try:
         return await device_list(devices)
     finally:

@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             parser.print_help(sys.stderr)
             return Exit.USAGE
+        args.is_config_named = args.config is not None
         if args.config is None:
             args.config = DEFAULT_CONFIG
         code = command.run(args)

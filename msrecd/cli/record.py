@@ -71,7 +71,9 @@ async def _record(
     from msrecd.media.devices import MediaDevices
     from msrecd.recorder.single_file import record_to_file
 
-    devices = MediaDevices(backends=backends_for_command(args.config, virtual=args.virtual))
+    devices = MediaDevices(
+        backends=backends_for_command(args.config, is_named=args.is_config_named, virtual=args.virtual)
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

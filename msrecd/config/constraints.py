@@ -1,135 +1,34 @@
 """The form of the constraints `video` and `audio` take, before any device is asked. Pure.
 
-https://w3c.github.io/mediacapture-main/#constrainable-properties, names in snake_case. Whether a device can meet them
-only shows when it is opened.
+Whether a device can meet them only shows when it is opened.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from msrecd.config.hints import quoted_number, unknown_key
 from msrecd.config.kinds import BadValueError, Report, Schema, shown
 from msrecd.config.problems import suggestion
+from msrecd.vocabulary.constraints import PROPERTIES, SELECTING, ValueType
 
-_COMMON = {"device_id": "text", "group_id": "text"}
-VIDEO: Mapping[str, str] = {
-    "width": "number",
-    "height": "number",
-    "aspect_ratio": "number",
-    "frame_rate": "number",
-    "facing_mode": "text",
-    "resize_mode": "text",
-    **_COMMON,
-    # https://w3c.github.io/mediacapture-image/
-    "brightness": "number",
-    "contrast": "number",
-    "saturation": "number",
-    "sharpness": "number",
-    "exposure_compensation": "number",
-    "exposure_mode": "text",
-    "exposure_time": "number",
-    "iso": "number",
-    "color_temperature": "number",
-    "white_balance_mode": "text",
-    "focus_mode": "text",
-    "focus_distance": "number",
-    "zoom": "number",
-    "pan": "number",
-    "tilt": "number",
-    "torch": "flag",
-}
-AUDIO: Mapping[str, str] = {
-    "sample_rate": "number",
-    "sample_size": "number",
-    "channel_count": "number",
-    "latency": "number",
-    "echo_cancellation": "flag",
-    "auto_gain_control": "flag",
-    "noise_suppression": "flag",
-    **_COMMON,
-}
 _RANGE = ("min", "max", "exact", "ideal")
 _CHOICE = ("exact", "ideal")
-
-
-def check_video(table: object, path: str, report: Report) -> None:
-    """Report what is not of the form of MediaTrackConstraints of a camera."""
-    _check_sets(table, path, VIDEO, "audio", AUDIO, report)
-
-
-def check_audio(table: object, path: str, report: Report) -> None:
-    """Report what is not of the form of MediaTrackConstraints of a microphone."""
-    _check_sets(table, path, AUDIO, "video", VIDEO, report)
-
-
-def _check_sets(
-    table: object, path: str, known: Mapping[str, str], other: str, foreign: Mapping[str, str], report: Report
-) -> None:
-    if not isinstance(table, dict):
-        report.add(path, f"takes a table of constraints, not {shown(table)}")
-        return
-    for name, value in table.items():
-        at = f"{path}.{name}"
-        if name == "advanced" and not path.endswith("]"):
-            if not isinstance(value, list):
-                report.add(at, f"takes an array of tables, not {shown(value)}")
-                continue
-            for i, entry in enumerate(value):
-                _check_sets(entry, f"{at}[{i}]", known, other, foreign, report)
-        elif name in known:
-            _check_value(value, known[name], at, report)
-        elif name in foreign:
-            # The W3C's algorithms ignore it without a word; in a file it can only be a mistake.
-            report.add(at, f"is a constraint of {other}")
-        else:
-            report.add(at, f"unknown constraint{unknown_key(name, [*known, 'advanced'], report.elsewhere)}")
-
-
-def _check_value(value: object, kind: str, path: str, report: Report) -> None:
-    if not isinstance(value, dict):
-        _check_bare(value, kind, path, report)
-        return
-    forms = _RANGE if kind == "number" else _CHOICE
-    for form, part in value.items():
-        if form in forms:
-            _check_bare(part, kind, f"{path}.{form}", report)
-        else:
-            report.add(f"{path}.{form}", f"unknown key{suggestion(form, forms)}")
-    if kind == "number" and not report.concerns(path):
-        _check_range(value, path, report)
-
-
-def _check_bare(value: object, kind: str, path: str, report: Report) -> None:
-    if kind == "number":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            report.add(
-                path, f"takes a number, or a table with {', '.join(_RANGE)}, not {shown(value)}{quoted_number(value)}"
-            )
-    elif kind == "flag":
-        if not isinstance(value, bool):
-            report.add(path, f"takes true or false, not {shown(value)}")
-    elif not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-        report.add(path, f"takes a string or an array of strings, not {shown(value)}")
-
-
-def _check_range(value: Mapping[str, float], path: str, report: Report) -> None:
-    low, high = value.get("min", -math.inf), value.get("max", math.inf)
-    if low > high:
-        report.add(path, f"min {low} is greater than max {high}")
-    elif not low <= value.get("exact", max(low, min(high, 0))) <= high:
-        report.add(path, f"exact {value['exact']} is outside of min and max")
+LABEL = "label"  # of `device_id`: the device that carries this label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """MediaTrackConstraints (https://w3c.github.io/mediacapture-main/#dom-mediatrackconstraints), or true or false."""
+    """MediaTrackConstraints (https://w3c.github.io/mediacapture-main/#dom-mediatrackconstraints), or true or false.
 
-    check: Callable[[object, str, Report], None]
-    properties: Mapping[str, str]
+    What `get_user_media` takes is accepted, but for constraints of the other kind and unknown names, which it ignores:
+    in a file they can only be mistakes. `device_id = { label = … }` is an addition of the configuration.
+    """
+
+    kind: Literal["video", "audio"]
     example_text: str
     suffix: str = ""
 
@@ -138,16 +37,40 @@ class Constraints:
             return value
         if not isinstance(value, dict):
             raise BadValueError(f"takes true, false or a table like {self.example_text}, not {shown(value)}")
-        self.check(value, path, report)
+        self._check_set(value, path, report, is_advanced=False)
         return value
 
+    def _check_set(self, table: object, path: str, report: Report, *, is_advanced: bool) -> None:
+        if not isinstance(table, dict):
+            report.add(path, f"takes a table of constraints, not {shown(table)}")
+            return
+        known = PROPERTIES[self.kind]
+        other: Literal["video", "audio"] = "audio" if self.kind == "video" else "video"
+        for name, value in table.items():
+            at = f"{path}.{name}"
+            if name == "advanced" and not is_advanced:
+                if not isinstance(value, list):
+                    report.add(at, f"takes an array of tables, not {shown(value)}")
+                    continue
+                for i, entry in enumerate(value):
+                    self._check_set(entry, f"{at}[{i}]", report, is_advanced=True)
+            elif name in known:
+                may_require = is_advanced or name in SELECTING
+                has_label = name == "device_id" and not is_advanced
+                _check_value(value, known[name], at, report, may_require=may_require, has_label=has_label)
+            elif name in PROPERTIES[other]:
+                report.add(at, f"is a constraint of {other}")
+            else:
+                report.add(at, f"unknown constraint{unknown_key(name, [*known, 'advanced'], report.elsewhere)}")
+
     def schema(self) -> Schema:
-        basic = {name: _CONSTRAINT_SCHEMAS[kind] for name, kind in self.properties.items()}
+        basic = {name: _schema(value_type) for name, value_type in PROPERTIES[self.kind].items()}
         advanced = {"type": "object", "additionalProperties": False, "properties": basic}
+        labelled = {"device_id": {"anyOf": [*basic["device_id"]["anyOf"], _LABEL_SCHEMA]}}
         table = {
             "type": "object",
             "additionalProperties": False,
-            "properties": basic | {"advanced": {"type": "array", "items": advanced}},
+            "properties": basic | labelled | {"advanced": {"type": "array", "items": advanced}},
         }
         return {"oneOf": [{"type": "boolean"}, table]}
 
@@ -158,15 +81,94 @@ class Constraints:
         return True
 
 
-def _forms(value: Schema, *, range_: bool) -> Schema:
-    names = ("min", "max", "exact", "ideal") if range_ else ("exact", "ideal")
-    table = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(names, value)}
-    return {"anyOf": [value, table]}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceId:
+    """A device by its id, or by its label as `{ label = … }`."""
+
+    suffix: str = ""
+
+    def read(self, value: object, path: str, report: Report) -> str | dict[str, Any]:
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, dict) and LABEL in value:
+            _check_label(value, path, report)
+            return value
+        raise BadValueError(f"takes {self.describe()}, not {shown(value)}")
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "minLength": 1}, _LABEL_SCHEMA]}
+
+    def describe(self) -> str:
+        return "a device id, or { label = ... }"
+
+    def example(self) -> str:
+        return ""
 
 
-_STRINGS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_CONSTRAINT_SCHEMAS: dict[str, Schema] = {
-    "number": _forms({"type": "number"}, range_=True),
-    "text": _forms(_STRINGS, range_=False),
-    "flag": _forms({"type": "boolean"}, range_=False),
+def _check_value(
+    value: object, value_type: ValueType, path: str, report: Report, *, may_require: bool, has_label: bool
+) -> None:
+    forms = _RANGE if value_type.is_numeric else _CHOICE
+    if not isinstance(value, dict):
+        _check_bare(value, value_type, path, forms, report)
+        return
+    if has_label and LABEL in value:
+        _check_label(value, path, report)
+        return
+    for form, part in value.items():
+        at = f"{path}.{form}"
+        if form not in forms:
+            report.add(at, f"unknown key{suggestion(form, (*forms, LABEL) if has_label else forms)}")
+        elif form != "ideal" and not may_require:
+            report.add(at, f"cannot be required where a device is still to be chosen; write ideal instead of {form}")
+        else:
+            _check_bare(part, ValueType.DOUBLE if form in ("min", "max") else value_type, at, forms, report)
+    if value_type.is_numeric and not report.concerns(path):
+        _check_range(value, path, report)
+
+
+def _check_bare(value: object, value_type: ValueType, path: str, forms: tuple[str, ...], report: Report) -> None:
+    if value_type.takes(value):
+        return
+    # Of a form like `min` the value itself is wrong; in its place a table would be wrong, too.
+    table = "" if path.rpartition(".")[2] in forms else f", or a table with {', '.join(forms)}"
+    advice = quoted_number(value) if value_type.is_numeric else ""
+    report.add(path, f"takes {value_type.wanted}{table}, not {shown(value)}{advice}")
+
+
+def _check_label(value: Mapping[str, object], path: str, report: Report) -> None:
+    if not isinstance(value[LABEL], str) or not value[LABEL]:
+        report.add(f"{path}.{LABEL}", f"takes a device's label as `msrecd devices` shows it, not {shown(value[LABEL])}")
+    for form in value:
+        if form != LABEL:
+            report.add(f"{path}.{form}", "cannot stand together with label; remove one of them")
+
+
+def _check_range(value: Mapping[str, float], path: str, report: Report) -> None:
+    low, high = value.get("min", -math.inf), value.get("max", math.inf)
+    exact = value.get("exact")
+    if low > high:
+        report.add(path, f"min {low} is greater than max {high}")
+    elif exact is not None and not isinstance(exact, bool) and not low <= exact <= high:
+        report.add(path, f"exact {exact} is outside of min and max")
+
+
+_LABEL_SCHEMA: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [LABEL],
+    "properties": {LABEL: {"type": "string", "minLength": 1}},
 }
+
+
+def _schema(value_type: ValueType) -> Schema:
+    types: list[Schema] = [
+        *([{"type": "number"}] if value_type.is_numeric else []),
+        *([{"type": "string"}] if value_type.takes_strings else []),
+        *([{"type": "array", "items": {"type": "string"}}] if value_type is ValueType.STRING else []),
+        *([{"type": "boolean"}] if value_type.takes_booleans else []),
+    ]
+    value: Schema = types[0] if len(types) == 1 else {"anyOf": types}
+    forms = _RANGE if value_type.is_numeric else _CHOICE
+    limits = {form: {"type": "number"} if form in ("min", "max") else value for form in forms}
+    return {"anyOf": [value, {"type": "object", "additionalProperties": False, "properties": limits}]}

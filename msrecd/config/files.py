@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,38 +17,46 @@ MAX_FILE_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class Merged:
-    """The content of all files. `origins` has the file that each key path comes from."""
+    """The content of all files.
+
+    origins: the file that each key path comes from. numbers: of an entry of a list of tables, its number in its file.
+    """
 
     content: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def file_of(self, path: str) -> str | None:
-        """The file that a key path, or what it is in, comes from."""
-        while path:
-            if path in self.origins:
-                return self.origins[path]
-            cut = max(path.rfind("."), path.rfind("["))
-            path = path[: max(cut, 0)]
-        return None
+    def place_of(self, path: str) -> tuple[str, str | None]:
+        """A key path of the whole as it is called in its file, and that file; the path as it is where none has it."""
+        entry = path.partition("]")[0] + "]"
+        if entry in self.numbers:
+            name, rest = entry.partition("[")[0], path.removeprefix(entry)
+            return f"{name}[{self.numbers[entry]}]{rest}", self.origins[entry]
+        within = path
+        while within:
+            if within in self.origins:
+                return path, self.origins[within]
+            within = within[: max(within.rfind("."), within.rfind("["), 0)]
+        return path, None
 
 
-def read_files(main: Path, *, missing_ok: bool = False) -> Merged:
+def read_files(main: Path) -> Merged:
     """Read the main file and `conf.d/*.toml` beside it in the order of their names.
 
-    Later files win: tables merge, everything else, arrays too, is replaced. A file that cannot be read is a problem;
-    with `missing_ok` the main file may be absent.
+    Tables merge. Entries of lists of tables, like [[recorder]], are added. Of everything else, arrays too, the later
+    file's wins. A file that cannot be read is a problem.
     """
     merged = Merged()
-    for path in _files(main):
-        if missing_ok and path == main and not main.exists():
-            continue
+    for path in (main, *_fragments(main.parent / "conf.d", merged)):
         raw = b""
         try:
             with path.open("rb") as stream:
+                if path != main and os.fstat(stream.fileno()).st_mode & stat.S_IWOTH:
+                    raise ValueError("every user of this machine can write to it; chmod o-w it")
                 raw = stream.read(MAX_FILE_BYTES + 1)
             if len(raw) > MAX_FILE_BYTES:
-                raise ValueError("is larger than 1 MiB; this is no configuration")
+                raise ValueError("is larger than 1 MiB, too large for a configuration")
             content = tomllib.loads(raw.decode("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as exc:
             merged.problems.append(Problem(path="", message=_reason(exc, raw), file=str(path)))
@@ -56,9 +65,15 @@ def read_files(main: Path, *, missing_ok: bool = False) -> Merged:
     return merged
 
 
-def _files(main: Path) -> Iterator[Path]:
-    yield main
-    yield from sorted((main.parent / "conf.d").glob("*.toml"))
+def _fragments(folder: Path, merged: Merged) -> list[Path]:
+    """The files in conf.d; a folder that cannot be read is a problem, one that is not there is none."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.match("*.toml"))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as exc:
+        merged.problems.append(Problem(path="", message=_reason(exc, b""), file=str(folder)))
+    return []
 
 
 def _reason(exc: Exception, raw: bytes) -> str:
@@ -81,13 +96,25 @@ def _reason(exc: Exception, raw: bytes) -> str:
 def _merge(merged: Merged, into: dict[str, Any], content: dict[str, Any], path: str, file: str) -> None:
     for name, value in content.items():
         at = f"{path}.{name}" if path else name
+        if not path and _is_list_of_tables(value) and isinstance(into.get(name, []), list):
+            known = into.setdefault(name, [])
+            for number, entry in enumerate(value):
+                merged.origins[f"{at}[{len(known)}]"] = file
+                merged.numbers[f"{at}[{len(known)}]"] = number
+                known.append(entry)
+            continue
         merged.origins[at] = file
         if isinstance(value, dict) and isinstance(into.get(name), dict):
             _merge(merged, into[name], value, at, file)
             continue
         for stale in [key for key in merged.origins if key.startswith((f"{at}.", f"{at}["))]:
             del merged.origins[stale]
+            merged.numbers.pop(stale, None)
         into[name] = value
         if isinstance(value, dict):
             into[name] = {}
             _merge(merged, into[name], value, at, file)
+
+
+def _is_list_of_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)

@@ -5,22 +5,22 @@ One description of each key serves the reader, the JSON Schema and the reference
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, time
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from msrecd.config.hints import quoted_number, unknown_key
 from msrecd.config.problems import Problem, suggestion
 from msrecd.vocabulary.units import format_duration, format_size, parse_duration, parse_size
 
 Schema = dict[str, Any]
-T = TypeVar("T")
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
 class BadValueError(ValueError):
@@ -31,11 +31,18 @@ class Report:
     """Collects the problems of one configuration.
 
     base: the folder that relative paths start from. elsewhere: the keys of all tables by their headings, for hints.
+    place_of: what to call a table of the whole configuration: the key path in its file, and the file.
     """
 
-    def __init__(self, base: Path, elsewhere: Mapping[str, Collection[str]] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        base: Path,
+        elsewhere: Mapping[str, Collection[str]] = MappingProxyType({}),
+        place_of: Callable[[str], str] = str,
+    ) -> None:
         self.base = base
         self.elsewhere = elsewhere
+        self.place_of = place_of
         self.problems: list[Problem] = []
 
     def add(self, path: str, message: str) -> None:
@@ -80,25 +87,31 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _in_quotes(value: object) -> str:
-    """A clause for who wrote 06:30:00 or 7 where a text is meant."""
-    return f'; write it in quotes: "{str(value)[:60]}"' if isinstance(value, int | float | date | time) else ""
+def _as_text(value: object) -> str | None:
+    """What was meant by 06:30:00 or 7 where a text belongs."""
+    if isinstance(value, time):
+        return value.strftime("%H:%M")  # TOML has no times without seconds, schedules none with them
+    return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """A string: one of `choices`, or matching `pattern` (`form` says in words what that is)."""
+    """A string: one of `choices`, or matching `pattern` (`form` says in words what that is).
+
+    is_time: it is the `start` or `stop` of a schedule, whose form others judge.
+    """
 
     choices: tuple[str, ...] = ()
     pattern: str = ""
     form: str = ""
     min_length: int = 1
     max_length: int = 1024
+    is_time: bool = False
     suffix: str = ""
 
     def read(self, value: object, path: str, report: Report) -> str:
         if not isinstance(value, str):
-            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{_in_quotes(value)}")
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{self._quoted(value, path)}")
         if self.choices and value not in self.choices:
             raise BadValueError(f"{shown(value)} is not known{suggestion(value, self.choices, cutoff=0.65)}")
         if not self.choices and not self.min_length <= len(value) <= self.max_length:
@@ -110,6 +123,17 @@ class Text:
         if any(ord(char) < 32 or ord(char) == 127 for char in value):
             raise BadValueError("holds control characters")
         return value
+
+    def _quoted(self, value: object, path: str) -> str:
+        """A clause that says how to write the value in quotes, if it is valid then."""
+        text = _as_text(value)
+        if text is None or (self.is_time and not isinstance(value, time)):
+            return ""
+        try:
+            self.read(text, path, Report(Path()))
+        except BadValueError:
+            return ""
+        return f'; write it in quotes: "{text}"'
 
     def schema(self) -> Schema:
         if self.choices:
@@ -158,10 +182,19 @@ class Number:
 
     def read(self, value: object, path: str, report: Report) -> float | int:
         if isinstance(value, bool) or not isinstance(value, int | float if self.fractions else int):
-            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{quoted_number(value)}")
-        if not math.isfinite(value) or not self.minimum <= value <= self.maximum:
+            raise BadValueError(f"takes {self.describe()}, not {shown(value)}{self._without_quotes(value)}")
+        if not self.minimum <= value <= self.maximum:
             raise BadValueError(f"{shown(value)} is out of range; it takes {self.describe()}")
         return float(value) if self.fractions else value
+
+    def _without_quotes(self, value: object) -> str:
+        """A clause for "1883" where 1883 is meant, if that is valid."""
+        try:
+            number = float(str(value).replace(",", ".").replace("_", ""))
+        except ValueError:
+            return ""
+        is_valid = self.minimum <= number <= self.maximum
+        return quoted_number(value) if is_valid and (self.fractions or not set(str(value)) & set(".,")) else ""
 
     def schema(self) -> Schema:
         name = "number" if self.fractions else "integer"
@@ -186,8 +219,11 @@ class Duration:
 
     def read(self, value: object, path: str, report: Report) -> float:
         if not isinstance(value, str):
-            hint = f'; write for example "{value}s"' if type(value) in (int, float) else ""
-            raise BadValueError(f'takes a duration in quotes with its unit, like "10m", not {shown(value)}{hint}')
+            raise BadValueError(
+                f"takes a duration in quotes with its unit, not {shown(value)}{self._with_unit(str(value))}"
+            )
+        if _NUMBER.fullmatch(value.strip()):
+            raise BadValueError(f'"{value}" lacks a unit (ms, s, m, h, d, w){self._with_unit(value.strip())}')
         try:
             seconds = parse_duration(value)
         except ValueError as exc:
@@ -195,6 +231,15 @@ class Duration:
         if not self.minimum <= seconds <= self.maximum:
             raise BadValueError(f'"{value}" is out of range; it takes {self.describe()}')
         return seconds
+
+    def _with_unit(self, number: str) -> str:
+        """A clause that gives a number the first unit with which it is in range; without one, an example."""
+        if _NUMBER.fullmatch(number):
+            for unit in ("s", "m", "h", "ms", "d"):
+                with contextlib.suppress(ValueError):
+                    if self.minimum <= parse_duration(number + unit) <= self.maximum:
+                        return f'; write for example "{number}{unit}"'
+        return f'; write for example "{format_duration(self.minimum or self.maximum)}"'
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|min|h|d|w)\s*)+$"}
@@ -216,7 +261,13 @@ class Size:
 
     def read(self, value: object, path: str, report: Report) -> int:
         if not isinstance(value, str):
-            raise BadValueError(f'takes a size in quotes with its unit, like "2GiB", not {shown(value)}')
+            raise BadValueError(
+                f"takes a size in quotes with its unit, not {shown(value)}{self._with_unit(str(value))}"
+            )
+        if _NUMBER.fullmatch(value.strip()):
+            raise BadValueError(
+                f'"{value}" lacks a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB){self._with_unit(value.strip())}'
+            )
         try:
             size = parse_size(value)
         except ValueError as exc:
@@ -224,6 +275,15 @@ class Size:
         if not self.minimum <= size <= self.maximum:
             raise BadValueError(f'"{value}" is out of range; it takes {self.describe()}')
         return size
+
+    def _with_unit(self, number: str) -> str:
+        """A clause that gives a number the first unit with which it is in range; without one, an example."""
+        if _NUMBER.fullmatch(number):
+            for unit in ("GiB", "MiB", "KiB", "TiB", "B"):
+                with contextlib.suppress(ValueError):
+                    if self.minimum <= parse_size(number + unit) <= self.maximum:
+                        return f'; write for example "{number}{unit}"'
+        return f'; write for example "{format_size(self.minimum or self.maximum)}"'
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]\s*$"}

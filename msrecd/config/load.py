@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -19,15 +20,15 @@ _MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _NO_CHECKS = Checks()
 
 
-def load(path: Path, *, checks: Checks = _NO_CHECKS, missing_ok: bool = False) -> Config:
+def load(path: Path, *, checks: Checks = _NO_CHECKS) -> Config:
     """Read the file at `path` and `conf.d/*.toml` beside it.
 
-    Blocks; may be called from any thread. With `missing_ok` an absent main file counts as empty.
+    Blocks; may be called from any thread.
 
     Raises:
         InvalidConfigError: a ConfigError; its `problems` has all that is wrong.
     """
-    config, problems = _read(path, checks, missing_ok=missing_ok)
+    config, problems = _read(path, checks)
     if problems:
         raise InvalidConfigError(problems)
     return config
@@ -35,23 +36,31 @@ def load(path: Path, *, checks: Checks = _NO_CHECKS, missing_ok: bool = False) -
 
 def check(path: Path, *, checks: Checks = _NO_CHECKS) -> list[Problem]:
     """All that is wrong with a configuration; empty when it is valid."""
-    return _read(path, checks, missing_ok=False)[1]
+    return _read(path, checks)[1]
 
 
-def _read(path: Path, checks: Checks, *, missing_ok: bool) -> tuple[Config, list[Problem]]:
+def _read(path: Path, checks: Checks) -> tuple[Config, list[Problem]]:
     path = path.absolute()
-    merged = read_files(path, missing_ok=missing_ok)
+    merged = read_files(path)
     if merged.problems:
         return Config(), merged.problems  # what a broken file would have set is not known: judge nothing else
-    report = Report(path.parent, headings(Config))
-    config = _with_defaults(cast(Config, Table(model=Config).read(merged.content, "", report)), report)
+
+    def place_of(within: str) -> str:
+        called, file = merged.place_of(within)
+        return called if file is None else f"{called} of {file}"
+
+    report = Report(path.parent, headings(Config), place_of)
+    config = _with_defaults(cast(Config, Table(model=Config).read(merged.content, "", report)), path, report)
     check_rules(config, report, checks)
-    problems = [replace(problem, file=merged.file_of(problem.path) or str(path)) for problem in report.problems]
+    problems = []
+    for problem in report.problems:
+        called, file = merged.place_of(problem.path)
+        problems.append(replace(problem, path=called, file=file or str(path)))
     return config, problems
 
 
-def _with_defaults(config: Config, report: Report) -> Config:
-    """Put in the defaults that depend on other keys or on the machine."""
+def _with_defaults(config: Config, path: Path, report: Report) -> Config:
+    """Put in the defaults that depend on other keys or on the machine, and bring values into one form."""
     if not config.device.id and not report.concerns("device.id"):
         machine_id = next(filter(None, map(_first_line, _MACHINE_ID_FILES)), None)
         if machine_id is None:
@@ -64,7 +73,24 @@ def _with_defaults(config: Config, report: Report) -> Config:
         else replace(recorder, mime_type=DEFAULT_TYPES["video" if recorder.has_video or recorder.source else "audio"])
         for recorder in config.recorders
     )
-    return replace(config, recorders=recorders)
+    mqtt = config.mqtt
+    if mqtt is not None:
+        mqtt = replace(mqtt, host=mqtt.host.removeprefix("[").removesuffix("]"))
+    # Links and `..` are resolved once: afterwards a folder of recordings has one name.
+    state_path = default_state_path(path) if config.storage.state_path == Path() else config.storage.state_path
+    storage = replace(config.storage, path=_real(config.storage.path), state_path=_real(state_path))
+    return replace(config, recorders=recorders, mqtt=mqtt, storage=storage)
+
+
+def default_state_path(path: Path) -> Path:
+    """The state folder of the configuration file at `path`, for the service and for every command alike."""
+    if any(folder.is_relative_to(DEFAULT_PATH.parent) for folder in (path.absolute(), _real(path))):
+        return Path("/var/lib/msrecd/state")
+    return path.absolute().parent / "state"
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def device_id(machine_id: str) -> str:

@@ -14,6 +14,7 @@ _DATE = "2026-11-21"
 _HEADINGS = {
     "top": "Top level",
     "devices.virtual": "[[devices.virtual]]",
+    "camera": "[[camera]]",
     "recorder": "[[recorder]]",
     "recorder.source": "[recorder.source]",
     "recorder.retention": "[recorder.retention]",
@@ -30,7 +31,12 @@ msrecd.toml \- configuration of the media recorder daemon msrecd
 .SH DESCRIPTION
 A file in TOML 1.0. The files of
 .I conf.d
-beside it are read after it, in the order of their names; tables are merged, recorders are added.
+beside it are read after it, in the order of their names.
+Tables are merged, and a key in a later file replaces that of an earlier one.
+Cameras and recorders are added; two recorders with one name are an error.
+A file of
+.I conf.d
+that every user may write to is refused.
 An unknown key, a wrong type or a value out of range is an error, and
 .B msrecd check\-config
 names all of them.

@@ -23,6 +23,7 @@ TABLES: dict[str, type] = {
     "storage": model.Storage,
     "location": model.Location,
     "homeassistant": model.HomeAssistant,
+    "camera": model.Camera,
     "recorder": model.Recorder,
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,

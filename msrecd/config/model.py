@@ -9,13 +9,14 @@ Attributes are named like the keys, with the unit where the value has one: `chun
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msrecd.config.constraints import AUDIO, VIDEO, Constraints, check_audio, check_video
+from msrecd.config.constraints import Constraints, DeviceId
 from msrecd.config.kinds import (
     Duration,
     FilePath,
@@ -43,14 +44,7 @@ _MIB = 2**20
 CHUNK_MAX_SIZE_BYTES = round(3.9 * 2**30)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 SIGNALS = ("beep", "tone", "silence")
-_CONSTRAINTS_VIDEO = Constraints(check=check_video, properties=VIDEO, example_text="{ width = 1920, height = 1080 }")
-_CONSTRAINTS_AUDIO = Constraints(check=check_audio, properties=AUDIO, example_text='{ device_id = "..." }')
 TrackConstraints = bool | Mapping[str, Any]
-
-
-def default_state_path() -> Path:
-    """The first folder of $STATE_DIRECTORY, which systemd sets, or /var/lib/msrecd/state."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/msrecd/state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +109,41 @@ class Devices:
         ListOf(item=Text(max_length=128), max_items=16),
         'ALSA PCMs to offer as microphones by name, like "dsnoop:CARD=Device"; cards of the machine are found without.',
         default=(),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """[[camera]]: properties of one camera, whichever recorder uses it."""
+
+    device_id: str | Mapping[str, Any] = key(
+        DeviceId(), "Which camera: its id, or its label as { label = ... }; `msrecd devices` shows both."
+    )
+    hflip: bool = key(Flag(), "Mirror the frames left to right.", default=False)
+    vflip: bool = key(Flag(), "Mirror the frames top to bottom; with `hflip`: upside down.", default=False)
+    rotation: Literal[0, 90, 180, 270] = key(
+        Number(minimum=0, maximum=270),
+        "Degrees clockwise by which a frame must be turned to stand upright: 0, 90, 180 or 270. What the camera cannot "
+        "turn is written as the file's display matrix.",
+        default=0,
+    )
+    tuning_file: str | None = key(
+        Text(max_length=1024),
+        'Tuning file of libcamera, like "imx219_noir.json".',
+        default=None,
+        default_doc="the sensor's usual one",
+    )
+    autofocus: Literal["continuous", "manual"] | None = key(
+        Text(choices=("continuous", "manual")),
+        "How a camera with a lens motor focuses.",
+        default=None,
+        default_doc='"continuous"',
+    )
+    focus_distance: float | None = key(
+        Number(minimum=0.01, maximum=1000, fractions=True),
+        'Metres; with `autofocus = "manual"`.',
+        default=None,
+        default_doc="none",
     )
 
 
@@ -196,8 +225,9 @@ class Storage:
     state_path: Path = key(
         FilePath(),
         "Folder of the event spool, the index and the boot counter.",
-        default=default_state_path,
-        default_doc="`$STATE_DIRECTORY`, which systemd sets, or /var/lib/msrecd/state",
+        default=Path(),  # the loader puts in the folder that belongs to the file
+        default_doc="/var/lib/msrecd/state for a configuration below /etc/msrecd, else the folder `state` beside the "
+        "configuration",
     )
 
 
@@ -221,13 +251,33 @@ class Source:
     """recorder.source: a file or a network stream instead of devices; what is encoded passes through untouched."""
 
     url: str = key(
-        Text(
-            pattern=r"[a-z][a-z0-9+.-]*://\S+|/\S.*",
-            form="a URL (rtsp://, http://, https://, file://) or an absolute path",
-        ),
-        "RTSP, HTTP or file URL, or an absolute path.",
+        Text(max_length=2048),
+        "URL with the scheme rtsp, rtsps, http, https, rtmp, srt, udp or file, or an absolute path.",
     )
     loop: bool = key(Flag(), "Begin again at the end of a file.", default=False)
+    transport: Literal["auto", "tcp", "udp"] = key(
+        Text(choices=("auto", "tcp", "udp")),
+        'How RTSP sends media: "auto" tries TCP, then UDP.',
+        default="auto",
+    )
+    tracks: tuple[str, ...] = key(
+        ListOf(item=Text(choices=("audio", "video")), max_items=2),
+        "What to record of the stream.",
+        default=(),
+        default_doc="all that it has",
+    )
+    timeout_s: float = key(
+        Duration(minimum=1, maximum=600), "A network stream that is silent for this long has ended.", default=10.0
+    )
+    user: str | None = key(
+        Text(max_length=256), "User name, instead of one in the URL.", default=None, default_doc="that of `url`"
+    )
+    password_file: Path | None = key(
+        FilePath(),
+        "File with the password in its first line; readable by the service's user only.",
+        default=None,
+        default_doc="the password in `url`",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,12 +303,12 @@ class Schedule:
     """[[recorder.schedule]]: windows in which the recorder records."""
 
     start: str = key(
-        Text(max_length=256),
+        Text(max_length=256, is_time=True),
         'When windows begin: "06:30" each day, "sunrise-30m", "sunset+1h", or five cron fields, '
         'like "30 6 * * mon-fri".',
     )
     stop: str | None = key(
-        Text(max_length=256),
+        Text(max_length=256, is_time=True),
         "When they end, in the same forms: at the first such time after the start.",
         default=None,
         default_doc="none: give `duration`",
@@ -298,12 +348,12 @@ class Recorder:
 
     name: str = key(_NAME, "Names the recorder in topics and the folder of its recordings.")
     video: TrackConstraints = key(
-        _CONSTRAINTS_VIDEO,
+        Constraints(kind="video", example_text="{ width = 1920, height = 1080 }"),
         "The camera: true takes the default one, a table of MediaTrackConstraints chooses.",
         default=False,
     )
     audio: TrackConstraints = key(
-        _CONSTRAINTS_AUDIO,
+        Constraints(kind="audio", example_text='{ device_id = "..." }'),
         "The microphone: true takes the default one, a table of MediaTrackConstraints chooses.",
         default=False,
     )
@@ -391,16 +441,21 @@ class Config:
         Table(model=Location), "Where the device stands.", default=None, default_doc="not known"
     )
     homeassistant: HomeAssistant = key(Table(model=HomeAssistant), "Home Assistant discovery.", default=HomeAssistant)
+    cameras: tuple[Camera, ...] = key(
+        ListOf(item=Table(model=Camera), max_items=16),
+        "Properties of cameras, whichever recorder uses them.",
+        default=(),
+        name="camera",
+    )
     recorders: tuple[Recorder, ...] = key(
         ListOf(item=Table(model=Recorder)), "The recorders.", default=(), name="recorder"
     )
 
     @property
     def hash(self) -> str:
-        """sha256 (hex) of the content in normal form: the order of keys and the way of writing do not count."""
-        from msrecd.config.canonical import digest
-
-        return digest(self)
+        """sha256 (hex) of the content: the order of keys and the way of writing do not count. No secret is in it."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def recorder(self, name: str) -> Recorder | None:
         """The recorder of that name."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msrecd.config.kinds import Report
-from msrecd.config.model import DAYS, Config, Mqtt, Recorder, Schedule, VirtualDevice
+from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, VirtualDevice
 from msrecd.config.problems import suggestion
 from msrecd.vocabulary.tls import is_loopback
 
@@ -25,11 +25,12 @@ def _no_opinion(text: str) -> str | None:
 class Checks:
     """Judges that other packages own: each tells what is wrong with a text, None when nothing is.
 
-    time: `start` and `stop` of a schedule. mime_type: whether it can be recorded.
+    time: `start` and `stop` of a schedule. mime_type: whether it can be recorded. url: whether it can be a source.
     """
 
     time: Judge = _no_opinion
     mime_type: Judge = _no_opinion
+    url: Judge = _no_opinion
 
 
 def check_rules(config: Config, report: Report, checks: Checks) -> None:
@@ -38,13 +39,17 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
     for i, recorder in enumerate(config.recorders):
         at = f"recorder[{i}]"
         if recorder.name and seen.setdefault(recorder.name, i) != i:
-            report.add(f"{at}.name", f'"{recorder.name}" is the name of recorder[{seen[recorder.name]}] already')
+            other = report.place_of(f"recorder[{seen[recorder.name]}]")
+            report.add(f"{at}.name", f'"{recorder.name}" is the name of {other} already')
         _check_recorder(recorder, at, report, checks)
         for j, schedule in enumerate(recorder.schedules):
             _check_schedule(schedule, f"{at}.schedule[{j}]", config, report, checks)
+    cameras: dict[str, int] = {}
+    for i, camera in enumerate(config.cameras):
+        _check_camera(camera, f"camera[{i}]", cameras, i, report)
     if config.mqtt is not None:
         _check_mqtt(config.mqtt, report)
-    labels: set[tuple[str, str]] = set()
+    labels: set[tuple[str, str, str | None]] = set()
     for i, device in enumerate(config.devices.virtual):
         _check_virtual(device, f"devices.virtual[{i}]", labels, report)
     if config.storage.state_path == config.storage.path or config.storage.path in config.storage.state_path.parents:
@@ -56,12 +61,46 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         for name, value in (("video", recorder.video), ("audio", recorder.audio)):
             if value is not False:
                 report.add(f"{at}.{name}", "cannot stand together with source; remove one of them")
+        _check_source(recorder.source, f"{at}.source", report, checks)
     elif recorder.video is False and recorder.audio is False and not report.names(at):
         report.add(at, "records nothing: give video, audio or source")
     if not report.concerns(f"{at}.mime_type"):
         _check_mime_type(recorder, f"{at}.mime_type", report, checks)
     if recorder.timeslice_s > recorder.chunk_duration_s and not report.concerns(f"{at}.timeslice"):
         report.add(f"{at}.timeslice", "is longer than chunk_duration")
+
+
+def _check_source(source: Source, at: str, report: Report, checks: Checks) -> None:
+    if not report.concerns(f"{at}.url"):
+        scheme = source.url.partition(":")[0].lower() if ":" in source.url else ""
+        if not scheme and not source.url.startswith("/"):
+            report.add(f"{at}.url", "takes a URL or an absolute path")
+        elif message := checks.url(source.url):
+            report.add(f"{at}.url", message)
+        elif scheme not in ("rtsp", "rtsps") and source.transport != "auto":
+            report.add(f"{at}.transport", "is for RTSP; remove it")
+        elif scheme in ("", "file") and (source.user is not None or source.password_file is not None):
+            report.add(f"{at}.user", "is for network streams; remove it, and password_file")
+        elif source.loop and scheme not in ("", "file"):
+            report.add(f"{at}.loop", "is for files; remove it")
+    if source.password_file is not None and source.user is None and not report.concerns(f"{at}.user"):
+        report.add(f"{at}.password_file", "needs user")
+    if len(set(source.tracks)) != len(source.tracks) and not report.concerns(f"{at}.tracks"):
+        report.add(f"{at}.tracks", "names a kind of track twice")
+
+
+def _check_camera(camera: Camera, at: str, seen: dict[str, int], number: int, report: Report) -> None:
+    if isinstance(camera.device_id, str):
+        name = f'id "{camera.device_id}"'
+    else:
+        name = f'label "{camera.device_id.get("label")}"'
+    if not report.concerns(f"{at}.device_id") and seen.setdefault(name, number) != number:
+        other = report.place_of(f"camera[{seen[name]}]")
+        report.add(f"{at}.device_id", f"the camera with the {name} has its properties in {other} already")
+    if camera.rotation not in (0, 90, 180, 270):
+        report.add(f"{at}.rotation", f"{camera.rotation} is not 0, 90, 180 or 270")
+    if camera.focus_distance is not None and camera.autofocus != "manual":
+        report.add(f"{at}.focus_distance", 'needs autofocus = "manual"')
 
 
 def _check_mime_type(recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
@@ -130,10 +169,13 @@ def _is_ipv6(host: str) -> bool:
     return is_loopback(host) or (bool(re.fullmatch(r"\[?[0-9a-fA-F:.]+(%\w+)?\]?", host)) and host.count(":") >= 2)
 
 
-def _check_virtual(device: VirtualDevice, at: str, labels: set[tuple[str, str]], report: Report) -> None:
-    if device.label and (device.kind, device.label) in labels:
-        report.add(f"{at}.label", f'"{device.label}" is the label of another virtual {device.kind}; labels must differ')
-    labels.add((device.kind, device.label))
+def _check_virtual(device: VirtualDevice, at: str, labels: set[tuple[str, str, str | None]], report: Report) -> None:
+    if device.label and (device.kind, device.label, device.group_id) in labels:
+        report.add(
+            f"{at}.label",
+            f'"{device.label}" is the label of another virtual {device.kind}; give another label or another group_id',
+        )
+    labels.add((device.kind, device.label, device.group_id))
     if not device.modes and device.kind == "camera":
         report.add(f"{at}.modes", "must not be empty")
     for i, mode in enumerate(device.modes):

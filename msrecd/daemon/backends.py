@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from msrecd.devices.base import Backend
 
 if TYPE_CHECKING:
     from msrecd.devices.virtual import VirtualBackend
+
+
+log = logging.getLogger(__name__)
 
 
 def virtual_backend(devices: Sequence[VirtualDevice]) -> VirtualBackend:
@@ -47,17 +51,30 @@ def backends_for(config: Config) -> list[Backend]:
     return backends
 
 
-def backends_for_command(config_path: Path | None, *, virtual: bool = False) -> list[Backend]:
-    """For commands without a daemon: the configuration's devices if there is a valid one, else the machine's."""
+def backends_for_command(config_path: Path, *, is_named: bool, virtual: bool = False) -> list[Backend]:
+    """For commands without a daemon: the devices of the configuration; those of the machine where it cannot be used.
+
+    Args:
+        is_named: a person named the file; otherwise it is the usual one, which may be absent.
+        virtual: the virtual pair instead.
+
+    Raises:
+        ConfigError: a file that was named cannot be used.
+    """
     from msrecd.config.load import load
+    from msrecd.daemon.checks import config_checks
     from msrecd.errors import ConfigError
 
+    config = None
+    if is_named or (config_path.exists() and not virtual):
+        try:
+            config = load(config_path, checks=config_checks())
+        except ConfigError as exc:
+            if is_named:
+                raise
+            first, *others = str(exc).splitlines()
+            more = f" (and {len(others)} more)" if others else ""
+            log.warning("%s is not used, devices of [devices] are missing: %s%s", config_path, first, more)
     if virtual:
         return [virtual_backend(VIRTUAL_PAIR)]
-    try:
-        config = load(config_path) if config_path is not None else None
-    except (ConfigError, OSError):
-        config = None
-    if config is not None:
-        return backends_for(config)
-    return list(default_backends(camera_parameters=camera_parameters))
+    return list(default_backends(camera_parameters=camera_parameters)) if config is None else backends_for(config)

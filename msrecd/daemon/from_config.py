@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from msrecd.config.model import Config, Recorder
+from msrecd.config.model import Config, Recorder, Source, TrackConstraints
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
@@ -28,7 +29,7 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         options["pre_roll"] = recorder.pre_roll_s * 1000
     constraints = None
     if recorder.source is None:
-        constraints = {"video": _plain(recorder.video), "audio": _plain(recorder.audio)}
+        constraints = {"video": _constraints(recorder.video), "audio": _constraints(recorder.audio)}
     else:
         # What the source holds decides, where the default type only says "with or without video".
         options["mime_type"] = "" if recorder.mime_type in DEFAULT_TYPES.values() else recorder.mime_type
@@ -37,6 +38,7 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         constraints=constraints,
         url=None if recorder.source is None else recorder.source.url,
         loop=recorder.source is not None and recorder.source.loop,
+        source_options={} if recorder.source is None else _source_options(recorder.source),
         options=options,
         timeslice_ms=recorder.timeslice_s * 1000,
         autostart=recorder.autostart,
@@ -67,10 +69,23 @@ def mqtt_settings(config: Config) -> MqttSettings | None:
     )
 
 
-def _plain(constraints: object) -> Any:
-    """Constraints as get_user_media takes them: plain dictionaries and lists."""
-    if hasattr(constraints, "items"):
-        return {name: _plain(value) for name, value in constraints.items()}
-    if isinstance(constraints, (list, tuple)):
-        return [_plain(value) for value in constraints]
-    return constraints
+def _constraints(constraints: TrackConstraints) -> TrackConstraints:
+    """Constraints as the recorder takes them. In a configuration, a bare device_id means exactly this device."""
+    if isinstance(constraints, bool):
+        return constraints
+    device_id = constraints.get("device_id")
+    if device_id is None or isinstance(device_id, Mapping):
+        return dict(constraints)
+    return {**constraints, "device_id": {"exact": device_id}}
+
+
+def _source_options(source: Source) -> dict[str, Any]:
+    """The options of a MediaElement."""
+    options: dict[str, Any] = {"transport": source.transport, "timeout": source.timeout_s}
+    if source.tracks:
+        options["tracks"] = list(source.tracks)
+    if source.user is not None:
+        options["user"] = source.user
+    if source.password_file is not None:
+        options["password_file"] = str(source.password_file)
+    return options

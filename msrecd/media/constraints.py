@@ -155,23 +155,17 @@ def _convert_value(name: str, value_type: ValueType, value: object, is_advanced:
 
 
 def _alternatives(path: str, value_type: ValueType, value: object) -> tuple[Value, ...]:
-    if isinstance(value, bool) and value_type.takes_booleans:
-        return (value,)
-    if value_type.takes_strings:
-        if isinstance(value, str):
-            return () if value == "" and path.startswith("device_id") else (str(value),)
-        if value_type is ValueType.STRING and isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-            if not all(isinstance(one, str) for one in value):
-                raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
-            return tuple(value)
+    if not value_type.takes(value):
         raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
-    if value_type is ValueType.BOOLEAN:
-        raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
-    return (_number(path, value_type, value),)
+    if isinstance(value, str):
+        return () if value == "" and path.startswith("device_id") else (str(value),)
+    if isinstance(value, Sequence):
+        return tuple(value)
+    return (value if isinstance(value, bool) else _number(path, value_type, value),)
 
 
 def _number(path: str, value_type: ValueType, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value_type.takes(value):
         raise TypeError(f"{path} must be {value_type.wanted}, not {value!r}")
     if value_type is ValueType.ULONG:  # [Clamp] unsigned long
         return min(max(round(value), 0), _LARGEST_ULONG)

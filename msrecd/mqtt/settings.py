@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msrecd.errors import ConfigError
+from msrecd.vocabulary.secrets import check_key_file, read_secret
 from msrecd.vocabulary.tls import mqtt_port, uses_tls
 
 if TYPE_CHECKING:
     import ssl
 
 CREDENTIAL = "mqtt-password"
-SECRET_LIMIT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,41 +75,10 @@ def read_password(settings: MqttSettings, environment: Mapping[str, str] | None 
     if folder:
         credential = Path(folder) / CREDENTIAL
         if credential.exists():
-            return _read_secret(credential, f"credential {CREDENTIAL}", private=False)
+            return read_secret(credential, f"credential {CREDENTIAL}", is_private=False)
     if settings.password_file is None:
         return None
-    return _read_secret(settings.password_file, "mqtt.password_file", private=True)
-
-
-def check_key_file(path: Path) -> None:
-    """Refuse a private key that everyone may read.
-
-    Raises: ConfigError.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as exc:
-        raise ConfigError(f"mqtt.key_file: {path}: {exc.strerror}") from exc
-    if mode & stat.S_IRWXO:
-        raise ConfigError(f"mqtt.key_file: {path} is open to everyone; chmod 0600 (or 0640) it")
-
-
-def _read_secret(path: Path, name: str, *, private: bool) -> str:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(f"{name}: {path} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 0600 it")
-            content = file.read(SECRET_LIMIT_BYTES + 1)
-    except OSError as exc:
-        raise ConfigError(f"{name}: {path}: {exc.strerror}") from exc
-    try:
-        secret = content.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{name}: {path} is not UTF-8 text") from exc
-    if not secret or len(content) > SECRET_LIMIT_BYTES:
-        raise ConfigError(f"{name}: {path} is empty or too long")
-    return secret
+    return read_secret(settings.password_file, "mqtt.password_file")
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:
@@ -126,8 +94,9 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
         raise ConfigError(f"mqtt.ca_file: {settings.ca_file}: {exc}") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.cert_file is not None:
+        check_key_file(settings.cert_file, "mqtt.cert_file")
         if settings.key_file is not None:
-            check_key_file(settings.key_file)
+            check_key_file(settings.key_file, "mqtt.key_file")
         try:
             context.load_cert_chain(settings.cert_file, settings.key_file)
         except (OSError, ssl.SSLError) as exc:

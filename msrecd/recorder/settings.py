@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -11,7 +11,8 @@ from typing import Any
 class RecorderSettings:
     """One configured recorder.
 
-    constraints: for get_user_media; None where `url` names the source. options: of MediaRecorder.
+    constraints: for get_user_media; None where `url` names the source. `device_id` may be `{"label": …}`.
+    source_options: of the MediaElement that plays `url`. options: of MediaRecorder.
     extension_type: MIME type by which the storage names the files when the full one is not known.
     """
 
@@ -19,6 +20,7 @@ class RecorderSettings:
     constraints: Mapping[str, Any] | None
     url: str | None = None
     loop: bool = False
+    source_options: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any]
     timeslice_ms: float = 1000.0
     autostart: bool = False

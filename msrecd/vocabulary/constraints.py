@@ -5,8 +5,11 @@ https://w3c.github.io/mediacapture-main/#constrainable-properties, names in snak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, cast
+
+_LARGEST = 1.7e308  # above: infinity, and integers that no float can hold
 
 
 class ValueType(StrEnum):
@@ -31,6 +34,19 @@ class ValueType(StrEnum):
     @property
     def takes_booleans(self) -> bool:
         return self in (ValueType.BOOLEAN, ValueType.BOOLEAN_OR_STRING, ValueType.DOUBLE_OR_BOOLEAN)
+
+    def takes(self, value: object) -> bool:
+        """Whether this is one value, without `min`, `max`, `exact` or `ideal` around it."""
+        if isinstance(value, bool):
+            return self.takes_booleans
+        if isinstance(value, str):
+            return self.takes_strings
+        if isinstance(value, int | float):
+            return (
+                self.is_numeric and abs(value) <= _LARGEST
+            )  # neither NaN nor infinity; an int may be larger than a float
+        is_list = isinstance(value, Sequence) and not isinstance(value, bytes | bytearray)
+        return self is ValueType.STRING and is_list and all(isinstance(one, str) for one in cast(list[object], value))
 
     @property
     def wanted(self) -> str:

@@ -85,7 +85,7 @@ def test_the_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         (CAM + WINDOW + 'days = "mon-fri"\n', 'an array in [ ], like ["mon", "tue"]'),
         (CAM + WINDOW + 'days = ["weekend"]\n', "known are mon, tue, wed, thu, fri, sat, sun"),
         (CAM + WINDOW + 'days = ["monday"]\n', 'did you mean "mon"?'),
-        (CAM + WINDOW.replace('"06:00"', "06:00:00"), 'write it in quotes: "06:00:00"'),
+        (CAM + WINDOW.replace('"06:00"', "06:00:00"), 'write it in quotes: "06:00"'),
         (CAM + WINDOW.replace("07:00", "24:00"), 'midnight is "00:00"'),
         (CAM + 'retention = "7d"\n', "with max_total, max_age"),
         (CAM + "retention = { days = 7 }\n", "known are max_total, max_age"),
