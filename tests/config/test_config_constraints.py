@@ -91,7 +91,6 @@ def test_a_wrong_device_id_is_named(tmp_path: Path, value: Any, words: str) -> N
 
 
 def test_options_of_a_source_reach_the_media_element() -> None:
-
     source = Source(
         url="rtsp://c/x", transport="udp", tracks=("audio",), timeout_s=3, user="u", password_file=Path("/p")
     )
