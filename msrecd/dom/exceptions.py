@@ -3,6 +3,8 @@
 Exception
 └── DOMException
     ├── AbortError
+    ├── IndexSizeError
+    ├── InvalidAccessError
     ├── InvalidModificationError
     ├── InvalidStateError
     ├── NotAllowedError
@@ -15,6 +17,32 @@ Exception
 
 from __future__ import annotations
 
+# Legacy codes: https://webidl.spec.whatwg.org/#dfn-error-names-table. Every other name has the code 0.
+_CODES = {
+    "IndexSizeError": 1,
+    "HierarchyRequestError": 3,
+    "WrongDocumentError": 4,
+    "InvalidCharacterError": 5,
+    "NoModificationAllowedError": 7,
+    "NotFoundError": 8,
+    "NotSupportedError": 9,
+    "InUseAttributeError": 10,
+    "InvalidStateError": 11,
+    "SyntaxError": 12,
+    "InvalidModificationError": 13,
+    "NamespaceError": 14,
+    "InvalidAccessError": 15,
+    "TypeMismatchError": 17,
+    "SecurityError": 18,
+    "NetworkError": 19,
+    "AbortError": 20,
+    "URLMismatchError": 21,
+    "QuotaExceededError": 22,
+    "TimeoutError": 23,
+    "InvalidNodeTypeError": 24,
+    "DataCloneError": 25,
+}
+
 
 class DOMException(Exception):
     """An error with a stable `name` for programs and a `message` for people."""
@@ -22,6 +50,13 @@ class DOMException(Exception):
     _name = "Error"
 
     def __init__(self, message: str = "", name: str | None = None) -> None:
+        """
+        Raises:
+            TypeError: `message` or `name` is no str.
+        """
+        for what, value in (("message", message), ("name", "" if name is None else name)):
+            if not isinstance(value, str):
+                raise TypeError(f"{what} of a DOMException must be a str, not {type(value).__name__}")
         super().__init__(message)
         self._message = message
         if name is not None:
@@ -34,6 +69,11 @@ class DOMException(Exception):
     @property
     def message(self) -> str:
         return self._message
+
+    @property
+    def code(self) -> int:
+        """The legacy code of the name, 0 where it has none."""
+        return _CODES.get(self.name, 0)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}: {self.message})"
@@ -56,6 +96,14 @@ class _Named(DOMException):
 
 class AbortError(_Named):
     """A device could not be opened for a reason that is none of the others."""
+
+
+class IndexSizeError(_Named):
+    """A number of an output, input or channel that there is not."""
+
+
+class InvalidAccessError(_Named):
+    """The object cannot be used here: it belongs to another context, or is not connected."""
 
 
 class InvalidModificationError(_Named):
