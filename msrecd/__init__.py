@@ -17,6 +17,8 @@ _HOMES = {
     "msrecd.dom.exceptions": (
         "AbortError",
         "DOMException",
+        "IndexSizeError",
+        "InvalidAccessError",
         "InvalidModificationError",
         "InvalidStateError",
         "NotAllowedError",
@@ -35,6 +37,38 @@ _HOMES = {
     "msrecd.media.recorder": ("MediaRecorder",),
     "msrecd.media.stream": ("MediaStream",),
     "msrecd.media.track": ("MediaStreamTrack",),
+    "msrecd.webaudio.context": (
+        "AudioDestinationNode",
+        "BaseAudioContext",
+        "OfflineAudioCompletionEvent",
+        "OfflineAudioContext",
+    ),
+    "msrecd.webaudio.generators": (
+        "AudioBuffer",
+        "AudioBufferSourceNode",
+        "ConstantSourceNode",
+        "OscillatorNode",
+        "PeriodicWave",
+    ),
+    "msrecd.webaudio.node": ("AudioNode",),
+    "msrecd.webaudio.nodes": (
+        "AnalyserNode",
+        "AudioWorkletNode",
+        "BiquadFilterNode",
+        "ChannelMergerNode",
+        "ChannelSplitterNode",
+        "DelayNode",
+        "DynamicsCompressorNode",
+        "GainNode",
+        "StereoPannerNode",
+    ),
+    "msrecd.webaudio.param": ("AudioParam",),
+    "msrecd.webaudio.realtime": (
+        "AudioContext",
+        "MediaElementAudioSourceNode",
+        "MediaStreamAudioDestinationNode",
+        "MediaStreamAudioSourceNode",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -44,6 +78,8 @@ if TYPE_CHECKING:
     from msrecd.dom.exceptions import (
         AbortError,
         DOMException,
+        IndexSizeError,
+        InvalidAccessError,
         InvalidModificationError,
         InvalidStateError,
         NotAllowedError,
@@ -62,27 +98,80 @@ if TYPE_CHECKING:
     from msrecd.media.recorder import MediaRecorder
     from msrecd.media.stream import MediaStream
     from msrecd.media.track import MediaStreamTrack
+    from msrecd.webaudio.context import (
+        AudioDestinationNode,
+        BaseAudioContext,
+        OfflineAudioCompletionEvent,
+        OfflineAudioContext,
+    )
+    from msrecd.webaudio.generators import (
+        AudioBuffer,
+        AudioBufferSourceNode,
+        ConstantSourceNode,
+        OscillatorNode,
+        PeriodicWave,
+    )
+    from msrecd.webaudio.node import AudioNode
+    from msrecd.webaudio.nodes import (
+        AnalyserNode,
+        AudioWorkletNode,
+        BiquadFilterNode,
+        ChannelMergerNode,
+        ChannelSplitterNode,
+        DelayNode,
+        DynamicsCompressorNode,
+        GainNode,
+        StereoPannerNode,
+    )
+    from msrecd.webaudio.param import AudioParam
+    from msrecd.webaudio.realtime import (
+        AudioContext,
+        MediaElementAudioSourceNode,
+        MediaStreamAudioDestinationNode,
+        MediaStreamAudioSourceNode,
+    )
 
 __all__ = [
     "AbortError",
+    "AnalyserNode",
+    "AudioBuffer",
+    "AudioBufferSourceNode",
+    "AudioContext",
+    "AudioDestinationNode",
+    "AudioNode",
+    "AudioParam",
+    "AudioWorkletNode",
+    "BaseAudioContext",
+    "BiquadFilterNode",
     "Blob",
     "BlobEvent",
     "Canvas",
     "CanvasCaptureMediaStreamTrack",
+    "ChannelMergerNode",
+    "ChannelSplitterNode",
+    "ConstantSourceNode",
     "DOMException",
+    "DelayNode",
     "DeviceChangeEvent",
+    "DynamicsCompressorNode",
     "ErrorEvent",
     "Event",
     "EventTarget",
+    "GainNode",
     "GapEvent",
+    "IndexSizeError",
     "InputDeviceInfo",
+    "InvalidAccessError",
     "InvalidModificationError",
     "InvalidStateError",
     "MediaDeviceInfo",
     "MediaDevices",
     "MediaElement",
+    "MediaElementAudioSourceNode",
     "MediaRecorder",
     "MediaStream",
+    "MediaStreamAudioDestinationNode",
+    "MediaStreamAudioSourceNode",
     "MediaStreamTrack",
     "MediaStreamTrackEvent",
     "MediaStreamTrackReader",
@@ -90,7 +179,12 @@ __all__ = [
     "NotFoundError",
     "NotReadableError",
     "NotSupportedError",
+    "OfflineAudioCompletionEvent",
+    "OfflineAudioContext",
+    "OscillatorNode",
     "OverconstrainedError",
+    "PeriodicWave",
+    "StereoPannerNode",
     "UnknownError",
     "__version__",
 ]

@@ -161,7 +161,7 @@ class Encoder:
     def format(self) -> str:
         return self._format
 
-    @format.setter  # noqa: A003 - it is a name of picamera2
+    @format.setter
     def format(self, value: str) -> None:
         if value == "MJPEG":
             raise RuntimeError("Invalid format: MJPEG. Valid formats are: ...")

@@ -1,0 +1,131 @@
+"""Intake: the sound of a track on the line of a context's frames.
+
+A sound card's second is not the monotonic clock's, its blocks jitter, and some are lost. Behind an intake none of that
+is left: frame n of the context is the sound of one moment, whichever device it comes from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from msrecd.clock import NS
+from msrecd.codecs.soundline import Run, SoundLine
+from msrecd.flow.encoded import EncodingFacts
+from msrecd.flow.source import Gate
+from msrecd.flow.units import AudioBlock, AudioFormat
+from msrecd.libav.floats import FloatResampler
+from msrecd.webaudio.dsp import Samples
+
+_LONGEST_WAIT_S = 10.0  # of sound that is not rendered yet; the oldest goes and is counted
+
+
+class Intake:
+    """A sink of a raw feed. `put` and `end` in the source's thread, everything else in the rendering thread."""
+
+    def __init__(self, format: AudioFormat, gate: Gate, sample_rate: int) -> None:
+        self.channels = format.channels
+        self.late_frames = 0  # came after they had been rendered as silence
+        self.dropped_frames = 0  # not rendered in time
+        self._format = format
+        self._gate = gate
+        self._rate = sample_rate
+        self._lock = threading.Lock()
+        self._arrived: deque[AudioBlock] = deque()
+        self._arrived_samples = 0
+        self._ended = False
+        self._facts = EncodingFacts()
+        self._line = SoundLine(format, self._facts)
+        self._resampler: FloatResampler | None = None
+        self._given = 0  # samples of the line that the resampler has
+        self._kept: list[Samples] = []
+        self._first: int | None = None  # context frame of the first kept sample
+        self._flushed = False
+
+    @property
+    def lost_samples(self) -> int:
+        """Samples that the device lost and silence stands for."""
+        return self._facts.gap_samples
+
+    @property
+    def is_live(self) -> bool:
+        """Whether more is to be expected: a track that is muted, or has ended, gives nothing to wait for."""
+        return not self._ended and self._gate.is_open
+
+    def put(self, unit: AudioBlock) -> None:
+        if not self._gate.is_open:
+            unit = AudioBlock(
+                pts_ns=unit.pts_ns,
+                format=unit.format,
+                samples=unit.samples,
+                data=bytes(len(unit.data)),
+                lost_before=unit.lost_before,
+            )
+        with self._lock:
+            self._arrived.append(unit)
+            self._arrived_samples += unit.samples
+            while self._arrived_samples > _LONGEST_WAIT_S * self._format.sample_rate and len(self._arrived) > 1:
+                gone = self._arrived.popleft()
+                self._arrived_samples -= gone.samples
+                self.dropped_frames += gone.samples
+
+    def end(self, error: BaseException | None) -> None:
+        del error  # the track tells it
+        self._ended = True
+
+    def available_until(self, origin_ns: int) -> int:
+        """The first context frame that has not come yet; `origin_ns` is the time of frame 0."""
+        self._condition(origin_ns)
+        if self._first is None:
+            return 0
+        return self._first + sum(int(piece.shape[1]) for piece in self._kept)
+
+    def take(self, first_frame: int, frames: int) -> Samples:
+        """Sound of a block of the context; silence where there is none."""
+        output = np.zeros((self.channels, frames), dtype=np.float32)
+        while self._kept and self._first is not None:
+            piece = self._kept[0]
+            at = self._first - first_frame
+            if at >= frames:
+                break
+            skip = min(piece.shape[1], max(0, -at))
+            self.late_frames += skip
+            at += skip
+            length = min(piece.shape[1] - skip, frames - at)
+            output[:, at : at + length] = piece[:, skip : skip + length]
+            used = skip + length
+            self._first += used
+            if used == piece.shape[1]:
+                self._kept.pop(0)
+            else:
+                self._kept[0] = piece[:, used:]
+        return output
+
+    def _condition(self, origin_ns: int) -> None:
+        with self._lock:
+            arrived, self._arrived = self._arrived, deque()
+            self._arrived_samples = 0
+            ended = self._ended
+        if arrived:
+            self._push(self._line.add(list(arrived)), origin_ns)
+        if ended and not self._flushed:
+            self._flushed = True
+            self._push(self._line.end(), origin_ns)
+            if self._resampler is not None:
+                self._keep(self._resampler.flush())
+
+    def _push(self, runs: Sequence[Run], origin_ns: int) -> None:
+        for run in runs:
+            if self._resampler is None:
+                self._resampler = FloatResampler(self._format, self._rate)
+                self._first = round((self._line.origin_ns - origin_ns) * self._rate / NS)
+            pcm = bytes(run.samples * self._format.frame_bytes) if run.data is None else run.data
+            at_ns = self._line.time_of(self._given) - self._line.origin_ns
+            self._keep(self._resampler.push(pcm, at_ns))
+            self._given += run.samples
+
+    def _keep(self, pieces: list[Samples]) -> None:
+        self._kept += [piece for piece in pieces if piece.shape[1]]

@@ -1,0 +1,366 @@
+"""AudioContext: a graph on live tracks (https://webaudio.github.io/web-audio-api/#AudioContext).
+
+Its clock is CLOCK_MONOTONIC: frame n is the sound of one moment, for every device. A thread renders a block once all
+live tracks have delivered it, and no later than LATEST_S after its moment; a track that is late is silent for it, which
+is counted. There is no loudspeaker: `destination` runs the graph and plays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
+from msrecd.flow.feed import Feed
+from msrecd.flow.shutdown import end_with_process
+from msrecd.flow.source import Source
+from msrecd.flow.units import AudioBlock, AudioFormat
+from msrecd.media.element import MediaElement
+from msrecd.media.sources import SharedSource
+from msrecd.media.stream import MediaStream
+from msrecd.media.track import _CONSTRUCTION, MediaStreamTrack
+from msrecd.webaudio.context import BaseAudioContext
+from msrecd.webaudio.dsp import QUANTUM, Samples
+from msrecd.webaudio.intake import Intake
+from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 0.08  # rendered at a time: a wake-up costs more than the filters
+LATEST_S = 1.0  # after its moment a block is rendered, whoever is late
+_STEP_S = 0.02
+_CLOSE_S = 5.0
+
+
+class AudioContext(BaseAudioContext):
+    """A graph in real time; it runs from the beginning, until `close` or until nobody can reach it any more."""
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        """
+        Args:
+            options: `sample_rate` (48000); tracks of another rate are resampled.
+
+        Raises:
+            NotSupportedError: the rate is not 3000 to 768000 Hz.
+        """
+        given = dict(options or {})
+        super().__init__(float(given.get("sample_rate") or 48000.0), 32)
+        self._destination.channel_count_now = 2
+        self._ends: weakref.WeakSet[MediaStreamAudioDestinationNode] = weakref.WeakSet()
+        self._taps: weakref.WeakSet[MediaStreamAudioSourceNode] = weakref.WeakSet()
+        self._loop = asyncio.get_running_loop()
+        self._thread: _Renderer | None = None
+        self._origin_ns = 0
+        self._run()
+
+    @property
+    def base_latency(self) -> float:
+        """Seconds of sound that are rendered at a time."""
+        return BLOCK_S
+
+    @property
+    def output_latency(self) -> float:
+        return 0.0
+
+    async def suspend(self) -> None:
+        """Stop the time of the context. Raises: InvalidStateError (closed)."""
+        self._refuse_closed()
+        await self._halt("suspended")
+
+    async def resume(self) -> None:
+        """Go on. Raises: InvalidStateError (closed)."""
+        self._refuse_closed()
+        if self._state == "suspended":
+            self._run()
+
+    async def close(self) -> None:
+        """End the graph for good; tracks of its destinations end. Raises: InvalidStateError (closed already)."""
+        self._refuse_closed()
+        await self._halt("closed")
+        for end in list(self._ends):
+            end.source.finish()
+
+    def create_media_stream_source(self, stream: MediaStream) -> MediaStreamAudioSourceNode:
+        return MediaStreamAudioSourceNode(self, {"media_stream": stream})
+
+    def create_media_element_source(self, element: MediaElement) -> MediaElementAudioSourceNode:
+        return MediaElementAudioSourceNode(self, {"media_element": element})
+
+    def create_media_stream_destination(self) -> MediaStreamAudioDestinationNode:
+        return MediaStreamAudioDestinationNode(self)
+
+    def time_of(self, frame: int) -> int:
+        """Moment of a frame in ns of CLOCK_MONOTONIC."""
+        return self._origin_ns + round(frame * NS / self._rate)
+
+    def _refuse_closed(self) -> None:
+        if self._state == "closed":
+            raise InvalidStateError("the context is closed")
+
+    def _run(self) -> None:
+        self._origin_ns = SYSTEM_CLOCK.monotonic_ns() - round(self.rendered_frames * NS / self._rate)
+        for tap in list(self._taps):
+            tap.begin()
+        self._thread = _Renderer(self)
+        self._thread.start()
+        self._set_state("running")
+
+    async def _halt(self, state: Any) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.stop)
+        for tap in list(self._taps):
+            tap.pause()
+        self._set_state(state)
+
+    # --- in the rendering thread -------------------------------------------------------------------------------------
+
+    def _turn(self) -> float:
+        """Render what is due; seconds until the next look."""
+        frames = max(1, round(BLOCK_S * self._rate / QUANTUM)) * QUANTUM
+        first = self.rendered_frames
+        due_ns = self.time_of(first + frames)
+        late_s = (SYSTEM_CLOCK.monotonic_ns() - due_ns) / NS
+        if late_s < 0:
+            return -late_s
+        intakes = [tap.intake for tap in list(self._taps) if tap.intake is not None]
+        missing = any(intake.available_until(self._origin_ns) < first + frames and intake.is_live for intake in intakes)
+        if missing and late_s < LATEST_S:
+            return _STEP_S
+        while self.rendered_frames < first + frames:
+            self._render(first + frames - self.rendered_frames)
+        return 0.0
+
+    def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
+        for end in list(self._ends):
+            end.deliver(plan.latency.get(end, 0), first_frame)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("rendering an AudioContext failed, it is closed: %s", error, exc_info=error)
+        self._set_state("closed")
+        for end in list(self._ends):
+            end.source.finish(error)
+
+
+class _Renderer(threading.Thread):
+    """Holds its context only while it renders: one that nobody can reach any more is collected, and the thread ends."""
+
+    def __init__(self, context: AudioContext) -> None:
+        super().__init__(name="audio graph", daemon=True)
+        self._context = weakref.ref(context)
+        self._stopping = threading.Event()
+        end_with_process(self, lambda thread: thread._stopping.set())
+
+    def run(self) -> None:
+        wait_s = 0.0
+        while not self._stopping.wait(wait_s):
+            context = self._context()
+            if context is None:
+                return
+            try:
+                wait_s = context._turn()
+            except Exception as exc:
+                context._failed(exc)
+                return
+            del context
+
+    def stop(self) -> None:
+        """End it and wait, unless it is called by the thread itself."""
+        self._stopping.set()
+        if threading.current_thread() is not self:
+            self.join(_CLOSE_S)
+
+
+class MediaStreamAudioSourceNode(AudioNode):
+    """The first audio track of a stream, by the order of track ids, as the specification has it."""
+
+    _inputs = 0
+    _options: tuple[str, ...] = ("media_stream",)
+
+    def __init__(self, context: AudioContext, options: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            TypeError: `media_stream` is missing or no MediaStream.
+            InvalidStateError: the stream has no audio track.
+        """
+        stream = options.get("media_stream")
+        if not isinstance(stream, MediaStream):
+            raise TypeError(f"media_stream must be a MediaStream, not {type(stream).__name__}")
+        tracks = sorted(stream.get_audio_tracks(), key=lambda track: track.id)
+        if not tracks:
+            raise InvalidStateError("the stream has no audio track")
+        super().__init__(context, options)
+        self._stream = stream
+        self._track = tracks[0]
+        self._realtime = context
+        self.intake: Intake | None = None
+        self._detach: Callable[[], None] = _nothing
+        with context._lock:
+            context._taps.add(self)
+        if context.state != "suspended":
+            self.begin()
+
+    @property
+    def media_stream(self) -> MediaStream:
+        return self._stream
+
+    @property
+    def track(self) -> MediaStreamTrack:
+        return self._track
+
+    def begin(self) -> None:
+        """Listen to the track, on the loop."""
+        if self.intake is not None:
+            return
+        source = self._track._source
+        format = source.format
+        assert isinstance(format, AudioFormat)
+        intake = Intake(format, self._track._gate, round(self._realtime.sample_rate))
+        feed = source.raw()
+        feed.add(intake)
+        self.intake = intake
+        final = weakref.finalize(self, feed.remove, intake)
+        final.atexit = False
+        self._detach = final
+
+    def pause(self) -> None:
+        """Listen no more."""
+        self._detach()
+        self._detach, self.intake = _nothing, None
+
+    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        intake = self.intake
+        if intake is None:
+            return [np.zeros((1, frames), dtype=np.float32)]
+        return [intake.take(first_frame, frames)]
+
+
+class MediaElementAudioSourceNode(MediaStreamAudioSourceNode):
+    """The sound of a MediaElement."""
+
+    _options = ("media_element", "media_stream")
+
+    def __init__(self, context: AudioContext, options: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            TypeError: `media_element` is missing or no MediaElement.
+            InvalidStateError: it has no sound, or is not loaded yet.
+        """
+        element = options.get("media_element")
+        if not isinstance(element, MediaElement):
+            raise TypeError(f"media_element must be a MediaElement, not {type(element).__name__}")
+        super().__init__(context, {"media_stream": element.capture_stream(), **options})
+        self._element = element
+
+    @property
+    def media_element(self) -> MediaElement:
+        return self._element
+
+
+class MediaStreamAudioDestinationNode(AudioNode):
+    """What comes in, as a track of `stream`: 16 bits, at the context's rate, at the times at which it was captured."""
+
+    _outputs = 0
+    _channel_count_mode: ChannelCountMode = "explicit"
+
+    def __init__(self, context: AudioContext, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(context, options)
+        self._realtime = context
+        self._heard: Samples | None = None
+        self.source = _GraphSource(self, round(context.sample_rate))
+        shared = SharedSource(self.source, self.source.close)
+        shared.listen()
+        rate = round(context.sample_rate)
+        settings = {"sample_rate": rate, "sample_size": 16, "channel_count": self.channel_count}
+        self._stream = MediaStream([_GraphTrack(_CONSTRUCTION, shared, settings)._keep(self)])
+        with context._lock:
+            context._ends.add(self)
+
+    @property
+    def stream(self) -> MediaStream:
+        return self._stream
+
+    def _allow_channel_count(self, count: int) -> None:
+        if getattr(self, "source", None) is not None and self.source.raw().has_sinks and count != self.channel_count:
+            raise NotSupportedError("the channel_count cannot change while the stream is being recorded")
+
+    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        self._heard = inputs[0]
+        return []
+
+    def deliver(self, latency_frames: int, first_frame: int) -> None:
+        """Give the block that was rendered last to the track."""
+        heard = self._heard
+        if heard is not None:
+            self.source.put(heard, self._realtime.time_of(first_frame - latency_frames))
+
+
+class _GraphTrack(MediaStreamTrack):
+    """Keeps the graph alive: whoever holds the track, or a clone of it, needs nothing else to hear something."""
+
+    _node: MediaStreamAudioDestinationNode | None = None
+
+    def _keep(self, node: MediaStreamAudioDestinationNode | None) -> _GraphTrack:
+        self._node = node
+        return self
+
+    def _twin(self) -> MediaStreamTrack:
+        return _GraphTrack(_CONSTRUCTION, self._shared, self._settings, self._capabilities)._keep(self._node)
+
+
+class _GraphSource(Source):
+    """What the destination's track is a handle of."""
+
+    kind = "audio"
+
+    def __init__(self, node: MediaStreamAudioDestinationNode, sample_rate: int) -> None:
+        super().__init__(label="audio graph")
+        self._node = weakref.ref(node)  # a source must not keep its track, or neither is ever collected
+        self._rate = sample_rate
+        self._feed: Feed[AudioBlock] = Feed()
+
+    @property
+    def format(self) -> AudioFormat:
+        node = self._node()
+        return AudioFormat(sample_rate=self._rate, channels=2 if node is None else node.channel_count)
+
+    def raw(self) -> Feed[AudioBlock]:
+        return self._feed
+
+    def put(self, samples: Samples, pts_ns: int) -> None:
+        """A block of float32 (channels, frames), in the rendering thread."""
+        if not self._feed.has_sinks:
+            return
+        pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+        format = AudioFormat(sample_rate=self._rate, channels=samples.shape[0])
+        self.stats.delivered += 1
+        self._feed.put(
+            AudioBlock(pts_ns=pts_ns, format=format, samples=samples.shape[1], data=pcm.T.tobytes(), lost_before=0)
+        )
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """The context has ended."""
+        self._feed.end(error)
+        self.on_ended(error)
+
+    def close(self) -> None:
+        self._feed.end(None)
+
+
+def _nothing() -> None:
+    return None
+
+
+__all__ = [
+    "AudioContext",
+    "MediaElementAudioSourceNode",
+    "MediaStreamAudioDestinationNode",
+    "MediaStreamAudioSourceNode",
+]
