@@ -27,7 +27,7 @@ class FloatResampler:
         """
         self._source = source
         self._layout = layout_of(source.channels)
-        self._resampler = TimeResampler(source, "fltp", sample_rate)
+        self._resampler = TimeResampler(source, self._layout, "fltp", sample_rate)
 
     def push(self, pcm: bytes, at_ns: int) -> list[NDArray[np.float32]]:
         """What is ready once PCM that begins `at_ns` after the first sample of all has come."""

@@ -56,20 +56,20 @@ class AudioDestinationNode(AudioNode):
         return self._channel_count
 
     def _allow_channel_count(self, count: int) -> None:
-        if self._context.is_offline and count != self._channel_count:
+        if self._context._is_offline and count != self._channel_count:
             raise InvalidStateError("the destination of an OfflineAudioContext keeps its channel_count")
         if count > self._channel_count:
             raise IndexSizeError(f"the destination has at most {self._channel_count} channels")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        self.heard = inputs[0]
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        self._heard = inputs[0]
         return []
 
 
 class BaseAudioContext(EventTarget):
     """A graph and its time. Belongs to the loop."""
 
-    is_offline = False
+    _is_offline = False
     onstatechange = event_handler("statechange")
 
     def __init__(self, sample_rate: float, channels: int) -> None:
@@ -83,7 +83,7 @@ class BaseAudioContext(EventTarget):
         self._playing: set[AudioScheduledSourceNode] = set()  # started, not over: they sound though nobody holds them
         self._plan: Plan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.rendered_frames = 0
+        self._rendered_frames = 0
         self._destination = AudioDestinationNode(self, channels)
 
     @property
@@ -97,7 +97,7 @@ class BaseAudioContext(EventTarget):
     @property
     def current_time(self) -> float:
         """Seconds rendered so far."""
-        return self.rendered_frames / self._rate
+        return self._rendered_frames / self._rate
 
     @property
     def state(self) -> ContextState:
@@ -180,14 +180,14 @@ class BaseAudioContext(EventTarget):
                 plan = self._plan = Plan(list(self._nodes))
             if plan.has_loop:
                 frames = min(frames, QUANTUM)
-            first = self.rendered_frames
+            first = self._rendered_frames
             plan.render(first, frames)
             self._after_block(plan, first, frames)
-            self.rendered_frames = first + frames
+            self._rendered_frames = first + frames
             now = self.current_time
             for node in plan.order:
-                for param in node.params.values():
-                    param.settle(now)
+                for param in node._params.values():
+                    param._settle(now)
             self._playing = {node for node in self._playing if not node._over}
         return frames
 
@@ -215,7 +215,7 @@ class OfflineAudioCompletionEvent(Event):
 class OfflineAudioContext(BaseAudioContext):
     """Renders a graph into a buffer, as fast as it can, in a thread of its own."""
 
-    is_offline = True
+    _is_offline = True
     oncomplete = event_handler("complete")
 
     def __init__(
@@ -264,8 +264,8 @@ class OfflineAudioContext(BaseAudioContext):
         self._loop = asyncio.get_running_loop()
         self._set_state("running")
         while self._written < self._length:
-            until = min((frame for frame in self._suspends if frame >= self.rendered_frames), default=None)
-            if until == self.rendered_frames:
+            until = min((frame for frame in self._suspends if frame >= self._rendered_frames), default=None)
+            if until == self._rendered_frames:
                 await self._pause(self._suspends.pop(until))
                 continue
             await asyncio.to_thread(self._render_until, until)
@@ -284,7 +284,7 @@ class OfflineAudioContext(BaseAudioContext):
             InvalidStateError: that time is over, lies behind the end, or something waits for it already.
         """
         frame = int(suspend_time * self._rate) // QUANTUM * QUANTUM
-        if frame < self.rendered_frames or frame >= self._length or suspend_time < 0 or frame in self._suspends:
+        if frame < self._rendered_frames or frame >= self._length or suspend_time < 0 or frame in self._suspends:
             raise InvalidStateError(f"cannot suspend at {suspend_time!r} s")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._suspends[frame] = future
@@ -306,12 +306,12 @@ class OfflineAudioContext(BaseAudioContext):
         self._set_state("running")
 
     def _render_until(self, frame: int | None) -> None:
-        while self._written < self._length and (frame is None or self.rendered_frames < frame):
-            self._render(BLOCK if frame is None else min(BLOCK, frame - self.rendered_frames))
+        while self._written < self._length and (frame is None or self._rendered_frames < frame):
+            self._render(BLOCK if frame is None else min(BLOCK, frame - self._rendered_frames))
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
         begin = first_frame - plan.latency.get(self._destination, 0)  # what the nodes' latency made late
-        heard = self._destination.heard
+        heard = self._destination._heard
         skip = max(0, -begin)
         room = self._length - max(begin, 0)
         piece = heard[:, skip : skip + max(0, room)]

@@ -118,7 +118,7 @@ class PeriodicWave:
             peak = float(np.abs(self._period(len(self._real) - 1)).max())
             self._scale = 1 / peak if peak else 1.0
 
-    def table(self, partials: int) -> Samples:
+    def _table(self, partials: int) -> Samples:
         """One period, float64, with the first `partials` partials; the first sample again at the end."""
         partials = max(0, min(partials, len(self._real) - 1))
         if partials not in self._tables:
@@ -209,13 +209,13 @@ class OscillatorNode(AudioScheduledSourceNode):
         self._phase = 0.0
         self._type: OscillatorType = "sine"
         self._wave: PeriodicWave | None = None
-        wave = self.options.get("periodic_wave")
-        if self.options.get("type") == "custom" and wave is None:
+        wave = self._given.get("periodic_wave")
+        if self._given.get("type") == "custom" and wave is None:
             raise InvalidStateError("an oscillator of type 'custom' needs periodic_wave")
         if wave is not None:
             self.set_periodic_wave(wave)
-        elif "type" in self.options:
-            self.type = self.options["type"]
+        elif "type" in self._given:
+            self.type = self._given["type"]
 
     @property
     def type(self) -> OscillatorType:
@@ -236,11 +236,11 @@ class OscillatorNode(AudioScheduledSourceNode):
             raise TypeError(f"periodic_wave must be a PeriodicWave, not {type(wave).__name__}")
         self._type, self._wave = "custom", wave
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         output = np.zeros((1, frames), dtype=np.float32)
         begin, end = self._span(first_frame, frames)
-        frequency = self.values("frequency", first_frame, frames).astype(np.float64)
-        detune = self.values("detune", first_frame, frames).astype(np.float64)
+        frequency = self._values("frequency", first_frame, frames).astype(np.float64)
+        detune = self._values("detune", first_frame, frames).astype(np.float64)
         if begin == end:
             return [output]
         nyquist = self._context.sample_rate / 2
@@ -256,7 +256,7 @@ class OscillatorNode(AudioScheduledSourceNode):
             output[0, begin:end] = np.sin(2 * np.pi * phase)
         else:
             highest = float(np.abs(hertz).max())
-            table = self._wave.table(int(nyquist / highest) if highest > 0 else _PARTIALS)
+            table = self._wave._table(int(nyquist / highest) if highest > 0 else _PARTIALS)
             position = (phase % 1.0) * _TABLE
             low = np.minimum(position.astype(np.int64), _TABLE - 1)
             part = position - low
@@ -273,9 +273,9 @@ class ConstantSourceNode(AudioScheduledSourceNode):
         super().__init__(context, options)
         self.offset = self._param("offset", 1.0, -FLOAT_MAX, FLOAT_MAX)
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         output = np.zeros((1, frames), dtype=np.float32)
-        values = self.values("offset", first_frame, frames)
+        values = self._values("offset", first_frame, frames)
         begin, end = self._span(first_frame, frames)
         output[0, begin:end] = values[begin:end]
         return [output]
@@ -290,17 +290,17 @@ class AudioBufferSourceNode(AudioScheduledSourceNode):
         super().__init__(context, options)
         self.playback_rate = self._param("playback_rate", 1.0, -FLOAT_MAX, FLOAT_MAX, rate="k-rate", fixed_rate=True)
         self.detune = self._param("detune", 0.0, -FLOAT_MAX, FLOAT_MAX, rate="k-rate", fixed_rate=True)
-        self.loop = bool(self.options.get("loop", False))
-        self.loop_start = float(self.options.get("loop_start", 0.0))
-        self.loop_end = float(self.options.get("loop_end", 0.0))
+        self.loop = bool(self._given.get("loop", False))
+        self.loop_start = float(self._given.get("loop_start", 0.0))
+        self.loop_end = float(self._given.get("loop_end", 0.0))
         self._buffer: AudioBuffer | None = None
         self._offset = 0.0
         self._duration = math.inf
         self._position: float | None = None  # in the buffer, in its frames
         self._played = 0.0  # seconds of the buffer
         self._in_loop = False
-        if self.options.get("buffer") is not None:
-            self.buffer = self.options["buffer"]
+        if self._given.get("buffer") is not None:
+            self.buffer = self._given["buffer"]
 
     @property
     def buffer(self) -> AudioBuffer | None:
@@ -330,12 +330,12 @@ class AudioBufferSourceNode(AudioScheduledSourceNode):
         super().start(when)
         self._offset, self._duration = offset, length
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         buffer = self._buffer
         channels = 1 if buffer is None else buffer.number_of_channels
         output = np.zeros((channels, frames), dtype=np.float32)
-        rates = self.values("playback_rate", first_frame, frames) * np.exp2(
-            self.values("detune", first_frame, frames) / 1200
+        rates = self._values("playback_rate", first_frame, frames) * np.exp2(
+            self._values("detune", first_frame, frames) / 1200
         )
         begin, end = self._span(first_frame, frames)
         if begin == end or buffer is None:

@@ -51,7 +51,7 @@ class Connection:
 
     def pull(self) -> Samples:
         """What the source gives for the present block."""
-        samples = self.source.rendered[self.output]
+        samples = self.source._rendered[self.output]
         if not self.pad:
             return samples
         if self._line is None or self._line.longest != self.pad:
@@ -79,22 +79,22 @@ class AudioNode(EventTarget):
         """
         super().__init__()
         self._context = context
-        self.channel_count_now = self._channel_count
-        self.mode_now: ChannelCountMode = self._channel_count_mode
-        self.interpretation_now: ChannelInterpretation = "speakers"
-        self.connections_in: list[list[Connection]] = [[] for _ in range(self._inputs)]
-        self.connections_out: list[Connection] = []
-        self.rendered: list[Samples] = []
-        self.params: dict[str, AudioParam] = {}
-        self.options = self._checked(options)
+        self._count = self._channel_count
+        self._mode: ChannelCountMode = self._channel_count_mode
+        self._interpretation: ChannelInterpretation = "speakers"
+        self._connections_in: list[list[Connection]] = [[] for _ in range(self._inputs)]
+        self._connections_out: list[Connection] = []
+        self._rendered: list[Samples] = []
+        self._params: dict[str, AudioParam] = {}
+        self._given = self._checked(options)
         context._add(self)
         for name, setter in (
             ("channel_count", "channel_count"),
             ("channel_count_mode", "channel_count_mode"),
             ("channel_interpretation", "channel_interpretation"),
         ):
-            if name in self.options:
-                setattr(self, setter, self.options[name])
+            if name in self._given:
+                setattr(self, setter, self._given[name])
 
     def _checked(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
         if options is None:
@@ -130,9 +130,9 @@ class AudioNode(EventTarget):
             now=lambda: context.current_time,
             sample_rate=context.sample_rate,
         )
-        self.params[name] = param
-        if name in self.options:
-            param.value = self.options[name]
+        self._params[name] = param
+        if name in self._given:
+            param.value = self._given[name]
         return param
 
     # --- attributes --------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class AudioNode(EventTarget):
 
     @property
     def number_of_inputs(self) -> int:
-        return len(self.connections_in)
+        return len(self._connections_in)
 
     @property
     def number_of_outputs(self) -> int:
@@ -151,7 +151,7 @@ class AudioNode(EventTarget):
 
     @property
     def channel_count(self) -> int:
-        return self.channel_count_now
+        return self._count
 
     @channel_count.setter
     def channel_count(self, count: int) -> None:
@@ -160,28 +160,28 @@ class AudioNode(EventTarget):
         if not 1 <= count <= MAX_CHANNELS:
             raise NotSupportedError(f"channel_count must be 1 to {MAX_CHANNELS}, it is {count}")
         self._allow_channel_count(count)
-        self.channel_count_now = count
+        self._count = count
 
     @property
     def channel_count_mode(self) -> ChannelCountMode:
-        return self.mode_now
+        return self._mode
 
     @channel_count_mode.setter
     def channel_count_mode(self, mode: ChannelCountMode) -> None:
         if mode not in ("max", "clamped-max", "explicit"):
             raise TypeError(f"channel_count_mode must be 'max', 'clamped-max' or 'explicit', not {mode!r}")
         self._allow_mode(mode)
-        self.mode_now = mode
+        self._mode = mode
 
     @property
     def channel_interpretation(self) -> ChannelInterpretation:
-        return self.interpretation_now
+        return self._interpretation
 
     @channel_interpretation.setter
     def channel_interpretation(self, interpretation: ChannelInterpretation) -> None:
         if interpretation not in ("speakers", "discrete"):
             raise TypeError(f"channel_interpretation must be 'speakers' or 'discrete', not {interpretation!r}")
-        self.interpretation_now = interpretation
+        self._interpretation = interpretation
 
     def _allow_channel_count(self, count: int) -> None:
         """A subclass refuses what its specification forbids."""
@@ -210,20 +210,20 @@ class AudioNode(EventTarget):
         if not 0 <= output < self.number_of_outputs:
             raise IndexSizeError(f"{type(self).__name__} has no output {output}")
         if isinstance(destination, AudioParam):
-            inputs = destination.inputs
+            inputs = destination._connections
         elif isinstance(destination, AudioNode):
             if destination._context is not self._context:
                 raise InvalidAccessError("the two nodes belong to different contexts")
             if not 0 <= input < destination.number_of_inputs:
                 raise IndexSizeError(f"{type(destination).__name__} has no input {input}")
-            inputs = destination.connections_in[input]
+            inputs = destination._connections_in[input]
         else:
             raise TypeError(f"destination must be an AudioNode or an AudioParam, not {type(destination).__name__}")
         with self._context._lock:
             if not any(known.source is self and known.output == output for known in inputs):
                 connection = Connection(self, output, destination, input, inputs)
                 inputs.append(connection)
-                self.connections_out.append(connection)
+                self._connections_out.append(connection)
                 self._context._changed()
         return destination if isinstance(destination, AudioNode) else None
 
@@ -246,7 +246,7 @@ class AudioNode(EventTarget):
         with self._context._lock:
             gone = [
                 connection
-                for connection in self.connections_out
+                for connection in self._connections_out
                 if (destination is None or connection.target is destination)
                 and (output is None or connection.output == output)
                 and (input is None or connection.target_input == input)
@@ -254,54 +254,50 @@ class AudioNode(EventTarget):
             if not gone and destination is not None:
                 raise InvalidAccessError("the two are not connected")
             for connection in gone:
-                self.connections_out.remove(connection)
-                target = connection.target
-                entries = (
-                    target.inputs if isinstance(target, AudioParam) else target.connections_in[connection.target_input]
-                )
-                entries.remove(connection)
+                self._connections_out.remove(connection)
+                connection.entries.remove(connection)
             if gone:
                 self._context._changed()
 
     # --- rendering (in the context's thread) -------------------------------------------------------------------------
 
     @property
-    def latency_frames(self) -> int:
+    def _latency_frames(self) -> int:
         """By how much the output is later than the input that it belongs to; not the delay of a DelayNode."""
         return 0
 
     @property
-    def breaks_cycle(self) -> bool:
+    def _breaks_cycle(self) -> bool:
         """Whether a loop may go through it."""
         return False
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         """Outputs (channels, frames) for mixed inputs; `first_frame` counts from the context's beginning."""
         raise NotImplementedError
 
-    def render(self, first_frame: int, frames: int) -> None:
+    def _render(self, first_frame: int, frames: int) -> None:
         """Fill `rendered` for a block; the nodes before it have rendered theirs."""
-        self.rendered = self.process(
-            [self.mixed(index, frames) for index in range(len(self.connections_in))], first_frame, frames
+        self._rendered = self._compute(
+            [self._mixed(index, frames) for index in range(len(self._connections_in))], first_frame, frames
         )
 
-    def mixed(self, index: int, frames: int) -> Samples:
+    def _mixed(self, index: int, frames: int) -> Samples:
         """The sum of what is connected to an input, with the number of channels that the node computes with."""
         return _sum(
-            [connection.pull() for connection in self.connections_in[index]],
+            [connection.pull() for connection in self._connections_in[index]],
             frames,
-            self.channel_count_now,
-            self.mode_now,
-            self.interpretation_now,
+            self._count,
+            self._mode,
+            self._interpretation,
         )
 
-    def values(self, name: str, first_frame: int, frames: int) -> Samples:
+    def _values(self, name: str, first_frame: int, frames: int) -> Samples:
         """A parameter's values for a block, connected sound included."""
-        param = self.params[name]
+        param = self._params[name]
         summed = None
-        if param.inputs:
-            summed = _sum([one.pull() for one in param.inputs], frames, 1, "explicit", "speakers")[0]
-        return param.render(first_frame, frames, summed)
+        if param._connections:
+            summed = _sum([one.pull() for one in param._connections], frames, 1, "explicit", "speakers")[0]
+        return param._render(first_frame, frames, summed)
 
 
 def _sum(
@@ -321,8 +317,8 @@ def _sum(
 
 def sources_of(node: AudioNode) -> list[Connection]:
     """What a node depends on: its inputs and those of its parameters."""
-    direct = [connection for entries in node.connections_in for connection in entries]
-    return direct + [connection for param in node.params.values() for connection in param.inputs]
+    direct = [connection for entries in node._connections_in for connection in entries]
+    return direct + [connection for param in node._params.values() for connection in param._connections]
 
 
 class Plan:
@@ -340,7 +336,7 @@ class Plan:
             if len(strong) == 1 and all(connection.source is not strong[0] for connection in sources_of(strong[0])):
                 self.order += strong
                 continue
-            delays = [node for node in strong if node.breaks_cycle]
+            delays = [node for node in strong if node._breaks_cycle]
             self.breakers.update(delays)
             inner = _ordered(strong, without=set(delays))
             if inner is None:
@@ -354,7 +350,7 @@ class Plan:
             arriving = max((self.latency[connection.source] for connection in known), default=0)
             for connection in known:
                 connection.pad = 0 if node in self.breakers else arriving - self.latency[connection.source]
-            self.latency[node] = arriving + node.latency_frames
+            self.latency[node] = arriving + node._latency_frames
 
     @property
     def has_loop(self) -> bool:
@@ -364,13 +360,13 @@ class Plan:
         """One block of all nodes; with a loop, `frames` must be one render quantum."""
         for node in self.order:
             if node in self.looped:
-                node.rendered = [np.zeros((1, frames), dtype=np.float32)] * node.number_of_outputs
+                node._rendered = [np.zeros((1, frames), dtype=np.float32)] * node.number_of_outputs
             elif node in self.breakers:
-                node.read_ahead(first_frame, frames)  # type: ignore[attr-defined]
+                node._read_ahead(first_frame, frames)  # type: ignore[attr-defined]
             else:
-                node.render(first_frame, frames)
+                node._render(first_frame, frames)
         for node in self.breakers - self.looped:
-            node.write_behind(frames)  # type: ignore[attr-defined]
+            node._write_behind(frames)  # type: ignore[attr-defined]
 
 
 def _components(nodes: list[AudioNode]) -> list[list[AudioNode]]:

@@ -30,10 +30,10 @@ class GainNode(AudioNode):
         super().__init__(context, options)
         self.gain = self._param("gain", 1.0, -FLOAT_MAX, FLOAT_MAX)
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        if self.gain.is_constant:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        if self.gain._is_constant:
             return [inputs[0] * np.float32(self.gain.value)]
-        return [inputs[0] * self.values("gain", first_frame, frames)]
+        return [inputs[0] * self._values("gain", first_frame, frames)]
 
 
 class BiquadFilterNode(AudioNode):
@@ -52,7 +52,7 @@ class BiquadFilterNode(AudioNode):
         self.Q = self._param("Q", 1.0, -FLOAT_MAX, FLOAT_MAX)
         self.gain = self._param("gain", 0.0, -FLOAT_MAX, 1541.0)
         self._type: BiquadType = "lowpass"
-        self.type = self.options.get("type", "lowpass")
+        self.type = self._given.get("type", "lowpass")
         self._filter = dsp.Biquad()
 
     @property
@@ -84,15 +84,15 @@ class BiquadFilterNode(AudioNode):
         frequency = self.frequency.value * 2 ** (self.detune.value / 1200)
         return dsp.biquad(self._type, frequency, self.Q.value, self.gain.value, self._context.sample_rate)
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         samples = inputs[0]
-        if all(param.is_constant for param in self.params.values()):
+        if all(param._is_constant for param in self._params.values()):
             return [self._filter.process(samples, self._coefficients())]
-        frequency = self.values("frequency", first_frame, frames) * np.exp2(
-            self.values("detune", first_frame, frames) / 1200
+        frequency = self._values("frequency", first_frame, frames) * np.exp2(
+            self._values("detune", first_frame, frames) / 1200
         )
-        q, gain = self.values("Q", first_frame, frames), self.values("gain", first_frame, frames)
-        step = 1 if self._context.is_offline else QUANTUM
+        q, gain = self._values("Q", first_frame, frames), self._values("gain", first_frame, frames)
+        step = 1 if self._context._is_offline else QUANTUM
         sets = [
             dsp.biquad(self._type, float(f), float(r), float(g), self._context.sample_rate)
             for f, r, g in zip(frequency[::step], q[::step], gain[::step], strict=True)
@@ -113,7 +113,7 @@ class DelayNode(AudioNode):
 
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(context, options)
-        longest = self.options.get("max_delay_time", 1.0)
+        longest = self._given.get("max_delay_time", 1.0)
         if isinstance(longest, bool) or not isinstance(longest, (int, float)):
             raise TypeError(f"max_delay_time must be a number, not {type(longest).__name__}")
         if not 0 < longest < 180:
@@ -122,21 +122,21 @@ class DelayNode(AudioNode):
         self._line = dsp.DelayLine(max(longest * context.sample_rate, QUANTUM))
 
     @property
-    def breaks_cycle(self) -> bool:
+    def _breaks_cycle(self) -> bool:
         return True
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        delay = self.values("delay_time", first_frame, frames) * np.float64(self._context.sample_rate)
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        delay = self._values("delay_time", first_frame, frames) * np.float64(self._context.sample_rate)
         return [self._line.process(inputs[0], delay)]
 
-    def read_ahead(self, first_frame: int, frames: int) -> None:
+    def _read_ahead(self, first_frame: int, frames: int) -> None:
         """In a loop: the output comes before the input of the same quantum, so it is a quantum late at least."""
-        delay = self.values("delay_time", first_frame, frames) * np.float64(self._context.sample_rate)
-        self.rendered = [self._line.read(frames, delay)]
+        delay = self._values("delay_time", first_frame, frames) * np.float64(self._context.sample_rate)
+        self._rendered = [self._line.read(frames, delay)]
 
-    def write_behind(self, frames: int) -> None:
+    def _write_behind(self, frames: int) -> None:
         """In a loop: the input of this quantum, once it is there."""
-        self._line.write(self.mixed(0, frames))
+        self._line.write(self._mixed(0, frames))
 
 
 class DynamicsCompressorNode(AudioNode):
@@ -159,7 +159,7 @@ class DynamicsCompressorNode(AudioNode):
         return self._compressor.reduction_db
 
     @property
-    def latency_frames(self) -> int:
+    def _latency_frames(self) -> int:
         return self._compressor.look_ahead
 
     def _allow_channel_count(self, count: int) -> None:
@@ -170,9 +170,9 @@ class DynamicsCompressorNode(AudioNode):
         if mode == "max":
             raise NotSupportedError("the channel_count_mode of a DynamicsCompressorNode cannot be 'max'")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        values = {name: self.values(name, first_frame, frames) for name in self.params}
-        step = frames if all(param.is_constant for param in self.params.values()) else QUANTUM
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        values = {name: self._values(name, first_frame, frames) for name in self._params}
+        step = frames if all(param._is_constant for param in self._params.values()) else QUANTUM
         pieces = [
             self._compressor.process(
                 inputs[0][:, at : at + step], **{name: float(array[at]) for name, array in values.items()}
@@ -200,9 +200,9 @@ class StereoPannerNode(AudioNode):
         if mode == "max":
             raise NotSupportedError("the channel_count_mode of a StereoPannerNode cannot be 'max'")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        pan = self.values("pan", first_frame, frames)
-        return [dsp.pan_stereo(inputs[0], pan[:1] if self.pan.is_constant else pan)]
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        pan = self._values("pan", first_frame, frames)
+        return [dsp.pan_stereo(inputs[0], pan[:1] if self.pan._is_constant else pan)]
 
 
 class ChannelSplitterNode(AudioNode):
@@ -216,7 +216,7 @@ class ChannelSplitterNode(AudioNode):
         self._outputs = count
         self._channel_count = count
         super().__init__(context, options)
-        self.interpretation_now = "discrete"
+        self._interpretation = "discrete"
 
     def _allow_channel_count(self, count: int) -> None:
         if count != self._outputs:
@@ -226,7 +226,7 @@ class ChannelSplitterNode(AudioNode):
         if mode != "explicit":
             raise InvalidStateError("the channel_count_mode of a ChannelSplitterNode is 'explicit'")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         return [inputs[0][index : index + 1] for index in range(self._outputs)]
 
 
@@ -249,7 +249,7 @@ class ChannelMergerNode(AudioNode):
         if mode != "explicit":
             raise InvalidStateError("the channel_count_mode of a ChannelMergerNode is 'explicit'")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         return [np.concatenate(inputs, axis=0)]
 
 
@@ -275,12 +275,12 @@ class AnalyserNode(AudioNode):
         self._kept = np.zeros(32768, dtype=np.float32)  # mono, the latest; replaced, never changed
         self._smoothed = np.zeros(1024)
         self._taken_at = -1
-        if "max_decibels" in self.options or "min_decibels" in self.options:
-            self._set_range(self.options.get("min_decibels", -100.0), self.options.get("max_decibels", -30.0))
-        if "fft_size" in self.options:
-            self.fft_size = self.options["fft_size"]
-        if "smoothing_time_constant" in self.options:
-            self.smoothing_time_constant = self.options["smoothing_time_constant"]
+        if "max_decibels" in self._given or "min_decibels" in self._given:
+            self._set_range(self._given.get("min_decibels", -100.0), self._given.get("max_decibels", -30.0))
+        if "fft_size" in self._given:
+            self.fft_size = self._given["fft_size"]
+        if "smoothing_time_constant" in self._given:
+            self.smoothing_time_constant = self._given["smoothing_time_constant"]
 
     @property
     def fft_size(self) -> int:
@@ -347,7 +347,7 @@ class AnalyserNode(AudioNode):
         return fill(array, np.clip(np.nan_to_num(scaled, neginf=0.0), 0, 255).astype(np.uint8))
 
     def _decibels(self) -> Samples:
-        now = self._context.rendered_frames
+        now = self._context._rendered_frames
         if now != self._taken_at:  # the same data within one quantum, as the specification wants it
             self._taken_at = now
             fresh = dsp.spectrum(self._kept[-self._fft_size :])
@@ -356,7 +356,7 @@ class AnalyserNode(AudioNode):
             decibels: Samples = 20 * np.log10(self._smoothed)
         return decibels
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         mono = dsp.remix(inputs[0], 1)[0]
         self._kept = np.concatenate((self._kept, mono))[-len(self._kept) :]
         return [inputs[0]]
@@ -413,9 +413,9 @@ class AudioWorkletNode(AudioNode):
 
     @property
     def parameters(self) -> Mapping[str, AudioParam]:
-        return self.params
+        return self._params
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         counts = self._counts or [
             inputs[0].shape[0] if self._inputs == self._outputs == 1 else 1 for _ in range(self._outputs)
         ]
@@ -423,7 +423,7 @@ class AudioWorkletNode(AudioNode):
         process = self._process
         if process is None:
             return outputs
-        parameters = {name: self.values(name, first_frame, frames) for name in self.params}
+        parameters = {name: self._values(name, first_frame, frames) for name in self._params}
         began = time.monotonic()
         try:
             process([samples.copy() for samples in inputs], outputs, parameters)

@@ -76,7 +76,7 @@ class AudioParam:
         self._sample_rate = sample_rate
         self._value = self._default
         self._events: tuple[_Event, ...] = ()  # replaced, never changed: the rendering thread reads it
-        self.inputs: list[Connection] = []
+        self._connections: list[Connection] = []
 
     @property
     def default_value(self) -> float:
@@ -184,7 +184,7 @@ class AudioParam:
 
     # --- rendering ---------------------------------------------------------------------------------------------------
 
-    def render(self, first_frame: int, frames: int, summed: Samples | None) -> Samples:
+    def _render(self, first_frame: int, frames: int, summed: Samples | None) -> Samples:
         """Values for `frames` frames, float32; shape (frames,) for a-rate, one repeated for each quantum for k-rate.
 
         Args:
@@ -207,11 +207,11 @@ class AudioParam:
         return values if step == 1 else np.repeat(values, step)[:frames]
 
     @property
-    def is_constant(self) -> bool:
+    def _is_constant(self) -> bool:
         """Whether every sample from now on is `value`: nothing scheduled, nothing connected."""
-        return not self._events and not self.inputs
+        return not self._events and not self._connections
 
-    def settle(self, now: float) -> None:
+    def _settle(self, now: float) -> None:
         """Forget events whose effect is over; called by the rendering thread between blocks."""
         events = self._events
         index = bisect_right([event.time for event in events], now) - 1

@@ -52,7 +52,7 @@ class AudioContext(BaseAudioContext):
         """
         given = dict(options or {})
         super().__init__(float(given.get("sample_rate") or 48000.0), 32)
-        self._destination.channel_count_now = 2
+        self._destination._count = 2
         self._ends: weakref.WeakSet[MediaStreamAudioDestinationNode] = weakref.WeakSet()
         self._taps: weakref.WeakSet[MediaStreamAudioSourceNode] = weakref.WeakSet()
         self._loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class AudioContext(BaseAudioContext):
         self._refuse_closed()
         await self._halt("closed")
         for end in list(self._ends):
-            end.source.finish()
+            end._source.finish()
 
     def create_media_stream_source(self, stream: MediaStream) -> MediaStreamAudioSourceNode:
         return MediaStreamAudioSourceNode(self, {"media_stream": stream})
@@ -96,7 +96,7 @@ class AudioContext(BaseAudioContext):
     def create_media_stream_destination(self) -> MediaStreamAudioDestinationNode:
         return MediaStreamAudioDestinationNode(self)
 
-    def time_of(self, frame: int) -> int:
+    def _time_of(self, frame: int) -> int:
         """Moment of a frame in ns of CLOCK_MONOTONIC."""
         return self._origin_ns + round(frame * NS / self._rate)
 
@@ -105,9 +105,9 @@ class AudioContext(BaseAudioContext):
             raise InvalidStateError("the context is closed")
 
     def _run(self) -> None:
-        self._origin_ns = SYSTEM_CLOCK.monotonic_ns() - round(self.rendered_frames * NS / self._rate)
+        self._origin_ns = SYSTEM_CLOCK.monotonic_ns() - round(self._rendered_frames * NS / self._rate)
         for tap in list(self._taps):
-            tap.begin()
+            tap._begin()
         self._thread = _Renderer(self)
         self._thread.start()
         self._set_state("running")
@@ -117,7 +117,7 @@ class AudioContext(BaseAudioContext):
         if thread is not None:
             await asyncio.to_thread(thread.stop)
         for tap in list(self._taps):
-            tap.pause()
+            tap._pause()
         self._set_state(state)
 
     # --- in the rendering thread -------------------------------------------------------------------------------------
@@ -125,28 +125,28 @@ class AudioContext(BaseAudioContext):
     def _turn(self) -> float:
         """Render what is due; seconds until the next look."""
         frames = max(1, round(BLOCK_S * self._rate / QUANTUM)) * QUANTUM
-        first = self.rendered_frames
-        due_ns = self.time_of(first + frames)
+        first = self._rendered_frames
+        due_ns = self._time_of(first + frames)
         late_s = (SYSTEM_CLOCK.monotonic_ns() - due_ns) / NS
         if late_s < 0:
             return -late_s
-        intakes = [tap.intake for tap in list(self._taps) if tap.intake is not None]
+        intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
         missing = any(intake.available_until(self._origin_ns) < first + frames and intake.is_live for intake in intakes)
         if missing and late_s < LATEST_S:
             return _STEP_S
-        while self.rendered_frames < first + frames:
-            self._render(first + frames - self.rendered_frames)
+        while self._rendered_frames < first + frames:
+            self._render(first + frames - self._rendered_frames)
         return 0.0
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
         for end in list(self._ends):
-            end.deliver(plan.latency.get(end, 0), first_frame)
+            end._deliver(plan.latency.get(end, 0), first_frame)
 
     def _failed(self, error: Exception) -> None:
         log.error("rendering an AudioContext failed, it is closed: %s", error, exc_info=error)
         self._set_state("closed")
         for end in list(self._ends):
-            end.source.finish(error)
+            end._source.finish(error)
 
 
 class _Renderer(threading.Thread):
@@ -200,12 +200,12 @@ class MediaStreamAudioSourceNode(AudioNode):
         self._stream = stream
         self._track = tracks[0]
         self._realtime = context
-        self.intake: Intake | None = None
+        self._intake: Intake | None = None
         self._detach: Callable[[], None] = _nothing
         with context._lock:
             context._taps.add(self)
         if context.state != "suspended":
-            self.begin()
+            self._begin()
 
     @property
     def media_stream(self) -> MediaStream:
@@ -215,9 +215,9 @@ class MediaStreamAudioSourceNode(AudioNode):
     def track(self) -> MediaStreamTrack:
         return self._track
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Listen to the track, on the loop."""
-        if self.intake is not None:
+        if self._intake is not None:
             return
         source = self._track._source
         format = source.format
@@ -225,18 +225,18 @@ class MediaStreamAudioSourceNode(AudioNode):
         intake = Intake(format, self._track._gate, round(self._realtime.sample_rate))
         feed = source.raw()
         feed.add(intake)
-        self.intake = intake
+        self._intake = intake
         final = weakref.finalize(self, feed.remove, intake)
         final.atexit = False
         self._detach = final
 
-    def pause(self) -> None:
+    def _pause(self) -> None:
         """Listen no more."""
         self._detach()
-        self._detach, self.intake = _nothing, None
+        self._detach, self._intake = _nothing, None
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
-        intake = self.intake
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+        intake = self._intake
         if intake is None:
             return [np.zeros((1, frames), dtype=np.float32)]
         return [intake.take(first_frame, frames)]
@@ -274,8 +274,8 @@ class MediaStreamAudioDestinationNode(AudioNode):
         super().__init__(context, options)
         self._realtime = context
         self._heard: Samples | None = None
-        self.source = _GraphSource(self, round(context.sample_rate))
-        shared = SharedSource(self.source, self.source.close)
+        self._source = _GraphSource(self, round(context.sample_rate))
+        shared = SharedSource(self._source, self._source.close)
         shared.listen()
         rate = round(context.sample_rate)
         settings = {"sample_rate": rate, "sample_size": 16, "channel_count": self.channel_count}
@@ -288,18 +288,18 @@ class MediaStreamAudioDestinationNode(AudioNode):
         return self._stream
 
     def _allow_channel_count(self, count: int) -> None:
-        if getattr(self, "source", None) is not None and self.source.raw().has_sinks and count != self.channel_count:
+        if getattr(self, "_source", None) is not None and self._source.raw().has_sinks and count != self.channel_count:
             raise NotSupportedError("the channel_count cannot change while the stream is being recorded")
 
-    def process(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
+    def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         self._heard = inputs[0]
         return []
 
-    def deliver(self, latency_frames: int, first_frame: int) -> None:
+    def _deliver(self, latency_frames: int, first_frame: int) -> None:
         """Give the block that was rendered last to the track."""
         heard = self._heard
         if heard is not None:
-            self.source.put(heard, self._realtime.time_of(first_frame - latency_frames))
+            self._source.put(heard, self._realtime._time_of(first_frame - latency_frames))
 
 
 class _GraphTrack(MediaStreamTrack):

@@ -50,7 +50,7 @@ def snake(name: str) -> str:
 
 def set_by_constructor(owner: type) -> set[str]:
     """Plain public attributes."""
-    return set(re.findall(r"^ +self\.([a-z]\w*)(?:: [^=]+)? = ", inspect.getsource(owner), re.MULTILINE))
+    return set(re.findall(r"^ +self\.([a-zA-Z]\w*)(?:: [^=]+)? = ", inspect.getsource(owner), re.MULTILINE))
 
 
 def resolve(here: str) -> None:
