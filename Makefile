@@ -26,13 +26,11 @@ setup: $(STAMP) ## install what is missing (Debian packages, then .venv)
 demo: $(STAMP) ## record 20 seconds under MQTT control and show the result
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-# With a time until which it may take (.ci/run), the virtual machine's tests come too, as far as there is time for them.
 test: $(STAMP)-tests ## everything that needs no hardware
-	$(BIN)/python -X dev -m pytest $(ARGS)
-	@if [ -n "$${MSRECD_TEST_UNTIL:-}" ]; then VENV=$(VENV) scripts/vm-until.sh "$$MSRECD_TEST_UNTIL"; fi
+	@VENV=$(VENV) $(BIN)/python scripts/test.py $(ARGS)
 
 test-quick: $(STAMP) ## without the tests that take more than ten seconds
-	$(BIN)/python -X dev -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python scripts/test.py --quick $(ARGS)
 
 conformance: $(STAMP) ## the web-platform-tests that apply: rows, covered, passing
 	@$(BIN)/python tests/conformance/table.py $(ARGS)

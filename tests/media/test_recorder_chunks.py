@@ -241,6 +241,7 @@ def test_pre_roll_reaches_back(kinds: str) -> None:
     run(main())
 
 
+@pytest.mark.alone  # counts the frames of half a second
 def test_pre_roll_of_a_disabled_track_is_black() -> None:
     async def main() -> None:
         with Scene("v") as scene:

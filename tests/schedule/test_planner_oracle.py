@@ -130,14 +130,19 @@ def agree(case: tuple[list[Rule], date, int]) -> None:
 COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 ALL = int(os.environ.get("MSRECD_SCHEDULES", "0"))
 SHARE = 500
+PARTS = 5  # of the ordinary run: workers share them
 more = pytest.mark.skipif(ALL <= 0, reason="MSRECD_SCHEDULES=10000 judges so many schedules; four minutes and more")
 
 
-@settings(max_examples=SHARE, **COMMON)
-@seed(20260329)
-@given(cases())
-def test_planner_agrees_with_the_judge(case: tuple[list[Rule], date, int]) -> None:
-    agree(case)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_planner_agrees_with_the_judge(part: int) -> None:
+    @settings(max_examples=SHARE // PARTS, **COMMON)
+    @seed(20260329 + part)
+    @given(cases())
+    def judged(case: tuple[list[Rule], date, int]) -> None:
+        agree(case)
+
+    judged()
 
 
 @more

@@ -55,6 +55,7 @@ def test_demo_records_and_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # the interrupted demo has ten seconds to end its daemon and its broker
 def test_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     process = demo(tmp_path)
     assert process.stdout is not None

@@ -23,6 +23,7 @@ from daemon import DaemonFor, DaemonProcess
 from judge import assert_consecutive, numbers_of
 
 COUNT = int(os.environ.get("MSRECD_FUZZ_BROKER", "5000"))
+PART = max(250, COUNT // 20)  # the first quarter of what is measured is the warming up
 OWN_FILES = r"clock\.jsonl|mqtt-.*|open|boot\d{4}-\d+-cam0-[0-9a-f]{4}\.json"  # what appears with the first recording
 NAMES = (
     "cam0",
@@ -112,7 +113,7 @@ def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, se
         flood = Flood(broker.port)
         begun, sizes, sent = time.monotonic(), [daemon.status("VmRSS")], 0
         while sent < count:
-            part = [hostile(chance) for _ in range(min(2_500, count - sent))]
+            part = [hostile(chance) for _ in range(min(PART, count - sent))]
             flood.send(part, 60)
             sent += len(part)
             sizes.append(daemon.status("VmRSS"))
@@ -138,7 +139,7 @@ def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, se
         assert console.command("recorder/cam0/stop")["status"] == "ok"
         console.close()
     print(
-        f"{sent} messages in {took:.0f} s; resident MiB before and after each 2500: "
+        f"{sent} messages in {took:.0f} s; resident MiB before and after each {PART}: "
         f"{[round(size / 2**20, 1) for size in sizes]}; {len(replies)} replies, "
         f"the longest of {max(len(reply.payload) for reply in replies)} bytes"
     )

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Runs the tests: side by side, for they wait more than they compute, then one by one those that are marked `alone`.
+
+Arguments go to pytest. Without a marker expression of the caller's (`-m`), both parts run; the last line counts what
+both of them did, in the words of pytest. With MSRECD_TEST_UNTIL (a Unix time; .ci/run sets it) the virtual machine's
+tests come before that line, as far as there is time for them. Exit status: 0 if all passed, otherwise pytest's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKERS_PER_CORE = 4  # most of a test is waiting
+BYTES_PER_WORKER = 512 << 20  # with the daemons and the browser that tests start
+OK, FAILED, NO_TESTS = 0, 1, 5  # pytest's exit status
+ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")
+
+
+def workers() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(WORKERS_PER_CORE * len(os.sched_getaffinity(0)), memory // BYTES_PER_WORKER))
+
+
+def main(arguments: list[str]) -> int:
+    quick = "--quick" in arguments
+    arguments = [argument for argument in arguments if argument != "--quick"]
+    also = "not slow and " if quick else ""
+    together = ["-n", str(workers()), "--dist", "worksteal"]
+    parts = [[*together, "-m", f"{also}not alone"], ["-m", f"{also}alone"]]
+    if "-m" in arguments:
+        parts = [together]
+    began = time.monotonic()
+    states = []
+    counts: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, part in enumerate(parts):
+            counted = Path(folder, f"{number}.json")
+            command = [sys.executable, "-X", "dev", "-m", "pytest", *part, *arguments]
+            states.append(subprocess.run(command, env=os.environ | {"MSRECD_TEST_COUNTS": str(counted)}).returncode)
+            if counted.exists():
+                for name, count in json.loads(counted.read_text()).items():
+                    counts[name] = counts.get(name, 0) + count
+            if states[-1] not in (OK, FAILED, NO_TESTS):
+                break  # interrupted, or pytest did not understand its arguments
+        if states[-1] in (OK, FAILED, NO_TESTS) and (until := os.environ.get("MSRECD_TEST_UNTIL")):
+            states.append(subprocess.run([ROOT / "scripts" / "vm-until.sh", until]).returncode)
+            counts["error"] = counts.get("error", 0) + (states[-1] != 0)
+    told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts.get(name)) or "no tests ran"
+    print(f"===== {told} in {time.monotonic() - began:.2f}s =====", flush=True)
+    failures = [state for state in states if state not in (OK, NO_TESTS)]
+    if failures:
+        return failures[0]
+    return NO_TESTS if all(state == NO_TESTS for state in states) else OK
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
