@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,10 +18,19 @@ from msrecd.errors import StorageError
 
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
+SMALL_FILE_BYTES = 1 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
 _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
+_KINDS = (
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISSOCK, "socket"),
+)
 _LOCKS = Path("/proc/locks")
 
 _CODES = {
@@ -46,7 +56,7 @@ _ADVICE = {
     "missing_mount": "; connect and mount the medium",
     "permission": "; let the service's user write there",
     "too_large": "; the file system allows no larger files: lower chunk_max_size",
-    "unsafe_path": "; no symbolic link may lie in the storage",
+    "unsafe_path": "; the storage holds folders and regular files only, no links",
 }
 
 
@@ -103,8 +113,26 @@ def open_folder(root: int, relative: str, *, create: bool = False) -> int:
 
 
 def open_file(folder: int, name: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file in `folder`; never through a symbolic link."""
-    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=folder)
+    """A descriptor of a regular file in `folder`.
+
+    Raises:
+        OSError: also for a symbolic link, a pipe, a device, a socket or a folder, none of which is opened.
+    """
+    with contextlib.suppress(FileNotFoundError):  # to open a pipe may block, to open a device may start it
+        _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False), name)
+    fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, FILE_MODE, dir_fd=folder)
+    try:
+        _require_regular(os.fstat(fd), name)  # it may have been replaced since
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _require_regular(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((word for test, word in _KINDS if test(status.st_mode)), "special file")
+        raise OSError(errno.ELOOP, f"a {kind}, not a regular file", name)
 
 
 def write_all(fd: int, parts: Sequence[bytes]) -> int:
@@ -165,10 +193,23 @@ def replace_file(folder: int, name: str, data: bytes) -> None:
     os.fsync(folder)
 
 
-def read_at(folder: int, name: str) -> bytes:
-    """All of a small file."""
+def read_at(folder: int, name: str, limit: int = SMALL_FILE_BYTES) -> bytes:
+    """All of a regular file.
+
+    Raises:
+        OSError: it is no regular file, or larger than `limit`.
+    """
     with open(open_file(folder, name), "rb") as file:
-        return file.read()
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", name)
+    return data
+
+
+def read_path(path: Path, limit: int = SMALL_FILE_BYTES) -> bytes:
+    """All of a small regular file of the state, likewise."""
+    with closing_fd(open_root(path.parent)) as folder:
+        return read_at(folder, path.name, limit)
 
 
 def remove_empty_folders(root: int, relative: str) -> None:

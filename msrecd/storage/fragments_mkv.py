@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from msrecd.storage.scan import Scan, TrackScan
+from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _INFO, _TIMESTAMP_SCALE, _TRACKS = 0x1549A966, 0x2AD7B1, 0x1654AE6B
@@ -47,6 +47,7 @@ class _Scanner:
         self._tracks: dict[int, _Track] = {}
         self._cut = 0
         self._fragments = 0
+        self._left = MAX_ELEMENTS
 
     def run(self) -> Scan:
         element = self._element(0)
@@ -96,7 +97,7 @@ class _Scanner:
             if stop is None or stop > self._size or kind not in _IN_CLUSTER:
                 return None
             if kind == _TIMESTAMP:
-                time = int.from_bytes(self._read(inner, stop - inner), "big")
+                time = _number(self._read(inner, min(9, stop - inner)))
             elif kind in (_SIMPLE_BLOCK, _GROUP):
                 block = self._block(kind, inner, stop)
                 if block is not None:
@@ -138,17 +139,17 @@ class _Scanner:
     def _header(self, kind: int, data: bytes) -> None:
         for inner, value in _elements(data):
             if kind == _INFO and inner == _TIMESTAMP_SCALE:
-                self._scale_ns = int.from_bytes(value, "big") or 1_000_000
+                self._scale_ns = _number(value) or 1_000_000
             elif kind == _TRACKS and inner == _ENTRY:
                 entry = dict(_elements(value))
-                name = {1: "video", 2: "audio"}.get(int.from_bytes(entry.get(_TYPE, b""), "big"))
+                name = {1: "video", 2: "audio"}.get(_number(entry.get(_TYPE, b"")))
                 if name is None:
                     continue
-                track = _Track(kind=name, default_ns=int.from_bytes(entry.get(_DEFAULT_DURATION, b""), "big"))
+                track = _Track(kind=name, default_ns=_number(entry.get(_DEFAULT_DURATION, b"")))
                 rate = dict(_elements(entry.get(_AUDIO, b""))).get(_RATE, b"")
                 if len(rate) in (4, 8):
                     (track.rate,) = struct.unpack(">f" if len(rate) == 4 else ">d", rate)
-                self._tracks[int.from_bytes(entry.get(_NUMBER, b""), "big")] = track
+                self._tracks[_number(entry.get(_NUMBER, b""))] = track
 
     def _read(self, at: int, length: int) -> bytes:
         self._file.seek(at)
@@ -156,7 +157,8 @@ class _Scanner:
 
     def _element(self, at: int) -> tuple[int, int, int | None] | None:
         """Id, begin and end (None: unknown) of the element at `at`; None when its header is not whole."""
-        if at + 2 > self._size:
+        self._left -= 1
+        if at + 2 > self._size or self._left < 0:
             return None
         data = self._read(at, min(12, self._size - at))
         if not data or not data[0]:
@@ -167,10 +169,21 @@ class _Scanner:
         size_length = 9 - data[id_length].bit_length()
         if len(data) < id_length + size_length:
             return None
-        size, _ = _vint(data, id_length)
+        size, _ = _vint(data, id_length)  # of 56 bits at most
         begin = at + id_length + size_length
         unknown = size == (1 << (7 * size_length)) - 1
         return int.from_bytes(data[:id_length], "big"), begin, None if unknown else begin + size
+
+
+def _number(data: bytes) -> int:
+    """An unsigned integer of at most 8 bytes (RFC 8794 7.2).
+
+    Raises:
+        ValueError: it is longer.
+    """
+    if len(data) > 8:
+        raise ValueError("integer")
+    return int.from_bytes(data, "big")
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from msrecd.storage.scan import Scan, TrackScan
+from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
-_MAX_HEADER_BYTES = 64 * 1024 * 1024  # no moof or moov of ours comes near
+_MAX_HEADER_BYTES = 16 * 1024 * 1024  # no moof or moov of ours comes near
 _KINDS = {b"vide": "video", b"soun": "audio"}
 
 
@@ -28,7 +28,9 @@ def scan_mp4(file: BinaryIO, size: int) -> Scan:
     tracks: dict[int, _Track] | None = None
     moof: bytes | None = None
     cut = fragments = at = 0
-    while at + 8 <= size:
+    for _ in range(MAX_ELEMENTS):
+        if at + 8 > size:
+            break
         file.seek(at)
         header = file.read(16)
         length, kind = struct.unpack_from(">I4s", header)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import BinaryIO
 
-from msrecd.storage.scan import Scan, TrackScan
+from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
 _FLAC_HEADER_BYTES = 16  # the longest frame header (RFC 9639 9.1)
+_FLAC_SYNC = re.compile(b"\xff[\xf8\xf9]")
+_MAX_BLOCKS = 1000  # of metadata before the sound
 _FLAC_BLOCK_BYTES = 1 << 20
 _FLAC_FRAME_BYTES = 4 << 20  # more than the largest frame: 65535 samples of 8 channels of 32 bits and a bit
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -24,7 +27,9 @@ def scan_ogg(file: BinaryIO, size: int) -> Scan:
     """The end of the last page whose checksum holds; the first pages are headers and no media."""
     at = cut = fragments = 0
     rate = skip = granule = 0
-    while at + 27 <= size:
+    for _ in range(MAX_ELEMENTS):
+        if at + 27 > size:
+            break
         file.seek(at)
         header = file.read(27)
         if header[:5] != b"OggS\0":
@@ -67,7 +72,9 @@ def scan_flac(file: BinaryIO, size: int) -> Scan:
     if file.read(4) != b"fLaC":
         return Scan()
     at, rate, is_last = 4, 0, False
-    while not is_last:
+    for _ in range(_MAX_BLOCKS):
+        if is_last:
+            break
         header = file.read(4)
         if len(header) < 4:
             return Scan()
@@ -98,22 +105,24 @@ def _flac_last_frame(file: BinaryIO, at: int, size: int) -> tuple[int, int, int,
 
     Headers count only with a right checksum and in order.
     """
-    frames = begin = position = samples = fixed = 0
+    frames = begin = position = samples = fixed = looked = 0
     while at < size:
         file.seek(at)
         data = file.read(min(_FLAC_BLOCK_BYTES, size - at))
         # A header may go on in the next block, which begins before it then.
         is_end = at + len(data) >= size
         stop = len(data) - (6 if is_end else _FLAC_HEADER_BYTES)
-        found = data.find(b"\xff")
-        while 0 <= found < stop:
-            header = _flac_header(data, found) if data[found + 1] in (0xF8, 0xF9) else None
+        for match in _FLAC_SYNC.finditer(data, 0, max(0, stop) + 1):
+            looked += 1
+            if looked > MAX_ELEMENTS:
+                return frames, begin, position, samples
+            found = match.start()
+            header = _flac_header(data, found)
             if header is not None:
                 fixed = fixed or header[1]
                 first = header[0] * fixed if data[found + 1] == 0xF8 else header[0]
                 if not frames or first == position + samples:
                     frames, begin, position, samples = frames + 1, at + found, first, header[1]
-            found = data.find(b"\xff", found + 1)
         if is_end or stop <= 0:
             break
         at += stop
@@ -170,7 +179,9 @@ def scan_wav(file: BinaryIO, size: int) -> Scan:
     if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
         return Scan()
     at, rate, block = 12, 0, 0
-    while at + 8 <= size:
+    for _ in range(_MAX_BLOCKS):
+        if at + 8 > size:
+            return Scan()
         file.seek(at)
         kind, length = struct.unpack("<4sI", file.read(8))
         if kind == b"data":

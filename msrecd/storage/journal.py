@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from msrecd.storage import files, layout
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +71,32 @@ class Journal:
         """Whole entries with names that can be ours; a torn one is passed over (its folder is looked at anyway)."""
         for recording_id in self.recording_ids():
             try:
-                values = json.loads((self._path / f"{recording_id}.json").read_bytes())
-                chunks = tuple(OpenEntry(**entry) for entry in values["chunks"])
-                recording = OpenRecording(
-                    recording_id=recording_id,
-                    recorder=str(values["recorder"]),
-                    manifest=str(values["manifest"]),
-                    chunks=chunks,
-                )
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            paths = [entry.file for entry in chunks] + ([recording.manifest] if recording.manifest else [])
-            if all(layout.split_file(path) for path in paths):
-                yield recording
+                yield _recording(recording_id, json.loads(files.read_path(self._path / f"{recording_id}.json")))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+                log.warning("skipping the journal of %s, which cannot be read: %s", recording_id, exc)
+
+
+def _recording(recording_id: str, values: Mapping[str, Any]) -> OpenRecording:
+    """
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, OverflowError: it is none of ours.
+    """
+    known = layout.parse_recording_id(recording_id)
+    chunks = tuple(map(_entry, values["chunks"]))
+    manifest = values["manifest"]
+    for file in (*(entry.file for entry in chunks), *([manifest] if manifest else [])):
+        if layout.split_file(file) is None or file.rpartition("/")[2][: len(recording_id)] != recording_id:
+            raise ValueError("a file of another recording")
+    if known is None or values["recorder"] != known.recorder:
+        raise ValueError("another recorder")
+    return OpenRecording(recording_id=recording_id, recorder=known.recorder, manifest=manifest, chunks=chunks)
+
+
+def _entry(values: Mapping[str, Any]) -> OpenEntry:
+    entry = OpenEntry(**values)
+    types = ((entry.seq, int), (entry.file, str), (entry.mime_type, str), (entry.started_ns, int), (entry.trusted, bool))
+    if not all(isinstance(value, kind) for value, kind in types):
+        raise TypeError("a value of a wrong type")
+    if not 1 <= entry.seq <= 999_999_999 or abs(entry.started_ns) > 1 << 62 or not entry.mime_type.isprintable():
+        raise ValueError("a value that can be none of ours")
+    return entry

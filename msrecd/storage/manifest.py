@@ -5,27 +5,35 @@ tells which of two lines was edited. Lines without one of their own are those of
 
 Appending works without memory of the file, under a lock, so that the daemon, its janitor and a command
 may do it in turn.
+
+What is read is data from a card: a value of the wrong type, size or sign makes its line unreadable, and no other one.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
+import io
 import json
 import logging
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import BinaryIO, NotRequired, TypedDict
 
+from msrecd.clock.wall import parse_utc
 from msrecd.storage import files
 
 log = logging.getLogger(__name__)
 
-_TAIL_BYTES = 64 * 1024
-_MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES = 8 << 20
+MAX_LINES = 2_000_000
+_BLOCK_BYTES = 64 * 1024
+_MAX_GAPS = 100_000
+_MAX_SECONDS = 1e9
+_MAX_NS = 1 << 62  # the year 2116
 _OWN_HASH = re.compile(rb',"line_sha256":"([0-9a-f]{64})"}\Z')
 
 
@@ -46,6 +54,7 @@ class ManifestLine(TypedDict):
     lost_s: float
     tracks: dict[str, dict[str, float]]
     gaps: list[dict[str, float | str]]
+    boot_id: NotRequired[str]  # the kernel's, where the clock was not trusted: whose correction holds for these times
     prev: NotRequired[str]
     line_sha256: NotRequired[str]
 
@@ -97,13 +106,13 @@ def append(folder: int, name: str, values: Mapping[str, object]) -> None:
     is_new = not files.exists(folder, name)
     with files.closing_fd(files.open_file(folder, name, os.O_RDWR | os.O_CREAT)) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        size, last = _last_line(fd)
+        begin, size = _last_line(fd)
         os.ftruncate(fd, size)
-        if last is not None and _says(last, values):
+        if 0 < size - begin <= MAX_LINE_BYTES and _says(os.pread(fd, size - begin - 1, begin), values):
             os.fsync(fd)
             return
         os.lseek(fd, size, os.SEEK_SET)
-        prev = hashlib.sha256(last).hexdigest() if last is not None else ""
+        prev = _hash_range(fd, begin, size - 1) if size else ""
         try:
             files.write_all(fd, [encode_line(values, prev) + b"\n"])
             os.fsync(fd)
@@ -124,19 +133,36 @@ def cut_torn_end(folder: int, name: str) -> bool:
         OSError: it cannot be read or shortened.
     """
     with files.closing_fd(files.open_file(folder, name)) as fd:
-        if _last_line(fd)[0] == os.fstat(fd).st_size:
+        if _last_line(fd)[1] == os.fstat(fd).st_size:
             return False
     with files.closing_fd(files.open_file(folder, name, os.O_RDWR)) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        size, _ = _last_line(fd)
-        os.ftruncate(fd, size)
+        os.ftruncate(fd, _last_line(fd)[1])
         os.fsync(fd)
     return True
 
 
 def read(data: bytes) -> ManifestContents:
-    """Understand a manifest's bytes; never raises. What an edited line says is told as long as it can be read."""
-    whole, newline, rest = data.rpartition(b"\n")
+    """Understand a manifest's bytes; never raises. What an edited line says is kept as long as it can be read."""
+    return read_file(io.BytesIO(data))
+
+
+def read_at(folder: int, name: str) -> ManifestContents:
+    """Read a manifest in a folder.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with os.fdopen(files.open_file(folder, name), "rb") as file:
+        return read_file(file)
+
+
+def read_file(file: BinaryIO) -> ManifestContents:
+    """Understand a manifest line by line, in memory that its longest line bounds.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     chunks: list[ManifestLine] = []
     deletions: list[Deletion] = []
     broken: list[int] = []
@@ -144,19 +170,20 @@ def read(data: bytes) -> ManifestContents:
     unreadable: list[int] = []
     doubtful: list[ManifestLine] = []
     expected = ""
+    is_torn = False
     is_old, is_before_damaged = True, False
-    for number, line in enumerate(whole.split(b"\n") if newline else (), 1):
+    for number, (line, digest) in enumerate(_lines(file), 1):
+        if not digest:  # the end of a line is missing
+            is_torn = True
+            break
         is_damaged = True
         try:
-            values = json.loads(line)
-            if not isinstance(values, dict):
-                raise TypeError("no object")
+            values = _parse(line)
             is_old = is_old and _is_of_old(values)
             is_damaged = not is_old and not _is_as_written(line)
             prev = values["prev"]
             if "deleted" in values:
-                seq, at, reason = int(values["deleted"]), str(values["at"]), str(values["reason"])
-                deletions.append(Deletion(seq=seq, at=at, reason=reason, is_edited=is_damaged))
+                deletions.append(_deletion(values, is_edited=is_damaged))
             else:
                 chunks.append(_chunk_line(values))
                 doubtful += chunks[-1:] if is_damaged else []
@@ -164,10 +191,10 @@ def read(data: bytes) -> ManifestContents:
                 edited.append(number)
             elif prev != expected and not is_before_damaged:
                 broken.append(number)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             unreadable.append(number)
             is_damaged = True
-        expected = hashlib.sha256(line).hexdigest()
+        expected = digest
         is_before_damaged = is_damaged
     return ManifestContents(
         chunks=tuple(chunks),
@@ -175,7 +202,7 @@ def read(data: bytes) -> ManifestContents:
         broken=tuple(broken),
         edited=tuple(edited),
         unreadable=tuple(unreadable),
-        torn=bool(rest),
+        torn=is_torn,
         doubtful=tuple(doubtful),
     )
 
@@ -186,32 +213,151 @@ def live_chunks(contents: ManifestContents) -> Sequence[ManifestLine]:
     return [line for line in contents.chunks if line["seq"] not in deleted]
 
 
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes | None, str]]:
+    """Lines without their newlines (None: longer than any of ours) with their sha256, which a torn one has not."""
+    for _ in range(MAX_LINES):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if line.endswith(b"\n"):
+            yield line[:-1], hashlib.sha256(line[:-1]).hexdigest()
+            continue
+        digest = hashlib.sha256(line)
+        while not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES)
+            if not line:
+                yield None, ""
+                return
+            digest.update(line.removesuffix(b"\n"))
+        yield None, digest.hexdigest()
+
+
+def _parse(line: bytes | None) -> dict[str, object]:
+    """
+    Raises:
+        ValueError, TypeError, RecursionError: it is no JSON object.
+    """
+    if line is None:
+        raise ValueError("too long")
+    values = json.loads(line, parse_constant=_refuse)
+    if not isinstance(values, dict):
+        raise TypeError("no object")
+    return values
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)
+
+
+def _deletion(values: Mapping[str, object], *, is_edited: bool) -> Deletion:
+    seq, at, reason = values["deleted"], values["at"], values["reason"]
+    if not (_is_seq(seq) and _is_text(at) and _is_text(reason)):
+        raise TypeError("deleted")
+    return Deletion(seq=int(str(seq)), at=str(at), reason=str(reason), is_edited=is_edited)
+
+
 def _chunk_line(values: dict[str, object]) -> ManifestLine:
     """
     Raises:
-        KeyError, TypeError: a field is missing or of the wrong type.
+        KeyError, TypeError: a field is missing, or its value can be none of ours.
     """
-    for name, kind in _FIELDS.items():
-        if not isinstance(values[name], kind) or (isinstance(values[name], bool) and kind is not bool):
+    for name, is_right in _FIELDS.items():
+        if not is_right(values[name]):
             raise TypeError(name)
+    if not _is_text(values.get("boot_id", "")):
+        raise TypeError("boot_id")
     return values  # type: ignore[return-value]  # its fields have just been checked
 
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "seq": int,
-    "file": str,
-    "bytes": int,
-    "sha256": str,
-    "mime_type": str,
-    "started": str,
-    "ended": str,
-    "duration_s": (int, float),
-    "clock": str,
-    "final": bool,
-    "recovered": bool,
-    "lost_s": (int, float),
-    "tracks": dict,
-    "gaps": list,
+def _is_number(value: object, low: float = -_MAX_SECONDS) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= _MAX_SECONDS
+    )
+
+
+def _is_count(value: object, low: int = 0, high: int = _MAX_NS) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_seq(value: object) -> bool:
+    return _is_count(value, 1, 999_999_999)
+
+
+def _is_seconds(value: object) -> bool:
+    return _is_number(value, 0.0)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 512 and value.isprintable()
+
+
+def _is_time(value: object) -> bool:
+    if not _is_text(value):
+        return False
+    try:
+        return -_MAX_NS <= parse_utc(str(value)) <= _MAX_NS
+    except (ValueError, OverflowError):
+        return False
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _are_tracks(value: object) -> bool:
+    """Kinds of tracks with figures by name; a figure may be unknown, and counts of samples are larger than seconds."""
+    return (
+        isinstance(value, dict)
+        and len(value) <= 64
+        and all(
+            _is_text(kind)
+            and isinstance(figures, dict)
+            and len(figures) <= 64
+            and all(
+                _is_text(name) and (figure is None or _is_count(figure) or _is_number(figure))
+                for name, figure in figures.items()
+            )
+            for kind, figures in value.items()
+        )
+    )
+
+
+def _are_gaps(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_GAPS and all(map(_is_gap, value))
+
+
+def _is_gap(gap: object) -> bool:
+    return (
+        isinstance(gap, dict)
+        and _is_number(gap.get("at_s", 0.0))
+        and _is_seconds(gap.get("duration_s", 0.0))
+        and _is_text(gap.get("reason", ""))
+    )
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    "seq": _is_seq,
+    "file": _is_text,
+    "bytes": _is_count,
+    "sha256": _is_sha256,
+    "mime_type": _is_text,
+    "started": _is_time,
+    "ended": _is_time,
+    "duration_s": _is_seconds,
+    "clock": _is_text,
+    "final": _is_flag,
+    "recovered": _is_flag,
+    "lost_s": _is_seconds,
+    "tracks": _are_tracks,
+    "gaps": _are_gaps,
 }
 
 
@@ -224,36 +370,46 @@ def _is_of_old(values: Mapping[str, object]) -> bool:
     return values.keys() in (_CHUNK_KEYS, _DELETION_KEYS)
 
 
-def _is_as_written(line: bytes) -> bool:
-    match = _OWN_HASH.search(line)
-    return match is not None and hashlib.sha256(line[: match.start()] + b"}").hexdigest().encode() == match[1]
+def _is_as_written(line: bytes | None) -> bool:
+    match = _OWN_HASH.search(line) if line is not None else None
+    if line is None or match is None:
+        return False
+    return hashlib.sha256(line[: match.start()] + b"}").hexdigest().encode() == match[1]
 
 
 def _says(line: bytes, values: Mapping[str, object]) -> bool:
     try:
-        known = json.loads(line)
-    except ValueError:
-        return False
-    if not isinstance(known, dict):
+        known = _parse(line)
+    except (ValueError, TypeError, RecursionError):
         return False
     for name in ("prev", "line_sha256"):
         known.pop(name, None)
     return bool(known == json.loads(json.dumps(values)))
 
 
-def _last_line(fd: int) -> tuple[int, bytes | None]:
-    """Size up to the end of the last whole line, and that line without its newline (None: there is none)."""
-    size = os.fstat(fd).st_size
-    length = _TAIL_BYTES
-    while True:
-        start = max(0, size - length)
-        tail = os.pread(fd, size - start, start)
-        end = tail.rfind(b"\n")
-        begin = tail.rfind(b"\n", 0, end) if end > 0 else -1
-        if end >= 0 and (begin >= 0 or start == 0):
-            return start + end + 1, tail[begin + 1 : end]
-        if start == 0:
-            return 0, None
-        if length > _MAX_LINE_BYTES:
-            raise OSError(errno.EINVAL, "the manifest's last line is too long")
-        length *= 4
+def _last_line(fd: int) -> tuple[int, int]:
+    """Where the last whole line begins, and where it ends, its newline included; both 0 when there is none."""
+    end = _newline_before(fd, os.fstat(fd).st_size) + 1
+    return (_newline_before(fd, end - 1) + 1 if end else 0), end
+
+
+def _newline_before(fd: int, stop: int) -> int:
+    """The place of the last newline before `stop`, -1 when there is none."""
+    while stop > 0:
+        start = max(0, stop - _BLOCK_BYTES)
+        found = os.pread(fd, stop - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found
+        stop = start
+    return -1
+
+
+def _hash_range(fd: int, begin: int, end: int) -> str:
+    digest = hashlib.sha256()
+    while begin < end:
+        block = os.pread(fd, min(_BLOCK_BYTES, end - begin), begin)
+        if not block:
+            break
+        digest.update(block)
+        begin += len(block)
+    return digest.hexdigest()

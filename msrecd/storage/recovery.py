@@ -23,6 +23,8 @@ from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
+_MAX_SKIPPED = 1000
+_skipped: set[str] = set()
 _MARGIN_S = 5.0  # between the last write and what it held
 
 
@@ -120,12 +122,7 @@ def manifest_files(root: int) -> Iterator[str]:
     """All manifests below the root, relative; in the order of names within each recorder."""
     for recorder in _names(root, "", NAME_PATTERN):
         for day in days(root, recorder):
-            with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
-                names = sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
-            for name in names:
-                file = f"{recorder}/{day}/{name}"
-                if layout.parse_manifest_name(name) is not None and layout.split_file(file) is not None:
-                    yield file
+            yield from _manifests_in(root, f"{recorder}/{day}")
 
 
 def manifests_by_day(root: int) -> Iterator[str]:
@@ -137,27 +134,40 @@ def manifests_by_day(root: int) -> Iterator[str]:
             by_day.setdefault(day, []).append(recorder)
     # Nobody knows when a boot folder was: as names are given they come behind.
     for day in sorted(by_day, key=lambda day: (day.startswith("boot"), len(day), day)):
-        found = []
-        for recorder in by_day[day]:
-            try:
-                with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
-                    names = os.listdir(folder)  # noqa: PTH208  # a descriptor
-            except FileNotFoundError:  # its last chunk went meanwhile
-                continue
-            found += [f"{recorder}/{day}/{name}" for name in names if layout.parse_manifest_name(name) is not None]
-        for file in sorted(found, key=lambda file: file.rpartition("/")[2]):
-            if layout.split_file(file) is not None:
-                yield file
+        found = [file for recorder in by_day[day] for file in _manifests_in(root, f"{recorder}/{day}")]
+        yield from sorted(found, key=lambda file: file.rpartition("/")[2])
+
+
+def _manifests_in(root: int, day: str) -> list[str]:
+    files_ = [f"{day}/{name}" for name in names_in(root, day) if layout.parse_manifest_name(name) is not None]
+    return [file for file in files_ if layout.split_file(file) is not None]
+
+
+def names_in(root: int, relative: str) -> list[str]:
+    """What lies in a folder below the root, sorted; nothing where it may not be read, which is logged, or has gone."""
+    try:
+        with files.closing_fd(files.open_folder(root, relative)) as folder:
+            return sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        _skip(relative, exc)
+        return []
+
+
+def _skip(relative: str, exc: OSError) -> None:
+    """Leave out what is no folder of ours or may not be read; said once for each."""
+    if relative not in _skipped and len(_skipped) < _MAX_SKIPPED:
+        _skipped.add(relative)
+        log.warning("skipping %s in the storage folder: %s", ascii(relative), exc.strerror or exc)
 
 
 def last_recording_id(root: int, recorder: str, below: str) -> str | None:
     """The greatest id in a recorder's newest folders that sorts before `below`: for when there is no index."""
     if not files.exists(root, recorder):
         return None
-    ids = []
-    for day in _newest(root, recorder):
-        with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
-            ids += [layout.parse_manifest_name(name) for name in os.listdir(folder)]  # noqa: PTH208  # a descriptor
+    names = [name for day in _newest(root, recorder) for name in names_in(root, f"{recorder}/{day}")]
+    ids = [layout.parse_manifest_name(name) for name in names]
     return max((known for known in ids if known is not None and known < below), default=None)
 
 
@@ -169,10 +179,8 @@ def is_empty(root: int) -> bool:
 def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
     """Where a recording's manifest lies, looked for from the newest folder back."""
     for day in reversed(list(days(root, recorder))):
-        file = f"{recorder}/{day}/{layout.manifest_name(recording_id)}"
-        with files.closing_fd(files.open_folder(root, f"{recorder}/{day}")) as folder:
-            if files.exists(folder, layout.manifest_name(recording_id)):
-                return file
+        if layout.manifest_name(recording_id) in names_in(root, f"{recorder}/{day}"):
+            return f"{recorder}/{day}/{layout.manifest_name(recording_id)}"
     return None
 
 
@@ -185,28 +193,32 @@ def read_manifest(root: int, file: str) -> manifest.ManifestContents:
     if split is None:
         raise FileNotFoundError(file)
     with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
-        return manifest.read(files.read_at(folder, split[2]))
+        return manifest.read_at(folder, split[2])
 
 
 def _parts(root: int, day: str) -> Iterator[OpenEntry]:
-    with files.closing_fd(files.open_folder(root, day)) as folder:
-        for name in sorted(os.listdir(folder)):  # noqa: PTH208  # a descriptor
-            parsed = layout.parse_chunk_name(name)
-            if parsed is None or not parsed.is_part or not day.startswith(parsed.recorder + "/"):
-                continue
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            known = layout.parse_recording_id(parsed.recording_id)
-            trusted = known is not None and known.utc_s is not None
-            duration_s = 0.0
-            with os.fdopen(files.open_file(folder, name), "rb") as file:
+    for name in names_in(root, day):
+        parsed = layout.parse_chunk_name(name)
+        if parsed is None or not parsed.is_part or not day.startswith(parsed.recorder + "/"):
+            continue
+        try:
+            with (
+                files.closing_fd(files.open_folder(root, day)) as folder,
+                os.fdopen(files.open_file(folder, name), "rb") as file,
+            ):
+                status = os.fstat(file.fileno())
                 duration_s = fragments.scan(file, status.st_size, parsed.extension).duration_s
-            yield OpenEntry(
-                seq=parsed.seq,
-                file=f"{day}/{parsed.final}",
-                mime_type=TYPE_OF_SUFFIX[f".{parsed.extension}"],
-                started_ns=status.st_mtime_ns - round(duration_s * NS),
-                trusted=trusted,
-            )
+        except OSError as exc:
+            _skip(f"{day}/{name}", exc)
+            continue
+        known = layout.parse_recording_id(parsed.recording_id)
+        yield OpenEntry(
+            seq=parsed.seq,
+            file=f"{day}/{parsed.final}",
+            mime_type=TYPE_OF_SUFFIX[f".{parsed.extension}"],
+            started_ns=status.st_mtime_ns - round(duration_s * NS),
+            trusted=known is not None and known.utc_s is not None,
+        )
 
 
 _BOOT = re.compile(r"boot\d{4,}\Z", re.ASCII)
@@ -234,8 +246,15 @@ def _newest(root: int, recorder: str) -> list[str]:
 
 
 def _names(root: int, relative: str, pattern: re.Pattern[str]) -> list[str]:
-    with files.closing_fd(files.open_folder(root, relative)) as folder, os.scandir(folder) as entries:
-        names = [e.name for e in entries if pattern.match(e.name) and e.is_dir(follow_symlinks=False)]
+    try:
+        with files.closing_fd(files.open_folder(root, relative)) as folder, os.scandir(folder) as entries:
+            names = [e.name for e in entries if pattern.match(e.name) and e.is_dir(follow_symlinks=False)]
+    except OSError as exc:
+        if not relative:  # without the root there is nothing
+            raise
+        if not isinstance(exc, FileNotFoundError):
+            _skip(relative, exc)
+        return []
     return sorted(names, key=lambda name: (len(name), name))
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+MAX_ELEMENTS = 4_000_000  # of one file: boxes, blocks, pages; ours have less, and what is made up ends somewhere
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackScan:
     """One track up to the cut: `units` are frames of video or samples of audio."""

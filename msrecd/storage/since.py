@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import re
 
 from msrecd.storage import files, layout, manifest, recovery
 from msrecd.storage.ground import Ground
 from msrecd.storage.manifest import ManifestLine
 
+log = logging.getLogger(__name__)
+
 LIMIT = 10_000
+MAX_BYTES = 1 << 30
 _SEQ = re.compile(rb'\{"seq":(\d{1,9}),')
 
 
@@ -38,15 +41,19 @@ def lines_since(
         for folder in reversed(folders):
             if is_of_boot(folder.removeprefix(f"{recorder}/")) != is_of_boot(recording_id):
                 continue
-            with files.closing_fd(files.open_folder(root, folder)) as opened:
-                names = sorted(os.listdir(opened), reverse=True)  # noqa: PTH208  # a descriptor
-                ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
-                for found in ids:
-                    if found < recording_id:
-                        break
-                    content = files.read_at(opened, layout.manifest_name(found))
-                    new = manifest.live_chunks(manifest.read(behind(content, seq if found == recording_id else 0)))
-                    lines += sorted(new, key=lambda line: -line["seq"])
+            names = reversed(recovery.names_in(root, folder))
+            ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
+            for found in ids:
+                if found < recording_id:
+                    break
+                try:
+                    with files.closing_fd(files.open_folder(root, folder)) as opened:
+                        content = files.read_at(opened, layout.manifest_name(found), MAX_BYTES)
+                except OSError as exc:
+                    log.warning("skipping the manifest of %s: %s", found, exc.strerror or exc)
+                    continue
+                new = manifest.live_chunks(manifest.read(behind(content, seq if found == recording_id else 0)))
+                lines += sorted(new, key=lambda line: -line["seq"])
             if len(lines) >= limit or (ids and ids[-1] <= recording_id):
                 break
     return lines[:limit][::-1]
