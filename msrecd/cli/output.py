@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -13,12 +14,15 @@ from types import TracebackType
 from typing import Self, TextIO
 
 _BLANK = "-"
+_CONTROL = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MIN_INTERVAL_S = 0.1
 
 
 def print_json(value: object) -> None:
     """One JSON document, indented, in UTF-8 whatever the locale."""
-    _write(json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() not in {"utf-8", "utf8"}) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() not in {"utf-8", "utf8"})
+    # JSON escapes control characters below a blank; those above the letters command terminals as well.
+    _write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
@@ -56,12 +60,12 @@ def can_show(text: str) -> bool:
 
 def note(message: str) -> None:
     """Print in one line on stderr what the reader of the answer should know."""
-    print(f"msrecd: {message}", file=sys.stderr)
+    print(f"msrecd: {clean(message)}", file=sys.stderr)
 
 
 def error(message: str, code: int) -> int:
     """Print what went wrong in one line on stderr and return the exit code."""
-    print(f"msrecd: {' '.join(message.split())}", file=sys.stderr)
+    print(f"msrecd: {clean(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
@@ -112,10 +116,18 @@ class Progress:
         self._width = len(line)
 
 
-def _cell(value: object) -> str:
-    text = _BLANK if value is None or value == "" else str(value)
-    # A label comes from a device and may hold anything; nothing of it may command the terminal.
+def clean(text: str) -> str:
+    """Text from a device, a file or a person, as it may be shown: nothing of it commands the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def print_line(text: str) -> None:
+    """One line of text from anywhere on stdout."""
+    _write(clean(text) + "\n")
+
+
+def _cell(value: object) -> str:
+    return clean(_BLANK if value is None or value == "" else str(value))
 
 
 def _width(text: str) -> int:

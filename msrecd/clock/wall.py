@@ -7,11 +7,14 @@ truth. Each step of the clock is appended to a file in the state directory, so t
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import stat
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +28,24 @@ log = logging.getLogger(__name__)
 SYNCHRONIZED_MARKER = Path("/run/systemd/timesync/synchronized")  # touched by timesyncd when it has set the clock
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STEP_NS = 2 * NS
+_FAR_NS = 3600 * NS
+_MAX_HISTORY_BYTES = 8 << 20
+_MAX_NS = 1 << 62
+_MAX_BOOT = 999_999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """A moment: on the monotonic clock of boot number `boot`, and what the wall clock makes of it."""
+    """A moment: on the monotonic clock of one boot, and what the wall clock makes of it.
+
+    boot: the number that names of files have; boot_id: the kernel's, which says what boot that was.
+    """
 
     monotonic_ns: int
     utc_ns: int
     boot: int
     trusted: bool
+    boot_id: str = ""
 
     @property
     def clock(self) -> str:
@@ -47,8 +58,8 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
-    """From `monotonic_ns` on, UTC was monotonic + `offset_ns` in boot number `boot`."""
+class ClockOffset:
+    """From `monotonic_ns` on, UTC was monotonic + `offset_ns` in the boot with the kernel's id `boot_id`."""
 
     boot: int
     boot_id: str
@@ -58,43 +69,50 @@ class Mapping:
 
 
 class Corrections:
-    """What is known of the clock in all boots: pure questions about recorded mappings."""
+    """What is known of the clock in all boots: pure questions about recorded offsets.
 
-    def __init__(self, mappings: Sequence[Mapping] = ()) -> None:
-        self._boots: dict[int, list[Mapping]] = {}
-        for mapping in mappings:
-            self.add(mapping)
+    Boots are told apart by the kernel's boot id. Their numbers begin again when a state is lost, and every machine has
+    a boot number 1.
+    """
 
-    def add(self, mapping: Mapping) -> None:
-        self._boots.setdefault(mapping.boot, []).append(mapping)
+    def __init__(self, offsets: Sequence[ClockOffset] = ()) -> None:
+        self._boots: dict[str, list[ClockOffset]] = {}
+        for offset in offsets:
+            self.add(offset)
 
-    def offset_of(self, boot: int) -> int | None:
+    def add(self, offset: ClockOffset) -> None:
+        self._boots.setdefault(offset.boot_id, []).append(offset)
+
+    def offset_of(self, boot_id: str) -> int | None:
         """The first trusted offset of that boot: what holds for everything before it."""
-        return next((m.offset_ns for m in self._boots.get(boot, ()) if m.trusted), None)
+        return next((m.offset_ns for m in self._boots.get(boot_id, ()) if m.trusted), None)
 
-    def least_offset_of(self, boot: int) -> int | None:
+    def least_offset_of(self, boot_id: str) -> int | None:
         """The smallest trusted offset of that boot: by it nothing is older than by any other."""
-        return min((m.offset_ns for m in self._boots.get(boot, ()) if m.trusted), default=None)
+        return min((m.offset_ns for m in self._boots.get(boot_id, ()) if m.trusted), default=None)
 
-    def correct(self, boot: int, untrusted_utc_ns: int) -> int | None:
-        """What an untrusted UTC time of that boot was in truth; None while nobody knows.
+    def correct(self, boot_id: str, untrusted_utc_ns: int) -> int | None:
+        """What an untrusted UTC time of that boot was in truth; None while nobody knows, or for another boot.
 
         The truth is the next trusted offset, and where none followed (the clock was set by hand) the last one before.
         """
-        if self.offset_of(boot) is None:
+        if self.offset_of(boot_id) is None:
             return None
-        mappings = self._boots[boot]
+        mappings = self._boots[boot_id]
         ends = [m.monotonic_ns for m in mappings[1:]] + [1 << 63]
         untrusted = [(m, end) for m, end in zip(mappings, ends, strict=True) if not m.trusted]
         if not untrusted:
             return None
 
-        def distance(pair: tuple[Mapping, int]) -> int:
+        def distance(pair: tuple[ClockOffset, int]) -> int:
             """How far the moment lies outside of the time in which this mapping held; slewing needs some tolerance."""
             monotonic_ns = untrusted_utc_ns - pair[0].offset_ns
             return max(pair[0].monotonic_ns - monotonic_ns, monotonic_ns - pair[1], 0)
 
-        wrong = min(untrusted, key=distance)[0]
+        nearest = min(untrusted, key=distance)
+        if distance(nearest) > _FAR_NS:
+            return None  # no clock of that boot said this time
+        wrong = nearest[0]
         at = mappings.index(wrong)
         known = [m for m in mappings[at:] if m.trusted][:1] or [m for m in mappings[:at] if m.trusted][-1:]
         return untrusted_utc_ns - wrong.offset_ns + known[0].offset_ns
@@ -130,10 +148,12 @@ class WallTime:
         self._kernel = kernel or KernelClock()
         self._override = trusted
         self._lock = threading.Lock()
+        self._is_refused = False
         self.boot_id = _read_boot_id(boot_id_path)
         self.boot, self._can_write = _count_boot(state_path, self.boot_id)
-        self.corrections = Corrections(read_history(state_path))
-        self._last = next((m for m in reversed(read_history(state_path)) if m.boot == self.boot), None)
+        history = read_history(state_path)
+        self.corrections = Corrections(history)
+        self._last = next((m for m in reversed(history) if m.boot_id == self.boot_id), None)
         self._latched = self._last is not None and self._last.trusted and trusted is None
         self._marked_ns = _modified_ns(marker) if self._latched else None
         self.poll()
@@ -149,7 +169,7 @@ class WallTime:
         """Grows with each recorded step: corrected times have to be computed again."""
         return sum(map(len, self.corrections._boots.values()))
 
-    def poll(self) -> Mapping | None:
+    def poll(self) -> ClockOffset | None:
         """Look at the clock; call it every few seconds. Returns the new mapping when it stepped or became trusted."""
         with self._lock:
             monotonic_ns = self._clock.monotonic_ns()
@@ -162,7 +182,7 @@ class WallTime:
                 if abs(offset_ns - last.offset_ns) > MS:  # slewing: follow, without a line for each millisecond
                     self._last = _at(last, last.monotonic_ns, offset_ns)
                 return None
-            new = Mapping(
+            new = ClockOffset(
                 boot=self.boot, boot_id=self.boot_id, monotonic_ns=monotonic_ns, offset_ns=offset_ns, trusted=trusted
             )
             self._last = new
@@ -182,7 +202,20 @@ class WallTime:
         at_ns = self._clock.monotonic_ns() if monotonic_ns is None else monotonic_ns
         last = self._last
         assert last is not None  # poll() saw to it
-        return Stamp(monotonic_ns=at_ns, utc_ns=at_ns + last.offset_ns, boot=self.boot, trusted=last.trusted)
+        return Stamp(
+            monotonic_ns=at_ns,
+            utc_ns=at_ns + last.offset_ns,
+            boot=self.boot,
+            trusted=last.trusted,
+            boot_id=self.boot_id,
+        )
+
+    def raise_boot(self, number: int) -> None:
+        """Give this boot a higher number: where recordings lie, lower ones have been used by other boots."""
+        with self._lock:
+            if number > self.boot:
+                self.boot = number
+                self._can_write = _keep_boot(self._state_path, number, self.boot_id) and self._can_write
 
     def now_ns(self) -> int:
         """UTC by the wall clock, trusted or not."""
@@ -195,7 +228,7 @@ class WallTime:
         """
         if not self.trusted:
             return None
-        offset_ns = self.corrections.least_offset_of(self.boot)
+        offset_ns = self.corrections.least_offset_of(self.boot_id)
         now_ns = self.now_ns()
         return now_ns if offset_ns is None else min(now_ns, self._clock.monotonic_ns() + offset_ns)
 
@@ -208,7 +241,7 @@ class WallTime:
             self._marked_ns = marked_ns
         return self._latched
 
-    def _record(self, mapping: Mapping) -> None:
+    def _record(self, mapping: ClockOffset) -> None:
         if not self._can_write:
             return
         line = {
@@ -229,7 +262,9 @@ class WallTime:
                 file.flush()
                 os.fdatasync(file.fileno())
         except OSError as exc:
-            log.warning("the clock's history cannot be written: %s", exc)
+            if not self._is_refused:
+                self._is_refused = True
+                log.warning("the clock's history cannot be written in the state folder %s: %s", self._state_path, exc)
 
 
 class ReadOnlyWallTime(WallTime):
@@ -242,6 +277,7 @@ class ReadOnlyWallTime(WallTime):
         self._kernel = KernelClock()
         self._override = None
         self._lock = threading.Lock()
+        self._is_refused = False
         self._can_write = False
         self.boot_id = _read_boot_id(BOOT_ID)
         self.boot = _read_counter(state_path)[0]
@@ -252,32 +288,47 @@ class ReadOnlyWallTime(WallTime):
         self._marked_ns = _modified_ns(marker) if self._latched else None
 
 
-def read_history(state_path: Path) -> list[Mapping]:
-    """All recorded mappings in order; torn or foreign lines are passed over."""
+def read_history(state_path: Path) -> list[ClockOffset]:
+    """All recorded offsets in order; torn or foreign lines are passed over."""
     try:
-        lines = (state_path / "clock.jsonl").read_bytes().splitlines()
+        lines = _read(state_path / "clock.jsonl").splitlines()
     except OSError:
         return []
     mappings = []
     for line in lines:
         try:
             values = json.loads(line)
-            mappings.append(
-                Mapping(
-                    boot=int(values["boot"]),
-                    boot_id=str(values["boot_id"]),
-                    monotonic_ns=int(values["monotonic_ns"]),
-                    offset_ns=int(values["offset_ns"]),
-                    trusted=bool(values["trusted"]),
-                )
+            offset = ClockOffset(
+                boot=int(values["boot"]),
+                boot_id=str(values["boot_id"]),
+                monotonic_ns=int(values["monotonic_ns"]),
+                offset_ns=int(values["offset_ns"]),
+                trusted=bool(values["trusted"]),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
+        if abs(offset.monotonic_ns) < _MAX_NS and abs(offset.offset_ns) < _MAX_NS:
+            mappings.append(offset)
     return mappings
 
 
-def _at(mapping: Mapping, monotonic_ns: int, offset_ns: int) -> Mapping:
-    return Mapping(
+def _read(path: Path) -> bytes:
+    """The last part of a regular file of the state.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ELOOP, "not a regular file", str(path))
+        file.seek(max(0, status.st_size - _MAX_HISTORY_BYTES))
+        return file.read(_MAX_HISTORY_BYTES)
+
+
+def _at(mapping: ClockOffset, monotonic_ns: int, offset_ns: int) -> ClockOffset:
+    return ClockOffset(
         boot=mapping.boot,
         boot_id=mapping.boot_id,
         monotonic_ns=monotonic_ns,
@@ -294,21 +345,26 @@ def _modified_ns(path: Path) -> int | None:
 
 
 def _read_boot_id(path: Path) -> str:
+    """The kernel's, or one for this process alone where the kernel does not say."""
     try:
         return path.read_text().strip()
     except OSError:
-        return "unknown"
+        return str(uuid.uuid4())
 
 
 def _read_counter(state_path: Path) -> tuple[int, str]:
     """The counter of the last boot that was counted, and that boot's id."""
     try:
-        values = json.loads((state_path / "boot.json").read_text())
-        return int(values["boot"]), str(values["boot_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+        values = json.loads(_read(state_path / "boot.json"))
+        boot, boot_id = int(values["boot"]), str(values["boot_id"])
+        if not 0 <= boot <= _MAX_BOOT:
+            raise ValueError("boot")
+        return boot, boot_id
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         # A lost counter must not go back, or names would repeat: what the history knows still holds.
         history = read_history(state_path)
-        return (history[-1].boot, history[-1].boot_id) if history else (0, "")
+        last = max(history, key=lambda offset: offset.boot, default=None)
+        return (last.boot, last.boot_id) if last is not None and 0 <= last.boot <= _MAX_BOOT else (0, "")
 
 
 def _count_boot(state_path: Path, boot_id: str) -> tuple[int, bool]:
@@ -316,7 +372,11 @@ def _count_boot(state_path: Path, boot_id: str) -> tuple[int, bool]:
     boot, last_id = _read_counter(state_path)
     if boot and last_id == boot_id:
         return boot, True
-    boot += 1
+    return boot + 1, _keep_boot(state_path, boot + 1, boot_id)
+
+
+def _keep_boot(state_path: Path, boot: int, boot_id: str) -> bool:
+    """Write down the number of this boot; whether that worked, which is logged."""
     try:
         state_path.mkdir(mode=0o750, parents=True, exist_ok=True)
         temporary = state_path / "boot.json.tmp"
@@ -332,9 +392,9 @@ def _count_boot(state_path: Path, boot_id: str) -> tuple[int, bool]:
         finally:
             os.close(folder)
     except OSError as exc:
-        log.warning("the boot counter cannot be kept in %s: %s", state_path, exc)
-        return boot, False
-    return boot, True
+        log.warning("the boot counter cannot be kept in the state folder %s: %s", state_path, exc)
+        return False
+    return True
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

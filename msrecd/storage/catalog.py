@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +68,7 @@ class Catalog:
         Args:
             index: None: look at all manifests.
         """
+        self.problems: list[str] = []  # what the last question had to skip
         self._path = path
         self._index = index
         self._corrections = corrections
@@ -89,12 +93,20 @@ class Catalog:
             StorageError: they cannot be read.
         """
         found = []
+        self.problems.clear()
         with files.storage_errors(f"read {self._path}"), files.closing_fd(files.open_root(self._path)) as root:
             for recording_id, place in self._candidates(root, recorder, since_ns, until_ns):
                 try:
                     contents = recovery.read_manifest(root, place)
                 except FileNotFoundError:  # deleted meanwhile
                     continue
+                except OSError as exc:
+                    self.problems.append(f"{place}: skipped, it cannot be read: {exc.strerror or exc}")
+                    continue
+                if contents.unreadable:
+                    which = ", ".join(map(str, contents.unreadable[:5]))
+                    more = f" and {len(contents.unreadable) - 5} more" if len(contents.unreadable) > 5 else ""
+                    self.problems.append(f"{place}: skipped line {which}{more}, which is no line of a manifest")
                 entry = self._entry(recording_id, place, contents, since_ns, until_ns)
                 if entry is not None:
                     found.append(entry)
@@ -169,6 +181,14 @@ class Catalog:
                 for gap in line["gaps"]
                 if {"at_s", "duration_s", "reason"} <= gap.keys()
             ]
+            gaps += [
+                GapEntry(
+                    started_ns=ended_ns, duration_s=float(gap.get("duration_s", 0.0)), reason=str(gap.get("reason", ""))
+                )
+                for ending in contents.endings
+                if ending.after == line["seq"]
+                for gap in ending.gaps
+            ]
             chunks.append(self._chunk(line, started_ns, ended_ns, corrected=corrected))
         if not chunks:
             return None
@@ -185,9 +205,8 @@ class Catalog:
 
     def _times(self, line: manifest.ManifestLine) -> tuple[int, int, bool]:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
-        boot = layout.boot_of(line["file"])
-        if line["clock"] != "synchronized" and boot is not None:
-            truth = self._corrections.correct(boot, started_ns)
+        if line["clock"] != "synchronized":
+            truth = self._corrections.correct(line.get("boot_id", ""), started_ns)
             if truth is not None:
                 return truth, truth + ended_ns - started_ns, True
         return started_ns, ended_ns, False
@@ -206,8 +225,21 @@ class Catalog:
             final=line["final"],
             recovered=line["recovered"],
             lost_s=line["lost_s"],
-            exists=layout.split_file(line["file"]) is not None and (self._path / line["file"]).is_file(),
+            exists=self._is_there(line["file"]),
         )
+
+    def _is_there(self, file: str) -> bool:
+        """Whether a regular file lies there, reached through folders alone."""
+        split = layout.split_file(file)
+        if split is None:
+            return False
+        with (
+            contextlib.suppress(OSError),
+            files.closing_fd(files.open_root(self._path)) as root,
+            files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder,
+        ):
+            return stat.S_ISREG(os.stat(split[2], dir_fd=folder, follow_symlinks=False).st_mode)
+        return False
 
 
 def _gap(started_ns: int, ended_ns: int, reason: str) -> GapEntry:

@@ -21,14 +21,15 @@ from msrecd.storage.retention import ChunkRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _BATCH = 256
 _BUILD_BATCH = 2000
 _SCHEMA = """
 CREATE TABLE chunk (
   ord INTEGER PRIMARY KEY AUTOINCREMENT, recording_id TEXT NOT NULL, recorder TEXT NOT NULL, seq INTEGER NOT NULL,
   file TEXT NOT NULL, bytes INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
-  trusted INTEGER NOT NULL, protected INTEGER NOT NULL DEFAULT 0, UNIQUE (recording_id, seq));
+  trusted INTEGER NOT NULL, protected INTEGER NOT NULL DEFAULT 0,
+  boot_id TEXT NOT NULL DEFAULT '', UNIQUE (recording_id, seq));
 CREATE INDEX chunk_oldest ON chunk (protected, ord);
 CREATE INDEX chunk_recorder ON chunk (recorder, protected, ord);
 CREATE INDEX chunk_aged ON chunk (protected, trusted, ended_ns);
@@ -46,8 +47,8 @@ CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
 CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
   UPDATE total SET bytes = bytes - OLD.bytes, chunks = chunks - 1 WHERE recorder = OLD.recorder; END;
 """
-_COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected"
-_INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id"
+_INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPSERT = (
     "INSERT INTO recording VALUES (?, ?, ?, ?, ?) ON CONFLICT (recording_id) DO UPDATE SET"
     " started_ns = min(started_ns, excluded.started_ns), ended_ns = max(ended_ns, excluded.ended_ns)"
@@ -98,7 +99,7 @@ class Index:
                 self._db.execute(
                     "DELETE FROM chunk WHERE recording_id = ? AND seq = ?", (chunk.recording_id, chunk.seq)
                 )
-                self._db.execute(f"INSERT INTO chunk ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(chunk))
+                self._db.execute(f"INSERT INTO chunk ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(chunk))
                 self._db.execute(
                     _UPSERT, (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns)
                 )
@@ -223,18 +224,18 @@ class Index:
         return [(str(r[0]), str(r[1])) for r in self._all(sql + " ORDER BY started_ns, recording_id", values)]
 
     def correct(self, correction: Callable[[str, int], int | None]) -> int:
-        """Replace untrusted times by what `correction(file, utc_ns)` knows; how many chunks."""
+        """Replace untrusted times by what `correction(boot_id, utc_ns)` knows; how many chunks."""
         count = 0
         last = 0
         while rows := self._all(
-            "SELECT ord, recording_id, file, started_ns, ended_ns FROM chunk WHERE trusted = 0 AND ord > ?"
+            "SELECT ord, recording_id, boot_id, started_ns, ended_ns FROM chunk WHERE trusted = 0 AND ord > ?"
             " ORDER BY ord LIMIT ?",
             (last, _BATCH),
         ):
             last = rows[-1][0]
             with self._lock, _errors(), self._db:
-                for key, recording_id, file, started_ns, ended_ns in rows:
-                    corrected = correction(file, started_ns)
+                for key, recording_id, boot_id, started_ns, ended_ns in rows:
+                    corrected = correction(boot_id, started_ns)
                     if corrected is None:
                         continue
                     count += 1
@@ -361,7 +362,7 @@ def _sync(path: Path) -> None:
 def _row(chunk: ChunkRef) -> tuple[object, ...]:
     return (
         *(chunk.recording_id, chunk.recorder, chunk.seq, chunk.file, chunk.bytes),
-        *(chunk.started_ns, chunk.ended_ns, chunk.trusted, chunk.protected),
+        *(chunk.started_ns, chunk.ended_ns, chunk.trusted, chunk.protected, chunk.boot_id),
     )
 
 
@@ -376,4 +377,5 @@ def _chunk(row: tuple[Any, ...]) -> ChunkRef:
         ended_ns=row[6],
         trusted=bool(row[7]),
         protected=bool(row[8]),
+        boot_id=row[9],
     )

@@ -24,6 +24,7 @@ class OpenEntry:
     mime_type: str
     started_ns: int
     trusted: bool
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,11 @@ def _recording(recording_id: str, values: Mapping[str, Any]) -> OpenRecording:
 
 def _entry(values: Mapping[str, Any]) -> OpenEntry:
     entry = OpenEntry(**values)
-    types = ((entry.seq, int), (entry.file, str), (entry.mime_type, str), (entry.started_ns, int), (entry.trusted, bool))
-    if not all(isinstance(value, kind) for value, kind in types):
+    texts = (entry.file, entry.mime_type, entry.boot_id)
+    if not (isinstance(entry.seq, int) and isinstance(entry.started_ns, int) and isinstance(entry.trusted, bool)):
         raise TypeError("a value of a wrong type")
-    if not 1 <= entry.seq <= 999_999_999 or abs(entry.started_ns) > 1 << 62 or not entry.mime_type.isprintable():
+    if not all(isinstance(text, str) and len(text) <= 512 and text.isprintable() for text in texts):
+        raise TypeError("a value of a wrong type")
+    if not 1 <= entry.seq <= 999_999_999 or abs(entry.started_ns) > 1 << 62:
         raise ValueError("a value that can be none of ours")
     return entry

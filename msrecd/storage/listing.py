@@ -200,7 +200,8 @@ class Listing:
     def _ref(self, recorder: str, recording_id: str, line: ManifestLine, *, protected: bool | None = None) -> ChunkRef:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
         trusted = line["clock"] == "synchronized"
-        if not trusted and (corrected := self._correct(line["file"], started_ns)) is not None:
+        boot_id = line.get("boot_id", "")
+        if not trusted and (corrected := self._correct(boot_id, started_ns)) is not None:
             started_ns, ended_ns, trusted = corrected, corrected + ended_ns - started_ns, True
         return ChunkRef(
             recording_id=recording_id,
@@ -212,11 +213,11 @@ class Listing:
             ended_ns=ended_ns,
             trusted=trusted,
             protected=self._ground.is_protected(recording_id) if protected is None else protected,
+            boot_id=boot_id,
         )
 
-    def _correct(self, file: str, utc_ns: int) -> int | None:
-        boot = layout.boot_of(file)
-        return None if boot is None else self._ground.walltime.corrections.correct(boot, utc_ns)
+    def _correct(self, boot_id: str, utc_ns: int) -> int | None:
+        return self._ground.walltime.corrections.correct(boot_id, utc_ns)
 
     def _listed_files(self, root: int, manifest_file: str, recording_id: str, names: _FolderNames) -> list[ChunkRef]:
         refs = []

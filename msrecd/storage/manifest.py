@@ -70,6 +70,19 @@ class Deletion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A line that says that the recording ended while nothing could be recorded, and what was lost until then.
+
+    after: the seq of the last chunk, which is the recording's last one; 0: there is none.
+    """
+
+    after: int
+    ended: str
+    lost_s: float
+    gaps: tuple[Mapping[str, float | str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestContents:
     """What a manifest says, and what is wrong with it.
 
@@ -81,6 +94,7 @@ class ManifestContents:
 
     chunks: tuple[ManifestLine, ...]
     deletions: tuple[Deletion, ...]
+    endings: tuple[Ending, ...]
     broken: tuple[int, ...]
     edited: tuple[int, ...]
     unreadable: tuple[int, ...]
@@ -165,6 +179,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
     """
     chunks: list[ManifestLine] = []
     deletions: list[Deletion] = []
+    endings: list[Ending] = []
     broken: list[int] = []
     edited: list[int] = []
     unreadable: list[int] = []
@@ -184,6 +199,8 @@ def read_file(file: BinaryIO) -> ManifestContents:
             prev = values["prev"]
             if "deleted" in values:
                 deletions.append(_deletion(values, is_edited=is_damaged))
+            elif "after" in values:
+                endings += [_ending(values)] if not is_damaged else []
             else:
                 chunks.append(_chunk_line(values))
                 doubtful += chunks[-1:] if is_damaged else []
@@ -199,6 +216,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
     return ManifestContents(
         chunks=tuple(chunks),
         deletions=tuple(deletions),
+        endings=tuple(endings),
         broken=tuple(broken),
         edited=tuple(edited),
         unreadable=tuple(unreadable),
@@ -254,6 +272,23 @@ def _deletion(values: Mapping[str, object], *, is_edited: bool) -> Deletion:
     if not (_is_seq(seq) and _is_text(at) and _is_text(reason)):
         raise TypeError("deleted")
     return Deletion(seq=int(str(seq)), at=str(at), reason=str(reason), is_edited=is_edited)
+
+
+def _ending(values: Mapping[str, object]) -> Ending:
+    """
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing, or its value can be none of ours.
+    """
+    gaps = values["gaps"]
+    is_right = _is_count(values["after"]) and _is_time(values["ended"]) and _is_seconds(values["lost_s"])
+    if not (is_right and _are_gaps(gaps) and isinstance(gaps, list)):
+        raise TypeError("after")
+    return Ending(
+        after=int(str(values["after"])),
+        ended=str(values["ended"]),
+        lost_s=float(str(values["lost_s"])),
+        gaps=tuple(gaps),
+    )
 
 
 def _chunk_line(values: dict[str, object]) -> ManifestLine:

@@ -99,6 +99,7 @@ class Recording:
             mime_type=self.mime_type,
             started_ns=stamp.utc_ns,
             trusted=stamp.trusted,
+            boot_id=stamp.boot_id,
         )
         self.manifest = self.manifest or f"{folder_name}/{layout.manifest_name(self.recording_id)}"
         self._unfinished[seq] = entry
@@ -271,7 +272,7 @@ class OpenChunk:
         ended_ns = self._stamp.utc_ns + round(duration_s * NS)
         if facts.ended_ns is not None and not self._file.failed:
             ended_ns = self._stamp.utc_ns + facts.ended_ns - self._stamp.monotonic_ns
-        return ManifestLine(
+        line = ManifestLine(
             seq=self.seq,
             file=self._entry.file,
             bytes=self._file.size,
@@ -287,6 +288,7 @@ class OpenChunk:
             tracks={kind: dict(values) for kind, values in tracks.items()},
             gaps=[dict(gap) for gap in facts.gaps],
         )
+        return line if self._stamp.trusted else {**line, "boot_id": self._stamp.boot_id}
 
     def _look(self, facts: ChunkFacts) -> tuple[float, Mapping[str, Mapping[str, float]]]:
         """Cut at the last whole fragment and take the facts from the file."""

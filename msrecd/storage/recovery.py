@@ -79,7 +79,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
                 os.fsync(file.fileno())  # as in ChunkFile.finish
         os.fsync(folder)
     lost_s = _lost_s(entry, found.duration_s, size, status.st_size, status.st_mtime_ns, sync_interval_s)
-    return ManifestLine(
+    line = ManifestLine(
         seq=entry.seq,
         file=entry.file,
         bytes=size,
@@ -95,6 +95,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         tracks=found.manifest_tracks(),
         gaps=[],
     )
+    return line if entry.trusted or not entry.boot_id else {**line, "boot_id": entry.boot_id}
 
 
 def _keep_one(folder: int, final: str) -> bool:

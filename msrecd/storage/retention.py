@@ -52,6 +52,7 @@ class ChunkRef:
     ended_ns: int
     trusted: bool
     protected: bool = False
+    boot_id: str = ""  # of the boot whose clock said the times, where that was not trusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

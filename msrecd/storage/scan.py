@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
 MAX_ELEMENTS = 4_000_000  # of one file: boxes, blocks, pages; ours have less, and what is made up ends somewhere
 
 

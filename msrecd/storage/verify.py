@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from msrecd.errors import StorageError
-from msrecd.storage import layout, manifest
+from msrecd.storage import files, layout, manifest
+
+_MAX_HOLES = 100_000
 
 
 class Fault(StrEnum):
@@ -23,12 +27,13 @@ class Fault(StrEnum):
     EDITED = "edited"  # a line of the manifest is not what was written, does not follow from the one before, or is none
     UNLISTED = "unlisted"  # a chunk that no manifest knows
     UNFINISHED = "unfinished"  # a `.part`: being recorded, or waiting for recovery
+    UNREADABLE = "unreadable"  # a folder that may not be read; a chunk that should be in it is a finding of its own
     UNENDED = "unended"  # no chunk is the last one: being recorded, or what followed went with its lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`is_failure`: something is not what it was; an unfinished chunk or a missing end alone prove nothing."""
+    """`is_failure`: something is not what it was; the others alone disprove nothing."""
 
     fault: Fault
     file: str
@@ -36,7 +41,7 @@ class Finding:
 
     @property
     def is_failure(self) -> bool:
-        return self.fault not in (Fault.UNFINISHED, Fault.UNENDED)
+        return self.fault not in (Fault.UNFINISHED, Fault.UNENDED, Fault.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,8 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
     """Read all chunks below a folder and compare them with the manifests in it.
 
     The folder may be the storage path or any part of it that holds whole recordings: `file` entries are looked for
-    below it as they stand, then without their leading folders, then beside the manifest.
+    below it as they stand, then without their leading folders, then beside the manifest. Nothing but folders and
+    regular files is opened, and no symbolic link below the folder is followed.
 
     Args:
         progress: called with (bytes read, bytes to read).
@@ -64,144 +70,220 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
         StorageError: the folder cannot be read.
     """
     if not folder.is_dir():
-        raise StorageError(f"{folder} is no folder", "not_found")
-    manifests = list(_walk(folder, layout.parse_manifest_name))
-    findings: list[Finding] = []
-    known = _Known()
-    for path in manifests:
-        findings += _read_one(folder, path, known)
-    listed = known.listed
-    total = sum(line["bytes"] for line in listed.values())
-    by_hash = {line["sha256"]: line for line in listed.values()}
-    done = 0
-    for path, line in listed.items():
-        finding = _compare(folder, path, line, by_hash)
-        if finding is not None:
-            findings.append(finding)
-        done += line["bytes"]
-        if progress is not None:
-            progress(done, total)
-    for path in _walk(folder, lambda name: name if layout.parse_chunk_name(name) else None):
-        relative = path.relative_to(folder).as_posix()
-        parsed = layout.parse_chunk_name(path.name)
-        if parsed is not None and parsed.is_part:
-            message = f"{relative}: not finished; being recorded, or waiting for recovery"
-            findings.append(Finding(fault=Fault.UNFINISHED, file=relative, message=message))
-        elif parsed is not None and path not in listed and path not in known.gone:
-            if (parsed.recording_id, parsed.seq) in known.doubted:
+        raise StorageError(f"{folder} is not a folder", "not_found")
+    with files.storage_errors(f"read {folder}"), files.closing_fd(files.open_root(folder)) as root:
+        return _Verification(root, progress).run()
+
+
+class _Verification:
+    def __init__(self, root: int, progress: Callable[[int, int], None] | None) -> None:
+        self._root = root
+        self._progress = progress
+        self._findings: list[Finding] = []
+        self._listed: dict[str, manifest.ManifestLine] = {}  # by the place where a chunk is, or should be
+        self._doubted: set[tuple[str, int]] = set()  # (recording_id, seq) of which an edited line speaks
+
+    def run(self) -> Verdict:
+        there = self._walk("")
+        manifests = [file for file in there if layout.parse_manifest_name(_name(file)) is not None]
+        chunks = {file for file in there if layout.parse_chunk_name(_name(file)) is not None}
+        for file in manifests:
+            self._read_manifest(file, chunks)
+        listed = self._listed
+        total = sum(line["bytes"] for line in listed.values())
+        by_hash = {line["sha256"]: line for line in listed.values()}
+        sizes = {line["bytes"] for line in listed.values()}
+        done = 0
+        for place, line in listed.items():
+            self._compare(place, line, by_hash, sizes)
+            done += line["bytes"]
+            if self._progress is not None:
+                self._progress(done, total)
+        for file in sorted(chunks):
+            parsed = layout.parse_chunk_name(_name(file))
+            assert parsed is not None
+            if parsed.is_part:
+                self._find(Fault.UNFINISHED, file, "not finished; being recorded, or waiting for recovery")
+            elif file not in listed and (parsed.recording_id, parsed.seq) not in self._doubted:
+                self._find(Fault.UNLISTED, file, "no manifest lists it")
+        return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=len(listed), bytes=total)
+
+    def _find(self, fault: Fault, file: str, message: str) -> None:
+        self._findings.append(Finding(fault=fault, file=file, message=f"{file}: {message}"))
+
+    def _walk(self, relative: str) -> list[str]:
+        """Everything with a name of ours below a folder, relative to the root; what is no folder is not entered."""
+        found: list[str] = []
+        waiting = [relative]
+        while waiting:
+            at = waiting.pop()
+            try:
+                with files.closing_fd(files.open_folder(self._root, at)) as folder, os.scandir(folder) as entries:
+                    inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            except OSError as exc:
+                if not at:
+                    raise
+                if not isinstance(exc, FileNotFoundError):  # removed while we looked
+                    self._find(Fault.UNREADABLE, at, f"cannot be read, nor what is in it: {exc.strerror or exc}")
                 continue
-            message = f"{relative}: no manifest lists it"
-            findings.append(Finding(fault=Fault.UNLISTED, file=relative, message=message))
-    return Verdict(findings=tuple(findings), manifests=len(manifests), chunks=len(listed), bytes=total)
+            for name, is_folder in inside:
+                file = f"{at}/{name}" if at else name
+                if is_folder:
+                    waiting.append(file)
+                elif layout.parse_chunk_name(name) or layout.parse_manifest_name(name):
+                    found.append(file)
+        return sorted(found)
+
+    def _read_manifest(self, relative: str, chunks: AbstractSet[str]) -> None:
+        folder_name, _, name = relative.rpartition("/")
+        try:
+            with files.closing_fd(files.open_folder(self._root, folder_name)) as folder:
+                contents = manifest.read_at(folder, name)
+        except FileNotFoundError:
+            return  # its recording was deleted while we looked
+        except OSError as exc:
+            self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
+            return
+        for number in contents.unreadable:
+            self._find(Fault.EDITED, relative, f"line {number} is no line of a manifest")
+        for number in contents.edited:
+            self._find(Fault.EDITED, relative, f"line {number} was edited: it does not match its own hash")
+        for number in contents.broken:
+            which = f"line {number - 1} was edited, or one behind it" if number > 1 else "a line before the first was"
+            self._find(Fault.EDITED, relative, f"{which} removed: line {number} does not follow from it")
+        if contents.torn:
+            self._find(Fault.TORN, relative, "the last line is torn")
+        if is_unended(contents):
+            what = "has no last chunk: still being recorded, or what followed was removed with its lines"
+            self._find(Fault.UNENDED, relative, what)
+        self._sort_lines(relative, layout.parse_manifest_name(name) or "", contents, chunks)
+
+    def _sort_lines(
+        self, relative: str, recording_id: str, contents: manifest.ManifestContents, chunks: AbstractSet[str]
+    ) -> None:
+        for line in contents.doubtful:  # by what was edited nothing is judged: neither the seq it names nor the file
+            self._doubted.add((recording_id, line["seq"]))
+            parsed = layout.parse_chunk_name(_name(line["file"]))
+            if parsed is not None:
+                self._doubted.add((recording_id, parsed.seq))
+        gone = {deletion.seq for deletion in contents.deletions}
+        sure_gone = {deletion.seq for deletion in contents.deletions if not deletion.is_edited}
+        doubtful = {id(line) for line in contents.doubtful}
+        sure = [line for line in contents.chunks if id(line) not in doubtful]
+        seqs = {line["seq"] for line in sure} | sure_gone
+        highest = max(seqs, default=0)
+        if highest > len(contents.chunks) + len(contents.deletions) + _MAX_HOLES:  # a made-up number; do not count up
+            self._find(Fault.MISSING, f"{relative}#{highest}", f"most of the chunks before {highest} are not listed")
+            highest = 0
+        for seq in sorted(set(range(1, highest + 1)) - seqs):
+            if (recording_id, seq) not in self._doubted:
+                self._find(Fault.MISSING, f"{relative}#{seq}", f"chunk {seq} is not listed")
+        for line in sure:
+            split = layout.split_file(line["file"])
+            parsed = layout.parse_chunk_name(split[2]) if split is not None else None
+            if parsed is None or parsed.recording_id != recording_id or parsed.seq != line["seq"]:
+                self._find(Fault.EDITED, relative, f"{line['file']!r} is no chunk of this recording")
+                continue
+            place = _place(relative, line["file"], chunks)
+            # What rotation took is not missing; where a copy still has it, it is judged like any other.
+            if line["seq"] not in gone or place in chunks:
+                self._listed[place] = line
+
+    def _compare(
+        self,
+        place: str,
+        line: manifest.ManifestLine,
+        by_hash: Mapping[str, manifest.ManifestLine],
+        sizes: AbstractSet[int],
+    ) -> None:
+        file = line["file"]
+        folder_name, _, name = place.rpartition("/")
+        try:
+            with (
+                files.closing_fd(files.open_folder(self._root, folder_name)) as folder,
+                os.fdopen(files.open_file(folder, name), "rb") as opened,
+            ):
+                size = os.fstat(opened.fileno()).st_size
+                # What is as long as no listed chunk is none of them: a file of a terabyte need not be read.
+                digest = hashlib.file_digest(opened, "sha256").hexdigest() if size in sizes else ""
+        except FileNotFoundError:
+            self._find(Fault.MISSING, file, "missing")
+            return
+        except OSError as exc:
+            self._find(Fault.ALTERED, file, f"cannot be proven: {exc.strerror or exc}")
+            return
+        if digest == line["sha256"] and size == line["bytes"]:
+            return
+        other = by_hash.get(digest)
+        if other is not None and other is not line:
+            self._find(Fault.SWAPPED, file, f"holds what was recorded as {other['file']}")
+        elif size < line["bytes"]:
+            self._find(Fault.TORN, file, f"torn, {size} of {line['bytes']} bytes")
+        elif size != line["bytes"]:
+            self._find(Fault.ALTERED, file, f"altered, it has {size} bytes and {line['bytes']} were recorded")
+        else:
+            self._find(Fault.ALTERED, file, "altered, its sha256 is not the recorded one")
+
+
+def _name(file: str) -> str:
+    return file.rpartition("/")[2]
+
+
+def _place(manifest_file: str, file: str, chunks: AbstractSet[str]) -> str:
+    parts = file.split("/")
+    for skip in range(len(parts)):
+        if (candidate := "/".join(parts[skip:])) in chunks:
+            return candidate
+    beside = f"{manifest_file.rpartition('/')[0]}/{parts[-1]}".removeprefix("/")
+    return beside if beside in chunks else file
+
+
+def still_holds(folder: Path, finding: Finding) -> bool:
+    """Whether a finding is there still, in a folder in which a daemon goes on recording and rotating.
+
+    Chunks that were finished or rotated away meanwhile are no findings. Costs no more than reading one manifest.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    if finding.fault not in (Fault.MISSING, Fault.UNLISTED, Fault.TORN, Fault.UNFINISHED, Fault.UNENDED):
+        return True
+    if "#" in finding.file:  # a number without a line, which no daemon writes later
+        return os.path.lexists(folder / finding.file.partition("#")[0])
+    name = _name(finding.file)
+    is_there = os.path.lexists(folder / finding.file)
+    if layout.parse_manifest_name(name) is not None:
+        contents = _read(folder, finding.file)
+        if contents is None:
+            return False
+        return is_unended(contents) if finding.fault is Fault.UNENDED else contents.torn
+    parsed = layout.parse_chunk_name(name)
+    if parsed is None or finding.fault is Fault.TORN:
+        return True
+    if finding.fault is Fault.UNFINISHED:
+        return is_there
+    manifest_name = layout.manifest_name(parsed.recording_id)
+    places = (path.relative_to(folder).as_posix() for path in folder.rglob(manifest_name))
+    contents = next((found for place in places if (found := _read(folder, place))), None)
+    if contents is None:  # with its last chunk a manifest goes too
+        return is_there if finding.fault is Fault.UNLISTED else False
+    listed = {line["seq"] for line in manifest.live_chunks(contents)}
+    if finding.fault is Fault.MISSING:
+        return parsed.seq in listed
+    return parsed.seq not in listed and is_there
+
+
+def _read(folder: Path, place: str) -> manifest.ManifestContents | None:
+    above, _, name = place.rpartition("/")
+    with (
+        contextlib.suppress(OSError),
+        files.closing_fd(files.open_root(folder)) as root,
+        files.closing_fd(files.open_folder(root, above)) as opened,
+    ):
+        return manifest.read_at(opened, name)
+    return None
 
 
 def is_unended(contents: manifest.ManifestContents) -> bool:
-    """Whether chunks are listed, but none as the last one of its recording."""
-    return bool(contents.chunks) and not any(line["final"] for line in contents.chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the manifests say; `doubted`: (recording_id, seq) of chunks of which an edited line speaks."""
-
-    listed: dict[Path, manifest.ManifestLine] = field(default_factory=dict)
-    gone: set[Path] = field(default_factory=set)
-    doubted: set[tuple[str, int]] = field(default_factory=set)
-
-
-def _read_one(folder: Path, path: Path, known: _Known) -> Iterator[Finding]:
-    relative = path.relative_to(folder).as_posix()
-    try:
-        contents = manifest.read(path.read_bytes())
-    except OSError as exc:
-        yield Finding(fault=Fault.ALTERED, file=relative, message=f"{relative}: cannot be read: {exc.strerror}")
-        return
-    for number in contents.unreadable:
-        yield Finding(fault=Fault.EDITED, file=relative, message=f"{relative}: line {number} is no line of a manifest")
-    for number in contents.edited:
-        message = f"{relative}: line {number} was edited: it does not match its own hash"
-        yield Finding(fault=Fault.EDITED, file=relative, message=message)
-    for number in contents.broken:
-        which = f"line {number - 1} was edited, or a line behind it" if number > 1 else "a line before the first was"
-        message = f"{relative}: {which} removed: line {number} does not follow from it"
-        yield Finding(fault=Fault.EDITED, file=relative, message=message)
-    if contents.torn:
-        yield Finding(fault=Fault.TORN, file=relative, message=f"{relative}: the last line is torn")
-    if is_unended(contents):
-        message = f"{relative}: has no last chunk: still being recorded, or what followed was removed with its lines"
-        yield Finding(fault=Fault.UNENDED, file=relative, message=message)
-    recording_id = layout.parse_manifest_name(path.name) or ""
-    for line in contents.doubtful:  # by what was edited nothing is judged: neither the seq it names nor the file
-        known.doubted.add((recording_id, line["seq"]))
-        parsed = layout.parse_chunk_name(line["file"].rpartition("/")[2])
-        if parsed is not None:
-            known.doubted.add((recording_id, parsed.seq))
-    gone = {deletion.seq for deletion in contents.deletions if not deletion.is_edited}
-    perhaps_gone = {deletion.seq for deletion in contents.deletions if deletion.is_edited}
-    sure = [line for line in contents.chunks if line not in contents.doubtful]
-    seqs = {line["seq"] for line in sure} | gone
-    for seq in sorted(set(range(1, max(seqs, default=0) + 1)) - seqs):
-        if (recording_id, seq) not in known.doubted:
-            message = f"{relative}: chunk {seq} is not listed"
-            yield Finding(fault=Fault.MISSING, file=f"{relative}#{seq}", message=message)
-    for line in sure:
-        split = layout.split_file(line["file"])
-        parsed = layout.parse_chunk_name(split[2]) if split is not None else None
-        if parsed is None or parsed.recording_id != recording_id or parsed.seq != line["seq"]:
-            message = f"{relative}: {line['file']!r} is no chunk of this recording"
-            yield Finding(fault=Fault.EDITED, file=relative, message=message)
-            continue
-        place = _place(folder, path, line["file"])
-        if line["seq"] in gone or (line["seq"] in perhaps_gone and not place.exists()):
-            known.gone.add(place)
-        else:
-            known.listed[place] = line
-
-
-def _place(folder: Path, manifest_path: Path, file: str) -> Path:
-    parts = file.split("/")
-    for skip in range(len(parts)):
-        candidate = folder.joinpath(*parts[skip:])
-        if candidate.is_file():
-            return candidate
-    beside = manifest_path.with_name(parts[-1])
-    return beside if beside.is_file() else folder / file
-
-
-def _compare(
-    folder: Path, path: Path, line: manifest.ManifestLine, by_hash: Mapping[str, manifest.ManifestLine]
-) -> Finding | None:
-    file = line["file"]
-    try:
-        size = path.stat(follow_symlinks=False).st_size
-        digest = _sha256(path)
-    except FileNotFoundError:
-        return Finding(fault=Fault.MISSING, file=file, message=f"{file}: missing")
-    except OSError as exc:
-        return Finding(fault=Fault.ALTERED, file=file, message=f"{file}: cannot be read: {exc.strerror}")
-    if digest == line["sha256"]:
-        return None
-    other = by_hash.get(digest)
-    if other is not None:
-        return Finding(fault=Fault.SWAPPED, file=file, message=f"{file}: holds what was recorded as {other['file']}")
-    if size < line["bytes"]:
-        message = f"{file}: torn, {size} of {line['bytes']} bytes"
-        return Finding(fault=Fault.TORN, file=file, message=message)
-    return Finding(fault=Fault.ALTERED, file=file, message=f"{file}: altered, its sha256 is not the recorded one")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _walk(folder: Path, accept: Callable[[str], object]) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders.sort()
-        for name in sorted(names):
-            if accept(name) is not None:
-                yield Path(parent) / name
-
-
-def _raise(error: OSError) -> None:
-    raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    """Whether chunks are listed, but no end: neither a last chunk of its recording nor a line that says it ended."""
+    return bool(contents.chunks) and not contents.endings and not any(line["final"] for line in contents.chunks)

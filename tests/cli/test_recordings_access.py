@@ -18,10 +18,9 @@ import pytest
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
 from msrecd.storage.files import is_locked
-from msrecd.storage.recheck import still_holds
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
-from msrecd.storage.verify import Fault, verify
+from msrecd.storage.verify import Fault, still_holds, verify
 
 SOMEBODY = 54_321
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from msrecd.cli.recordings.access import catalog_of, configuration, known_record
 from msrecd.clock import NS
 from msrecd.errors import MsrecdError, StorageError
 from msrecd.storage.catalog import ChunkEntry, GapEntry
+from msrecd.storage.files import closing_fd, open_root, rename_new
 from msrecd.storage.layout import parse_chunk_name
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.units import format_size
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         chunks, gaps = catalog.export_plan(args.recorder, from_ns, to_ns)
     if not chunks:
         raise MsrecdError(f"{args.recorder} recorded nothing that is finished and still there in this range")
-    _write(out, config.storage.path, chunks, from_ns, to_ns)
+    _write(out, config.storage.path, chunks, from_ns, to_ns, force=args.force)
     for gap in gaps:
         print(f"not recorded: {gap.duration_s:g} s from {format_utc(gap.started_ns)} ({_where(gap, chunks)})")
     return Exit.OK
@@ -44,7 +46,7 @@ def _check_target(out: Path, storage: Path, *, force: bool) -> None:
         container_for(out)
     except JoinError as exc:
         raise UsageError(str(exc)) from exc
-    if out.exists() and (not force or not out.is_file()):
+    if os.path.lexists(out) and (not force or not out.is_file()):
         raise UsageError(f"{out} exists already" + ("; --force replaces it" if out.is_file() else ""))
     if not out.parent.is_dir():
         raise UsageError(f"the folder {out.parent} is not there")
@@ -52,7 +54,7 @@ def _check_target(out: Path, storage: Path, *, force: bool) -> None:
         raise UsageError(f"{out} lies in the storage {storage}, where only recordings may be; write somewhere else")
 
 
-def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int, to_ns: int) -> None:
+def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int, to_ns: int, *, force: bool) -> None:
     from msrecd.muxing.join import Joiner, container_for
     from msrecd.muxing.seams import Piece
 
@@ -68,9 +70,10 @@ def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int,
         )
         for chunk in chunks
     ]
-    part = out.with_name(out.name + ".part")
+    # A name of its own, and only a new file: what lies there, a symbolic link for one, is not followed or written to.
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        with Progress() as progress, part.open("wb", buffering=0) as file:
+        with Progress() as progress, open(part, "xb", buffering=0) as file:  # noqa: PTH123  # x: O_EXCL
             joined = Joiner(
                 pieces,
                 container_for(out),
@@ -81,10 +84,14 @@ def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int,
             ).run()
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
-        part.replace(out)
+        if force:
+            part.replace(out)
+        else:
+            with closing_fd(open_root(out.parent)) as folder:
+                rename_new(folder, part.name, out.name)  # somebody may have made it meanwhile
     except OSError as exc:
         part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {part}: {exc.strerror or exc}") from exc
+        raise StorageError(f"cannot write {out}: {exc.strerror or exc}") from exc
     except BaseException:
         part.unlink(missing_ok=True)
         raise

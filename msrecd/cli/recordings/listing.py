@@ -16,6 +16,8 @@ from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.units import format_duration, format_size
 
+_MAX_PROBLEMS = 20
+
 
 def run(args: argparse.Namespace) -> int:
     since_ns, until_ns = moment(args.since, "--since"), moment(args.until, "--until")
@@ -27,6 +29,11 @@ def run(args: argparse.Namespace) -> int:
     with catalog_of(config) as catalog:
         entries = catalog.recordings(recorder=args.recorder, since_ns=since_ns, until_ns=until_ns)
         is_indexed = catalog.is_indexed
+        problems = list(catalog.problems)
+    for problem in problems[:_MAX_PROBLEMS]:
+        note(problem)
+    if len(problems) > _MAX_PROBLEMS:
+        note(f"{len(problems) - _MAX_PROBLEMS} more manifests with lines that had to be skipped")
     open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.state_path)}
     is_running = is_locked(config.storage.state_path / "lock")
     word = "recording" if is_running else "unfinished"

@@ -7,10 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from msrecd.cli.errors import Exit
-from msrecd.cli.output import Progress, print_json
+from msrecd.cli.output import Progress, print_json, print_line
 from msrecd.cli.recordings.access import configuration
-from msrecd.storage.recheck import still_holds
-from msrecd.storage.verify import Verdict, verify
+from msrecd.storage.verify import Verdict, still_holds, verify
 from msrecd.vocabulary.units import format_size
 
 
@@ -34,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         for finding in findings:
-            print(finding.message)
-        print(_summary(folder, verdict, Counter(str(finding.fault) for finding in failures)))
+            print_line(finding.message)
+        print_line(_summary(folder, verdict, Counter(str(finding.fault) for finding in failures)))
     return Exit.FAILED if failures else Exit.OK
 
 
