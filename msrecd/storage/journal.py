@@ -85,6 +85,8 @@ def _recording(recording_id: str, values: Mapping[str, Any]) -> OpenRecording:
     known = layout.parse_recording_id(recording_id)
     chunks = tuple(map(_entry, values["chunks"]))
     manifest = values["manifest"]
+    if not isinstance(manifest, str):
+        raise TypeError("manifest")
     for file in (*(entry.file for entry in chunks), *([manifest] if manifest else [])):
         if layout.split_file(file) is None or file.rpartition("/")[2][: len(recording_id)] != recording_id:
             raise ValueError("a file of another recording")

@@ -123,6 +123,31 @@ class Recording:
             folder = files.open_folder(root, folder_name, create=True)
         return ChunkFile(folder, name, sync_interval_s=store.sync_interval_s, clock=store.ground.clock)
 
+    def end_line(self, *, ended_ns: int, lost_s: float, gaps: Sequence[Mapping[str, float | str]]) -> None:
+        """Write down what was lost between the last chunk and the end; before `close`, and when no chunk follows.
+
+        Args:
+            ended_ns: the end, on CLOCK_MONOTONIC.
+            gaps: with `at_s` counted from the beginning of the last chunk.
+
+        Raises:
+            StorageError: the line is not there.
+        """
+        with self._lock:
+            after = self._next_seq - 1
+            if not self.manifest:
+                stamp = self._store.ground.walltime.stamp(ended_ns)
+                folder_name = f"{self.recorder}/{self._folder_for(stamp)}"
+                self.manifest = f"{folder_name}/{layout.manifest_name(self.recording_id)}"
+        line = {
+            "ended": format_utc(self._store.ground.walltime.stamp(ended_ns).utc_ns),
+            "after": after,
+            "lost_s": round(max(0.0, lost_s), 3),
+            "gaps": [dict(gap) for gap in gaps],
+        }
+        with files.storage_errors(f"end {self.manifest}"), files.closing_fd(self._store.ground.open_root()) as root:
+            self._store.ground.append_line(root, self.manifest, line)
+
     def close(self) -> None:
         """The recording has ended; called by the last chunk's `finish(final=True)`, else by whoever ends it."""
         self._store.forget(self)

@@ -149,7 +149,9 @@ class _Verification:
         for number in contents.edited:
             self._find(Fault.EDITED, relative, f"line {number} was edited: it does not match its own hash")
         for number in contents.broken:
-            which = f"line {number - 1} was edited, or one behind it" if number > 1 else "a line before the first was"
+            which = "a line before the first was"
+            if number > 1:
+                which = f"line {number - 1} was edited, or a line behind it"
             self._find(Fault.EDITED, relative, f"{which} removed: line {number} does not follow from it")
         if contents.torn:
             self._find(Fault.TORN, relative, "the last line is torn")

@@ -102,7 +102,7 @@ def test_a_clock_set_by_hand_is_not_trusted_until_somebody_vouches_for_it(tmp_pa
     assert not machine.walltime.trusted
     assert machine.walltime.age_now_ns() is None
     # What was recorded since then is known all the same: from the time before.
-    corrected = machine.walltime.corrections.correct(machine.walltime.boot, machine.realtime_ns())
+    corrected = machine.walltime.corrections.correct(machine.walltime.boot_id, machine.realtime_ns())
     assert corrected == machine.now_ns + NOW_NS
     assert not machine.start(tmp_path).trusted  # a restart of the program changes nothing
     machine.marker.touch()
@@ -141,7 +141,7 @@ def test_what_was_recorded_by_a_wrong_clock_is_corrected_by_the_time_that_came_n
     machine.now_ns += 60 * NS
     machine.offset_ns, machine.synchronized = truth + 5 * NS, True  # right, and a little off what was believed first
     assert machine.walltime.trusted
-    assert machine.walltime.corrections.correct(machine.walltime.boot, recorded) == recorded + 7205 * NS
+    assert machine.walltime.corrections.correct(machine.walltime.boot_id, recorded) == recorded + 7205 * NS
 
 
 def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> 
     again = WallTime(tmp_path, marker=tmp_path / "none", kernel=lambda: False)
     assert again.trusted
     assert again.boot == walltime.boot
-    assert ReadOnlyWallTime(tmp_path, marker=tmp_path / "none").corrections.offset_of(walltime.boot) is not None
+    assert ReadOnlyWallTime(tmp_path, marker=tmp_path / "none").corrections.offset_of(walltime.boot_id) is not None
 
 
 @pytest.mark.parametrize(
