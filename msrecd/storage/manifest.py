@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NotRequired, TypedDict
 
-from msrecd.clock.wall import parse_utc
 from msrecd.storage import files
+from msrecd.vocabulary.times import parse_utc
 
 log = logging.getLogger(__name__)
 
