@@ -79,8 +79,9 @@ def recorder_event(unit: RecorderController, event_type: str, facts: Mapping[str
         names = ("seq", "file", "bytes", "sha256", "mime_type", "started", "ended", "duration_s", "clock", "final")
         event |= {name: facts[name] for name in names if name in facts}
         event |= {name: facts[name] for name in ("recovered", "lost_s", "tracks", "gaps") if name in facts}
-    else:
-        event |= facts
+        event["recording_id"] = _recording_of(facts)
+        return event
+    event |= facts
     event["recording_id"] = facts.get("recording_id", unit.files.recording_id)
     return event
 
@@ -88,10 +89,15 @@ def recorder_event(unit: RecorderController, event_type: str, facts: Mapping[str
 def late_chunk_event(recorder: str, line: Mapping[str, Any], now: str) -> dict[str, Any]:
     """event/recorder/<rec> of a chunk that no running recorder finished, from its manifest line."""
     event = {"event_type": "chunk", "ts": now, "recorder": recorder, **line}
-    for name in ("prev", "line_sha256"):  # they belong to the manifest
+    for name in ("prev", "line_sha256", "boot_id"):  # they belong to the manifest
         event.pop(name, None)
-    event["recording_id"] = PurePosixPath(str(line["file"])).name.rsplit("-", 1)[0]
+    event["recording_id"] = _recording_of(line)
     return event
+
+
+def _recording_of(line: Mapping[str, Any]) -> str:
+    """The recording of a chunk: where a recorder meets another medium it goes on there under another id."""
+    return PurePosixPath(str(line["file"])).name.rsplit("-", 1)[0]
 
 
 def device_event(event_type: str, device: Mapping[str, Any], now: str) -> dict[str, Any]:
