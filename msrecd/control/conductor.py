@@ -2,7 +2,7 @@
 
 The rules are `msrecd.schedule`'s pure functions; here they meet the clocks and the units. A decision is looked at
 again when it may change: at the end of a window or limit, after a command or a reload, within a second after the wall
-clock was set or became trusted, and at least every 30 s.
+clock was set or became trusted or the machine's time zone was changed, and at least every 30 s.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from msrecd.schedule import override
 from msrecd.schedule.model import ScheduleError, Trust
 from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started
 from msrecd.schedule.planner import WAIT_FOR_CLOCK_S, Planner
+from msrecd.schedule.zones import system_zone
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Conductor:
         planners = {}
         for recorder in config.recorders:
             known = self._parts.get(recorder.name)
-            if known is not None and known.recorder.schedules == recorder.schedules and self._place == config.location:
+            is_same = known is not None and known.recorder.schedules == recorder.schedules
+            if known is not None and is_same and self._place == config.location and known.planner.is_current:
                 planners[recorder.name] = known.planner
                 continue
             try:
@@ -141,6 +143,7 @@ class Conductor:
             patience_s: how long to wait for those that take their time (None: until they are done). They go on by
                 themselves, and what comes of them is looked at when they are done.
         """
+        self._follow_time_zone()
         for name in self._parts:  # each by itself: a camera that hangs must not delay the others
             if name not in self._looking:
                 task = asyncio.get_running_loop().create_task(self._look_safely(name), name=f"{name}-schedule")
@@ -158,15 +161,28 @@ class Conductor:
             self._changed()
         return min(waits)
 
+    def _follow_time_zone(self) -> None:
+        """Plan again what goes by the machine's time zone if that is another one now."""
+        if all(part.planner.is_current for part in self._parts.values()):
+            return
+        try:
+            self.adopt(self.prepare(self._owner.config))
+        except ScheduleError as exc:
+            log.error("the time zone of this machine has changed, but schedules stay as they were: %s", exc)
+        else:
+            log.info("the time zone of this machine is %s now; schedules follow it", system_zone())
+
     def _looked(self, name: str, _: object) -> None:
         del self._looking[name]
 
     async def _sleep(self, seconds: float, seen: tuple[int, bool]) -> None:
-        """Until something is to be decided: the time is over, a command came, or the clock was set since `seen`."""
+        """Until time is up, a command comes, the clock is set (since `seen`) or the machine's zone is changed."""
         until_ns = self._clock.monotonic_ns() + round(seconds * NS)
         while (left_ns := until_ns - self._clock.monotonic_ns()) > 0 and not self._wake.is_set():
             offset_ns, trusted = self._clocks()
             if abs(offset_ns - seen[0]) > _STEP_NS or trusted != seen[1]:
+                return
+            if not all(part.planner.is_current for part in self._parts.values()):
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_SLICE_S, left_ns / NS)):

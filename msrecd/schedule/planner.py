@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from msrecd.schedule.model import TRUSTED, Place, Plan, Rule, ScheduleError, Trust, Window
 from msrecd.schedule.moments import ALL_DAYS, WEEKDAYS, ClockTime, CronTime, Moments, SunTime, parse
 from msrecd.schedule.sun import AstralSun, Sun
-from msrecd.schedule.zones import zone_named
+from msrecd.schedule.zones import system_zone_mark, zone_named
 
 EARLIEST_PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that shows less has never been set
 WAIT_FOR_CLOCK_S = 300.0
@@ -122,8 +122,15 @@ class Planner:
     def __init__(self, rules: Iterable[Rule], place: Place | None = None, *, sun: Sun | None = None) -> None:
         if sun is None and place is not None:
             sun = AstralSun(place)
+        rules = tuple(rules)
+        self._zone_mark = system_zone_mark() if any(rule.timezone is None for rule in rules) else None
         self._rules = [_compile(i, rule, sun) for i, rule in enumerate(rules)]
         self._known: _Known | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the machine's time zone, if the rules go by it, is that for which they were planned."""
+        return self._zone_mark is None or self._zone_mark == system_zone_mark()
 
     def windows(self, begin: datetime, end: datetime) -> list[Window]:
         """All windows that are open somewhere in [begin, end), in their order; overlapping ones merged."""

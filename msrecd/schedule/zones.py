@@ -1,17 +1,31 @@
-"""Between clocks on the wall and instants. Pure, but for the zone data and the name of the machine's zone."""
+"""Between clocks on the wall and instants. Pure, but for the zone data and the zone of this machine."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import re
+import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 
 from msrecd.schedule.model import ScheduleError
 
+log = logging.getLogger(__name__)
+
 _LOCALTIME = Path("/etc/localtime")
 _WHOLE_DAY = timedelta(hours=23)
 _LARGEST_CHANGE = timedelta(hours=25)  # islands changed sides of the date line
+# tzset(3): a name of three letters or one in < >, its offset, perhaps the same of summer time, perhaps its rule.
+_POSIX_NAME, _POSIX_OFFSET = r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)", r"[+-]?\d{1,3}(?::\d\d){0,2}"
+_POSIX_ZONE = re.compile(
+    rf"{_POSIX_NAME}{_POSIX_OFFSET}(?P<summer>{_POSIX_NAME}(?:{_POSIX_OFFSET})?(?P<rule>,.+)?)?", re.ASCII
+)
+_RULE_WITHOUT_A_RULE = ",M3.2.0,M11.1.0"  # what the C library takes: that of the United States
+
+SystemZoneMark = tuple[object, ...]
 
 
 def zone_named(name: str | None) -> tzinfo:
@@ -28,13 +42,31 @@ def zone_named(name: str | None) -> tzinfo:
     return zone
 
 
+def system_zone_mark() -> SystemZoneMark:
+    """Equal as long as the machine's zone is the same; cheap enough to be asked every second."""
+    path = os.path.realpath(_LOCALTIME)
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a string from realpath
+        return os.environ.get("TZ"), path, status.st_ino, status.st_mtime_ns
+    except OSError:
+        return os.environ.get("TZ"), path
+
+
 def system_zone() -> tzinfo:
-    """The zone of $TZ or /etc/localtime, with its changes over the year; UTC where neither says."""
-    name = os.environ.get("TZ", "").lstrip(":")
-    if not name:
-        _, found, name = os.path.realpath(_LOCALTIME).partition("/zoneinfo/")
-        name = name.removeprefix("posix/").removeprefix("right/") if found else ""
-    return (_known_zone(name) if name else None) or UTC
+    """The zone that `date` goes by: of $TZ in all its forms, else of /etc/localtime, a link or a copy.
+
+    UTC where the C library takes it: without either, and for a $TZ that means nothing, with a warning.
+    """
+    setting = os.environ.get("TZ")
+    if setting is None:
+        return _zone_of_file(_LOCALTIME) or UTC
+    text = setting.removeprefix(":")
+    if not text:
+        return UTC
+    zone = _zone_of_file(Path(text)) if text.startswith("/") else _known_zone(text) or _posix_zone(text)
+    if zone is None:
+        log.warning("TZ=%s is no time zone of this machine: UTC is used; set it with timedatectl", setting)
+    return zone or UTC
 
 
 def _known_zone(name: str) -> tzinfo | None:
@@ -42,8 +74,39 @@ def _known_zone(name: str) -> tzinfo | None:
     import zoneinfo
 
     try:
-        return zoneinfo.ZoneInfo(name)
+        return zoneinfo.ZoneInfo(name.removeprefix("posix/").removeprefix("right/"))
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _zone_of_file(path: Path) -> tzinfo | None:
+    """By its name, if the path leads to one of the zones by name; else what the file says."""
+    import zoneinfo
+
+    _, found, name = os.path.realpath(path).partition("/zoneinfo/")
+    zone = _known_zone(name) if found else None
+    if zone is None:
+        try:
+            with path.open("rb") as file:
+                zone = zoneinfo.ZoneInfo.from_file(file, key=str(path))
+        except (OSError, ValueError, struct.error):
+            return None
+    return zone
+
+
+def _posix_zone(text: str) -> tzinfo | None:
+    """A zone in the notation of POSIX, like CET-1CEST,M3.5.0,M10.5.0/3."""
+    import zoneinfo
+
+    match = _POSIX_ZONE.fullmatch(text)
+    if match is None:
+        return None
+    rule = _RULE_WITHOUT_A_RULE if match["summer"] and not match["rule"] else ""
+    # A file of zone data (RFC 8536) with no transitions but this rule, twice: its first part is for old readers.
+    part = b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + bytes(6) + b"UTC\0"
+    try:
+        return zoneinfo.ZoneInfo.from_file(io.BytesIO(part * 2 + f"\n{text}{rule}\n".encode()), key=text)
+    except ValueError:
         return None
 
 

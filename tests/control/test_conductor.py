@@ -294,3 +294,30 @@ def test_a_camera_that_takes_its_time_does_not_delay_the_others() -> None:
             await run
 
     asyncio.run(main())
+
+
+def test_windows_follow_the_time_zone_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+
+    @on_model(config(replace(MORNING, timezone=None)))
+    async def follows(model: Model) -> None:
+        await model.pass_until(HOUR)
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        await model.pass_until(24 * HOUR)
+        assert model.unit().spans == [(21 * HOUR, 22 * HOUR, "schedule")]  # 06:00 to 07:00 in Tokyo
+
+    follows()
+
+
+def test_a_stop_by_hand_survives_a_change_of_the_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+
+    @on_model(config(replace(MORNING, timezone=None)))
+    async def stays_stopped(model: Model) -> None:
+        await model.pass_until(6 * HOUR + 10 * MINUTE)
+        await model.conductor.stop("cam0", "mqtt")
+        monkeypatch.setenv("TZ", "Etc/GMT-0")  # the same times under another name
+        await model.pass_until(8 * HOUR)
+        assert model.unit().spans == [(6 * HOUR, 6 * HOUR + 10 * MINUTE, "mqtt")]
+
+    stays_stopped()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from schedule_oracle import Rule
 
-from msrecd.schedule import Planner, ScheduleError, Trust, Window, problem_of
+from msrecd.schedule import Planner, ScheduleError, Trust, Window, problem_of, zones
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, merge
 from msrecd.schedule.sun import AstralSun
 from msrecd.schedule.zones import system_zone
@@ -285,6 +288,60 @@ def test_planner_names_the_schedule_that_is_wrong() -> None:
     ):
         with pytest.raises(ScheduleError, match=rf"^schedule\[1\]: .*{words}"):
             Planner([good, bad])
+
+
+@pytest.mark.parametrize(
+    ("setting", "winter", "summer"),  # minutes that local time is ahead of UTC, as `date` has it
+    [
+        ("Asia/Tokyo", 540, 540),
+        (":Europe/Berlin", 60, 120),
+        ("/usr/share/zoneinfo/Asia/Tokyo", 540, 540),
+        (":/usr/share/zoneinfo/Europe/Berlin", 60, 120),
+        ("posix/Europe/Berlin", 60, 120),
+        ("JST-9", 540, 540),
+        ("<+0330>-3:30", 210, 210),
+        ("EST5EDT", -300, -240),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", 60, 120),
+        ("AEST-10AEDT,M10.1.0,M4.1.0/3", 660, 600),
+        ("XXX-2YYY", 120, 180),
+        ("", 0, 0),
+        ("No/Such", 0, 0),
+        ("/no/such/file", 0, 0),
+    ],
+)
+def test_every_form_of_tz_is_what_the_c_library_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, setting: str, winter: int, summer: int
+) -> None:
+    monkeypatch.setenv("TZ", setting)
+    time.tzset()
+    try:
+        zone = system_zone()
+        for month, minutes in ((1, winter), (7, summer)):
+            instant = datetime(2026, month, 15, 12, tzinfo=UTC)
+            assert instant.astimezone(zone).utcoffset() == timedelta(minutes=minutes)
+            assert time.localtime(instant.timestamp()).tm_gmtoff == 60 * minutes
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_a_copied_localtime_is_read_and_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = tmp_path / "localtime"
+    monkeypatch.delenv("TZ", raising=False)
+    monkeypatch.setattr(zones, "_LOCALTIME", local)
+    assert system_zone() is UTC
+    local.symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
+    planner = Planner([Rule(start="06:30", duration_s=60.0)])
+    named = Planner([Rule(start="06:30", duration_s=60.0, timezone="Europe/Berlin")])
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert planner.is_current
+    assert planner.at(now).next_start == datetime(2026, 1, 1, 21, 30, tzinfo=UTC)
+    local.unlink()
+    shutil.copy("/usr/share/zoneinfo/Europe/Berlin", local)
+    assert not planner.is_current
+    assert named.is_current
+    assert str(system_zone()) == str(local)
+    assert Planner([Rule(start="06:30", duration_s=60.0)]).at(now).next_start == datetime(2026, 1, 2, 5, 30, tzinfo=UTC)
 
 
 def test_system_zone(monkeypatch: pytest.MonkeyPatch) -> None:
