@@ -39,6 +39,9 @@ class Source(ABC):
     """
 
     kind: Kind
+    has_past = (
+        False  # what it gives first may have been captured before it was asked to begin, and is wanted all the same
+    )
 
     def __init__(self, *, label: str, device_id: str = "", group_id: str = "") -> None:
         self.label = label

@@ -2,66 +2,210 @@
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Iterator, Sequence
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import av
 import av.error
+from av.bitstream import BitStreamFilterContext
 from av.container.input import InputContainer
 
+from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
 from msrecd.libav.common import NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
+
+Times: TypeAlias = Literal["container", "presentation", "rtp", "arrival"]
 
 # Suffix -> libav's demuxer, where the header of the file describes all streams.
 _DESCRIBED_BY_HEADER: dict[str, str] = {".mov": "mov"} | {
     suffix: one.demuxer for suffix, one in CONTAINER_OF_SUFFIX.items() if one.demuxer is not None
 }
+# What may be opened at all: libav knows some 350 demuxers, and most of them have never seen a hostile file.
+_FILE_FORMATS = (
+    "mov,matroska,webm,mpegts,mpeg,avi,flv,h264,hevc,obu,ivf,m4v,mjpeg,nut,wav,w64,flac,ogg,mp3,aac,loas,ac3,eac3,"
+    "aiff,caf,amr,yuv4mpegpipe"
+)
+_FORMATS = {
+    "file": _FILE_FORMATS,
+    "http": f"{_FILE_FORMATS},mpjpeg,hls,image2pipe,jpeg_pipe",
+    "rtsp": "rtsp,sdp,rtp",
+    "rtmp": "flv,live_flv",
+    "srt": "mpegts",
+    "udp": "mpegts,rtp,sdp",
+}
+_PROTOCOLS = {
+    "file": "file,pipe",
+    "http": "http,https,tls,tcp,crypto,data",
+    "rtsp": "rtsp,rtsps,rtp,srtp,tcp,udp,tls,http",
+    "rtmp": "rtmp,tcp",
+    "srt": "srt",
+    "udp": "udp,rtp",
+}
+_DECODERS = (
+    "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,mjpeg,mpeg1video,mpeg2video,mpeg4,h263,rawvideo,prores,"
+    "aac,aac_fixed,aac_latm,opus,libopus,flac,vorbis,mp3,mp3float,mp2,mp2float,ac3,eac3,alac,amrnb,amrwb,"
+    "g722,adpcm_g722,g726,adpcm_g726,g726le,adpcm_g726le,"
+    "pcm_alaw,pcm_mulaw,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f32be"
+)
+MAX_PIXELS = 4096 * 4096  # more than a camera's frame has; one of 8192x8704 costs a decoder 2 GiB
+_WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after the other
+_JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
+_WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
+
+
+class _TransportRefused(LibavError):
+    """The camera does not want RTP over this transport."""
+
+
+def _refuses_transport(exc: BaseException) -> bool:
+    """461 Unsupported Transport, or what cameras answer in its place: 400, 405, 501, another transport than asked."""
+    if isinstance(exc, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.HTTPNotFoundError)):
+        return False
+    return _errno(exc) in (errno.EPROTONOSUPPORT, errno.ENOSYS) or isinstance(
+        exc, (av.error.HTTPClientError, av.error.HTTPServerError, av.error.InvalidDataError)
+    )
 
 
 class Demuxer:
     """An opened file or network stream. Belongs to one thread.
 
+    is_live: it cannot wait, and its end is a fault. times: what its times are worth: "container" (both kinds right),
+    "presentation" (no decode times), "rtp" (presentation times, a clock for each stream until there are sender reports)
+    or "arrival" (none). skipped: why streams are missing in `streams`.
+
     Raises:
-        LibavError: it cannot be opened or read; the message says why.
+        LibavError: it cannot be opened or read; the message says why, and does not hold the address.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        self._timeout_s = timeout_s
+    def __init__(
+        self, url: str, *, timeout_s: float = 10.0, transport: str = "auto", kinds: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            url: an absolute path, or a URL with its user information.
+            timeout_s: how long libav waits for an answer.
+            transport: of RTSP: auto, tcp or udp.
+            kinds: of the streams that are wanted; empty: all.
+        """
         self.streams: list[StreamInfo] = []
-        format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if Path(url).is_file() else None
-        if format is None or not self._open_quickly(url, format):
-            self._open(url, {})
+        self.skipped: list[str] = []
+        self._kinds = kinds
+        self._pending: deque[Any] = deque()
+        self._adts: set[int] = set()
+        scheme = url.split("://", 1)[0].lower() if "://" in url and not url.startswith("/") else "file"
+        self.transport = "udp" if transport == "udp" else "tcp"
+        options = _options(scheme, timeout_s, self.transport)
+        format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if scheme == "file" else None
+        if scheme == "file" and not Path(url).is_file():
+            raise LibavError("is no regular file")
+        if format is None or not self._open_quickly(url, format, options):
+            try:
+                self._open(url, options, _raw_format(url) if scheme == "file" and format is None else None)
+            except _TransportRefused:
+                if transport != "auto":
+                    raise
+                self.transport = "udp"
+                self._open(url, _options(scheme, timeout_s, "udp"))
+        name = self._container.format.name
+        self.is_live = scheme not in ("file", "http", "https") or (scheme != "file" and self._is_endless(name))
+        self.times: Times = _times(scheme, name, self.is_live)
+        self._restamp = name in _WITHOUT_TIMES
 
-    def _open_quickly(self, url: str, format: str) -> bool:
+    def _is_endless(self, name: str) -> bool:
+        """Whether an HTTP answer has no end: what a camera sends, and a live playlist."""
+        if self._container.duration is not None and self._container.duration > 0:
+            return False
+        return name in ("mpjpeg", "hls") or (self._container.size or 0) <= 0
+
+    def _open_quickly(self, url: str, format: str, options: dict[str, str]) -> bool:
         """What the container's header says is enough for most files; probing tries all demuxers and decodes pictures,
         which costs megabytes. False: it was not enough, or the file's name lies.
         """
         try:
-            self._open(url, NO_PROBING, format)
+            self._open(url, {**options, **NO_PROBING}, format)
         except LibavError:
             return False
-        if self.streams and all(map(is_described, self.streams)):
+        if self.streams and not self.skipped and all(map(is_described, self.streams)):
             return True
         close_quietly(self._container)
         return False
 
     def _open(self, url: str, options: dict[str, str], format: str | None = None) -> None:
-        if url.startswith(("rtsp://", "rtsps://")):
-            options = {"rtsp_transport": "tcp", "timeout": str(int(self._timeout_s * 1e6))}
-        limits = (self._timeout_s, self._timeout_s)
         try:
-            self._container: InputContainer = av.open(url, "r", format=format, options=options, timeout=limits)
+            self._container: InputContainer = av.open(url, "r", format=format, options=options)
         except (av.error.FFmpegError, ValueError, OSError) as exc:
-            raise LibavError(f"cannot open {url}: {plain(exc)}") from exc
+            refused = "rtsp_transport" in options and _refuses_transport(exc)
+            raise (_TransportRefused if refused else LibavError)(explain(exc)) from None  # PyAV's holds the URL
+        self.streams, self.skipped = [], []
+        self._pending.clear()
         try:
-            described = [stream_info(stream) for stream in self._container.streams]
-        except LibavError:
+            for stream in self._container.streams:
+                self._describe(stream)
+        except BaseException:
             close_quietly(self._container)
             raise
-        self.streams = [info for info in described if info is not None]
+
+    def _describe(self, stream: Any) -> None:
+        if stream.type not in ("video", "audio") or (self._kinds and stream.type not in self._kinds):
+            return
+        if stream.type == "video" and _is_still(stream):
+            return
+        try:
+            config = self._config_of_adts(stream) if _may_be_adts(stream) else None
+            info = stream_info(stream, config)
+        except LibavError as exc:
+            self.skipped.append(f"{stream.type} stream {stream.index}: {exc}")
+            return
+        if info is not None:
+            self.streams.append(info)
+
+    def _config_of_adts(self, stream: Any) -> bytes:
+        """The AudioSpecificConfig of AAC that has headers in its packets instead.
+
+        Raises:
+            LibavError: nothing of the stream comes, so nothing can be said of it.
+        """
+        own = next((packet for packet in self._pending if packet.stream.index == stream.index and packet.size), None)
+        try:
+            while own is None and len(self._pending) < _WAIT_FOR_CONFIG:
+                packet = next(self._demuxed())
+                self._pending.append(packet)
+                if packet.stream.index == stream.index and packet.size:
+                    own = packet
+        except StopIteration:
+            pass
+        if own is None:
+            raise LibavError("nothing of it comes")
+        data = bytes(own)
+        try:
+            config = audio_specific_config(data)
+        except AdtsError:
+            return b""
+        self._adts.add(stream.index)
+        return config
+
+    def _demuxed(self) -> Iterator[Any]:
+        """libav's packets, without the flushing ones.
+
+        Raises:
+            LibavError: reading failed.
+        """
+        wanted = [s for s in self._container.streams if s.type in (self._kinds or ("video", "audio"))]
+        try:
+            for packet in self._container.demux(*wanted):
+                if packet.size:
+                    yield packet
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, ValueError, OSError) as exc:
+            raise LibavError(explain(exc)) from None
 
     def packets(self, indexes: Sequence[int]) -> Iterator[Demuxed]:
         """The packets of the given streams until the end of the input."""
@@ -69,35 +213,155 @@ class Demuxer:
         # A packet of a demuxer counts as its stream does; asking each packet makes a fraction every time.
         scales = {stream.index: (stream.time_base * NS).as_integer_ratio() for stream in streams}
         pictures = {stream.index for stream in streams if stream.type == "video"}
+        has_reports = self.times == "rtp"
+        for packet in self._timed(streams) if self._restamp else self._all():
+            # A packet that libav's filter has timed has lost its stream; raw streams have one alone.
+            index = indexes[0] if self._restamp else packet.stream.index
+            if index not in scales:
+                continue
+            scale_n, scale_d = scales[index]
+            pts, dts = packet.pts, packet.dts
+            data: bytes | memoryview = memoryview(packet) if index in pictures else bytes(packet)
+            if index in self._adts:
+                data = without_header(data)
+            yield Demuxed(
+                index,
+                data,
+                None if pts is None else pts * scale_n // scale_d,
+                None if dts is None else dts * scale_n // scale_d,
+                (packet.duration or 0) * scale_n // scale_d,
+                bool(packet.is_keyframe),
+                _wall_ns(packet) if has_reports else None,
+                bool(packet.is_corrupt),
+            )
+
+    def _all(self) -> Iterator[Any]:
+        while self._pending:
+            yield self._pending.popleft()
+        yield from self._demuxed()
+
+    def _timed(self, streams: Sequence[Any]) -> Iterator[Any]:
+        """A raw stream's packets, a frame interval apart; libav knows from their headers in which order they show."""
+        stream = streams[0]
+        rate = stream.average_rate or stream.guessed_rate or 25
+        interval = max(1, round(1 / (rate * stream.time_base)))
+        order = BitStreamFilterContext("dts2pts", stream) if stream.codec_context.name in ("h264", "hevc") else None
         try:
-            for packet in self._container.demux(*streams):
-                if packet.size == 0:
-                    continue
-                index = packet.stream.index
-                scale_n, scale_d = scales[index]
-                pts, dts = packet.pts, packet.dts
-                yield Demuxed(
-                    index,
-                    memoryview(packet) if index in pictures else bytes(packet),  # what is large is not copied
-                    None if pts is None else pts * scale_n // scale_d,
-                    None if dts is None else dts * scale_n // scale_d,
-                    (packet.duration or 0) * scale_n // scale_d,
-                    bool(packet.is_keyframe),
-                )
-        except av.error.EOFError:
-            return
-        except (av.error.FFmpegError, ValueError, OSError) as exc:
-            raise LibavError(plain(exc)) from exc
+            for number, packet in enumerate(self._all()):
+                packet.pts, packet.dts, packet.duration = None, number * interval, interval
+                if order is None:
+                    packet.pts = packet.dts
+                    yield packet
+                else:
+                    yield from order.filter(packet)
+            if order is not None:
+                yield from order.filter(None)
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise LibavError(plain(exc)) from None
 
     def rewind(self) -> None:
         """Go back to the beginning."""
+        self._pending.clear()
         try:
             self._container.seek(self._container.start_time or 0)
         except av.error.FFmpegError as exc:
-            raise LibavError(f"cannot go back to the beginning: {plain(exc)}") from exc
+            raise LibavError(f"cannot go back to the beginning: {plain(exc)}") from None
 
     def close(self) -> None:
         close_quietly(self._container)
+
+
+def _options(scheme: str, timeout_s: float, transport: str) -> dict[str, str]:
+    family = {"https": "http", "rtsps": "rtsp"}.get(scheme, scheme)
+    microseconds = str(int(timeout_s * 1e6))
+    options = {
+        "format_whitelist": _FORMATS.get(family, ""),
+        "protocol_whitelist": _PROTOCOLS.get(family, ""),
+        "codec_whitelist": _DECODERS,
+        "max_pixels": str(MAX_PIXELS),
+    }
+    if family == "file":
+        return options
+    options["analyzeduration"] = "500000"  # the same facts as with libav's 5 s, and a second earlier
+    if family == "rtsp":
+        options["timeout"] = microseconds
+        options["rtsp_transport"] = transport
+        options["allowed_media_types"] = "video+audio"
+    elif family == "udp":
+        options |= {"timeout": microseconds, "fifo_size": "28672", "overrun_nonfatal": "1"}
+    else:
+        options["rw_timeout"] = microseconds
+    if family == "http":
+        options["follow"] = "1"
+    return options
+
+
+def _raw_format(path: str) -> str | None:
+    """libav takes a raw stream for something else when it is short; its name says what it is."""
+    return {".h264": "h264", ".264": "h264", ".h265": "hevc", ".265": "hevc", ".hevc": "hevc"}.get(
+        Path(path).suffix.lower()
+    )
+
+
+def _times(scheme: str, format: str, is_live: bool) -> Times:
+    if scheme in ("rtsp", "rtsps") or format in ("rtp", "sdp"):
+        return "rtp"
+    if is_live and format in (*_JPEGS, *_WITHOUT_TIMES):
+        return "arrival"
+    return "presentation" if "matroska" in format else "container"
+
+
+def _is_still(stream: Any) -> bool:
+    """A cover, or another picture that accompanies sound."""
+    disposition = stream.disposition
+    return bool(disposition & (type(disposition).attached_pic | type(disposition).timed_thumbnails))
+
+
+def _may_be_adts(stream: Any) -> bool:
+    context = getattr(stream, "codec_context", None)
+    return stream.type == "audio" and context is not None and context.name == "aac" and not context.extradata
+
+
+def _wall_ns(packet: Any) -> int | None:
+    """The sender's wall clock at this packet: libav's AVProducerReferenceTime, from RTCP sender reports."""
+    if not packet.has_sidedata("prft"):
+        return None
+    (microseconds,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
+    return int(microseconds) * 1000
+
+
+_EXPLAINED: tuple[tuple[Callable[[BaseException], bool], str], ...] = (
+    (lambda exc: isinstance(exc, av.error.HTTPUnauthorizedError), "it refused the user name or password (401)"),
+    (lambda exc: isinstance(exc, av.error.HTTPForbiddenError), "access is forbidden (403)"),
+    (lambda exc: isinstance(exc, av.error.HTTPNotFoundError), "it has no such stream (404): check the path"),
+    (lambda exc: isinstance(exc, av.error.HTTPClientError), "it refused the request (4xx)"),
+    (lambda exc: isinstance(exc, av.error.HTTPServerError), "it failed to answer (5xx)"),
+    (lambda exc: isinstance(exc, av.error.ProtocolNotFoundError), "libav on this machine cannot read this kind of URL"),
+    (lambda exc: isinstance(exc, av.error.DemuxerNotFoundError), "libav on this machine cannot read this format"),
+    (lambda exc: isinstance(exc, av.error.InvalidDataError), "what came is no media that is known"),
+    (lambda exc: _errno(exc) == errno.ECONNREFUSED, "connection refused: is it on, and is the port right?"),
+    (lambda exc: _errno(exc) in (errno.EHOSTUNREACH, errno.ENETUNREACH), "not reachable from this network"),
+    (lambda exc: _errno(exc) in (errno.ETIMEDOUT, errno.EAGAIN), "no answer in time"),
+    (lambda exc: _errno(exc) in (errno.ECONNRESET, errno.EPIPE), "it closed the connection"),
+    (lambda exc: _errno(exc) == errno.EPROTONOSUPPORT, "it refused this transport: try another `transport`"),
+    (lambda exc: _errno(exc) == errno.EACCES, "reading it is not permitted"),
+    (lambda exc: _errno(exc) == errno.EIO, "the connection failed: check the address and the network"),
+)
+
+
+def _errno(exc: BaseException) -> int | None:
+    return getattr(exc, "errno", None)
+
+
+def explain(exc: BaseException) -> str:
+    """What an error of libav's means for somebody who wants to read this input; never holds the address."""
+    for fits, words in _EXPLAINED:
+        if fits(exc):
+            return words
+    number = _errno(exc)
+    if number is not None and 0 < number < 200:
+        return os.strerror(number).lower()
+    return str(getattr(exc, "strerror", None) or type(exc).__name__)
 
 
 def stream_info_of_annexb(key_frame: bytes, codec: str = "h264") -> StreamInfo:
@@ -119,12 +383,25 @@ def stream_info_of_annexb(key_frame: bytes, codec: str = "h264") -> StreamInfo:
     return info
 
 
-def stream_info(stream: Any) -> StreamInfo | None:
+def stream_info(stream: Any, extradata: bytes | None = None) -> StreamInfo | None:
+    """The facts of a stream; `extradata` in place of the container's.
+
+    Raises:
+        LibavError: it is sound or video, and its facts are not known.
+    """
     context = getattr(stream, "codec_context", None)
-    if context is None or stream.type not in ("video", "audio"):
+    if stream.type not in ("video", "audio"):
         return None
+    if context is None:
+        raise LibavError("its codec is not known")
     codec = context.codec.canonical_name if hasattr(context.codec, "canonical_name") else context.name
-    extradata = bytes(context.extradata or b"")
+    # A muxer divides by these.
+    if stream.type == "audio" and not (context.sample_rate > 0 and context.layout.nb_channels > 0):
+        raise LibavError(f"nothing is known of its {codec} sound")
+    if stream.type == "video" and not (context.width > 0 and context.height > 0):
+        raise LibavError(f"nothing is known of its {codec} frames")
+    if not extradata:
+        extradata = bytes(context.extradata or b"")
     common: dict[str, Any] = {
         "index": stream.index,
         "codec": {"libvpx-vp9": "vp9", "libdav1d": "av1"}.get(codec, codec),
@@ -138,6 +415,7 @@ def stream_info(stream: Any) -> StreamInfo | None:
             width=context.width,
             height=context.height,
             frame_rate=float(rate) if rate else None,
+            reorder_depth=2 if context.has_b_frames else 0,
             **common,
         )
     return StreamInfo(
@@ -154,6 +432,8 @@ def _description_of(stream: Any, extradata: bytes) -> bytes:
     container = av.open(Writer(description.extend), "w", format="nut")
     try:
         twin = container.add_stream_from_template(stream, opaque=True)
+        if extradata != bytes(stream.codec_context.extradata or b""):
+            twin.codec_context.extradata = extradata
         container.start_encoding()
         put_template_packet(container, twin, extradata)
     except (av.error.FFmpegError, ValueError) as exc:

@@ -24,7 +24,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """One stream of an opened input, as its container describes it."""
+    """One stream of an opened input, as its container describes it.
+
+    reorder_depth: frames that are decoded before the first one is shown, as far as libav tells; 0 for none or unknown.
+    """
 
     index: int
     kind: Kind
@@ -40,11 +43,15 @@ class StreamInfo:
     layout: str = ""
     bits: int = 0
     frame_samples: int = 0
+    reorder_depth: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Demuxed:
-    """One packet of an input; times in ns of the input's own time line, None where the container has none."""
+    """One packet of an input; times in ns of the input's own time line, None where the container has none.
+
+    sender_ns: the sender's wall clock (UTC) at pts_ns, where RTCP sender reports tell it. is_damaged: data are missing.
+    """
 
     stream: int
     data: bytes | memoryview
@@ -52,6 +59,8 @@ class Demuxed:
     dts_ns: int | None
     duration_ns: int
     is_keyframe: bool
+    sender_ns: int | None = None
+    is_damaged: bool = False
 
 
 def is_described(info: StreamInfo) -> bool:

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
+import threading
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
 from msrecd.dom.exceptions import AbortError, DOMException, NotReadableError
 from msrecd.flow.units import AudioFormat
-from msrecd.media.playback import Playback, StreamSource, normalize
+from msrecd.inputs.address import SourceOptions
+from msrecd.media.playback import Playback, StreamSource, resolve
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 
-_LOAD_DEADLINE_S = 30.0
+_LOAD_DEADLINE_S = 10.0  # beyond the reader's own
 
 
 class MediaElement(EventTarget):
     """Plays in real time into the streams that `capture_stream` gave. Belongs to the loop's thread.
+
+    A process of its own reads the input. What is live (a device's stream, whatever its scheme) comes at its own pace,
+    and its end is an error; a file is paced, and its end is regular.
 
     Events: loadedmetadata, play, pause, ended, error. A local file is opened at once, a network stream in the
     background; its tracks join the captured streams (`addtrack`) when they are known. At the end of the media the
@@ -33,16 +39,30 @@ class MediaElement(EventTarget):
     onended = event_handler("ended")
     onerror = event_handler("error")
 
-    def __init__(self, path_or_url: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path_or_url: str | os.PathLike[str],
+        options: Mapping[str, object] | None = None,
+        *,
+        preload: Literal["auto", "none"] = "auto",
+    ) -> None:
         """
+        Args:
+            path_or_url: of a file, or a URL with the scheme file, rtsp, rtsps, http, https, rtmp, srt or udp.
+            options: `transport` ("auto", "tcp", "udp"), `tracks` (["audio"], ["video"]), `timeout` (seconds),
+                `user`, `password_file`.
+            preload: "none" opens a local file only with `load` or `play`, too.
+
         Raises:
-            TypeError: neither a str nor a path.
+            TypeError: neither a str nor a path; an option that is not known.
             NotFoundError, NotReadableError, NotSupportedError: a local file that is missing, broken or no media.
         """
         super().__init__()
-        self._source = os.fspath(path_or_url)
-        if not isinstance(self._source, str):
+        location = os.fspath(path_or_url)
+        if not isinstance(location, str):
             raise TypeError("path_or_url must be a str or a path")
+        self._location = location
+        self._options = SourceOptions.of(options or {})
         self.loop = False
         self.muted = False  # concerns a loudspeaker that is not there; capture is unaffected, as specified
         self.volume = 1.0
@@ -52,13 +72,22 @@ class MediaElement(EventTarget):
         self._playback: Playback | None = None
         self._streams: list[tuple[MediaStream, list[MediaStreamTrack]]] = []
         self._loading: asyncio.Task[None] | None = None
-        location, self._is_live = normalize(self._source)
-        if not self._is_live and Path(location).is_file():
-            self._loaded(Playback(location))
+        self._is_closed = False
+        address = resolve(self._location, self._options)
+        self._source = address.shown
+        self._is_live = address.is_streaming
+        if address.is_file and preload == "auto":
+            self._loaded(Playback(self._location, self._options))
 
     @property
     def src(self) -> str:
+        """The address, without user information and query."""
         return self._source
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the input cannot wait, and its end is a fault; of HTTP it is known once it is loaded."""
+        return self._is_live
 
     @property
     def paused(self) -> bool:
@@ -120,6 +149,7 @@ class MediaElement(EventTarget):
 
     def close(self) -> None:
         """Stop playing and end all tracks; an extension, for programs without a garbage-collected page."""
+        self._is_closed = True
         playback, self._playback = self._playback, None
         if playback is not None:
             playback.close()
@@ -130,15 +160,18 @@ class MediaElement(EventTarget):
 
     async def _load(self) -> None:
         try:
-            async with asyncio.timeout(_LOAD_DEADLINE_S):
-                playback = await asyncio.to_thread(Playback, self._source)
+            async with asyncio.timeout(_LOAD_DEADLINE_S + 2 * self._options.timeout_s):
+                playback = await _in_thread(lambda: Playback(self._location, self._options))
         except DOMException as exc:
             self._fail(exc)
             raise
         except TimeoutError as exc:
-            error = NotReadableError(f"{self._source} gave no answer for {_LOAD_DEADLINE_S:g} s")
+            error = NotReadableError(f"{self._source} gave no answer")
             self._fail(error)
             raise error from exc
+        if self._is_closed:
+            playback.close()
+            raise AbortError(f"{self._source} was closed before it was open")
         self._loaded(playback)
         for stream, _ in self._streams:
             self._add_tracks(stream)
@@ -146,6 +179,7 @@ class MediaElement(EventTarget):
 
     def _loaded(self, playback: Playback) -> None:
         self._playback = playback
+        self._is_live = playback.is_live
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -223,6 +257,39 @@ def _settings(source: StreamSource) -> dict[str, object]:
     if format.height:
         settings["aspect_ratio"] = format.width / format.height
     return settings
+
+
+async def _in_thread(open_: Callable[[], Playback]) -> Playback:
+    """Open in a thread of its own: the pool of `asyncio.to_thread` must not fill with openings that hang.
+
+    What is opened for nobody is closed.
+    """
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Playback] = loop.create_future()
+
+    def give(playback: Playback | None, error: Exception | None) -> None:
+        if opened.done():  # cancelled, or too late
+            if playback is not None:
+                playback.close()
+        elif error is not None:
+            opened.set_exception(error)
+        elif playback is not None:
+            opened.set_result(playback)
+
+    def run() -> None:
+        playback = error = None
+        try:
+            playback = open_()
+        except Exception as exc:
+            error = exc
+        try:
+            loop.call_soon_threadsafe(give, playback, error)
+        except RuntimeError:  # the loop is closed
+            if playback is not None:
+                playback.close()
+
+    threading.Thread(target=run, name="open input", daemon=True).start()
+    return await opened
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Playing a file or a network stream as sources: one demuxing thread, one Source per stream of it.
+"""Playing a file or a network stream as sources: a process that reads it, a thread, one Source per stream of it.
 
 Encoded units pass through untouched to those who want them as they are; they are decoded only while somebody wants raw
 ones. A file is paced in real time; a live stream comes at its own pace.
@@ -8,27 +8,128 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from msrecd import libav
-from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
-from msrecd.flow.feed import Feed
+from msrecd.flow.feed import Feed, Sink
 from msrecd.flow.source import Source, SourceThread
 from msrecd.flow.units import AudioFormat, Packet, VideoFormat, VideoFrame
-from msrecd.media.inputline import BATCH_NS, InputLine
+from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
+from msrecd.inputs.reader import Reader, ReaderError
+from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
 from msrecd.media.soundblocks import SoundBlocks
 
 log = logging.getLogger(__name__)
 
 _PASSES_THROUGH = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "aac", "opus", "flac"})
-LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp")
+
+
+class _FramesSinceKey:
+    """The packets of a video stream since its last key frame, for those that join. Belongs to the playback's thread."""
+
+    _MOST, _MOST_BYTES = 1000, 16 << 20
+
+    def __init__(self) -> None:
+        self.frames: list[Packet] = []
+        self._bytes = 0
+
+    def add(self, packet: Packet) -> None:
+        if packet.is_keyframe:
+            self.frames, self._bytes = [], 0
+        elif not self.frames:
+            return  # there were too many, or there was no key frame
+        self.frames.append(packet)
+        self._bytes += len(packet.data)
+        if len(self.frames) > self._MOST or self._bytes > self._MOST_BYTES:
+            self.forget()
+
+    def forget(self) -> None:
+        self.frames, self._bytes = [], 0
+
+
+def quickened(frames: Sequence[Packet], since_ns: int, until_ns: int) -> list[Packet]:
+    """Frames of before, all within a short time: what refers to them can be decoded, and nothing becomes longer.
+
+    Their order, of decoding and of presentation, stays.
+    """
+    step = (until_ns - since_ns) // (len(frames) + 5)  # the delay between decoding and presentation has to fit in too
+    shown = sorted(frame.pts_ns for frame in frames)
+    ranks = {pts: rank for rank, pts in enumerate(shown)}
+    return [
+        replace(
+            frame,
+            dts_ns=since_ns + number * step,
+            pts_ns=since_ns + (max(ranks[frame.pts_ns], number - 4) + 4) * step,
+            duration_ns=step,
+        )
+        for number, frame in enumerate(frames)
+    ]
+
+
+class _JoiningFeed(Feed[Packet]):
+    """A feed whose new sinks have their first frame at once: those since the last key frame, quickened.
+
+    So a recorder that begins between two key frames neither waits for the next one nor writes what cannot be decoded.
+    """
+
+    _JOINS_AFTER_NS = 20 * MS  # a recording begins a little later than it connects
+    _EACH_NS = MS // 5
+
+    def __init__(self, gop: _FramesSinceKey | None, clock: Clock) -> None:
+        super().__init__()
+        self._gop = gop
+        self._clock = clock
+        self._waiting: tuple[tuple[Sink[Packet], int], ...] = ()
+        self._waiting_lock = threading.Lock()
+
+    @property
+    def has_sinks(self) -> bool:
+        return bool(self._waiting) or super().has_sinks
+
+    def add(self, sink: Sink[Packet]) -> None:
+        if self._gop is None or not self._gop.frames or self.ended:
+            super().add(sink)
+            return
+        with self._waiting_lock:
+            self._waiting = (*self._waiting, (sink, self._clock.monotonic_ns() + self._JOINS_AFTER_NS))
+
+    def remove(self, sink: Sink[Packet]) -> None:
+        with self._waiting_lock:
+            self._waiting = tuple(one for one in self._waiting if one[0] is not sink)
+        super().remove(sink)
+
+    def put(self, unit: Packet) -> None:
+        if self._waiting:
+            self._let_in(unit)
+        super().put(unit)
+
+    def _let_in(self, unit: Packet) -> None:
+        """Give those that wait what the unit refers to, once it lies behind the time at which they came."""
+        frames = [] if unit.is_keyframe or self._gop is None else self._gop.frames
+        needed_ns = len(frames) * self._EACH_NS + MS
+        with self._waiting_lock:
+            ready = [one for one in self._waiting if unit.dts_ns - one[1] >= needed_ns or not frames]
+            self._waiting = tuple(one for one in self._waiting if one not in ready)
+            for sink, since_ns in ready:
+                for frame in quickened(frames, since_ns, unit.dts_ns):
+                    sink.put(frame)
+                super().add(sink)
+
+    def end(self, error: BaseException | None = None) -> None:
+        with self._waiting_lock:
+            waiting, self._waiting = self._waiting, ()
+        for sink, _ in waiting:
+            super().add(sink)
+        super().end(error)
 
 
 class StreamSource(Source):
@@ -37,12 +138,16 @@ class StreamSource(Source):
     def __init__(self, info: libav.StreamInfo, playback: Playback, label: str) -> None:
         super().__init__(label=label)
         self.kind = info.kind
+        self.has_past = playback.is_live  # what was sent while it was opened
         self.info = info
         self._playback = playback
         self._raw: Feed[Any] = Feed()
         self._format = _format_of(info)
+        self._gop = _FramesSinceKey() if info.kind == "video" else None
         self.passing = EncodedFeed()
+        self.passing.feed = self._joining = _JoiningFeed(self._gop, playback.clock)
         self.passing.set_parameters(parameters.of_input(info))
+        self._broken = True  # until the first key frame
         self._video_decoder: libav.VideoDecoder | None = None
         self._audio_decoder: libav.AudioDecoder | None = None
         self._blocks = SoundBlocks(self._format, self._raw.put) if isinstance(self._format, AudioFormat) else None
@@ -73,27 +178,61 @@ class StreamSource(Source):
 
     # --- in the playback's thread ------------------------------------------------------------------------------------
 
-    def deliver(self, packet: libav.Demuxed, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
-        if self.passing.feed.has_sinks:
-            self.passing.feed.put(
-                Packet(
-                    pts_ns=pts_ns,
-                    dts_ns=dts_ns,
-                    duration_ns=duration_ns,
-                    is_keyframe=packet.is_keyframe or self.kind == "audio",
-                    data=packet.data,
-                )
-            )
+    def deliver(self, unit: Placed) -> None:
+        packet = unit.packet
+        if self.kind == "video" and not self._follows(packet):
+            self.stats.dropped += 1
+            return
+        duration_ns = unit.duration_ns
+        if self.info.codec == "opus" and not packet.duration_ns and (samples := packet_samples(packet.data)):
+            duration_ns = samples * NS // 48_000
+        passed = Packet(
+            pts_ns=unit.pts_ns,
+            dts_ns=unit.dts_ns,
+            duration_ns=duration_ns,
+            is_keyframe=packet.is_keyframe or self.kind == "audio",
+            data=packet.data,
+        )
+        self._joining.put(passed)
         if self._raw.has_sinks:
-            self._decode(packet.data, pts_ns)
+            if self.kind == "video" and self._video_decoder is None and not passed.is_keyframe:
+                self._catch_up()
+            self._decode(packet.data, unit.pts_ns)
         else:
-            self._forget()  # nobody wants raw units any more; the next one begins at a key frame
+            self._forget()  # nobody wants raw units any more
+        if self._gop is not None:
+            self._gop.add(passed)
         self.stats.delivered += 1
+
+    def interrupt(self) -> None:
+        """Something was left out here: nothing follows until the next key frame."""
+        self._broken = True
+        if self._gop is not None:
+            self._gop.forget()
+        self._forget()
+
+    def _follows(self, packet: libav.Demuxed) -> bool:
+        """Whether a frame can be decoded: not behind one that is missing or damaged, up to the next key frame."""
+        if packet.is_damaged:
+            self.interrupt()
+        elif packet.is_keyframe:
+            self._broken = False
+        return not self._broken
 
     def give_gathered(self) -> None:
         """Nothing follows for a while."""
         if self._blocks is not None:
             self._blocks.give()
+
+    def _catch_up(self) -> None:
+        """Somebody wants frames in the midst of a group: the decoder has to know those before, which nobody sees."""
+        frames = () if self._gop is None else self._gop.frames
+        try:
+            decoder = self._video_decoder = libav.VideoDecoder(self.info.header)
+            for frame in frames:
+                decoder.decode(frame.data, frame.pts_ns)
+        except libav.LibavError as exc:
+            log.debug("%s: a packet could not be decoded: %s", self.label, exc)
 
     def _decode(self, data: bytes | memoryview, pts_ns: int) -> None:
         try:
@@ -140,30 +279,47 @@ class StreamSource(Source):
 
 
 class Playback:
-    """Opens an input (blocking) and plays it in a thread. `on_end(error)` is called in that thread, once."""
+    """Opens an input (blocking) and plays it in a thread. `on_end(error)` is called in that thread, once.
 
-    def __init__(self, location: str, *, loop: bool = False, clock: Clock = SYSTEM_CLOCK) -> None:
+    A file has a regular end; the end of a live input is an error.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        options: SourceOptions = DEFAULT_OPTIONS,
+        *,
+        loop: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         """
         Raises:
             NotFoundError: there is no such file.
             NotReadableError: it cannot be opened or is no media.
             NotSupportedError: no audio or video stream in it.
         """
-        self.location, self.is_live = normalize(location)
+        self.address = resolve(location, options)
         self.loop = loop
-        self._clock = clock
+        self.clock = clock
         try:
-            self._demuxer = libav.Demuxer(self.location)
-        except libav.LibavError as exc:
-            raise NotReadableError(str(exc)) from exc
-        name = Path(urlsplit(location).path).name or location
+            self._reader = Reader(self.address, options)
+        except ReaderError as exc:
+            raise NotReadableError(f"cannot open {self.address.shown}: {exc}") from None
+        found = self._reader.description
+        self.is_live = found.is_live
+        self._times = found.times
+        for reason in found.skipped:
+            log.warning("%s: a stream is left out: %s", self.address.shown, reason)
+        name = Path(urlsplit(self.address.shown).path).name or self.address.shown
         chosen: dict[str, StreamSource] = {}
-        for info in self._demuxer.streams:
+        for info in found.streams:
             if info.kind not in chosen and (info.kind == "audio" or info.width):
                 chosen[info.kind] = StreamSource(info, self, name)
         if not chosen:
-            self._demuxer.close()
-            raise NotSupportedError(f"{location} has neither an audio nor a video stream that can be read")
+            self._reader.close()
+            wanted = " or ".join(options.tracks) or "an audio or a video"
+            why = f" ({'; '.join(found.skipped)})" if found.skipped else ""
+            raise NotSupportedError(f"{self.address.shown} has no {wanted} stream that can be read{why}")
         self.sources = list(chosen.values())
         self._left: set[StreamSource] = set()
         self._playing = threading.Event()
@@ -179,7 +335,7 @@ class Playback:
         return self._position_ns / NS
 
     def play(self) -> None:
-        """Begin, or go on after `pause`."""
+        """Begin, or continue after `pause`."""
         self._playing.set()
         with self._lock:
             if self._thread is None:
@@ -187,9 +343,9 @@ class Playback:
                 self._thread.start()
 
     def pause(self) -> None:
-        """Deliver nothing that comes later until `play`."""
+        """Deliver nothing that comes later until `play`; what a live input gives meanwhile is lost."""
         if self._playing.is_set():
-            self._paused_ns = self._clock.monotonic_ns()
+            self._paused_ns = self.clock.monotonic_ns()
             self._playing.clear()
 
     def leave(self, source: StreamSource) -> None:
@@ -199,64 +355,105 @@ class Playback:
             self.close()
 
     def close(self) -> None:
-        """End the thread; a network read under way may keep it for its time-out. Idempotent."""
+        """End the thread and the reading process. Idempotent."""
         with self._lock:
-            thread, begun = self._thread, self._thread is not None
+            thread = self._thread
         if thread is not None:
             thread.stopping.set()
             self._playing.set()
-            if not self.is_live:
-                thread.stop(5.0)
-        if not begun:
-            self._demuxer.close()
+        self._reader.close()
+        if thread is not None:
+            thread.stop(5.0)
 
     def _fail(self, exc: Exception) -> None:
-        error = exc if isinstance(exc, DOMException) else NotReadableError(str(exc))
-        if not isinstance(exc, libav.LibavError):
-            log.error("playing %s failed", self.location, exc_info=exc)
+        if isinstance(exc, ReaderError):
+            error: DOMException = NotReadableError(f"{self.address.shown}: {exc}")
+        elif isinstance(exc, DOMException):
+            error = exc
+        else:
+            error = NotReadableError(f"{self.address.shown}: internal error")
+            log.error("playing %s failed", self.address.shown, exc_info=exc)
         self._finish(error)
 
     def _finish(self, error: BaseException | None) -> None:
-        self._demuxer.close()
+        self._reader.close()
         for source in self.sources:
             source.finish(error)
         self.on_end(error)
 
     def _run(self, stopping: threading.Event) -> None:
-        by_index = {source.info.index: source for source in self.sources}
-        line = InputLine(self.is_live, self._clock)
-        while not stopping.is_set():
-            for packet in self._demuxer.packets(list(by_index)):
-                if stopping.is_set() or not (self._playing.is_set() or self._wait_to_play(line, stopping)):
-                    break
-                source = by_index[packet.stream]
-                duration_ns = _duration_ns(packet, source.info)
-                times = line.place(packet, duration_ns)
-                if times is None:
-                    source.stats.dropped += 1
-                    continue
-                pts_ns, dts_ns = times
-                if not self.is_live and line.is_due_later(dts_ns):
-                    self._give_gathered()
-                    if self._clock.wait_until(dts_ns + BATCH_NS, stopping):
-                        break
-                self._position_ns = packet.pts_ns or packet.dts_ns or 0
-                source.deliver(packet, pts_ns, dts_ns, duration_ns)
-                if self.is_live:
-                    source.give_gathered()
+        self._by_index = {source.info.index: source for source in self.sources}
+        streams = {
+            source.info.index: StreamTimes(
+                is_video=source.kind == "video",
+                duration_ns=_usual_duration_ns(source.info),
+                reorder_depth=source.info.reorder_depth,
+            )
+            for source in self.sources
+        }
+        if self.is_live:
+            self._play_live(streams, stopping)
+        else:
+            self._play_file(streams, stopping)
+
+    def _play_live(self, streams: dict[int, StreamTimes], stopping: threading.Event) -> None:
+        line = LiveLine(
+            streams,
+            shares_clock=self._times != "rtp",
+            trusts_dts=self._times == "container",
+            on_arrival=self._times == "arrival",
+        )
+        for batch in self._reader.batches(list(streams)):
+            if stopping.is_set():
+                break
+            placed = line.place(batch, self.clock.monotonic_ns())
+            if self._playing.is_set():
+                for unit in placed:
+                    self._deliver(unit)
+                self._give_gathered()
             else:
-                if self.loop and not self.is_live and not stopping.is_set():
-                    self._demuxer.rewind()
+                for source in self.sources:
+                    source.interrupt()
+        self._finish(None if stopping.is_set() else NotReadableError(f"{self.address.shown} ended its stream"))
+
+    def _play_file(self, streams: dict[int, StreamTimes], stopping: threading.Event) -> None:
+        line = FileLine(streams, self.clock, trusts_dts=self._times == "container")
+        while not stopping.is_set():
+            for batch in self._reader.batches(list(streams)):
+                if not self._play_batch(batch, line, stopping):
+                    break
+            else:
+                if self.loop and not stopping.is_set():
+                    self._reader.rewind()
                     line.continue_after_rewind()
                     continue
             break
         self._finish(None)
 
+    def _play_batch(self, batch: list[libav.Demuxed], line: FileLine, stopping: threading.Event) -> bool:
+        """Deliver each packet when it is due; False when stopped."""
+        line.look_ahead(batch)
+        for packet in batch:
+            if stopping.is_set() or not (self._playing.is_set() or self._wait_to_play(line, stopping)):
+                return False
+            unit = line.place(packet)
+            if line.is_due_later(unit.dts_ns):
+                self._give_gathered()
+                if self.clock.wait_until(unit.dts_ns + BATCH_NS, stopping):
+                    return False
+            self._deliver(unit)
+        return True
+
+    def _deliver(self, unit: Placed) -> None:
+        packet = unit.packet
+        self._position_ns = packet.pts_ns or packet.dts_ns or 0
+        self._by_index[packet.stream].deliver(unit)
+
     def _give_gathered(self) -> None:
         for source in self.sources:
             source.give_gathered()
 
-    def _wait_to_play(self, line: InputLine, stopping: threading.Event) -> bool:
+    def _wait_to_play(self, line: FileLine, stopping: threading.Event) -> bool:
         """Paused: wait until that is over, or what comes belongs before it; False when stopped."""
         self._give_gathered()
         while not self._playing.is_set() and line.pause(self._paused_ns):
@@ -264,7 +461,7 @@ class Playback:
                 break
             if stopping.is_set():
                 return False
-        line.go_on()
+        line.resume()
         return not stopping.is_set()
 
 
@@ -274,39 +471,42 @@ def _format_of(info: libav.StreamInfo) -> VideoFormat | AudioFormat:
     return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate)
 
 
-def _duration_ns(packet: libav.Demuxed, info: libav.StreamInfo) -> int:
-    """As the container says, or else (libav without probing) the packet, or what is usual."""
-    if packet.duration_ns:
-        return packet.duration_ns
-    if info.codec == "opus" and (samples := packet_samples(packet.data)):
-        return samples * NS // 48_000
+def _usual_duration_ns(info: libav.StreamInfo) -> int:
+    """Of a packet that does not tell."""
     if info.kind == "video":
         return round(NS / (info.frame_rate or 25.0))
     return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
 
 
-def normalize(location: str) -> tuple[str, bool]:
-    """What libav opens, and whether it is live.
+def resolve(location: str, options: SourceOptions = DEFAULT_OPTIONS) -> Address:
+    """The address of an input; a file is looked for.
 
     Raises:
         NotFoundError: a local file that does not exist.
-        NotReadableError: it is a folder.
-        NotSupportedError: a scheme that is neither file, http(s) nor a streaming protocol.
+        NotReadableError: it is a folder; the password cannot be read.
+        NotSupportedError: it cannot be an input: see `address.parse`.
     """
-    scheme = urlsplit(location).scheme.lower()
-    if scheme in LIVE_SCHEMES:
-        return location, True
-    if scheme in ("http", "https"):
-        return location, False
-    if scheme == "file":
-        location = unquote(urlsplit(location).path)
-    elif "://" in location:
-        raise NotSupportedError(
-            f"cannot play {scheme}: URLs; file, http, https and {', '.join(LIVE_SCHEMES)} are known"
-        )
-    if not location or not Path(location).exists():
-        raise NotFoundError(f"there is no file {location or 'without a name'}")
-    if Path(location).is_dir():
-        raise NotReadableError(f"{location} is a folder")
+    password = None if options.password_file is None else _password(options.password_file)
+    try:
+        address = parse(location, options.user, password)
+    except ValueError as exc:
+        raise NotSupportedError(str(exc)) from None
+    if not address.is_file:
+        return address
+    path = Path(address.opened)
+    if not address.opened or not path.exists():
+        raise NotFoundError(f"there is no file {address.shown or 'without a name'}")
+    if path.is_dir():
+        raise NotReadableError(f"{address.shown} is a folder")
     # A path that looks like a protocol of libav's must not be taken for one.
-    return str(Path(location).absolute()), False
+    return replace(address, opened=str(path.absolute()))
+
+
+def _password(path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.readline(4096).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise NotReadableError(
+            f"password_file {path} cannot be read: {getattr(exc, 'strerror', None) or 'no text'}"
+        ) from None

@@ -60,6 +60,7 @@ class TrackInput(ABC):
         self.began_open = gate.is_open
         self._created_ns = clock.monotonic_ns()
         self.request = request
+        self.takes_past = False  # also what was captured before the recording was asked to begin
         self.ended = False
         self.error: BaseException | None = None
         self._live: hub.Lease | None = None
@@ -72,6 +73,7 @@ class TrackInput(ABC):
             NotSupportedError: the source cannot give what is wanted.
         """
         self._deliver, self._nudge = deliver, nudge
+        self.takes_past = self.source.has_past and not self.source.stats.delivered
         self._live = hub.acquire(self.source, self.request, clock=self._clock)
         self._live.output.when_parameters(lambda _: nudge())
         self._lane = Lane(self.track, False, deliver, nudge)

@@ -145,9 +145,10 @@ class Recording:
         return packet.is_keyframe and (index == self._video or self._video_is_gone())
 
     def _is_wanted(self, index: int, packet: Packet) -> bool:
-        if packet.pts_ns < self._started_ns and not packet.is_keyframe:
+        takes_past = self._inputs[index].takes_past
+        if packet.pts_ns < self._started_ns and not (packet.is_keyframe or takes_past):
             return False
-        if packet.pts_ns + packet.duration_ns <= self._started_ns:
+        if packet.pts_ns + packet.duration_ns <= self._started_ns and not takes_past:
             if packet.is_keyframe and self._inputs[index].kind == "video":
                 self._inputs[index].request_key_frame(self._started_ns)  # this one came too early
             return False

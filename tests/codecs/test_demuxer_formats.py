@@ -38,7 +38,7 @@ def test_a_file_is_what_it_is_whatever_its_name(tmp_path: Path, film: Path, name
 
 
 @pytest.mark.parametrize("name", ["nothing.mp4", "nothing.mkv", "nothing.bin"])
-def test_what_is_no_media_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
+def test_what_is_no_media_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"this is no film" * 100)
-    with pytest.raises(libav.LibavError, match=name):
+    with pytest.raises(libav.LibavError, match="no media"):
         libav.Demuxer(str(tmp_path / name))

@@ -22,15 +22,16 @@ ALLOWED: dict[str, set[str]] = {
     "dom": BASE,
     "flow": {"dom"} | BASE,
     "libav": {"flow", "dom", "pixels"} | BASE,
+    "inputs": {"libav", "flow", "dom", "pixels"} | BASE,
     "codecs": {"flow", "dom", "libav", "pixels"} | BASE,
     "muxing": {"codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "devices": {"flow", "dom", "libav", "pixels"} | BASE,  # libav: JPEGs of USB cameras
-    "media": {"devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "media": {"inputs", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "webaudio": {"media", "codecs", "flow", "dom", "libav"} | BASE,
     "storage": set(BASE),
     "schedule": set(BASE),
     "config": set(BASE),
-    "recorder": {"media", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "recorder": {"media", "inputs", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "control": {"recorder", "media", "schedule", "config", "dom"} | BASE,  # and no transport
     "mqtt": {"control"} | BASE,
 }

@@ -1,0 +1,201 @@
+"""The processes that read inputs. `python -m msrecd.inputs.helper FD`: the parent of them, forked for each input.
+
+The first process imports libav once and waits; for each input it forks one that opens and demuxes it, so they share
+their memory. It has one thread, for a fork in a program with more is not safe, which is why the daemon does not fork
+itself. Each reading process has one input: one that crashes, hangs or eats memory takes no other with it.
+
+The daemon sends requests over the socket FD: a byte, with the two ends of a socket and of a pipe for the new process;
+the request proper (with its secrets) goes over that socket, never onto a command line. The answer is the process's
+pidfd. Over the pipe comes how it ended, written by its parent. When the socket ends, everything ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msrecd.inputs import wire
+from msrecd.inputs.confine import confine
+from msrecd.libav.demuxer import Demuxer
+from msrecd.libav.values import Demuxed, LibavError
+
+NAP_S = 0.2  # between two looks at the network: draining it in one go costs half of waking for each packet
+_UDP_NAP_S = 0.02  # the kernel keeps less of UDP
+_DRAINED_S = 0.004  # a packet that was waited for so long was the newest
+_LIVE_BATCH_S = 0.25
+_FIRST_BATCH_S = 1.0
+_BATCH_BYTES = 1 << 20
+_FILE_BATCH = 64
+REWIND, GO = b"R", b"G"
+
+
+def batches(demuxer: Demuxer, indexes: list[int], nap_s: float) -> Iterator[list[Demuxed]]:
+    """The packets of an opened input, those together that came together."""
+    batch: list[Demuxed] = []
+    size = 0
+    is_live, longest = demuxer.is_live, _FIRST_BATCH_S
+    begun = asked = time.monotonic()
+    try:
+        for packet in demuxer.packets(indexes):
+            batch.append(packet)
+            size += len(packet.data)
+            if is_live:
+                now = time.monotonic()
+                drained = now - asked > _DRAINED_S
+                if not drained and now - begun < longest and size < _BATCH_BYTES * (8 if longest > 0.5 else 1):
+                    asked = now
+                    continue
+            elif len(batch) < _FILE_BATCH and size < _BATCH_BYTES // 4:
+                continue
+            yield batch
+            batch, size, longest = [], 0, _LIVE_BATCH_S
+            if is_live:
+                if drained and nap_s:
+                    time.sleep(nap_s)
+                begun = asked = time.monotonic()
+    except LibavError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def read_input(connection: socket.socket) -> None:
+    """In the reading process: one request, then what it asks for until the end."""
+    request = json.loads(_line(connection))
+    confine(has_network=bool(request["network"]))
+    demuxer = None
+    try:
+        try:
+            demuxer = Demuxer(
+                request["url"],
+                timeout_s=request["timeout_s"],
+                transport=request["transport"],
+                kinds=request["kinds"],
+            )
+            description = wire.Description(
+                streams=tuple(demuxer.streams[: wire.MAX_STREAMS]),
+                is_live=demuxer.is_live,
+                times=demuxer.times,
+                skipped=tuple(demuxer.skipped[: wire.MAX_STREAMS]),
+            )
+            connection.sendall(wire.description(description))
+            indexes = json.loads(_line(connection))
+            nap_s = 0.0 if demuxer.times == "arrival" else _UDP_NAP_S if demuxer.transport == "udp" else NAP_S
+            while True:
+                for batch in batches(demuxer, indexes, nap_s):
+                    wire.send_parts(connection, wire.packets(batch))
+                connection.sendall(wire.text(wire.END, {"error": None}))
+                if connection.recv(1) != REWIND:
+                    return
+                demuxer.rewind()
+        except LibavError as exc:
+            connection.sendall(wire.text(wire.END, {"error": str(exc)}))
+        except MemoryError:
+            connection.sendall(wire.text(wire.END, {"error": "it needs more memory than an input may have"}))
+    except OSError:
+        pass  # nobody reads any more
+    except Exception as exc:  # whatever it is, the program has to hear of it
+        connection.sendall(wire.text(wire.END, {"error": f"internal error of its reading process ({_place(exc)})"}))
+    finally:
+        if demuxer is not None:
+            demuxer.close()  # a camera that is told frees its session
+
+
+def _place(exc: Exception) -> str:
+    """Which error, and where; its words may hold the address."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return f"{type(exc).__name__}{where}"
+
+
+def _line(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (part := connection.recv(65536)):
+            raise OSError("nobody asks any more")
+        line += part
+    return line
+
+
+class _Forker:
+    """Lives in the first process."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._ends: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, where to say how it ended)
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._control.fileno(), *self._ends], [], [])
+            for number in ready:
+                if number in self._ends:
+                    self._reap(number)
+            if self._control.fileno() in ready and not self._fork():
+                break
+        for pidfd in self._ends:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def _fork(self) -> bool:
+        byte, fds, _, _ = socket.recv_fds(self._control, 1, 2)
+        if not byte:
+            return False
+        connection, status = fds
+        pid = os.fork()
+        if pid == 0:
+            self._become_reader(connection, status)
+        pidfd = os.pidfd_open(pid)
+        os.close(connection)
+        self._ends[pidfd] = (pid, status)
+        socket.send_fds(self._control, [b"p"], [pidfd])
+        return True
+
+    def _become_reader(self, connection: int, status: int) -> None:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._control.close()
+            os.close(status)
+            for pidfd, (_, other) in self._ends.items():
+                os.close(pidfd)
+                os.close(other)
+            read_input(socket.socket(fileno=connection))
+            code = 0
+        except OSError:
+            code = 0
+        finally:
+            os._exit(code)
+
+    def _reap(self, pidfd: int) -> None:
+        pid, status = self._ends.pop(pidfd)
+        _, code = os.waitpid(pid, 0)
+        words = f"killed by {signal.Signals(os.WTERMSIG(code)).name}" if os.WIFSIGNALED(code) else ""
+        with contextlib.suppress(OSError):
+            os.write(status, words.encode())
+        os.close(status)
+        os.close(pidfd)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the program's to handle
+    control = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # what is there now is shared with all that are forked, as long as the collector leaves it alone
+    _Forker(control).serve()
+
+
+if __name__ == "__main__":
+    main()

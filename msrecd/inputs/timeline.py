@@ -1,0 +1,433 @@
+"""Where the packets of an input lie on CLOCK_MONOTONIC.
+
+A live input has a clock of its own, the sender's. Packets need some time from there to here, never less than a certain
+minimum, and often more: they come in bursts when a connection begins and after a stall. So the *earliest* arrivals tell
+how the sender's clock lies to ours, and a slowly moving offset follows them. All streams of an input that share a clock
+share the offset, so their distance stays what the sender made it.
+
+A file keeps its own times. Both kinds survive clocks that step (a wrap, files put together, a camera that sets its
+clock), packets without a time, and packets that come in decode order.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msrecd.clock import MS, NS, Clock
+from msrecd.libav.values import Demuxed
+
+BATCH_NS = 250 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
+
+_LATE_NS = NS  # a thread that is no later than this continues where its input ended, without a hole
+_BACK_NS = NS  # a sender's time that goes back by more has stepped; less is jitter
+_FILE_JUMP_NS = 10 * NS  # a jump of a file's own times that is no pause in it
+_AHEAD_NS = 300 * MS  # a packet that would come this much before the earliest possible one has stepped
+_HOLE_NS = 500 * MS  # shorter holes at a step of the clock cannot be told from the reader's own batches
+_SAME_STEP_NS = 750 * MS  # two streams that step by the same amount, to within this, follow one clock
+_TICK_NS = MS  # two packets of a stream lie at least this far apart: Matroska counts in milliseconds
+_USUAL_NS = 40 * MS
+
+
+@dataclass(slots=True, eq=False)
+class Placed:
+    """A packet with its times on CLOCK_MONOTONIC, pts_ns >= dts_ns; dts_ns rises within a stream."""
+
+    packet: Demuxed
+    pts_ns: int
+    dts_ns: int
+    duration_ns: int
+
+
+class DecodeOrder:
+    """Decode times for packets that come in decode order with presentation times alone.
+
+    A frame that is shown after one that is decoded later makes everything wait: `depth` frames, at most 16 in H.264 and
+    HEVC. The decode time of a packet is the (n - depth)-th smallest presentation time so far.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+        self._waiting: list[int] = []
+        self._filled = 0
+        self._last: int | None = None
+
+    @staticmethod
+    def depth_of(pts: Sequence[int]) -> int:
+        """How many frames precede another in decode order and follow it in the order they are shown, at most."""
+        return min(16, max((sum(other > this for other in pts[:n]) for n, this in enumerate(pts)), default=0))
+
+    def restart(self) -> None:
+        """What comes does not continue what came."""
+        self._waiting.clear()
+        self._filled = 0
+        self._last = None
+
+    def dts_of(self, pts_ns: int, duration_ns: int) -> int:
+        insort(self._waiting, pts_ns)
+        if self._filled < self.depth:  # the first frames are decoded before the first one is shown
+            dts = self._waiting[0] - (self.depth - self._filled) * duration_ns
+            self._filled += 1
+        else:
+            dts = self._waiting.pop(0)
+        if self._last is not None and dts <= self._last:
+            if pts_ns < self._last and self.depth < 16:  # deeper than it looked so far
+                self.depth += 1
+                self._filled += 1
+                insort(self._waiting, self._last)
+            dts = self._last + _TICK_NS
+        self._last = dts
+        return dts
+
+
+class ClockFit:
+    """The offset from a sender's clock to CLOCK_MONOTONIC, by the packets that came earliest. Pure.
+
+    Follows a clock that is up to 0.1 % fast or slow, by at most 0.2 % (inaudible). A start-up burst moves it at once as
+    long as nothing was placed. A constant lateness that lasts half a minute is a sender's clock that stood still.
+    """
+
+    _BUCKET_NS = NS
+    _WINDOW = 10  # buckets that tell where the earliest packets lie now
+    _STANDS_STILL = 30  # buckets of constant lateness
+    _RISE = 0.002
+    _FALL = 0.02
+    _SETTLES_NS = 10 * NS
+
+    def __init__(self) -> None:
+        self.offset_ns: int | None = None
+        self._at_ns = 0
+        self._buckets: deque[tuple[int, int]] = deque(maxlen=self._STANDS_STILL)  # (number, smallest arrival - time)
+
+    def add(self, arrival_ns: int, sender_ns: int) -> None:
+        delay = arrival_ns - sender_ns
+        number = arrival_ns // self._BUCKET_NS
+        if self._buckets and self._buckets[-1][0] >= number:
+            if delay < self._buckets[-1][1]:
+                self._buckets[-1] = (self._buckets[-1][0], delay)
+        else:
+            self._buckets.append((number, delay))
+
+    def update(self, now_ns: int) -> int:
+        """The offset for what is placed now."""
+        if not self._buckets:
+            return self.offset_ns or 0
+        newest = self._buckets[-1][0]
+        recent = min(delay for number, delay in self._buckets if number > newest - self._WINDOW)
+        if self.offset_ns is None:
+            self.offset_ns, self._at_ns = recent, now_ns
+            return recent
+        passed = min(max(0, now_ns - self._at_ns), NS)  # a long silence is no reason to move far at once
+        self._at_ns = now_ns
+        late = recent - self.offset_ns
+        if late > _HOLE_NS and self._stood_still():
+            self.offset_ns += late
+        elif late > 0:
+            self.offset_ns += min(late * passed // self._SETTLES_NS, int(passed * self._RISE))
+        else:
+            limit = self._FALL if late < -100 * MS else self._RISE
+            self.offset_ns -= min(-late * min(passed, self._SETTLES_NS) // self._SETTLES_NS, int(passed * limit))
+        return self.offset_ns
+
+    def _stood_still(self) -> bool:
+        if len(self._buckets) < self._STANDS_STILL:
+            return False
+        if self._buckets[-1][0] - self._buckets[0][0] > 2 * self._STANDS_STILL:
+            return False
+        delays = [delay for _, delay in self._buckets]
+        return max(delays) - min(delays) < 250 * MS and min(delays) - (self.offset_ns or 0) > _HOLE_NS
+
+    def moved(self, sender_ns: int) -> None:
+        """The sender's times of what comes are larger by this much."""
+        if self.offset_ns is not None:
+            self.offset_ns -= sender_ns
+        self._buckets = deque(((n, delay - sender_ns) for n, delay in self._buckets), maxlen=self._STANDS_STILL)
+
+
+class _Stream:
+    """What is known of one stream of an input."""
+
+    __slots__ = ("duration_ns", "fit", "last_arrival", "last_dts", "last_end", "last_raw", "order", "shift", "wall")
+
+    def __init__(self, fit: ClockFit, duration_ns: int, depth: int) -> None:
+        self.fit = fit
+        self.duration_ns = duration_ns
+        self.order = DecodeOrder(depth)
+        self.shift = 0  # from the stream's times to the sender's clock as it was at the beginning
+        self.last_raw: int | None = None
+        self.last_end: int | None = None  # on the sender's clock
+        self.last_arrival = 0
+        self.last_dts: int | None = None  # monotonic
+        self.wall = False  # its times are the sender's wall clock (RTCP sender reports)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """What the time line has to know of a stream.
+
+    duration_ns: of a packet that does not tell.
+    reorder_depth: as far as libav knows it.
+    """
+
+    is_video: bool
+    duration_ns: int = _USUAL_NS
+    reorder_depth: int = 0
+
+
+class LiveLine:
+    """Places the packets of a live input. Belongs to one thread.
+
+    shares_clock: the times of all streams come from one clock (MPEG-TS, FLV, Matroska, …). RTP's do not, until sender
+    reports say how they lie to each other; without them each stream has an offset of its own, by arrival.
+    trusts_dts: decode times of the input are right. Those that libav makes of RTP are guesses.
+    on_arrival: the input has no times that mean anything (JPEGs over HTTP): the time of arrival is the time.
+    """
+
+    def __init__(
+        self,
+        streams: dict[int, StreamTimes],
+        *,
+        shares_clock: bool = True,
+        trusts_dts: bool = True,
+        on_arrival: bool = False,
+    ) -> None:
+        common = ClockFit()
+        self._streams = {
+            index: _Stream(common if shares_clock else ClockFit(), times.duration_ns, times.reorder_depth)
+            for index, times in streams.items()
+        }
+        self._video = {index for index, times in streams.items() if times.is_video}
+        self._shares_clock = shares_clock or len(streams) == 1
+        self._trusts_dts = trusts_dts
+        self._on_arrival = on_arrival
+        self._reported: set[int] = set()  # streams with sender reports
+        self._held: list[tuple[Demuxed, int]] = []
+        self.stepped = 0  # how often a stream's clock did
+
+    def place(self, packets: Sequence[Demuxed], now_ns: int) -> list[Placed]:
+        """Times for all packets that were read together at `now_ns`; those of an earlier call may come first.
+
+        Nothing is left out: packets without a time are held until one with a time follows, at most a second.
+        """
+        batch = [*self._held, *((packet, now_ns) for packet in packets)]
+        self._held = []
+        if self._on_arrival:
+            return [self._finish(packet, at, at, at) for packet, at in batch]
+        if not self._find_beginnings(batch, now_ns):
+            return []
+        timed = [(packet, *self._on_sender_clock(packet, at)) for packet, at in batch]
+        for stream in self._streams.values():
+            stream.fit.update(now_ns)
+        return [
+            self._finish(packet, pts + offset, dts + offset, now_ns)
+            for packet, pts, dts in timed
+            for offset in (self._streams[packet.stream].fit.offset_ns or 0,)
+        ]
+
+    def _find_beginnings(self, batch: list[tuple[Demuxed, int]], now_ns: int) -> bool:
+        """Give the first packets of a stream times, by the first one that has any. False: wait for one."""
+        for index, stream in self._streams.items():
+            if stream.last_raw is not None:
+                continue
+            own = [packet for packet, _ in batch if packet.stream == index]
+            times = [_raw(packet) for packet in own]
+            known = next((n for n, time in enumerate(times) if time is not None), None)
+            if known is None:
+                if own and now_ns - batch[0][1] < NS:
+                    self._held = batch
+                    return False
+                continue
+            first = times[known]
+            assert first is not None
+            for n in range(known):
+                own[n].pts_ns = first - (known - n) * (own[n].duration_ns or stream.duration_ns)
+            if index in self._video:
+                shown = [time for time in times if time is not None][:64]
+                stream.order.depth = max(stream.order.depth, DecodeOrder.depth_of(shown))
+        return True
+
+    def _on_sender_clock(self, packet: Demuxed, arrival_ns: int) -> tuple[int, int]:
+        """(pts, dts) on the sender's clock, as it was at the beginning of the connection."""
+        stream = self._streams[packet.stream]
+        duration_ns = packet.duration_ns or stream.duration_ns
+        raw = _raw(packet)
+        if raw is None:
+            raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
+        wall = packet.sender_ns
+        if wall is not None and not self._shares_clock:
+            self._take_report(packet.stream, raw, wall)
+        if stream.wall:
+            raw = raw if wall is None else wall
+        if stream.last_raw is not None and self._has_stepped(stream, raw, arrival_ns):
+            self._follow_step(stream, raw, arrival_ns)
+        pts = raw + stream.shift
+        dts = packet.dts_ns if self._trusts_dts and not stream.wall else None
+        if dts is not None and packet.pts_ns is not None and dts <= packet.pts_ns:
+            sent = pts - (packet.pts_ns - dts)
+        elif packet.stream in self._video:
+            sent = stream.order.dts_of(pts, duration_ns)
+        else:
+            sent = pts
+        stream.fit.add(arrival_ns, sent)
+        stream.last_raw, stream.last_arrival = raw, arrival_ns
+        stream.last_end = max(stream.last_end or sent, sent) + duration_ns
+        return pts, sent
+
+    def _has_stepped(self, stream: _Stream, raw: int, arrival_ns: int) -> bool:
+        assert stream.last_raw is not None
+        moved = raw - stream.last_raw
+        if moved < -_BACK_NS:
+            return True
+        offset = stream.fit.offset_ns
+        if abs(moved) < _AHEAD_NS or offset is None:
+            return False
+        assert stream.last_end is not None
+        ahead = abs(raw + stream.shift - stream.last_end)
+        for other in self._streams.values():  # as another stream did before it
+            if other.shift != stream.shift and abs(raw + other.shift - stream.last_end) < ahead // 2:
+                return True
+        return raw + stream.shift + offset - arrival_ns > _AHEAD_NS
+
+    def _follow_step(self, stream: _Stream, raw: int, arrival_ns: int) -> None:
+        """Continue where the stream ended, or, after a hole, by arrival; as another stream that has stepped already."""
+        self.stepped += 1
+        assert stream.last_end is not None
+        expected = stream.last_end
+        if stream.fit.offset_ns is not None:
+            by_arrival = arrival_ns - stream.fit.offset_ns
+            if by_arrival - expected > _HOLE_NS:
+                expected = by_arrival
+        shifts = [other.shift for other in self._streams.values() if other is not stream]
+        near = [shift for shift in shifts if abs(raw + shift - expected) < _SAME_STEP_NS]
+        stream.shift = near[0] if near else expected - raw
+        stream.order.restart()
+
+    def _take_report(self, index: int, raw: int, wall: int) -> None:
+        """A packet that a sender report tells the wall time of. Once all streams have them, they share that clock."""
+        self._reported.add(index)
+        if len(self._reported) < len(self._streams):
+            return
+        stream = self._streams[index]
+        if stream.wall:
+            return
+        shared = next((other.fit for other in self._streams.values() if other.wall), None)
+        if shared is None:  # the first stream continues seamlessly, the others take their place beside it
+            shared = stream.fit
+            shared.moved(wall - raw - stream.shift)
+        stream.fit = shared
+        stream.wall, stream.shift = True, 0
+        stream.last_raw = wall - (stream.duration_ns if stream.last_raw is not None else 0)
+        stream.last_end = wall
+        stream.order.restart()
+        self._shares_clock = all(other.wall for other in self._streams.values()) or self._shares_clock
+
+    def _finish(self, packet: Demuxed, pts: int, dts: int, now_ns: int) -> Placed:
+        stream = self._streams[packet.stream]
+        if stream.last_dts is not None and dts <= stream.last_dts:
+            dts = stream.last_dts + _TICK_NS
+        stream.last_dts = dts
+        return Placed(packet, max(pts, dts), dts, packet.duration_ns or stream.duration_ns)
+
+
+class FileLine:
+    """Places the packets of a file, which is played in real time. Belongs to one thread."""
+
+    def __init__(self, streams: dict[int, StreamTimes], clock: Clock, *, trusts_dts: bool = True) -> None:
+        self._clock = clock
+        self._trusts_dts = trusts_dts
+        self._streams = {
+            index: _Stream(ClockFit(), times.duration_ns, times.reorder_depth) for index, times in streams.items()
+        }
+        self._video = {index for index, times in streams.items() if times.is_video}
+        self._offset_ns: int | None = None  # monotonic minus the file's time
+        self._end_ns = 0  # monotonic end of what was placed
+        self._end_of_file_time = 0
+        self._paused_ns: int | None = None
+        self._delivered_until_ns = 0
+
+    def look_ahead(self, packets: Sequence[Demuxed]) -> None:
+        """What comes next: it tells how far frames are out of order."""
+        for index in self._video:
+            stream = self._streams[index]
+            if stream.last_raw is None:
+                shown = [time for packet in packets if packet.stream == index if (time := packet.pts_ns) is not None]
+                stream.order.depth = max(stream.order.depth, DecodeOrder.depth_of(shown[:64]))
+
+    def place(self, packet: Demuxed) -> Placed:
+        """Times for the packet that follows in the file; none is left out."""
+        stream = self._streams[packet.stream]
+        duration_ns = packet.duration_ns or stream.duration_ns
+        raw = _raw(packet)
+        if raw is None:
+            raw = stream.last_raw + duration_ns if stream.last_raw is not None else 0
+        if stream.last_raw is not None and not -_BACK_NS <= raw - stream.last_raw <= _FILE_JUMP_NS:
+            end = self._end_of_file_time
+            shifts = [other.shift for other in self._streams.values() if other is not stream]
+            near = [shift for shift in shifts if abs(raw + shift - end) < _FILE_JUMP_NS and shift != stream.shift]
+            stream.shift = near[0] if near else end - raw
+            stream.order.restart()
+        pts = raw + stream.shift
+        sent = packet.dts_ns if self._trusts_dts else None
+        if sent is not None and packet.pts_ns is not None and sent <= packet.pts_ns:
+            dts = pts - (packet.pts_ns - sent)
+        elif packet.stream in self._video:
+            dts = stream.order.dts_of(pts, duration_ns)
+        else:
+            dts = pts
+        stream.last_raw = raw
+        self._end_of_file_time = max(self._end_of_file_time, pts + duration_ns)
+        if self._offset_ns is None:
+            self._offset_ns = self._begin_ns(self._clock.monotonic_ns()) - dts
+        placed = dts + self._offset_ns
+        if stream.last_dts is not None and placed <= stream.last_dts:
+            placed = stream.last_dts + _TICK_NS
+        stream.last_dts = placed
+        self._end_ns = max(self._end_ns, placed + duration_ns)
+        return Placed(packet, max(pts + self._offset_ns, placed), placed, duration_ns)
+
+    def _begin_ns(self, now: int) -> int:
+        """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""
+        return self._end_ns if now - self._end_ns < _LATE_NS else now
+
+    def is_due_later(self, dts_ns: int) -> bool:
+        """Whether to wait before this packet: it lies behind what may be delivered by now."""
+        if dts_ns <= self._delivered_until_ns:
+            return False
+        now = self._clock.monotonic_ns()
+        if dts_ns <= now:
+            self._delivered_until_ns = now
+            return False
+        # Wait once for a whole batch: everything up to then follows without another wait.
+        self._delivered_until_ns = dts_ns + BATCH_NS
+        return True
+
+    def continue_after_rewind(self) -> None:
+        """The next packet follows directly on the last one."""
+        self._offset_ns = None
+        self._end_of_file_time = 0
+        for stream in self._streams.values():
+            stream.last_raw, stream.shift = None, 0
+            stream.order.restart()
+
+    def pause(self, at_ns: int) -> bool:
+        """Playing was paused at this time; False while something of before has still to be placed and delivered."""
+        if self._offset_ns is not None and self._end_ns < at_ns:
+            return False
+        self._paused_ns = at_ns
+        return True
+
+    def resume(self) -> None:
+        """Playing goes on: what follows moves by the length of the pause."""
+        if self._paused_ns is not None:
+            waited = self._clock.monotonic_ns() - self._paused_ns
+            self._paused_ns = None
+            if self._offset_ns is not None:
+                self._offset_ns += waited
+                self._end_ns += waited
+                self._delivered_until_ns = 0
+
+
+def _raw(packet: Demuxed) -> int | None:
+    return packet.pts_ns if packet.pts_ns is not None else packet.dts_ns

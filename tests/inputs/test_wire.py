@@ -1,0 +1,105 @@
+"""What a reading process may say: everything is checked, for it has parsed what came from a network."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import struct
+from dataclasses import replace
+
+import pytest
+
+from msrecd.flow.units import Presentation
+from msrecd.inputs import wire
+from msrecd.libav.values import Demuxed, StreamInfo
+
+VIDEO = StreamInfo(
+    index=0, kind="video", codec="h264", extradata=b"\x01abc", header=b"nut", width=1920, height=1080, frame_rate=29.97,
+    presentation=Presentation(rotation=90, pixel_aspect=(16, 11), color_range="full", color_matrix=5), reorder_depth=2,
+)  # fmt: skip
+AUDIO = StreamInfo(
+    index=1, kind="audio", codec="aac", extradata=b"", header=b"n", sample_rate=48000, channels=6, layout="5.1"
+)
+OPENED = wire.Description(streams=(VIDEO, AUDIO), is_live=True, times="rtp", skipped=("audio stream 2: nothing",))
+BATCH = [
+    Demuxed(0, b"key frame", 0, -40, 40, True, 1_700_000_000_000_000_000),
+    Demuxed(1, b"", None, None, 0, False),
+    Demuxed(0, b"\x00" * 5000, -5, None, 40, False, None, True),
+]
+
+
+def body_of(frame: bytes) -> bytes:
+    return frame[wire.HEADER.size :]
+
+
+def test_what_is_written_is_read() -> None:
+    assert wire.read_description(body_of(wire.description(OPENED))) == OPENED
+    batch = wire.read_packets(body_of(b"".join(bytes(part) for part in wire.packets(BATCH))), {0, 1})
+    assert [
+        (bytes(p.data), p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged) for p in batch
+    ] == [(p.data, p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged) for p in BATCH]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("width", 1 << 20), ("width", -1), ("width", "1920"), ("width", None), ("width", 1e3), ("width", True),
+        ("kind", "data"), ("codec", "h264\n"), ("codec", "x" * 200), ("codec", 7), ("extradata", "!"),
+        ("frame_rate", 1e9), ("frame_rate", "NaN"), ("presentation", {"rotation": 45}),
+        ("presentation", {"pixel_aspect": [0, 1]}), ("presentation", {"pixel_aspect": [1]}),
+        ("presentation", {"color_matrix": 1000}), ("presentation", {"unknown": 1}), ("presentation", 3),
+        ("unknown", 1),
+    ],
+)  # fmt: skip
+def test_a_field_out_of_bounds_is_refused(field: str, value: object) -> None:
+    said = json.loads(body_of(wire.description(OPENED)))
+    said["streams"][0][field] = value
+    with pytest.raises(wire.WireError):
+        wire.read_description(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"[]", b"{}", b"null", b'{"streams": 3}', b"[" * 100_000, b"\xff", b'{"streams":[{}]}']
+)
+def test_what_is_no_description_is_refused(said: bytes) -> None:
+    with pytest.raises(wire.WireError):
+        wire.read_description(said)
+
+
+def test_streams_twice_or_too_many_are_refused() -> None:
+    for streams in ((VIDEO, VIDEO), tuple(replace(VIDEO, index=n) for n in range(17))):
+        with pytest.raises(wire.WireError):
+            wire.read_description(body_of(wire.description(replace(OPENED, streams=streams))))
+
+
+def test_mutated_batches_are_batches_or_refused() -> None:
+    good = body_of(b"".join(bytes(part) for part in wire.packets(BATCH)))
+    random.seed(3)
+    for _ in range(3000):
+        bad = bytearray(good)
+        for _ in range(random.randrange(1, 6)):
+            bad[random.randrange(min(len(bad), 150))] = random.randrange(256)
+        try:
+            for packet in wire.read_packets(bytes(bad[: random.randrange(len(bad) + 1)]), {0, 1}):
+                assert packet.stream in (0, 1)
+                assert packet.duration_ns >= 0
+        except wire.WireError:
+            pass
+
+
+@pytest.mark.parametrize("sent", [b"P\xff\xff\xff\xff", b"X\x00\x00\x00\x00", b"P\x05\x00\x00\x00abc", b"P"])
+def test_frames_that_are_none(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(sent)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(wire.WireError):
+            wire.FrameReader(ours).read(5)
+
+
+def test_silence_has_an_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TimeoutError):
+        theirs.sendall(struct.pack("<cI", b"P", 10))
+        wire.FrameReader(ours).read(0.05)
