@@ -127,9 +127,7 @@ def _checked(name: str, type_: str, value: Any) -> Any:
             and value.isprintable()
         )
     elif isinstance(value, int):
-        good = any(word in type_ for word in ("int", "float", "Rotation")) and 0 <= value <= _BOUNDS.get(
-            name, _BOUND
-        )
+        good = any(word in type_ for word in ("int", "float", "Rotation")) and 0 <= value <= _BOUNDS.get(name, _BOUND)
     elif isinstance(value, list):  # a fraction, as two numbers
         value = tuple(value)
         good = "tuple" in type_ and all(type(part) is int and 0 <= part < _BOUND for part in value)

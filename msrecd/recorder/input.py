@@ -36,7 +36,7 @@ class RecorderInput:
             if settings.url is None:
                 stream = await devices.get_user_media(dict(settings.constraints or {}))
                 return cls(stream, None)
-            element = MediaElement(settings.url, preload="none")
+            element = MediaElement(settings.url, settings.source_options, preload="none")
             element.loop = settings.loop
             await element.load()
             return cls(element.capture_stream(), element)
