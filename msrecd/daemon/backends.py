@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msrecd.codecs.parameters import camera_parameters
 from msrecd.config.model import VIRTUAL_PAIR, Config, VirtualDevice
 from msrecd.devices import default_backends
-from msrecd.devices.base import Backend
+from msrecd.devices.base import Backend, CameraProperties
 
 if TYPE_CHECKING:
     from msrecd.devices.virtual import VirtualBackend
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def virtual_backend(devices: Sequence[VirtualDevice]) -> VirtualBackend:
+def virtual_backend(devices: Sequence[VirtualDevice], cameras: Sequence[CameraProperties] = ()) -> VirtualBackend:
     """The virtual devices of `[devices] virtual`; loaded only where there are any."""
     from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 
@@ -39,7 +39,7 @@ def virtual_backend(devices: Sequence[VirtualDevice]) -> VirtualBackend:
                     ppm=device.ppm,
                 )
             )
-    return VirtualBackend(made)
+    return VirtualBackend(made, cameras=cameras)
 
 
 def backends_for(config: Config) -> list[Backend]:

@@ -10,40 +10,59 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msrecd.devices.base import Backend
+    from msrecd.devices.base import Backend, CameraProperties
     from msrecd.flow.encoded import StreamParameters
 
 log = logging.getLogger(__name__)
 
+INSTALL_PICAMERA2 = "sudo apt install --no-install-recommends python3-picamera2"
+
 
 def default_backends(
-    *, alsa_pcms: Sequence[str] = (), camera_parameters: Callable[..., StreamParameters] | None = None
+    *,
+    alsa_pcms: Sequence[str] = (),
+    camera_parameters: Callable[..., StreamParameters] | None = None,
+    cameras: Sequence[CameraProperties] = (),
 ) -> list[Backend]:
     """The backends of this machine: libcamera and ALSA, each if its library is installed.
 
-    Imports vendor libraries, which takes a while: call it in a worker thread. A library that is absent is no error,
-    one that is broken is a warning; either way the others work.
+    Imports vendor libraries, which takes a while: call it in a worker thread. A library that is absent is no error
+    (but a warning on a Raspberry Pi that lacks picamera2), one that is broken is a warning; either way the others work.
 
     Args:
         alsa_pcms: PCMs of alsa-lib's configuration that are microphones too.
         camera_parameters: that of `msrecd.codecs.parameters`; without it the cameras' own encoders are not used.
+        cameras: what the configuration says of single cameras.
     """
-    hardware: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-        ("picamera2", "msrecd.devices.picamera.backend", "PicameraBackend", {"camera_parameters": camera_parameters}),
-        ("alsaaudio", "msrecd.devices.alsa.backend", "AlsaBackend", {"extra_pcms": alsa_pcms}),
-    )
     backends: list[Backend] = []
-    for library, module, name, options in hardware:
+    libcamera = {"camera_parameters": camera_parameters, "cameras": cameras}
+    for library, module, name, options in (
+        ("picamera2", "msrecd.devices.picamera.backend", "PicameraBackend", libcamera),
+        ("alsaaudio", "msrecd.devices.alsa.backend", "AlsaBackend", {"extra_pcms": alsa_pcms}),
+    ):
         try:
             if not _is_installed(library):  # so that our own modules for it take no memory either
-                log.debug("%s left out: there is no %s", name, library)
+                _report_absent(library)
                 continue
-            backends.append(getattr(importlib.import_module(module), name)(**options))
+            backends.append(_load(module, name)(**options))
         except ModuleNotFoundError as exc:
             log.debug("%s left out: %s", name, exc)
         except Exception as exc:
             log.warning("%s left out, it does not start: %s", name, exc)
     return backends
+
+
+def _load(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def _report_absent(library: str) -> None:
+    from msrecd.devices.board import read_board
+
+    if library == "picamera2" and (board := read_board()).is_pi:
+        log.warning("no cameras on this %s: picamera2 is not installed (%s)", board.name, INSTALL_PICAMERA2)
+    else:
+        log.debug("no %s here, its devices are left out", library)
 
 
 def _is_installed(library: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -50,6 +50,50 @@ class DeviceDescription:
     controls: Mapping[str, Any] = field(default_factory=dict)
     state: Literal["free", "busy"] = "free"
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraProperties:
+    """A `[[camera]]` table: what holds for one camera, whoever records it. `device_id` or `label` names the camera.
+
+    hflip, vflip: mirror the frames; both turn them upside down.
+    rotation: degrees clockwise by which a frame must be turned to stand upright. 180 is done by the camera; 90 and 270
+        become the display matrix of the file.
+    tuning_file: of libcamera; a path, or a name in the folder of libcamera's own ("imx219_noir.json").
+    autofocus: None is "continuous" where there is a lens motor. focus_distance: metres; needs "manual".
+    """
+
+    device_id: str | None = None
+    label: str | None = None
+    hflip: bool = False
+    vflip: bool = False
+    rotation: Literal[0, 90, 180, 270] = 0
+    tuning_file: str | None = None
+    autofocus: Literal["continuous", "manual"] | None = None
+    focus_distance: float | None = None
+
+    @property
+    def is_hflipped(self) -> bool:
+        """Whether the camera mirrors its frames left to right: a turn by 180 degrees is both flips."""
+        return self.hflip != (self.rotation == 180)
+
+    @property
+    def is_vflipped(self) -> bool:
+        """Whether the camera mirrors its frames top to bottom."""
+        return self.vflip != (self.rotation == 180)
+
+    @property
+    def display_rotation(self) -> Literal[0, 90, 270]:
+        """What is left for the player to turn."""
+        return 0 if self.rotation == 180 else self.rotation
+
+
+def properties_of(cameras: Sequence[CameraProperties], *, device_id: str, label: str) -> CameraProperties:
+    """The properties of a camera: those given by its id, else those given by its label, else none at all."""
+    for camera in cameras:
+        if camera.device_id == device_id:
+            return camera
+    return next((camera for camera in cameras if camera.label == label), CameraProperties())
 
 
 class Backend(Protocol):

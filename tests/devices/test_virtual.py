@@ -14,9 +14,9 @@ import pytest
 from msrecd import pixels
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock, SimulatedClock, participate
 from msrecd.devices import default_backends
-from msrecd.devices.base import VideoMode
+from msrecd.devices.base import CameraProperties, VideoMode, properties_of
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualDevice, VirtualMicrophone, nearest_mode
-from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, flip, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source
@@ -596,3 +596,57 @@ def test_who_waits_for_simulated_time_can_be_stopped_and_a_stuck_clock_says_so()
         pass
     clock.advance_to(START_NS + 2 * NS, timeout_s=5)
     assert clock.monotonic_ns() == START_NS + 2 * NS
+
+
+@pytest.mark.parametrize(
+    ("properties", "turn"),
+    [
+        ({"hflip": True}, np.fliplr),
+        ({"vflip": True}, np.flipud),
+        ({"hflip": True, "vflip": True}, lambda plane: np.rot90(plane, 2)),
+        ({"rotation": 180}, lambda plane: np.rot90(plane, 2)),
+        ({"rotation": 180, "hflip": True}, np.flipud),
+    ],
+)
+def test_a_camera_that_is_mounted_otherwise(properties: dict[str, Any], turn: Any) -> None:
+    camera = VirtualCamera("Door", modes=[(64, 48, 30)])
+    backend = VirtualBackend([camera], cameras=[CameraProperties(label="Door", **properties)])
+    source = backend.open(camera.describe(), {})
+    try:
+        sink = Collector()
+        source.raw().add(sink)
+        sink.wait_for(1)
+    finally:
+        source.close()
+    (frame, *_) = sink.units
+    upright = VideoFrame(
+        pts_ns=frame.pts_ns,
+        format=frame.format,
+        data=TestFrame(64, 48).paint(0, flash=is_flash(frame.pts_ns)),
+    )
+    assert (luma(frame) == turn(luma(upright))).all()
+
+
+def test_a_flip_keeps_colours_with_their_places() -> None:
+    data = bytes(range(5 * 3)) + bytes(range(100, 106)) + bytes(range(200, 206))
+    assert flip(data, 5, 3, hflip=True, vflip=False)[15:21] == bytes([102, 101, 100, 105, 104, 103])
+    assert flip(data, 5, 3, hflip=False, vflip=True)[21:] == bytes([203, 204, 205, 200, 201, 202])
+    assert flip(flip(data, 5, 3, hflip=True, vflip=True), 5, 3, hflip=True, vflip=True) == data
+
+
+def test_properties_given_by_the_id_go_before_those_by_the_label() -> None:
+    by_label, by_id = CameraProperties(label="Door", hflip=True), CameraProperties(device_id="abc", rotation=90)
+    assert properties_of([by_label, by_id], device_id="abc", label="Door") is by_id
+    assert properties_of([by_label, by_id], device_id="xyz", label="Door") is by_label
+    assert properties_of([by_label, by_id], device_id="xyz", label="Yard") == CameraProperties()
+
+
+def test_devices_of_one_label_are_told_apart_by_their_group() -> None:
+    left, right = (VirtualMicrophone("USB PnP Sound Device", group_id=group) for group in ("left", "right"))
+    alone = VirtualMicrophone("USB PnP Sound Device").device_id
+    ids = {device.group_id: device.device_id for device in VirtualBackend([left, right]).describe()}
+    assert len({*ids.values(), alone}) == 3
+    left, right = (VirtualMicrophone("USB PnP Sound Device", group_id=group) for group in ("left", "right"))
+    assert {d.group_id: d.device_id for d in VirtualBackend([right, left]).describe()} == ids
+    with pytest.raises(ValueError, match="the same group_id"):
+        VirtualBackend([VirtualCamera("A", group_id="x"), VirtualCamera("A", group_id="x")])

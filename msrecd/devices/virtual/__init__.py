@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
-from msrecd.devices.base import DeviceDescription, VideoMode, stable_id
+from msrecd.devices.base import CameraProperties, DeviceDescription, VideoMode, properties_of, stable_id
 from msrecd.devices.virtual.sources import (
     BLOCKS_PER_SECOND,
     PacedSource,
@@ -187,6 +188,7 @@ class VirtualCamera(VirtualDevice):
         if not modes:
             raise ValueError("modes: a camera needs at least one (width, height, frame_rate)")
         self.modes = tuple(_checked_mode(index, mode) for index, mode in enumerate(modes))
+        self.properties = CameraProperties()
 
     def describe(self) -> DeviceDescription:
         return DeviceDescription(
@@ -210,6 +212,8 @@ class VirtualCamera(VirtualDevice):
             clock=clock,
             muted=self._is_muted,
             released=lambda: self._release(source),
+            hflip=self.properties.is_hflipped,
+            vflip=self.properties.is_vflipped,
         )
         return source
 
@@ -320,18 +324,34 @@ class VirtualBackend:
 
     name = "virtual"
 
-    def __init__(self, devices: Sequence[VirtualDevice] = (), clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        devices: Sequence[VirtualDevice] = (),
+        clock: Clock = SYSTEM_CLOCK,
+        cameras: Sequence[CameraProperties] = (),
+    ) -> None:
         """
+        Args:
+            cameras: what the configuration says of single cameras.
+
         Raises:
-            ValueError: two devices of one kind have the same label, and so the same device id.
+            ValueError: two devices of one kind have the same label and the same group, and so the same device id.
         """
         self.devices = tuple(devices)
+        labels = Counter((device.kind, device.label) for device in self.devices)
+        for device in self.devices:
+            if labels[device.kind, device.label] > 1:  # the group tells them apart, whichever comes first
+                device.device_id = stable_id("virtual", device.kind, device.label, device.group_id)
+            if isinstance(device, VirtualCamera):
+                device.properties = properties_of(cameras, device_id=device.device_id, label=device.label)
         self._clock = clock
         self._changed: Callable[[], None] | None = None
         by_id: dict[tuple[Kind, str], VirtualDevice] = {}
         for device in self.devices:
             if by_id.setdefault((device.kind, device.device_id), device) is not device:
-                raise ValueError(f"label: two virtual {device.kind} devices are called {device.label!r}")
+                raise ValueError(
+                    f"label: two virtual {device.kind} devices are called {device.label!r} and have the same group_id"
+                )
         self._by_id = by_id
 
     def describe(self) -> list[DeviceDescription]:
