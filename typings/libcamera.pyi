@@ -2,3 +2,8 @@
 
 class StreamRole:
     VideoRecording: StreamRole
+
+class Transform:
+    hflip: bool
+    vflip: bool
+    def __init__(self, *, hflip: bool = ..., vflip: bool = ...) -> None: ...

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TRIES = 3
+_TRY_AGAIN_S = 1.0
 INSTALL_PICAMERA2 = "sudo apt install --no-install-recommends python3-picamera2"
 
 
@@ -53,7 +56,18 @@ def default_backends(
 
 
 def _load(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(module), name)
+    """A class of a module that imports a vendor library; picamera2 that was too early on a Pi 5 is tried again."""
+    from msrecd.devices.picamera.guard import WrongPlatform
+
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return getattr(importlib.import_module(module), name)
+        except WrongPlatform as exc:
+            if not tries_left:
+                raise WrongPlatform(f"{exc}; restart the service when the camera is ready") from exc
+            log.info("%s; importing it again", exc)
+            time.sleep(_TRY_AGAIN_S)
+    raise AssertionError("unreachable")
 
 
 def _report_absent(library: str) -> None:

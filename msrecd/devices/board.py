@@ -1,4 +1,4 @@
-"""Which Raspberry Pi this is, out of its device tree. Nothing else names the board reliably before the drivers are there.
+"""Which Raspberry Pi this is, out of its device tree: known before any driver is loaded.
 
 Compatible strings: arch/arm64/boot/dts/broadcom/ and arch/arm/boot/dts/broadcom/ of raspberrypi/linux.
 """

@@ -7,21 +7,25 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fake_picamera2 as fake
 import pytest
-from fake_picamera2 import FakeCamera, imx219, imx708, usb
+from fake_picamera2 import FakeCamera, imx219, imx477, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
 from msrecd.devices import default_backends
+from msrecd.devices.base import CameraProperties
+from msrecd.devices.board import Board
 from msrecd.devices.camera import source as camera_source
 from msrecd.devices.camera import watch
+from msrecd.devices.camera.modes import fits_hardware_encoder
 from msrecd.devices.camera.source import CameraSource
-from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
+from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError, OverconstrainedError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
 
@@ -82,18 +86,26 @@ class Rig:
         self.node = folder / "video11"
         self.meminfo = folder / "meminfo"
         self.heaps = folder / "dma_heap"
+        self.tuning = folder / "tuning"
         self.sources: list[CameraSource] = []
         self.backends: list[Any] = []
         self.ended: list[BaseException | None] = []
         self.muted: list[bool] = []
         self.news = threading.Event()
 
-    def backend(self, *cameras: FakeCamera, board: str = "pi4") -> Any:
+    def backend(
+        self, *cameras: FakeCamera, board: str = "pi4", cameras_of_configuration: Sequence[CameraProperties] = ()
+    ) -> Any:
         module = fake.install(self._monkeypatch, *cameras, board=board)
         if board == "pi4":
             self.node.touch()
         backend = module.PicameraBackend(
-            camera_parameters=parameters, encoder_node=self.node, meminfo=self.meminfo, heaps=self.heaps
+            camera_parameters=parameters,
+            encoder_node=self.node,
+            meminfo=self.meminfo,
+            heaps=self.heaps,
+            cameras=cameras_of_configuration,
+            tuning_folders=[self.tuning],
         )
         self.backends.append(backend)
         return backend
@@ -210,9 +222,9 @@ def test_hardware_encoder(rig: Rig) -> None:
     (encoder,) = camera_of(source).encoders
     assert isinstance(encoder, fake.H264Encoder)
     assert (encoder.bitrate, encoder.iperiod, encoder.framerate) == (4_000_000, 50, 50.0)
-    assert camera_of(source).asked["buffer_count"] == 4
+    assert camera_of(source).asked["buffer_count"] == 6
     assert camera_of(source).asked["sensor"] == {"output_size": (1640, 1232), "bit_depth": 8}
-    assert camera_of(source).asked["controls"]["FrameDurationLimits"] == (20000, 20000)
+    assert camera_of(source).set["FrameDurationLimits"] == (20000, 20000)
     feed.feed.remove(sink)
     until(lambda: not camera_of(source).encoders)
     assert sink.ended == []
@@ -391,7 +403,7 @@ def test_a_consumer_that_is_too_slow_costs_pictures_and_nothing_else(rig: Rig) -
 def test_a_usb_camera_without_frame_duration_limits(rig: Rig) -> None:
     source = rig.open(rig.backend(usb(formats=("BGR888",))), {"width": 640, "height": 480})
     assert source.format.pixel_format == "rgb24"
-    assert source.format.frame_rate is None  # nobody knows
+    assert source.format.frame_rate == 50.0  # measured
     feed = source.encoded(EncodingRequest(kind="video", codec="h264"))
     assert feed is not None
     sink, raw = Sink(), Sink()
@@ -520,7 +532,7 @@ def test_gone_before_it_is_opened(rig: Rig) -> None:
 
 def test_contiguous_memory_is_checked_first(rig: Rig) -> None:
     backend = rig.backend(imx219())
-    rig.meminfo.write_text("MemTotal: 430000 kB\nCmaTotal: 65536 kB\nCmaFree: 9000 kB\n")
+    rig.meminfo.write_text("MemTotal: 430000 kB\nCmaTotal: 32768 kB\nCmaFree: 30000 kB\n")
     with pytest.raises(NotReadableError, match=r"no_memory: .*CMA"):
         rig.open(backend, {"width": 1920, "height": 1080})
     rig.open(backend, {"width": 320, "height": 240})
@@ -580,10 +592,8 @@ def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_AFTER_NS", 300 * MS)
-    monkeypatch.setattr(watch, "MUTED_AFTER_NS", 600 * MS)
-    monkeypatch.setattr(watch, "RESTART_AFTER_NS", 1200 * MS)
-    monkeypatch.setattr(watch, "FAILED_AFTER_NS", 2500 * MS)
+    limits = watch.Limits(look_ns=300 * MS, muted_ns=600 * MS, restart_ns=1200 * MS, failed_ns=2500 * MS)
+    monkeypatch.setattr(watch, "LIMITS", limits)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -685,7 +695,7 @@ def test_a_restart_that_fails_ends_it_at_once(rig: Rig, monkeypatch: pytest.Monk
     source = rig.open(rig.backend(camera))
     told: list[float] = []
     source.on_restarted = told.append
-    monkeypatch.setattr(watch, "FAILED_AFTER_NS", 60 * NS)
+    monkeypatch.setattr(watch, "LIMITS", replace(watch.LIMITS, failed_ns=60 * NS))
 
     def fail(self: Any, show_preview: Any = False) -> None:
         raise RuntimeError("Failed to start camera: Invalid argument")
@@ -772,12 +782,12 @@ def test_an_encoder_that_cannot_be_started_ends_its_feed(rig: Rig, monkeypatch: 
 def test_controls_from_settings(rig: Rig) -> None:
     settings = {"width": 2304, "height": 1296, "frame_rate": 30, "focus_distance": 0.5, "zoom": 2.0, "contrast": 1.5}
     source = rig.open(rig.backend(imx708()), settings)
-    controls = camera_of(source).asked["controls"]
+    controls = dict(camera_of(source).set)
     assert controls["FrameDurationLimits"] == (33333, 33333)
     assert (controls["AfMode"], controls["LensPosition"]) == (0, 2.0)
     assert controls["ScalerCrop"] == (1152, 648, 2304, 1296)
     source.apply_controls({"exposure_time": 50, "iso": 400})
-    assert camera_of(source).set == {"ExposureTime": 5000, "AnalogueGain": 4.0}
+    assert camera_of(source).set == controls | {"ExposureTime": 5000, "AnalogueGain": 4.0}
 
 
 def test_default_backends_find_the_cameras(rig: Rig) -> None:
@@ -831,3 +841,339 @@ def test_an_old_picamera2_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
         import_backend(monkeypatch)
     versions["picamera2"] = "0.4"
     import_backend(monkeypatch)
+
+
+# What reading picamera2 and libcamera brought up. The fake has their ranges before and after configure().
+
+
+def test_controls_are_made_of_the_ranges_after_configure(rig: Rig) -> None:
+    """Before it libcamera announces exposures up to 66 666 µs, gains up to 16 and a crop of 65535x65535."""
+    settings = {"width": 2028, "height": 1520, "exposure_time": 5000, "iso": 2000, "zoom": 4.0, "frame_rate": 30}
+    source = rig.open(rig.backend(imx477()), settings)
+    sent = camera_of(source).set
+    assert (sent["ExposureTime"], sent["AnalogueGain"]) == (500_000, 20.0)
+    assert sent["ScalerCrop"] == (1521, 1140, 1014, 760)
+    assert "ScalerCrops" not in sent
+
+
+def test_an_exposure_longer_than_a_frame_lowers_the_rate(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx477()), {"width": 2028, "height": 1520, "exposure_time": 5000, "frame_rate": 30})
+    assert source.format.frame_rate == pytest.approx(2, rel=0.01)
+    shortest, longest = camera_of(source).set["FrameDurationLimits"]
+    assert shortest == longest
+    assert 500_000 < shortest < 502_000
+
+
+def test_an_exposure_that_the_running_camera_cannot_have_is_refused_with_the_numbers(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx477()), {"width": 1280, "height": 720, "frame_rate": 30})
+    with pytest.raises(OverconstrainedError, match=r"0\.5 s needs a frame rate of 2 or less; imx477 runs at 30") as got:
+        source.apply_controls({"exposure_time": 5000})
+    assert got.value.constraint == "exposure_time"
+    source.apply_controls({"exposure_time": 300})
+    assert camera_of(source).set["ExposureTime"] == 30_000
+
+
+def test_a_range_of_rates_leaves_room_for_the_dusk(rig: Rig) -> None:
+    settings = {"width": 1280, "height": 720, "frame_rate": 30, "slowest_frame_rate": 5}
+    source = rig.open(rig.backend(imx219()), settings)
+    assert camera_of(source).set["FrameDurationLimits"] == (33333, 200_000)
+    assert source.format.frame_rate == 30
+    with pytest.raises(OverconstrainedError):
+        source.apply_controls({"exposure_time": 2500})
+    source.apply_controls({"exposure_time": 1900})
+
+
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_a_second_stream_keeps_the_zoom(rig: Rig, board: str) -> None:
+    """picamera2 sends the default crops of both streams, which libcamera prefers to the one crop."""
+    settings = {"width": 1280, "height": 720, "frame_rate": 50.0, "zoom": 2.0}
+    source = rig.open(rig.backend(imx219(), board=board), settings)
+    small = source.encoded(EncodingRequest(kind="video", codec="h264", width=640, height=360))
+    assert small is not None
+    until(lambda: bool(camera_of(source).camera_config.get("lores")))
+    until(lambda: camera_of(source).started)
+    crop = camera_of(source).set["ScalerCrop"]
+    assert crop == (820, 616, 1640, 1232)
+    assert camera_of(source).set["ScalerCrops"] == [crop, crop]
+    source.apply_controls({"zoom": 4.0})
+    crop = camera_of(source).set["ScalerCrop"]
+    assert camera_of(source).set["ScalerCrops"] == [crop, crop]
+
+
+def test_what_was_set_since_survives_a_second_stream(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()), {"width": 1280, "height": 720, "frame_rate": 50.0})
+    source.apply_controls({"contrast": 1.5})
+    assert source.encoded(EncodingRequest(kind="video", codec="h264", width=640, height=360)) is not None
+    until(lambda: bool(camera_of(source).camera_config.get("lores")))
+    until(lambda: camera_of(source).started)
+    assert camera_of(source).set["Contrast"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "properties", "mode", "lens"),
+    [
+        ({}, {}, 2, None),  # continuous: libcamera's own default stands at one metre
+        ({}, {"autofocus": "continuous"}, 2, None),
+        ({}, {"autofocus": "manual", "focus_distance": 4.0}, 0, 0.25),
+        ({}, {"focus_distance": 4.0}, 0, 0.25),
+        ({"focus_distance": 2.0}, {"autofocus": "continuous"}, 0, 0.5),  # what a recorder asks for goes first
+        ({"focus_mode": "manual"}, {}, 0, None),
+    ],
+)
+def test_focus(rig: Rig, settings: dict[str, Any], properties: dict[str, Any], mode: int, lens: float | None) -> None:
+    backend = rig.backend(imx708(), cameras_of_configuration=[CameraProperties(label="imx708", **properties)])
+    sent = camera_of(rig.open(backend, {"width": 1280, "height": 720, **settings})).set
+    assert sent["AfMode"] == mode
+    assert sent.get("LensPosition") == lens
+
+
+def test_a_camera_without_a_lens_motor_has_no_focus(rig: Rig) -> None:
+    backend = rig.backend(imx219(), cameras_of_configuration=[CameraProperties(label="imx219", focus_distance=3.0)])
+    sent = camera_of(rig.open(backend)).set
+    assert not {"AfMode", "LensPosition"} & sent.keys()
+
+
+@pytest.mark.parametrize(
+    ("properties", "flips"),
+    [
+        ({"hflip": True}, (True, False)),
+        ({"rotation": 180}, (True, True)),
+        ({"rotation": 180, "vflip": True}, (True, False)),
+        ({"rotation": 90}, (False, False)),
+    ],
+)
+def test_the_sensor_mirrors_where_it_can(rig: Rig, properties: dict[str, Any], flips: tuple[bool, bool]) -> None:
+    backend = rig.backend(imx219(), cameras_of_configuration=[CameraProperties(label="imx219", **properties)])
+    source = rig.open(backend)
+    asked = camera_of(source).asked["transform"]
+    assert (asked.hflip, asked.vflip) == flips
+    assert source.encoded(H264) is not None
+
+
+def test_frames_of_a_camera_that_cannot_mirror_are_mirrored_here(rig: Rig) -> None:
+    camera = usb(formats=("YUYV",), can_flip=False)
+    backend = rig.backend(camera, cameras_of_configuration=[CameraProperties(label=camera.model, vflip=True)])
+    source = rig.open(backend, {"width": 640, "height": 480})
+    shape = source._encodings.shape
+    assert (shape.hflip, shape.vflip) == (False, True)
+    sink = Sink()
+    source.raw().add(sink)
+    (frame, *_) = sink.wait_for(1)
+    assert len(frame.data) == 640 * 480 * 3 // 2
+    assert source.encoded(MJPEG) is None  # what the camera encodes is not mirrored
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_camera_that_refuses_costs_no_file_descriptor(rig: Rig) -> None:
+    """rpicam-vid holds it: at one try a minute 1024 would be reached in a night."""
+    camera = imx219()
+    backend = rig.backend(camera)
+    (device,) = backend.describe()
+    camera.refuse = "Failed to acquire camera: Device or resource busy"
+
+    def attempt() -> None:
+        with pytest.raises(NotReadableError, match="busy"):
+            backend.open(device, {})
+
+    attempt()
+    before = descriptors()
+    for _ in range(20):
+        attempt()
+    until(lambda: descriptors() <= before)
+    assert not fake.Picamera2._cm.cameras  # or its thread would never end
+    camera.refuse = ""
+    rig.open(backend)
+
+
+def test_looking_into_a_camera_allocates_nothing(rig: Rig) -> None:
+    """Four raw buffers of an IMX477 are 70 MiB: picamera2's own allocator fails on a Zero 2 W (picamera2#1358)."""
+    (device,) = rig.backend(imx477(memory=32 << 20)).describe()
+    assert "error" not in device.detail
+    assert (device.video_modes[0].width, device.video_modes[0].height) == (1920, 1080)
+    assert "zoom" in device.controls
+
+
+def test_memory_that_is_refused_is_explained(rig: Rig) -> None:
+    backend = rig.backend(imx477(memory=4 << 20))
+    rig.meminfo.write_text("CmaTotal: 262144 kB\nCmaFree: 100 kB\n")
+    with pytest.raises(
+        NotReadableError, match=r"no_memory: .*Cannot allocate memory; the camera needs \d+ MiB .* 256 MiB in all"
+    ):
+        rig.open(backend, {"width": 1920, "height": 1080})
+
+
+def test_a_camera_is_looked_into_by_its_id(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one appears in between and takes its place in the list."""
+    first, second = usb(), imx219(num=1)
+    backend = rig.backend(first)
+    from msrecd.devices.picamera import device as picamera_device
+
+    listed = picamera_device.listed
+
+    def listed_before_it_came() -> list[dict[str, Any]]:
+        found = listed()
+        fake.Picamera2.machine.cameras[:] = [second, first]
+        return found
+
+    monkeypatch.setattr(picamera_device, "listed", listed_before_it_came)
+    (device,) = backend.describe()
+    monkeypatch.setattr(picamera_device, "listed", listed)
+    assert (device.label, "zoom" in device.controls) == (first.model, False)
+    assert [d.label for d in backend.describe()] == ["imx219", first.model]
+
+
+def test_a_key_frame_is_the_frame_it_was_asked_for_also_in_a_batch(rig: Rig) -> None:
+    """picamera2 runs the callbacks of all frames that have come before it encodes the first of them."""
+    source = rig.open(rig.backend(imx219(batch=3)))
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264", key_frame_interval_ns=100 * NS))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(9)
+    for _ in range(5):
+        at_ns = time.monotonic_ns() + 100 * MS
+        feed.request_key_frame(at_ns)
+        sink.wait(lambda at_ns=at_ns: any(p.is_keyframe and p.pts_ns >= at_ns for p in sink.units))  # type: ignore[misc]
+        first = next(i for i, p in enumerate(sink.units) if p.pts_ns >= at_ns)
+        assert sink.units[first].is_keyframe
+        assert not sink.units[first - 1].is_keyframe
+
+
+def test_a_key_frame_that_did_not_come_is_asked_for_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264", key_frame_interval_ns=100 * NS))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(5)
+    take, lost = fake.H264Encoder._take_forced, itertools.count()
+
+    def forget_the_first(self: Any) -> bool:
+        return take(self) and next(lost) > 0
+
+    monkeypatch.setattr(fake.H264Encoder, "_take_forced", forget_the_first)
+    feed.request_key_frame()
+    count = len(sink.units)
+    sink.wait(lambda: any(p.is_keyframe for p in sink.units[count:]))
+    assert next(lost) == 2
+
+
+def test_jpegs_of_a_camera_are_copied_as_far_as_they_go(rig: Rig) -> None:
+    source = rig.open(rig.backend(usb(formats=("MJPEG",))), {"width": 640, "height": 480})
+    feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    assert all(packet.data == fake.jpeg(640, 480) for packet in sink.wait_for(3))
+
+
+def test_a_bit_rate_that_the_driver_would_clamp_in_silence(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    source = rig.open(rig.backend(imx219()))
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264", bit_rate=80_000_000))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(2)
+    (encoder,) = camera_of(source).encoders
+    assert encoder.bitrate == 25_000_000
+    assert "at most 25 Mbit/s, not the 80 asked for" in caplog.text
+
+
+def test_a_frame_with_more_blocks_than_level_4_2_is_not_for_the_hardware() -> None:
+    assert fits_hardware_encoder((1920, 1080))
+    assert not fits_hardware_encoder((1920, 1440))
+    assert not fits_hardware_encoder((2028, 1080))
+
+
+def test_an_encoder_that_appears_late_is_waited_for(rig: Rig) -> None:
+    backend = rig.backend(imx219())
+    backend._board = Board(name="Raspberry Pi Zero 2 W", soc="bcm2837")
+    rig.node.unlink()
+    threading.Timer(0.5, rig.node.touch).start()
+    feed = rig.open(backend).encoded(H264)
+    assert feed is not None
+    assert feed.can_force_key_frames
+
+
+def test_frames_that_a_camera_did_not_give_are_counted(rig: Rig) -> None:
+    """A USB camera that gives nothing for a moment: nobody told it a rate, it is measured."""
+    camera = usb(formats=("YUYV",), fps=25.0)
+    source = rig.open(rig.backend(camera), {"width": 640, "height": 480})
+    assert source.format.frame_rate == 25.0
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(10)
+    for _ in range(2):
+        count = len(sink.units)
+        camera.stalled.set()
+        time.sleep(1.0)
+        camera.stalled.clear()
+        sink.wait_for(count + 5)
+    until(lambda: source.stats.dropped >= 40)
+    assert source.stats.dropped < 70
+    assert not source.muted
+
+
+def test_a_slow_camera_is_not_taken_for_a_dead_one(rig: Rig) -> None:
+    """A frame every three seconds is what was asked for: nothing is muted, restarted or given up."""
+    limits = watch.LIMITS.for_frames_of(3 * NS)
+    assert limits.look_ns >= 9 * NS
+    assert limits.muted_ns >= 15 * NS
+    assert limits.restart_ns < limits.failed_ns
+    assert watch.LIMITS.for_frames_of(33 * MS) == watch.LIMITS
+    camera = imx219(fps=1 / 3)
+    source = rig.open(rig.backend(camera), {"width": 640, "height": 480, "frame_rate": 1 / 3})
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(2)
+    assert rig.muted == []
+    assert source.restarts == 0
+    assert source.stats.dropped == 0
+
+
+def tuning_rig(rig: Rig, *files: str) -> None:
+    rig.tuning.mkdir()
+    for name in files:
+        (rig.tuning / name).write_text("{}")
+
+
+def test_a_tuning_file_is_there_before_libcamera_starts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
+    tuning_rig(rig, "imx219_noir.json")
+    properties = [CameraProperties(label="imx219", tuning_file="imx219_noir.json")]
+    backend = rig.backend(imx219(), imx708(num=1), cameras_of_configuration=properties)
+    rig.open(backend)
+    (*_, folder) = [path for path in fake.Picamera2.machine.tuning if path is not None]
+    for platform in ("vc4", "pisp"):
+        assert (Path(folder) / f"rpi/{platform}/imx219.json").resolve() == (rig.tuning / "imx219_noir.json").resolve()
+        assert not (Path(folder) / f"rpi/{platform}/imx708.json").exists()  # that one has libcamera's own
+    assert len(set(fake.Picamera2.machine.tuning)) == 2  # before, without; then with it
+    monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
+
+
+def test_tuning_files_that_cannot_be_had(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
+    tuning_rig(rig, "a.json", "b.json")
+    left, right = imx219(), imx219(num=1)
+    right.id = left.id.replace("i2c@1", "i2c@0")
+    listed = [{"Id": left.id, "Model": "imx219"}, {"Id": right.id, "Model": "imx219"}]
+    rig.backend(left, right)
+    from msrecd.devices.picamera.backend import choose_tuning, device_id_of
+
+    one, two = (
+        CameraProperties(device_id=device_id_of(camera.id), tuning_file=name)
+        for camera, name in ((left, "a.json"), (right, "b.json"))
+    )
+    tuning = choose_tuning([one, two], listed, "vc4", [rig.tuning])
+    assert tuning.files == {"imx219": rig.tuning / "a.json"}
+    assert list(tuning.refused) == [right.id]
+    assert "share a tuning file" in tuning.refused[right.id]
+    (camera,) = rig.backend(
+        imx219(), cameras_of_configuration=[CameraProperties(label="imx219", tuning_file="nowhere.json")]
+    ).describe()
+    assert "tuning_file: there is no nowhere.json" in camera.detail["error"]
+    with pytest.raises(NotReadableError, match=r"there is no nowhere\.json"):
+        rig.open(rig.backends[-1])

@@ -15,8 +15,9 @@ from msrecd import pixels
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock, SimulatedClock, participate
 from msrecd.devices import default_backends
 from msrecd.devices.base import CameraProperties, VideoMode, properties_of
+from msrecd.devices.camera.frames import flip
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualDevice, VirtualMicrophone, nearest_mode
-from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, flip, is_flash
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source

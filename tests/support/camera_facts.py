@@ -46,6 +46,14 @@ def _modes(*rows: tuple[int, int, float, int]) -> list[dict[str, Any]]:
     ]
 
 
+def _cropped(modes: list[dict[str, Any]], **fields: tuple[int, int]) -> list[dict[str, Any]]:
+    """With what part of the sensor each mode reads: as `fields` say by size ("w640x480"), else all of it."""
+    whole = fields.pop("whole")
+    for mode in modes:
+        mode["crop_limits"] = (0, 0, *fields.get("w{}x{}".format(*mode["size"]), whole))
+    return modes
+
+
 IMX219_MODES = _modes(
     (640, 480, 206.65, 8),
     (1640, 1232, 83.70, 8),
@@ -58,6 +66,32 @@ IMX219_MODES = _modes(
 )
 IMX708_MODES = _modes((1536, 864, 120.13, 10), (2304, 1296, 56.03, 10), (4608, 2592, 14.35, 10))
 IMX477_MODES = _modes((1332, 990, 120.05, 10), (2028, 1080, 50.03, 12), (2028, 1520, 40.01, 12), (4056, 3040, 10.0, 12))
+
+
+_cropped(IMX219_MODES, whole=(3280, 2464), w640x480=(1280, 960), w1920x1080=(1920, 1080))
+_cropped(IMX708_MODES, whole=(4608, 2592), w1536x864=(3072, 1728))
+_cropped(IMX477_MODES, whole=(4056, 3040), w1332x990=(2664, 1980), w2028x1080=(4056, 2160))
+
+# What libcamera announces before configure(), whatever the sensor: src/ipa/rpi/common/ipa_base.cpp, ipaControls,
+# ipaColourControls, ipaAfControls, platformControls. pipeline_base.cpp puts the mode's own in their place.
+STATIC_CONTROLS: Controls = {
+    "AeEnable": (False, True, True),
+    "ExposureTime": (1, 66666, 20000),
+    "AnalogueGain": (1.0, 16.0, 1.0),
+    "ExposureValue": (-8.0, 8.0, 0.0),
+    "Brightness": (-1.0, 1.0, 0.0),
+    "Contrast": (0.0, 32.0, 1.0),
+    "Sharpness": (0.0, 16.0, 1.0),
+    "ScalerCrop": ((0, 0, 0, 0), (65535, 65535, 65535, 65535), (0, 0, 0, 0)),
+    "FrameDurationLimits": (33333, 250_000_000, (33333, 33333)),
+    "NoiseReductionMode": (0, 4, 0),
+    "AwbEnable": (False, True, None),
+    "ColourGains": (0.0, 32.0, None),
+    "ColourTemperature": (100, 100_000, None),
+    "Saturation": (0.0, 32.0, 1.0),
+}
+STATIC_LENS_CONTROLS: Controls = {"AfMode": (0, 2, 0), "AfTrigger": (0, 1, 0), "LensPosition": (0.0, 32.0, 1.0)}
+STATIC_PISP_CONTROLS: Controls = {"ScalerCrops": ((0, 0, 0, 0), (65535, 65535, 65535, 65535), (0, 0, 0, 0))}
 
 
 def _controls(width: int, height: int, *, gain: float, slowest_us: int) -> Controls:

@@ -3,22 +3,31 @@
 Camera and encoder run in one thread, as with NullPreview and libav: an exception in a callback or an output ends that
 thread for good and nobody is told, and `stop()` waits for ever for it. `Picamera2(n)` takes the position in the list.
 When frames stop nothing is raised.
+
+Where its rules come from: picamera2/picamera2.py (constructor, `configure_`, `sensor_modes`, `process_requests`,
+`CameraManager`), picamera2/allocators, picamera2/encoders/encoder.py; libcamera's src/ipa/rpi/common/ipa_base.cpp
+(ranges before and after configure()) and src/libcamera/pipeline/rpi/common/pipeline_base.cpp (ScalerCrops).
+`tests/support/libcamera_stub.py` obeys the same rules below the real picamera2.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 from functools import cache
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import camera_facts as facts
+import numpy as np
 
 
 @dataclass
@@ -44,6 +53,9 @@ class FakeCamera:
     unhang: threading.Event = field(default_factory=threading.Event)
     holder: Any = None
     opened: int = 0
+    can_flip: bool = True
+    batch: int = 1
+    memory: int | None = None
     calls: list[str] = field(default_factory=list)
 
     def step(self, name: str) -> None:
@@ -54,6 +66,10 @@ class FakeCamera:
 
 def imx219(**changes: Any) -> FakeCamera:
     return FakeCamera(facts.IMX219_ID, "imx219", facts.IMX219_MODES, facts.IMX219_CONTROLS, **changes)
+
+
+def imx477(**changes: Any) -> FakeCamera:
+    return FakeCamera(facts.IMX477_ID, "imx477", facts.IMX477_MODES, facts.IMX477_CONTROLS, **changes)
 
 
 def imx708(**changes: Any) -> FakeCamera:
@@ -97,6 +113,15 @@ class CompletedRequest:
     def get_metadata(self) -> dict[str, Any]:
         return {"SensorTimestamp": self._timestamp_ns, "ExposureTime": 10_000}
 
+    @property
+    def request(self) -> Any:
+        """libcamera's: buffers by stream, with how much of each is used."""
+        used = len(jpeg(*self._owner.camera_config["main"]["size"])) if self._owner.is_mjpeg else 0
+        plane = SimpleNamespace(bytes_used=used)
+        return SimpleNamespace(buffers={"main": SimpleNamespace(metadata=SimpleNamespace(planes=[plane]))})
+
+    stream_map: ClassVar[dict[str, str]] = {"main": "main", "lores": "lores"}
+
     def make_buffer(self, name: str) -> bytearray:
         stream = self._owner.camera_config[name]
         (width, height), stride = stream["size"], stream["stride"]
@@ -114,6 +139,27 @@ class CompletedRequest:
         luma = (b"\x10" * width + b"\xee" * (stride - width)) * height
         chroma = (b"\x80" * (width // 2) + b"\xee" * (stride // 2 - width // 2)) * (height // 2)
         return bytearray(luma + chroma + chroma + b"\xee" * 512)
+
+
+class MappedArray:
+    def __init__(self, request: CompletedRequest, stream: str, reshape: bool = True, write: bool = True) -> None:
+        assert not reshape, "reshaping an MJPEG buffer fails in picamera2"
+        self.array = np.frombuffer(bytes(request.make_buffer(stream)), np.uint8)
+
+    def __enter__(self) -> MappedArray:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+class Allocator:
+    """picamera2's base class: allocates nothing."""
+
+
+class Transform:
+    def __init__(self, hflip: bool = False, vflip: bool = False) -> None:
+        self.hflip, self.vflip = bool(hflip), bool(vflip)
 
 
 class Output:
@@ -180,14 +226,27 @@ class Encoder:
 
     def encode(self, name: str, request: CompletedRequest) -> None:
         if self._skip == 0 and self.running:
-            timestamp = request.get_metadata()["SensorTimestamp"] // 1000
-            if self.firsttimestamp is None:
-                self.firsttimestamp = timestamp
             is_key = self._frames % self.iperiod == 0 or self._take_forced()
-            unit = request.make_buffer(name) if type(self) is Encoder else self._unit(is_key)
-            self.output.outputframe(unit, is_key, timestamp - self.firsttimestamp, None, False)
+            self._key = is_key
+            self._encode(name, request)
             self._frames += 1
         self._skip = (self._skip + 1) % self.frame_skip_count
+
+    def _encode(self, stream: str, request: CompletedRequest) -> None:
+        timestamp = self._timestamp(request)
+        unit = request.make_buffer(stream) if type(self) is Encoder else self._unit(self._key)
+        self.outputframe(unit, self._key, timestamp)
+
+    def _timestamp(self, request: CompletedRequest) -> int:
+        timestamp: int = request.get_metadata()["SensorTimestamp"] // 1000
+        if self.firsttimestamp is None:
+            self.firsttimestamp = timestamp
+        return timestamp - self.firsttimestamp
+
+    def outputframe(
+        self, frame: bytes, keyframe: bool = True, timestamp: int | None = None, packet: Any = None, audio: bool = False
+    ) -> None:
+        self.output.outputframe(frame, keyframe, timestamp, packet, audio)
 
     def _unit(self, is_key: bool) -> bytes:
         start = b"\0\0\0\1\x67SPS\0\0\0\1\x68PPS\0\0\0\1\x65" if is_key else b"\0\0\0\1\x41"
@@ -252,8 +311,11 @@ class NullPreview:
 
     def thread_func(self, picam2: Picamera2) -> None:
         try:
-            while not self._abort.wait(1 / picam2.fake.fps):
+            due = time.monotonic()
+            while not self._abort.wait(due - time.monotonic()):
+                picam2.taken_ns = int(due * 1e9)  # the sensor's clock keeps its pace however late anybody looks
                 self.handle_request(picam2)
+                due += 1 / picam2.fake.fps
         except Exception as exc:
             picam2.died = exc
 
@@ -284,13 +346,45 @@ class Machine:
 
     def __init__(self) -> None:
         self.cameras = []
+        self.tuning: list[str | None] = []  # LIBCAMERA_IPA_CONFIG_PATH at each start of the camera manager
+
+
+class CameraManager:
+    """Keeps a thread while there are cameras in it; starts libcamera's manager when it is asked for cameras."""
+
+    def __init__(self) -> None:
+        self.cameras: dict[int, Picamera2] = {}
+        self.is_started = False
+
+    def start(self) -> None:
+        if not self.is_started:
+            self.is_started = True
+            Picamera2.machine.tuning.append(os.environ.get("LIBCAMERA_IPA_CONFIG_PATH"))
+
+    def reset(self) -> None:
+        assert not any(camera.is_open for camera in self.cameras.values()), "libcamera aborts the process"
+        self.is_started = False
+        self.start()
+
+    def cleanup(self, index: int) -> None:
+        del self.cameras[index]
+        if not self.cameras:
+            self.is_started = False
+
+
+class Platform(Enum):
+    VC4 = 0
+    PISP = 1
 
 
 class Picamera2:
     machine = Machine()
+    platform = Platform.VC4
+    _cm = CameraManager()
 
     @staticmethod
     def global_camera_info() -> list[dict[str, Any]]:
+        Picamera2._cm.start()
         found = []
         for camera in Picamera2.machine.cameras:
             info: dict[str, Any] = {"Model": camera.model, "Id": camera.id, "Num": camera.num, "Rotation": 0}
@@ -299,14 +393,26 @@ class Picamera2:
             found.append(info)
         return found
 
-    def __init__(self, camera_num: int = 0) -> None:
+    def __init__(self, camera_num: int = 0, *, allocator: Allocator | None = None) -> None:
+        os.environ.pop("LIBCAMERA_RPI_TUNING_FILE", None)
+        self.notifyme_r, self.notifyme_w = os.pipe2(os.O_NONBLOCK)
+        self.notifymeread = os.fdopen(self.notifyme_r, "rb")
+        self._preview: NullPreview | None = None
+        self.is_open = False
         self.fake = fake = Picamera2.machine.cameras[camera_num]
+        self.camera_idx = fake.num
+        self._cm.cameras[self.camera_idx] = self
         fake.step("open")
         if fake.refuse or fake.holder is not None:
             cause = RuntimeError(fake.refuse or "Failed to acquire camera: Device or resource busy")
             raise RuntimeError("Camera __init__ sequence did not complete.") from cause
         fake.holder = self
         fake.opened += 1
+        self.is_open = True
+        self.taken_ns = 0
+        self._is_configured = False
+        self._has_allocator = allocator is None
+        self.is_mjpeg = False
         self.lock = threading.Lock()
         self.buffer_lock = threading.Lock()
         self.buffers_free = 0
@@ -314,7 +420,6 @@ class Picamera2:
         self.camera_config: dict[str, Any] = {}
         self.started = False
         self._encoders: set[Encoder] = set()
-        self._preview: NullPreview | None = None
         self._stop_job: threading.Event | None = None
         self.died: BaseException | None = None
         self.set: dict[str, Any] = {}
@@ -323,23 +428,43 @@ class Picamera2:
         config = SimpleNamespace(at=lambda _: SimpleNamespace(formats=formats))
         self.camera = SimpleNamespace(generate_configuration=lambda roles: config)
 
+    def __del__(self) -> None:
+        self.notifymeread.close()
+
     @property
     def camera_properties(self) -> dict[str, Any]:
         return {"Model": self.fake.model} | ({"ColorFilterArrangement": 0} if self.fake.is_rpi else {})
 
     @property
     def camera_controls(self) -> dict[str, tuple[Any, Any, Any]]:
-        return self.fake.controls
+        fake = self.fake
+        if not fake.is_rpi:
+            return fake.controls
+        is_pisp = self.platform is Platform.PISP
+        if not self._is_configured:
+            lens = facts.STATIC_LENS_CONTROLS if "AfMode" in fake.controls else {}
+            return facts.STATIC_CONTROLS | lens | (facts.STATIC_PISP_CONTROLS if is_pisp else {})
+        found = dict(fake.controls)
+        if self.camera_config.get("lores"):  # the default crops of the two streams
+            whole = fake.controls["ScalerCrop"][1]
+            found["ScalerCrops"] = (whole, whole, whole)
+        return found
 
     @property
     def sensor_modes(self) -> list[dict[str, Any]]:
         self.fake.step("sensor_modes")
+        for mode in self.fake.modes:  # each is configured, with four raw buffers
+            if "size" in mode:
+                self._allocate(4 * mode["size"][0] * mode["size"][1] * mode["bit_depth"] // 8)
+                self._is_configured = True
         return self.fake.modes
 
+    def _allocate(self, needed: int) -> None:
+        if self._has_allocator and self.fake.memory is not None and needed > self.fake.memory:
+            raise OSError(12, "Cannot allocate memory")
+
     def create_video_configuration(self, main: dict[str, Any], lores: Any = None, raw: Any = None, **kw: Any) -> Any:
-        for key in kw.get("controls", {}):
-            if key not in self.fake.controls:
-                raise RuntimeError(f"Control {key} is not advertised by libcamera")
+        kw.setdefault("transform", Transform())
         return {"main": main, "lores": lores, "raw": raw, **kw}
 
     def configure(self, camera_config: dict[str, Any]) -> None:
@@ -347,6 +472,7 @@ class Picamera2:
         if self.started:
             raise RuntimeError("Camera must be stopped before configuring")
         self.camera_config = {}
+        self._allocate(camera_config["buffer_count"] * math.prod(camera_config["main"]["size"]) * 3 // 2)
         if camera_config["lores"] is not None and not self.fake.has_lores:
             raise OSError(12, "Cannot allocate memory")
         for name in ("main", "lores"):
@@ -358,13 +484,24 @@ class Picamera2:
             width, height = wanted["size"]
             line = -(-width // 64) * 64 * {"BGR888": 3, "YUYV": 2}.get(chosen, 1)
             self.camera_config[name] = {"format": chosen, "size": (width, height), "stride": line}
+        wanted = camera_config["transform"]
+        self.camera_config["transform"] = wanted if self.fake.can_flip else Transform()
+        self.is_mjpeg = self.camera_config["main"]["format"] == "MJPEG"
+        self._is_configured = True
         self.asked = camera_config
+        self.set = {}
+        self.set_controls(camera_config.get("controls", {}))
+        if "ScalerCrops" in self.camera_controls:
+            self.set_controls({"ScalerCrops": list(self.camera_controls["ScalerCrops"][:2])})
         self.buffers_free = camera_config["buffer_count"]
 
     def camera_configuration(self) -> dict[str, Any]:
         return self.camera_config
 
     def set_controls(self, controls: dict[str, Any]) -> None:
+        for key in controls:
+            if key not in self.camera_controls:
+                raise RuntimeError(f"Control {key} is not advertised by libcamera")
         self.set |= controls
 
     def start(self, show_preview: Any = False) -> None:
@@ -387,9 +524,14 @@ class Picamera2:
         if self._preview is not None:
             self._preview.stop()
             self._preview = None
-        self.started = False
+        if not self.is_open:
+            return  # the pipe stays open
+        self.started = self.is_open = False
         if self.fake.holder is self:
             self.fake.holder = None
+        self._cm.cleanup(self.camera_idx)
+        self.notifymeread.close()
+        os.close(self.notifyme_w)
 
     def start_encoder(self, encoder: Encoder, output: Output, *, name: str) -> None:
         self.fake.step("start_encoder")
@@ -398,7 +540,7 @@ class Picamera2:
         encoder.output = output
         encoder.name = name
         encoder.size = self.camera_config[name]["size"]
-        self.fake.controls["FrameDurationLimits"]
+        self.camera_controls["FrameDurationLimits"]
         encoder.start()
         with self.lock:
             self._encoders.add(encoder)
@@ -431,24 +573,36 @@ class Picamera2:
             job.set()
 
     def _one_frame(self) -> None:
-        with self.buffer_lock:
-            self.buffers_free -= 1
-        request = CompletedRequest(self, time.monotonic_ns() - 5_000_000 + self.fake.boot_offset_ns)
+        """What has come since the last look: a batch on a busy machine. All callbacks go before the first encoder."""
+        requests = []
+        for later_ns in range(0, self.fake.batch * 1_000_000, 1_000_000):
+            with self.buffer_lock:
+                self.buffers_free -= 1
+            taken_ns = self.taken_ns - 5_000_000 + later_ns + self.fake.boot_offset_ns
+            requests.append(CompletedRequest(self, taken_ns))
         with self.lock:
             if self.pre_callback is not None:
-                self.pre_callback(request)
-            for encoder in self._encoders:
-                if self.camera_config.get(encoder.name):
-                    encoder.encode(encoder.name, request)
-        request.release()
+                for request in requests:
+                    self.pre_callback(request)
+            for request in requests:
+                for encoder in self._encoders:
+                    if self.camera_config.get(encoder.name):
+                        encoder.encode(encoder.name, request)
+                request.release()
 
 
 def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     """Put the stand-in for picamera2 into place; returns msrecd.devices.picamera, imported anew with it."""
-    package, encoders, outputs, previews, libcamera = (
-        ModuleType(name)
-        for name in ("picamera2", "picamera2.encoders", "picamera2.outputs", "picamera2.previews", "libcamera")
+    package, allocators, encoders, outputs, previews = (
+        ModuleType(f"picamera2{name}") for name in ("", ".allocators", ".encoders", ".outputs", ".previews")
     )
+    libcamera = ModuleType("libcamera")
+    Picamera2._cm = CameraManager()
+    Picamera2.machine.tuning.clear()
+    Picamera2.platform = Platform.PISP if board == "pi5" else Platform.VC4
+    package.MappedArray = MappedArray  # type: ignore[attr-defined]
+    allocators.Allocator = Allocator  # type: ignore[attr-defined]
+    libcamera.Transform = Transform  # type: ignore[attr-defined]
     Picamera2.machine.cameras = list(cameras)
     package.Picamera2 = Picamera2  # type: ignore[attr-defined]
     package.CompletedRequest = CompletedRequest  # type: ignore[attr-defined]
@@ -459,7 +613,7 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     encoders.MJPEGEncoder = MJPEGEncoder  # type: ignore[attr-defined]
     outputs.Output = Output  # type: ignore[attr-defined]
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
-    for module in (package, encoders, outputs, previews, libcamera):
+    for module in (package, allocators, encoders, outputs, previews, libcamera):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     for name in ("device", "backend"):
         monkeypatch.delitem(sys.modules, f"msrecd.devices.picamera.{name}", raising=False)

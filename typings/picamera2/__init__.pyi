@@ -4,15 +4,22 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from picamera2.allocators import Allocator
 from picamera2.encoders import Encoder
 from picamera2.outputs import Output
 
 class Picamera2:
+    platform: Any
+    _cm: Any
+    allocator: Any
+    camera_idx: int
+    notifymeread: Any
+    notifyme_w: int
     camera: Any
     lock: threading.Lock
     pre_callback: Callable[[Any], None] | None
     encoders: Any
-    def __init__(self, camera_num: int = ...) -> None: ...
+    def __init__(self, camera_num: int = ..., *, allocator: Allocator | None = ...) -> None: ...
     @staticmethod
     def global_camera_info() -> list[dict[str, Any]]: ...
     @property
@@ -30,6 +37,7 @@ class Picamera2:
         buffer_count: int = ...,
         controls: dict[str, Any] = ...,
         queue: bool = ...,
+        transform: Any = ...,
         sensor: dict[str, Any] | None = ...,
     ) -> dict[str, Any]: ...
     def configure(self, camera_config: dict[str, Any] | None = ...) -> None: ...
@@ -40,6 +48,12 @@ class Picamera2:
     def set_controls(self, controls: dict[str, Any]) -> None: ...
     def start_encoder(self, encoder: Encoder, output: Output, *, name: str | None = ...) -> None: ...
     def stop_encoder(self, encoders: Encoder) -> None: ...
+
+class MappedArray:
+    array: Any
+    def __init__(self, request: Any, stream: str, reshape: bool = ..., write: bool = ...) -> None: ...
+    def __enter__(self) -> MappedArray: ...
+    def __exit__(self, *exc: object) -> None: ...
 
 class CompletedRequest:
     def release(self) -> None: ...

@@ -27,7 +27,7 @@ _ISO_AT_GAIN_1 = 100
 _FARTHEST_M = 100.0  # focus distances beyond that, infinity included
 _LARGEST_ZOOM = 16.0
 _AF_MANUAL, _AF_AUTO, _AF_CONTINUOUS = 0, 1, 2
-_FOCUS_MODES = {"manual": _AF_MANUAL, "single-shot": _AF_AUTO, "continuous": _AF_CONTINUOUS}
+_FOCUS_MODES = {"continuous": _AF_CONTINUOUS, "manual": _AF_MANUAL, "single-shot": _AF_AUTO}  # the default first
 _AF_TRIGGER_START = 0
 _LOCATIONS: dict[int, FacingMode] = {0: "user", 1: "environment"}  # 2 is "external"
 
@@ -60,8 +60,13 @@ def capabilities(camera_controls: Mapping[str, Range]) -> dict[str, Any]:
     return found
 
 
-def to_libcamera(settings: Mapping[str, Any], camera_controls: Mapping[str, Range]) -> dict[str, Any]:
+def to_libcamera(
+    settings: Mapping[str, Any], camera_controls: Mapping[str, Range], *, streams: int = 1
+) -> dict[str, Any]:
     """libcamera's controls for W3C settings; values are brought into range, what the camera lacks is left out.
+
+    `camera_controls` must be those after `configure()`: before it libcamera announces ranges that belong to no sensor
+    (ipa_base.cpp, ipaControls: exposures up to 66 666 µs, a crop of 65535x65535).
 
     Giving an exposure time, an ISO value, a colour temperature or a focus distance without its mode means: manual.
     """
@@ -75,12 +80,41 @@ def to_libcamera(settings: Mapping[str, Any], camera_controls: Mapping[str, Rang
     crop = _crop(settings, camera_controls)
     if crop is not None:
         controls["ScalerCrop"] = crop
-    controls |= frame_duration(settings.get("frame_rate"), camera_controls)
+        if "ScalerCrops" in camera_controls:  # preferred by libcamera where picamera2 has set it (pipeline_base.cpp)
+            controls["ScalerCrops"] = [crop] * streams
+    controls |= frame_duration(settings.get("frame_rate"), camera_controls, settings.get("slowest_frame_rate"))
     return controls
 
 
-def frame_duration(frame_rate: float | None, camera_controls: Mapping[str, Range]) -> dict[str, Any]:
-    """A fixed frame rate as `FrameDurationLimits` (µs).
+def autofocus(
+    settings: Mapping[str, Any],
+    camera_controls: Mapping[str, Range],
+    mode: str | None = None,
+    distance: float | None = None,
+) -> dict[str, Any]:
+    """Settings with a focus: what they say themselves, else `mode` and `distance` of the camera, else continuous.
+
+    libcamera's own default is a lens that stands at one metre (af.cpp); rpicam-vid has continuous autofocus as well.
+    """
+    if "AfMode" not in camera_controls or settings.get("focus_mode") or settings.get("focus_distance") is not None:
+        return dict(settings)
+    if mode == "manual" or (mode is None and distance is not None):
+        return {**settings, "focus_mode": "manual", "focus_distance": distance}
+    return {**settings, "focus_mode": "continuous"}
+
+
+def exposure_s(settings: Mapping[str, Any]) -> float | None:
+    """The fixed exposure that is asked for, in seconds; None while the automatic decides."""
+    time = settings.get("exposure_time")
+    if time is None or settings.get("exposure_mode") == "continuous":
+        return None
+    return float(time) * _EXPOSURE_US / 1e6
+
+
+def frame_duration(
+    frame_rate: float | None, camera_controls: Mapping[str, Range], slowest: float | None = None
+) -> dict[str, Any]:
+    """A frame rate as `FrameDurationLimits` (µs): fixed, or down to `slowest` where the light wants longer exposures.
 
     Not brought into the range given: that is of the sensor mode which happens to be set, often the slowest one.
     libcamera holds it within the range of the mode that comes.
@@ -88,7 +122,7 @@ def frame_duration(frame_rate: float | None, camera_controls: Mapping[str, Range
     if not frame_rate or "FrameDurationLimits" not in camera_controls:
         return {}
     duration = round(1_000_000 / frame_rate)
-    return {"FrameDurationLimits": (duration, duration)}
+    return {"FrameDurationLimits": (duration, round(1_000_000 / slowest) if slowest else duration)}
 
 
 def facing_mode(location: int | None) -> FacingMode | None:

@@ -25,11 +25,20 @@ class ParametersMaker(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamShape:
-    """What a configured stream delivers: libav's name of the pixel format, bytes from line to line."""
+    """What a configured stream delivers: libav's name of the pixel format, bytes from line to line.
+
+    hflip, vflip: what the camera was to mirror and cannot.
+    """
 
     size: Size
     pixel_format: str
     stride: int
+    hflip: bool = False
+    vflip: bool = False
+
+    @property
+    def is_mirrored_here(self) -> bool:
+        return self.hflip or self.vflip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,10 @@ class CameraDevice(Protocol):
     def close(self) -> None: ...
     def is_listed(self) -> bool: ...
     def watch_requests(self, seen: Callable[[Request], None] | None) -> None: ...
-    def start_encoder(self, spec: EncoderSpec, output: EncodedStream) -> EncoderHandle: ...
+    def start_encoder(
+        self, spec: EncoderSpec, output: EncodedStream, before_encode: Callable[[Request], None]
+    ) -> EncoderHandle:
+        """Start an encoder; `before_encode` is called with each frame right before it is encoded, and may not raise."""
+
     def stop_encoder(self, encoder: EncoderHandle) -> None: ...
     def set_controls(self, settings: Mapping[str, Any]) -> None: ...

@@ -20,7 +20,7 @@ from msrecd.devices.camera.device import (
     StreamName,
     StreamShape,
 )
-from msrecd.devices.camera.frames import ENCODER_FORMATS
+from msrecd.devices.camera.frames import ENCODER_FORMATS, Request
 from msrecd.devices.camera.modes import Size, even, fits_hardware_encoder, frame_skip, key_frame_period
 from msrecd.devices.camera.packets import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
@@ -30,6 +30,7 @@ from msrecd.flow.keyframes import KeyFrameRequests
 log = logging.getLogger(__name__)
 
 _MAX_ENCODERS = 2
+_ROUNDING_NS = 1000  # encoders count microseconds
 
 
 class Submit(Protocol):
@@ -48,20 +49,28 @@ class _Encoding:
         self.handle: EncoderHandle | None = None
         self.stream: EncodedStream | None = None
         self._asked = KeyFrameRequests()
+        self._forced_ns: int | None = None  # the frame that was to be a key frame, until one has come
 
     def key_frame_at(self, at_ns: int) -> None:
         """Make the first frame at or after `at_ns` a key frame. Any thread; several may ask."""
         self._asked.ask(at_ns)
 
-    @property
-    def is_asked(self) -> bool:
-        return self._asked.is_any
-
-    def frame_is_at(self, pts_ns: int) -> None:
-        """The frame of that time is about to be encoded. picamera2's thread."""
+    def frame_comes(self, pts_ns: Callable[[], int]) -> None:
+        """A frame is about to be encoded: a key frame that is asked for here is this very one. picamera2's thread."""
         handle = self.handle
-        if handle is not None and self._asked.take(pts_ns):
+        if handle is not None and self._asked.is_any and self._asked.take(at_ns := pts_ns()):
             handle.force_key_frame()
+            self._forced_ns = at_ns
+
+    def delivered(self, pts_ns: int, is_keyframe: bool) -> None:
+        """A packet has come: one that was to be a key frame and is none is asked for again. The stream's thread."""
+        forced_ns = self._forced_ns
+        if forced_ns is None or pts_ns < forced_ns - _ROUNDING_NS:
+            return
+        self._forced_ns = None
+        if not is_keyframe:
+            log.debug("the encoder made no key frame where it was told to; asking again")
+            self._asked.ask(pts_ns)
 
 
 class CameraEncodings:
@@ -76,6 +85,8 @@ class CameraEncodings:
         frame_rate: float | None,
         make_parameters: ParametersMaker | None,
         times: SensorTimes,
+        pts_ns: Callable[[Request], int],
+        is_rate_fixed: bool,
         submit: Submit,
         failed: Callable[[Exception], None],
         clock: Clock = SYSTEM_CLOCK,
@@ -83,6 +94,7 @@ class CameraEncodings:
         """
         Args:
             make_parameters: describes a stream by its first key frame; without it nothing is encoded here.
+            pts_ns: when a frame was taken. is_rate_fixed: whether the camera keeps `frame_rate`.
             failed: the camera is of no use any more, for it could not be configured again; in the worker.
         """
         self.shape = shape
@@ -91,6 +103,8 @@ class CameraEncodings:
         self._frame_rate = frame_rate
         self._make_parameters = make_parameters
         self._times = times
+        self._pts_ns = pts_ns
+        self._is_rate_fixed = is_rate_fixed
         self._submit = submit
         self._failed = failed
         self._clock = clock
@@ -119,14 +133,6 @@ class CameraEncodings:
             self._encodings[request] = encoding
             return encoding.feed
 
-    def frame_comes(self, pts_ns: Callable[[], int]) -> None:
-        """A frame is about to be encoded: a key frame that is asked for here is this very one. picamera2's thread."""
-        asked = [encoding for encoding in self._running if encoding.is_asked]
-        if asked:
-            at_ns = pts_ns()
-            for encoding in asked:
-                encoding.frame_is_at(at_ns)
-
     def end(self, error: BaseException | None) -> None:
         """No more packets; encoders are left to `stop_all`. Any thread."""
         with self._lock:
@@ -144,7 +150,7 @@ class CameraEncodings:
 
     def _codec_of(self, request: EncodingRequest) -> Codec | None:
         """MJPEG of the hardware, or of a camera that gives it: in software it is libav's, of the raw frames."""
-        if request.kind != "video":
+        if request.kind != "video" or self.shape.is_mirrored_here:
             return None
         if request.codec == "mjpeg" and self.shape.pixel_format == "mjpeg":
             return "mjpeg"
@@ -250,11 +256,14 @@ class CameraEncodings:
             times=self._times,
             frame_ns=round(NS / (spec.frame_rate or 30.0)),
             make_parameters=parameters,
-            is_rate_fixed=spec.frame_rate is not None,
+            is_rate_fixed=self._is_rate_fixed and spec.frame_rate is not None,
+            delivered=encoding.delivered,
             clock=self._clock,
         )
         try:
-            encoding.handle = self._device.start_encoder(spec, stream)
+            encoding.handle = self._device.start_encoder(
+                spec, stream, lambda request: encoding.frame_comes(lambda: self._pts_ns(request))
+            )
         except BaseException:
             stream.stop()
             raise

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from msrecd import libav
-from msrecd.devices.camera.modes import Size
+from msrecd.devices.camera.modes import FrameGaps, Size
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import SourceStats, SourceThread
 from msrecd.flow.units import VideoFrame
@@ -94,6 +94,31 @@ class FrameReader:
         if not frames:
             raise ValueError("a JPEG without a frame")
         return libav.planes(frames[0][1], "yuv420p", size=self._size)
+
+
+def flip(data: bytes, width: int, height: int, *, hflip: bool, vflip: bool, pixel_format: str = "yuv420p") -> bytes:
+    """A frame mirrored left to right (hflip), top to bottom (vflip), or both, which turns it by 180 degrees.
+
+    pixel_format: yuv420p or rgb24.
+    """
+    if pixel_format == "rgb24":
+        shapes, step = [(3 * width, height)], 3
+    else:
+        shapes, step = [(width, height), *[(-(-width // 2), -(-height // 2))] * 2], 1
+    planes = []
+    start = 0
+    for line, lines in shapes:
+        plane = data[start : start + line * lines]
+        start += line * lines
+        if hflip:  # both at once; the lines go back to their places below
+            turned = bytearray(len(plane))
+            for component in range(step):
+                turned[component::step] = plane[component::step][::-1]
+            plane = bytes(turned)
+        if hflip != vflip:
+            plane = b"".join(plane[at : at + line] for at in range(line * (lines - 1), -1, -line))
+        planes.append(plane)
+    return b"".join(planes)
 
 
 def unpad(buffer: memoryview, size: Size, stride: int, pixel_format: str) -> bytes:
@@ -211,18 +236,32 @@ class _Slot:
 class RawFrames:
     """The feed of frames; `offer` belongs to picamera2's thread, everything else may be called from any."""
 
-    def __init__(self, label: str, stats: SourceStats, open_reader: Callable[[], RequestReader]) -> None:
+    def __init__(
+        self, label: str, stats: SourceStats, open_reader: Callable[[], RequestReader], gaps: FrameGaps
+    ) -> None:
+        """
+        Args:
+            gaps: by the times of the frames; those that never came count as dropped.
+        """
+        self._gaps = gaps
         self.feed: Feed[VideoFrame] = Feed(self._wanted)
         self._label = label
         self._stats = stats
         self._open_reader = open_reader
         self._slot: _Slot | None = None
 
-    def offer(self, request: Request) -> None:
+    def offer(self, request: Request, pts_ns: Callable[[], int]) -> None:
         """Take the frame, if somebody wants it and there is room. Never blocks."""
         slot = self._slot
-        if slot is not None and not slot.offer(request):
+        if slot is None:
+            return
+        self._stats.dropped += self._gaps.missing(pts_ns())
+        if not slot.offer(request):
             self._stats.dropped += 1
+
+    def forget_gap(self) -> None:
+        """The frames that did not come are known of otherwise: the source was muted."""
+        self._gaps.forget()
 
     def end(self, error: BaseException | None) -> None:
         """No more frames."""
@@ -231,6 +270,7 @@ class RawFrames:
 
     def _wanted(self, is_wanted: bool) -> None:
         if is_wanted and not self.feed.ended:
+            self._gaps.forget()
             slot = self._slot = _Slot()
             SourceThread(f"frames {self._label}", lambda _: self._read(slot), self._failed).start()
         else:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.devices.camera.modes import FrameGaps
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, StreamParameters
 from msrecd.flow.queue import UnitQueue
@@ -25,7 +26,6 @@ _MAX_UNITS = 150
 _MAX_BYTES = 16 << 20
 _OLDEST_NS = 5 * NS
 _FUTURE_NS = 50 * MS
-_HOLE = 1.75  # frames from one to the next that no jitter makes
 
 
 class SensorTimes:
@@ -72,6 +72,7 @@ class EncodedStream:
         frame_ns: int,
         make_parameters: Callable[[bytes], StreamParameters],
         is_rate_fixed: bool = False,
+        delivered: Callable[[int, bool], None] = lambda pts_ns, is_keyframe: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """
@@ -79,12 +80,14 @@ class EncodedStream:
             frame_ns: nominal distance of frames.
             is_rate_fixed: the camera was told that rate, so that a hole in the times is lost frames: of a camera that
                 had no buffer, or of an encoder (libx264 runs in the camera's thread) that was too slow.
+            delivered: called with the time of each packet and whether it is a key frame; in the stream's thread.
             make_parameters: makes the stream's description out of the first key frame (Annex B, with SPS and PPS).
         """
         self._feed = feed
         self._times = times
         self._frame_ns = frame_ns
-        self._is_rate_fixed = is_rate_fixed
+        self._gaps = FrameGaps(frame_ns, is_fixed=is_rate_fixed)
+        self._delivered = delivered
         self._skipped = 0  # frames since the last packet that came and were not passed on
         self._make_parameters = make_parameters
         self._clock = clock
@@ -134,12 +137,11 @@ class EncodedStream:
             self._started = True
         pts_ns = self._times.to_monotonic(unit.timestamp_us * 1000, self._clock.monotonic_ns())
         if pts_ns <= self._last_pts_ns:
-            if not self._is_rate_fixed:  # otherwise it was counted as missing when the later one came
-                self._drop(1)
             self._broken = not unit.is_keyframe
             return
         self._count_holes(pts_ns)
         self._last_pts_ns = pts_ns
+        self._delivered(pts_ns, unit.is_keyframe)
         discontinuity, self._broken = self._broken, False
         self._feed.feed.put(
             Packet(
@@ -158,9 +160,7 @@ class EncodedStream:
 
     def _count_holes(self, pts_ns: int) -> None:
         """Count the frames that never came, by the times of those that did."""
-        step_ns = pts_ns - self._last_pts_ns
-        if self._is_rate_fixed and self._last_pts_ns >= 0 and step_ns > self._frame_ns * _HOLE:
-            self._feed.facts.dropped += max(0, round(step_ns / self._frame_ns) - 1 - self._skipped)
+        self._feed.facts.dropped += max(0, self._gaps.missing(pts_ns) - self._skipped)
         self._skipped = 0
 
     def _failed(self, exc: Exception) -> None:

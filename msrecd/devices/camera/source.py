@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.devices.camera.controls import exposure_s
 from msrecd.devices.camera.device import CameraDevice, ParametersMaker, StreamShape
 from msrecd.devices.camera.encodings import CameraEncodings
-from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, raw_format
+from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, flip, raw_format
+from msrecd.devices.camera.modes import FrameGaps
 from msrecd.devices.camera.packets import SensorTimes
 from msrecd.devices.camera.watch import FrameWatch
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.dom.exceptions import NotReadableError
+from msrecd.dom.exceptions import NotReadableError, OverconstrainedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, ZombieThread
@@ -49,6 +51,9 @@ class _RequestReader:
             self.close()
             self._shape, self._reader = shape, FrameReader(shape.size, shape.stride, shape.pixel_format)
         data = self._reader.read(memoryview(request.make_buffer("main")).cast("B"))
+        if shape.is_mirrored_here:
+            to_flip = {"hflip": shape.hflip, "vflip": shape.vflip}
+            data = flip(data, *shape.size, **to_flip, pixel_format=raw_format(shape.pixel_format))
         return VideoFrame(pts_ns=self._pts_ns(request), format=_format(shape, self._frame_rate), data=data)
 
     def close(self) -> None:
@@ -69,6 +74,8 @@ class CameraSource(Source):
         *,
         worker: DeadlineWorker,
         frame_rate: float | None,
+        slowest_rate: float | None = None,
+        is_rate_fixed: bool = True,
         make_parameters: ParametersMaker | None,
         label: str,
         device_id: str = "",
@@ -80,18 +87,27 @@ class CameraSource(Source):
         Args:
             device: configured and started.
             worker: the thread that opened it; the source stops it.
+            frame_rate: the highest it delivers. slowest_rate: the lowest, if that is another.
+            is_rate_fixed: it keeps `frame_rate`; a frame that is late is a frame that is lost.
             closed: called once when the device is free again (or given up).
         """
         super().__init__(label=label, device_id=device_id, group_id=group_id)
         self._device = device
         self._frame_rate = frame_rate
+        self._slowest_rate = slowest_rate
         self._worker = worker
         self._closed = closed
         self._clock = clock
         self._times = SensorTimes(label)
         self._is_shut = False
         self.last_frame_ns = clock.monotonic_ns()
-        self._raw = RawFrames(label, self.stats, lambda: _RequestReader(self._encodings, self._pts_ns, frame_rate))
+        frame_ns = round(NS / (slowest_rate or frame_rate or 30.0))
+        self._raw = RawFrames(
+            label,
+            self.stats,
+            lambda: _RequestReader(self._encodings, self._pts_ns, frame_rate),
+            FrameGaps(round(NS / (frame_rate or 30.0)), is_fixed=is_rate_fixed),
+        )
         self._encodings = CameraEncodings(
             device,
             shape,
@@ -99,13 +115,15 @@ class CameraSource(Source):
             frame_rate=frame_rate,
             make_parameters=make_parameters,
             times=self._times,
+            pts_ns=self._pts_ns,
+            is_rate_fixed=is_rate_fixed,
             submit=self._submit,
             failed=self._fail,
             clock=clock,
         )
         self.restarts = 0
         device.watch_requests(self._seen)
-        self._watch = FrameWatch(self, self._fail, clock)
+        self._watch = FrameWatch(self, self._fail, clock, frame_ns)
         self._watch.start()
 
     @property
@@ -124,7 +142,18 @@ class CameraSource(Source):
         return self._encodings.feed_for(request)
 
     def apply_controls(self, settings: Mapping[str, Any]) -> None:
-        """Exposure, white balance, focus, zoom and so on while the camera runs; W3C names and units. Any thread."""
+        """Exposure, white balance, focus, zoom and so on while the camera runs; W3C names and units. Any thread.
+
+        Raises:
+            OverconstrainedError: the exposure is longer than a frame, and the rate is fixed while the camera runs.
+        """
+        exposure, rate = exposure_s(settings), self._slowest_rate or self._frame_rate
+        if exposure is not None and rate and exposure > 1 / rate:
+            raise OverconstrainedError(
+                "exposure_time",
+                f"an exposure of {exposure:g} s needs a frame rate of {1 / exposure:g} or less; {self.label} runs at"
+                f" {rate:g}: open it with that exposure, or with a lower frame_rate",
+            )
         self._device.set_controls(settings)
 
     def close(self) -> None:
@@ -149,10 +178,11 @@ class CameraSource(Source):
     # In picamera2's thread.
 
     def _seen(self, request: Request) -> None:
-        """Called before the encoders get the frame."""
+        """Called with each frame, before the encoders get it."""
         self.last_frame_ns = self._clock.monotonic_ns()
-        self._encodings.frame_comes(lambda: self._pts_ns(request))
-        self._raw.offer(request)
+        if self.muted:
+            self._raw.forget_gap()
+        self._raw.offer(request, lambda: self._pts_ns(request))
 
     def _pts_ns(self, request: Request) -> int:
         return self._times.to_monotonic(int(request.get_metadata()["SensorTimestamp"]), self._clock.monotonic_ns())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from msrecd.clock import MS, NS, Clock
@@ -16,11 +17,32 @@ from msrecd.flow.source import SourceThread
 
 _TICK_S = 0.25
 _LONGEST_STEP_NS = 500 * MS
-LOOK_AFTER_NS = NS
-MUTED_AFTER_NS = 2 * NS
-RESTART_AFTER_NS = 5 * NS
-FAILED_AFTER_NS = 12 * NS
 STUCK_AFTER_NS = 10 * NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Ages of the last frame at which the watch acts.
+
+    A slow camera has longer ones, as libcamera waits for five frames before it calls a camera dead (ipa_base.cpp).
+    """
+
+    look_ns: int = NS
+    muted_ns: int = 2 * NS
+    restart_ns: int = 5 * NS
+    failed_ns: int = 12 * NS
+
+    def for_frames_of(self, frame_ns: int) -> Limits:
+        """These, or longer ones that leave room for some frames of that length."""
+        return Limits(
+            look_ns=max(self.look_ns, 3 * frame_ns),
+            muted_ns=max(self.muted_ns, 5 * frame_ns),
+            restart_ns=max(self.restart_ns, 10 * frame_ns),
+            failed_ns=max(self.failed_ns, 15 * frame_ns),
+        )
+
+
+LIMITS = Limits()
 
 
 class Watched(Protocol):
@@ -46,12 +68,14 @@ class Watched(Protocol):
 class FrameWatch:
     """A thread that looks four times a second."""
 
-    def __init__(self, watched: Watched, failed: Callable[[Exception], None], clock: Clock) -> None:
+    def __init__(self, watched: Watched, failed: Callable[[Exception], None], clock: Clock, frame_ns: int = 0) -> None:
         """
         Args:
+            frame_ns: how long the longest frames may take.
             failed: called in the thread with a NotReadableError at the end of the ladder; it may raise nothing.
         """
         self._watched = watched
+        self._limits = LIMITS.for_frames_of(frame_ns)
         self._clock = clock
         self._thread = SourceThread(f"camera {watched.label}", self._run, failed)
 
@@ -70,7 +94,7 @@ class FrameWatch:
         self._thread.stop(timeout_s)
 
     def _run(self, stop: threading.Event) -> None:
-        watched = self._watched
+        watched, limits = self._watched, self._limits
         looked_ns, restarted = 0, False  # age at the last look
         before_ns, seen_ns, age_ns = self._clock.monotonic_ns(), watched.last_frame_ns, 0
         while not stop.wait(_TICK_S):
@@ -81,16 +105,16 @@ class FrameWatch:
             call, running_ns = watched.call_under_way()
             if running_ns > STUCK_AFTER_NS:
                 raise NotReadableError(f"{watched.label} hangs in {call}")
-            if age_ns > FAILED_AFTER_NS:
+            if age_ns > limits.failed_ns:
                 raise NotReadableError(f"{watched.label} gave no frame for {age_ns // NS} s")
-            if age_ns <= LOOK_AFTER_NS:
+            if age_ns <= limits.look_ns:
                 looked_ns, restarted = 0, False
                 watched.set_muted(False)
-            elif age_ns - looked_ns >= LOOK_AFTER_NS and not running_ns:
+            elif age_ns - looked_ns >= limits.look_ns and not running_ns:
                 looked_ns = age_ns  # again and again: libcamera may hear of it later than we
                 watched.look()
-            if age_ns > MUTED_AFTER_NS:
+            if age_ns > limits.muted_ns:
                 watched.set_muted(True)
-            if age_ns > RESTART_AFTER_NS and not restarted:
+            if age_ns > limits.restart_ns and not restarted:
                 restarted = True
                 watched.restart(age_ns)

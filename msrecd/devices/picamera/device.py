@@ -3,8 +3,9 @@
 What there is in the way, and is dealt with here: `Picamera2(n)` takes the position in `global_camera_info()`, not the
 `Num` in it. `H264Encoder` is another class on a Pi 5, with other arguments. The libav encoder's `force_key_frame()`
 ends the camera's thread with the PyAV versions of today. Cameras without `FrameDurationLimits` make `start_encoder`
-fail. A USB camera gives another pixel format than it was asked for, silently. And every call may hang: all are made in
-a `DeadlineWorker`, by who uses this.
+fail. A USB camera gives another pixel format than it was asked for, silently. Ranges of controls before `configure()`
+are not the camera's. A constructor that fails keeps a pipe open. And every call may hang: all are made in a
+`DeadlineWorker`, by who uses this.
 """
 
 from __future__ import annotations
@@ -12,23 +13,35 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from msrecd.devices.board import read_board
 from msrecd.devices.camera.controls import to_libcamera
 from msrecd.devices.camera.device import EncoderSpec, StreamShape
 from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, jpeg_of
-from msrecd.devices.camera.modes import CameraFacts, CameraPlan, Size, sensor_modes, video_modes
+from msrecd.devices.camera.modes import (
+    BUFFERS,
+    HARDWARE_MAX_BIT_RATE,
+    CameraFacts,
+    CameraPlan,
+    Size,
+    sensor_modes,
+    video_modes,
+)
 from msrecd.devices.camera.packets import EncodedStream
-from msrecd.devices.picamera.guard import check_version, guard_release, steady_preview
+from msrecd.devices.picamera.guard import check_platform, check_version, guard_release, steady_preview, wait_for_pisp
 from msrecd.dom.exceptions import NotFoundError, NotReadableError
 
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+wait_for_pisp(read_board())  # picamera2 decides what board this is when it is imported, by the video nodes there are
 try:
     import libcamera
-    from picamera2 import CompletedRequest, Picamera2
+    from picamera2 import CompletedRequest, MappedArray, Picamera2
+    from picamera2.allocators import Allocator
     from picamera2.encoders import Encoder, H264Encoder, LibavH264Encoder, MJPEGEncoder
     from picamera2.outputs import Output
     from picamera2.previews import NullPreview
@@ -40,21 +53,38 @@ except Exception as exc:  # also an ABI mismatch of numpy, a missing /dev node, 
 log = logging.getLogger(__name__)
 
 check_version("picamera2", (0, 3, 32))  # from here on its encoders can be asked for a key frame
+check_platform(Picamera2.platform.name, read_board())
 guard_release(CompletedRequest)
 _EventLoop = steady_preview(NullPreview)
 
-BUFFERS = 4
 HARDWARE_ENCODER = Path("/dev/video11")
 
 
 def listed() -> list[dict[str, Any]]:
-    """What libcamera knows of the cameras that are there, in the order that `probe` counts them by."""
+    """What libcamera knows of the cameras that are there, in the order that `Picamera2(n)` counts them by."""
     return [dict(info) for info in Picamera2.global_camera_info()]
 
 
 def has_hardware_encoder(node: Path = HARDWARE_ENCODER) -> bool:
     """Whether picamera2 has its V4L2 encoder and the device is there; picamera2 alone guesses from the board."""
     return H264Encoder is not LibavH264Encoder and node.exists()  # type: ignore[comparison-overlap]
+
+
+def use_tuning_files(files: Mapping[str, Path]) -> None:
+    """Have libcamera read `files` (sensor's model -> tuning file) from now on; no camera may be open.
+
+    libcamera reads them when its camera manager starts (ipa_proxy.cpp, ipaConfigurationFile). Of its two variables the
+    one for a single file holds for all cameras, and picamera2 deletes it; the folder holds one file for each model.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="msrecd-tuning-"))
+    for platform in ("vc4", "pisp"):
+        place = folder / "rpi" / platform
+        place.mkdir(parents=True)
+        for model, file in files.items():
+            for name in (model, f"{model}_mono"):
+                (place / f"{name}.json").symlink_to(file)
+    os.environ["LIBCAMERA_IPA_CONFIG_PATH"] = str(folder)
+    Picamera2._cm.reset()
 
 
 class _Output(Output):
@@ -84,7 +114,7 @@ class _Output(Output):
 
 
 class _JpegOutput(_Output):
-    """Of a camera that gives JPEGs, each in a buffer that has room for more."""
+    """Of a camera that gives JPEGs."""
 
     def _offer(self, data: bytes, is_keyframe: bool, timestamp_us: int) -> None:
         try:
@@ -101,6 +131,8 @@ class Camera:
         self._camera = camera
         self._id = camera_id
         self._plan = plan
+        self._streams = 1
+        self._altered: dict[str, Any] = {}  # settings since it was opened; a second stream must not lose them
         self.is_hardware_encoder = is_hardware_encoder
         self.encoder_name = "v4l2" if is_hardware_encoder else "libx264"
         self.has_lores = "ColorFilterArrangement" in camera.camera_properties  # a sensor behind a Raspberry Pi's ISP
@@ -117,8 +149,17 @@ class Camera:
                 break  # otherwise libcamera has taken another one, without a word
         if got not in PIXEL_FORMATS:
             raise NotReadableError(f"the camera gives {got} only; one of {', '.join(PIXEL_FORMATS)} is needed")
-        main = self._camera.camera_configuration()["main"]
-        return StreamShape(size=tuple(main["size"]), pixel_format=PIXEL_FORMATS[got], stride=int(main["stride"]))
+        self._streams = 1 if lores is None else 2
+        self._send({**self._plan.settings, **self._altered})
+        configuration = self._camera.camera_configuration()
+        main, done = configuration["main"], configuration["transform"]
+        return StreamShape(
+            size=tuple(main["size"]),
+            pixel_format=PIXEL_FORMATS[got],
+            stride=int(main["stride"]),
+            hflip=self._plan.hflip != bool(done.hflip),
+            vflip=self._plan.vflip != bool(done.vflip),
+        )
 
     def _formats(self) -> list[str]:
         """What to ask for, one after the other."""
@@ -138,7 +179,7 @@ class Camera:
             raw=None,
             buffer_count=BUFFERS,
             queue=False,
-            controls=to_libcamera({**plan.settings, "frame_rate": plan.frame_rate}, camera.camera_controls),
+            transform=libcamera.Transform(hflip=plan.hflip, vflip=plan.vflip),
             **options,
         )
         camera.configure(config)
@@ -173,15 +214,17 @@ class Camera:
 
         self._camera.pre_callback = callback
 
-    def start_encoder(self, spec: EncoderSpec, output: EncodedStream) -> Encoder:
+    def start_encoder(
+        self, spec: EncoderSpec, output: EncodedStream, before_encode: Callable[[Request], None]
+    ) -> Encoder:
         stream = self._camera.camera_configuration()[spec.stream]
         is_jpeg = stream["format"] == "MJPEG"
         if is_jpeg:
-            encoder = Encoder()  # passes on what the camera gives
+            encoder: Encoder = _PassJpegs()
             encoder.frame_skip_count = spec.frame_skip
             sink: _Output = _JpegOutput(encoder, output, is_intra=True)
         else:
-            encoder = make_encoder(spec, is_hardware=self.is_hardware_encoder)
+            encoder = make_encoder(spec, is_hardware=self.is_hardware_encoder, before_encode=before_encode)
             sink = _Output(encoder, output, is_intra=spec.codec == "mjpeg")
         if not is_jpeg and "FrameDurationLimits" in self._camera.camera_controls:
             self._camera.start_encoder(encoder, sink, name=spec.stream)
@@ -201,25 +244,57 @@ class Camera:
         self._camera.stop_encoder(encoder)
 
     def set_controls(self, settings: Mapping[str, Any]) -> None:
-        controls = to_libcamera(settings, self._camera.camera_controls)
+        self._altered |= settings
+        self._send(settings)
+
+    def _send(self, settings: Mapping[str, Any]) -> None:
+        controls = to_libcamera(settings, self._camera.camera_controls, streams=self._streams)
         if controls:
             self._camera.set_controls(controls)
 
 
-def make_encoder(spec: EncoderSpec, *, is_hardware: bool) -> Encoder:
-    """The encoder for `spec`, given only the arguments that its class knows."""
+class _PassJpegs(Encoder):
+    """Passes on what a camera gives that makes JPEGs itself: of each buffer only as much as the frame takes."""
+
+    def _encode(self, stream: Any, request: Any) -> None:
+        timestamp_us = self._timestamp(request)
+        buffer = request.request.buffers[request.stream_map[stream]]
+        used = sum(plane.bytes_used for plane in buffer.metadata.planes)
+        with MappedArray(request, stream, reshape=False, write=False) as mapped:
+            data = mapped.array[: used or None].tobytes()
+        self.outputframe(data, keyframe=True, timestamp=timestamp_us)
+
+
+def make_encoder(
+    spec: EncoderSpec, *, is_hardware: bool, before_encode: Callable[[Request], None] = lambda request: None
+) -> Encoder:
+    """The encoder for `spec`, given only the arguments that its class knows.
+
+    picamera2 runs `pre_callback` for all frames of a batch before it encodes the first one, so what belongs to one
+    frame (a key frame that is forced) is done here, right before that frame is encoded.
+    """
     h264: type[Encoder] = H264Encoder if is_hardware else LibavH264Encoder
     encoder_class: type[Encoder] = MJPEGEncoder if spec.codec == "mjpeg" else h264
+
+    class Observed(encoder_class):  # type: ignore[misc, valid-type]
+        def encode(self, stream: Any, request: Any) -> None:
+            before_encode(request)
+            super().encode(stream, request)
+
     rate = Fraction(spec.frame_rate or 30.0).limit_denominator(1001)
+    bit_rate = spec.bit_rate
+    if is_hardware and bit_rate > HARDWARE_MAX_BIT_RATE:
+        log.warning("the camera's encoder makes at most 25 Mbit/s, not the %g asked for", bit_rate / 1e6)
+        bit_rate = HARDWARE_MAX_BIT_RATE
     wanted: dict[str, Any] = {
-        "bitrate": spec.bit_rate or None,
+        "bitrate": bit_rate or None,
         "repeat": True,  # SPS and PPS before every key frame: each chunk begins with one
         "iperiod": spec.key_frame_period,
         "framerate": float(rate) if is_hardware else rate,
         "enable_sps_framerate": True,
     }
     known = inspect.signature(encoder_class).parameters
-    encoder = encoder_class(**{name: value for name, value in wanted.items() if name in known})
+    encoder: Encoder = Observed(**{name: value for name, value in wanted.items() if name in known})
     encoder.frame_skip_count = spec.frame_skip
     return encoder
 
@@ -230,15 +305,17 @@ def open_camera(camera_id: str, plan: CameraPlan, *, is_hardware_encoder: bool) 
     Raises:
         NotFoundError: it is not there any more. Else what picamera2 raises.
     """
-    for position, info in enumerate(listed()):
-        if info["Id"] == camera_id:
-            return Camera(Picamera2(position), camera_id, plan, is_hardware_encoder=is_hardware_encoder)
-    raise NotFoundError("the camera is not there any more")
+    return Camera(_open(camera_id), camera_id, plan, is_hardware_encoder=is_hardware_encoder)
 
 
-def probe(position: int) -> CameraFacts:
-    """Modes and controls; opens the camera for a moment."""
-    camera = Picamera2(position)
+def probe(camera_id: str) -> CameraFacts:
+    """Modes and controls; opens the camera for a moment, and allocates nothing.
+
+    Raises:
+        NotFoundError: it is not there any more. Else what picamera2 raises.
+    """
+    # `sensor_modes` configures every mode: with picamera2's own allocator four buffers for each, 70 MiB for an IMX477.
+    camera = _open(camera_id, allocator=Allocator())
     try:
         modes = tuple(sensor_modes(camera.sensor_modes))
         controls = dict(camera.camera_controls)
@@ -249,6 +326,40 @@ def probe(position: int) -> CameraFacts:
         close_quietly(camera)
     modes_found = video_modes(modes, sorted(sizes, reverse=True), max_rate)
     return CameraFacts(modes=modes_found, sensor_modes=modes, controls=controls)
+
+
+def _open(camera_id: str, **options: Any) -> Picamera2:
+    for position, info in enumerate(listed()):
+        if info["Id"] != camera_id:
+            continue
+        camera = Picamera2.__new__(Picamera2)  # so that there is something to clean up when the constructor fails
+        try:
+            camera.__init__(position, **options)  # type: ignore[misc]
+        except BaseException:
+            _clean_up(camera)
+            raise
+        return camera
+    raise NotFoundError("the camera is not there any more")
+
+
+def _clean_up(camera: Picamera2) -> None:
+    """Free what a failed constructor holds: `close()` frees nothing of a camera that did not open.
+
+    It opened a pipe, and it entered itself in the camera manager, whose thread would never end then.
+    """
+    if getattr(camera, "is_open", False):
+        camera.allocator = Allocator()  # close() wants one
+        close_quietly(camera)
+        return
+    for close in (
+        lambda: camera.notifymeread.close(),
+        lambda: os.close(camera.notifyme_w),
+        lambda: Picamera2._cm.cleanup(camera.camera_idx),
+    ):
+        try:
+            close()
+        except (AttributeError, KeyError, OSError) as exc:  # it did not get that far
+            log.debug("cleaning up a camera that did not open: %s", exc)
 
 
 def close_quietly(camera: Camera | Picamera2) -> None:

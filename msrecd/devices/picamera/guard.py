@@ -11,8 +11,14 @@ happen: a buffer that cannot go back is forgotten, and the loop outlives what ra
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
+
+from msrecd.devices.board import Board, has_pisp
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +39,40 @@ def check_version(distribution: str, oldest: tuple[int, ...]) -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[: len(oldest)])
     if numbers < oldest:
         raise RuntimeError(f"{distribution} {text} is too old, {'.'.join(map(str, oldest))} or later is needed")
+
+
+def wait_for_pisp(board: Board, *, has_pisp: Callable[[], bool] = has_pisp, timeout_s: float = 10.0) -> None:
+    """Wait on a Pi 5 until its image processor is there; what comes later is found out by `check_platform`."""
+    deadline = time.monotonic() + timeout_s
+    if board.platform == "pisp" and not has_pisp():
+        log.info("waiting up to %g s for the image processor of this %s", timeout_s, board.name)
+        while not has_pisp() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def check_platform(found: str, board: Board) -> None:
+    """Compare the board that picamera2 has found (the name of its Platform) with the device tree.
+
+    picamera2 decides that once, when it is imported: by the first ISP among the video nodes, VC4 if there is none
+    (platform.py). With the wrong one libcamera registers no camera until the process ends. So picamera2 is forgotten,
+    to be imported anew.
+
+    Raises:
+        WrongPlatform: they disagree.
+    """
+    if not board.platform or found.lower() == board.platform:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "picamera2"]:
+        del sys.modules[name]
+    if f"/{found.lower()}/" in os.environ.get("LIBCAMERA_RPI_CONFIG_FILE", ""):
+        del os.environ["LIBCAMERA_RPI_CONFIG_FILE"]
+    raise WrongPlatform(
+        f"picamera2 takes this {board.name} for a {found}: the drivers of its image processor were not there yet"
+    )
+
+
+class WrongPlatform(RuntimeError):
+    """picamera2 was imported before the board's drivers were there."""
 
 
 class _Processes(Protocol):

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msrecd.clock import NS, Clock, participate
-from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, flip, is_flash
+from msrecd.devices.camera.frames import flip
+from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread, ZombieThread
@@ -153,7 +154,7 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
             label=label, device_id=device_id, group_id=group_id, clock=clock, muted=muted, released=released
         )
         self._format = video_format
-        self._flips = {"hflip": hflip, "vflip": vflip}
+        self._hflip, self._vflip = hflip, vflip
         self._grid = FrameGrid(video_format.frame_rate or 30.0)
         self._frame = TestFrame(video_format.width, video_format.height)
         self._index = 0  # of the next frame on the grid
@@ -181,8 +182,8 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         if self.muted:
             return
         data = self._frame.paint(self._number, flash=is_flash(pts_ns))
-        if any(self._flips.values()):
-            data = flip(data, self._format.width, self._format.height, **self._flips)
+        if self._hflip or self._vflip:
+            data = flip(data, self._format.width, self._format.height, hflip=self._hflip, vflip=self._vflip)
         self._number += 1
         self.stats.delivered += 1
         self._feed.put(VideoFrame(pts_ns=pts_ns, format=self._format, data=data))

@@ -94,18 +94,3 @@ def _chroma(width: int, height: int, *, coloured: range) -> bytes:
             grey * coloured.start + bars * len(coloured) + grey * (half_height - coloured.start - len(coloured))
         )
     return b"".join(planes)
-
-
-def flip(data: bytes, width: int, height: int, *, hflip: bool, vflip: bool) -> bytes:
-    """A yuv420p frame mirrored left to right (hflip), top to bottom (vflip), or both, which turns it by 180 degrees."""
-    planes = []
-    start = 0
-    for line, lines in ((width, height), *[(-(-width // 2), -(-height // 2))] * 2):
-        plane = data[start : start + line * lines]
-        start += line * lines
-        if hflip:
-            plane = plane[::-1]  # both at once; the lines go back to their places below
-        if hflip != vflip:
-            plane = b"".join(plane[at : at + line] for at in range(line * (lines - 1), -1, -line))
-        planes.append(plane)
-    return b"".join(planes)
