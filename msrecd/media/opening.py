@@ -137,6 +137,9 @@ class OpenDevices:
             for name, value in opening_settings(device, agreed).items()
             if name not in device.controls or name in wanted  # the rest is the automatic's affair
         }
+        slowest = _slowest_rate(sets)
+        if slowest is not None and asked.get("frame_rate", 0) > slowest:
+            asked["slowest_frame_rate"] = slowest
         try:
             return await in_worker(
                 f"opening {device.label}", self._deadline_s, lambda: backend.open(device, asked), close_in_worker
@@ -169,6 +172,12 @@ class OpenDevices:
     def _forget(self, key: Key, done: asyncio.Future[None]) -> None:
         if self._closing.get(key) is done:
             del self._closing[key]
+
+
+def _slowest_rate(sets: ConstraintSets) -> float | None:
+    """The `min` of frame_rate: a camera may slow down to it where the light wants longer exposures."""
+    rate = sets.basic.get("frame_rate")
+    return rate.min if rate is not None and not rate.exact else None
 
 
 def _key(device: DeviceDescription) -> Key:

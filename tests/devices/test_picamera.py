@@ -1177,3 +1177,16 @@ def test_tuning_files_that_cannot_be_had(rig: Rig, monkeypatch: pytest.MonkeyPat
     assert "tuning_file: there is no nowhere.json" in camera.detail["error"]
     with pytest.raises(NotReadableError, match=r"there is no nowhere\.json"):
         rig.open(rig.backends[-1])
+
+
+def test_what_the_sensor_cannot_turn_is_left_to_the_player(rig: Rig) -> None:
+    backend = rig.backend(imx219(), cameras_of_configuration=[CameraProperties(label="imx219", rotation=90)])
+    source = rig.open(backend)
+    assert source.format.presentation.rotation == 90
+    feed = source.encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(1)
+    assert feed.parameters is not None
+    assert feed.parameters.presentation.rotation == 90

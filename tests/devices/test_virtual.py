@@ -21,7 +21,7 @@ from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source
-from msrecd.flow.units import AudioBlock, VideoFrame
+from msrecd.flow.units import AudioBlock, VideoFormat, VideoFrame
 
 START_NS = 1_000 * NS
 
@@ -651,3 +651,13 @@ def test_devices_of_one_label_are_told_apart_by_their_group() -> None:
     assert {d.group_id: d.device_id for d in VirtualBackend([right, left]).describe()} == ids
     with pytest.raises(ValueError, match="the same group_id"):
         VirtualBackend([VirtualCamera("A", group_id="x"), VirtualCamera("A", group_id="x")])
+
+
+@pytest.mark.parametrize(("rotation", "left"), [(90, 90), (270, 270), (180, 0)])
+def test_a_turn_that_is_left_to_the_player(rotation: Any, left: int) -> None:
+    camera = VirtualCamera("Door", modes=[(64, 48, 30)])
+    backend = VirtualBackend([camera], cameras=[CameraProperties(label="Door", rotation=rotation)])
+    source = backend.open(camera.describe(), {})
+    source.close()
+    assert isinstance(source.format, VideoFormat)
+    assert source.format.presentation.rotation == left

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
@@ -26,6 +27,7 @@ from msrecd.devices.camera.packets import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.keyframes import KeyFrameRequests
+from msrecd.flow.units import Rotation
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class CameraEncodings:
         times: SensorTimes,
         pts_ns: Callable[[Request], int],
         is_rate_fixed: bool,
+        rotation: Rotation,
         submit: Submit,
         failed: Callable[[Exception], None],
         clock: Clock = SYSTEM_CLOCK,
@@ -95,6 +98,7 @@ class CameraEncodings:
         Args:
             make_parameters: describes a stream by its first key frame; without it nothing is encoded here.
             pts_ns: when a frame was taken. is_rate_fixed: whether the camera keeps `frame_rate`.
+            rotation: what is left for the player to turn.
             failed: the camera is of no use any more, for it could not be configured again; in the worker.
         """
         self.shape = shape
@@ -105,6 +109,7 @@ class CameraEncodings:
         self._times = times
         self._pts_ns = pts_ns
         self._is_rate_fixed = is_rate_fixed
+        self._rotation: Rotation = rotation
         self._submit = submit
         self._failed = failed
         self._clock = clock
@@ -241,7 +246,7 @@ class CameraEncodings:
 
         def parameters(key_frame: bytes) -> StreamParameters:
             assert self._make_parameters is not None  # or there would be no encoding
-            return self._make_parameters(
+            made = self._make_parameters(
                 key_frame,
                 codec=spec.codec,
                 width=width,
@@ -249,6 +254,7 @@ class CameraEncodings:
                 frame_rate=spec.frame_rate,
                 encoder="camera" if self.shape.pixel_format == "mjpeg" else self._device.encoder_name,
             )
+            return replace(made, presentation=replace(made.presentation, rotation=self._rotation))
 
         stream = EncodedStream(
             encoding.feed,

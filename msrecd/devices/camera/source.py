@@ -23,25 +23,36 @@ from msrecd.dom.exceptions import NotReadableError, OverconstrainedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, ZombieThread
-from msrecd.flow.units import Kind, VideoFormat, VideoFrame
+from msrecd.flow.units import UPRIGHT, Kind, Presentation, VideoFormat, VideoFrame
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
 
 
-def _format(shape: StreamShape, frame_rate: float | None) -> VideoFormat:
+def _format(shape: StreamShape, frame_rate: float | None, presentation: Presentation) -> VideoFormat:
     width, height = shape.size
-    return VideoFormat(width=width, height=height, pixel_format=raw_format(shape.pixel_format), frame_rate=frame_rate)
+    return VideoFormat(
+        width=width,
+        height=height,
+        pixel_format=raw_format(shape.pixel_format),
+        frame_rate=frame_rate,
+        presentation=presentation,
+    )
 
 
 class _RequestReader:
     """frames.RequestReader of the main stream, also when a second stream has changed its shape."""
 
-    def __init__(self, streams: CameraEncodings, pts_ns: Callable[[Request], int], frame_rate: float | None) -> None:
+    def __init__(
+        self,
+        streams: CameraEncodings,
+        pts_ns: Callable[[Request], int],
+        format_of: Callable[[StreamShape], VideoFormat],
+    ) -> None:
         self._streams = streams
         self._pts_ns = pts_ns
-        self._frame_rate = frame_rate
+        self._format_of = format_of
         self._shape: StreamShape | None = None
         self._reader: FrameReader | None = None
 
@@ -54,7 +65,7 @@ class _RequestReader:
         if shape.is_mirrored_here:
             to_flip = {"hflip": shape.hflip, "vflip": shape.vflip}
             data = flip(data, *shape.size, **to_flip, pixel_format=raw_format(shape.pixel_format))
-        return VideoFrame(pts_ns=self._pts_ns(request), format=_format(shape, self._frame_rate), data=data)
+        return VideoFrame(pts_ns=self._pts_ns(request), format=self._format_of(shape), data=data)
 
     def close(self) -> None:
         reader, self._reader = self._reader, None
@@ -76,6 +87,7 @@ class CameraSource(Source):
         frame_rate: float | None,
         slowest_rate: float | None = None,
         is_rate_fixed: bool = True,
+        presentation: Presentation = UPRIGHT,
         make_parameters: ParametersMaker | None,
         label: str,
         device_id: str = "",
@@ -89,12 +101,14 @@ class CameraSource(Source):
             worker: the thread that opened it; the source stops it.
             frame_rate: the highest it delivers. slowest_rate: the lowest, if that is another.
             is_rate_fixed: it keeps `frame_rate`; a frame that is late is a frame that is lost.
+            presentation: how its frames are to be shown.
             closed: called once when the device is free again (or given up).
         """
         super().__init__(label=label, device_id=device_id, group_id=group_id)
         self._device = device
         self._frame_rate = frame_rate
         self._slowest_rate = slowest_rate
+        self._presentation = presentation
         self._worker = worker
         self._closed = closed
         self._clock = clock
@@ -105,7 +119,7 @@ class CameraSource(Source):
         self._raw = RawFrames(
             label,
             self.stats,
-            lambda: _RequestReader(self._encodings, self._pts_ns, frame_rate),
+            lambda: _RequestReader(self._encodings, self._pts_ns, self._format_of),
             FrameGaps(round(NS / (frame_rate or 30.0)), is_fixed=is_rate_fixed),
         )
         self._encodings = CameraEncodings(
@@ -117,6 +131,7 @@ class CameraSource(Source):
             times=self._times,
             pts_ns=self._pts_ns,
             is_rate_fixed=is_rate_fixed,
+            rotation=presentation.rotation,
             submit=self._submit,
             failed=self._fail,
             clock=clock,
@@ -128,7 +143,10 @@ class CameraSource(Source):
 
     @property
     def format(self) -> VideoFormat:
-        return _format(self._encodings.shape, self._frame_rate)
+        return self._format_of(self._encodings.shape)
+
+    def _format_of(self, shape: StreamShape) -> VideoFormat:
+        return _format(shape, self._frame_rate, self._presentation)
 
     @property
     def frame_age_ns(self) -> int:

@@ -34,6 +34,7 @@ from msrecd.devices.holders import who_has_open
 from msrecd.devices.picamera import device as picamera_device
 from msrecd.devices.usb import place_of_camera
 from msrecd.dom.exceptions import AbortError, DOMException, NotAllowedError, NotReadableError
+from msrecd.flow.units import Presentation
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +261,7 @@ class PicameraBackend:
             frame_rate=rate,
             slowest_rate=plan.slowest_rate,
             is_rate_fixed=plan.frame_rate is not None and plan.slowest_rate is None,
+            presentation=Presentation(rotation=properties.display_rotation),
             make_parameters=self._make_parameters,
             label=device.label,
             device_id=device.device_id,

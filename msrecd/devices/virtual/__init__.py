@@ -25,7 +25,7 @@ from msrecd.devices.virtual.testframe import SMALLEST
 from msrecd.devices.virtual.testsound import Signal
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError
 from msrecd.flow.source import Source
-from msrecd.flow.units import AudioFormat, Kind, VideoFormat
+from msrecd.flow.units import AudioFormat, Kind, Presentation, VideoFormat
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,13 @@ class VirtualCamera(VirtualDevice):
     def _make_source(self, settings: Mapping[str, Any], clock: Clock) -> VirtualCameraSource:
         mode = nearest_mode(self.modes, settings)
         source = VirtualCameraSource(
-            VideoFormat(width=mode.width, height=mode.height, pixel_format="yuv420p", frame_rate=mode.frame_rate),
+            VideoFormat(
+                width=mode.width,
+                height=mode.height,
+                pixel_format="yuv420p",
+                frame_rate=mode.frame_rate,
+                presentation=Presentation(rotation=self.properties.display_rotation),
+            ),
             label=self.label,
             device_id=self.device_id,
             group_id=self.group_id,
