@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msrecd.codecs.parameters import camera_parameters
-from msrecd.config.model import VIRTUAL_PAIR, Config, VirtualDevice
+from msrecd.config.model import VIRTUAL_PAIR, Camera, Config, VirtualDevice
 from msrecd.devices import default_backends
 from msrecd.devices.base import Backend, CameraProperties
 
@@ -44,11 +44,29 @@ def virtual_backend(devices: Sequence[VirtualDevice], cameras: Sequence[CameraPr
 
 def backends_for(config: Config) -> list[Backend]:
     """Virtual devices first where there are any (so that they are the defaults), then the machine's own."""
+    cameras = [camera_properties(camera) for camera in config.cameras]
     backends: list[Backend] = []
     if config.devices.virtual:
-        backends.append(virtual_backend(config.devices.virtual))
-    backends.extend(default_backends(alsa_pcms=tuple(config.devices.alsa), camera_parameters=camera_parameters))
+        backends.append(virtual_backend(config.devices.virtual, cameras))
+    backends.extend(
+        default_backends(alsa_pcms=tuple(config.devices.alsa), camera_parameters=camera_parameters, cameras=cameras)
+    )
     return backends
+
+
+def camera_properties(camera: Camera) -> CameraProperties:
+    """A `[[camera]]` table as devices take it."""
+    named = {"device_id": camera.device_id} if isinstance(camera.device_id, str) else camera.device_id
+    return CameraProperties(
+        device_id=named.get("device_id"),
+        label=named.get("label"),
+        hflip=camera.hflip,
+        vflip=camera.vflip,
+        rotation=camera.rotation,
+        tuning_file=camera.tuning_file,
+        autofocus=camera.autofocus,
+        focus_distance=camera.focus_distance,
+    )
 
 
 def backends_for_command(config_path: Path, *, is_named: bool, virtual: bool = False) -> list[Backend]:
