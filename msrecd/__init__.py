@@ -32,6 +32,7 @@ _HOMES = {
     "msrecd.media.devices": ("MediaDevices",),
     "msrecd.media.element": ("MediaElement",),
     "msrecd.media.events": ("BlobEvent", "DeviceChangeEvent", "GapEvent", "MediaStreamTrackEvent"),
+    "msrecd.media.imagecapture": ("ImageCapture",),
     "msrecd.media.infos": ("InputDeviceInfo", "MediaDeviceInfo"),
     "msrecd.media.reader": ("MediaStreamTrackReader",),
     "msrecd.media.recorder": ("MediaRecorder",),
@@ -69,6 +70,7 @@ _HOMES = {
         "MediaStreamAudioDestinationNode",
         "MediaStreamAudioSourceNode",
     ),
+    "msrecd.muxing.facts": ("ChunkInfo",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -93,11 +95,13 @@ if TYPE_CHECKING:
     from msrecd.media.devices import MediaDevices
     from msrecd.media.element import MediaElement
     from msrecd.media.events import BlobEvent, DeviceChangeEvent, GapEvent, MediaStreamTrackEvent
+    from msrecd.media.imagecapture import ImageCapture
     from msrecd.media.infos import InputDeviceInfo, MediaDeviceInfo
     from msrecd.media.reader import MediaStreamTrackReader
     from msrecd.media.recorder import MediaRecorder
     from msrecd.media.stream import MediaStream
     from msrecd.media.track import MediaStreamTrack
+    from msrecd.muxing.facts import ChunkInfo
     from msrecd.webaudio.context import (
         AudioDestinationNode,
         BaseAudioContext,
@@ -149,6 +153,7 @@ __all__ = [
     "CanvasCaptureMediaStreamTrack",
     "ChannelMergerNode",
     "ChannelSplitterNode",
+    "ChunkInfo",
     "ConstantSourceNode",
     "DOMException",
     "DelayNode",
@@ -159,6 +164,7 @@ __all__ = [
     "EventTarget",
     "GainNode",
     "GapEvent",
+    "ImageCapture",
     "IndexSizeError",
     "InputDeviceInfo",
     "InvalidAccessError",

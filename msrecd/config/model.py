@@ -405,7 +405,8 @@ class Recorder:
     )
     pre_roll_s: float = key(
         Duration(minimum=0, maximum=60),
-        "A recording begins with this much from before the start; costs memory and power while idle.",
+        "A recording begins with this much from before the start. The inputs are held open while nothing is recorded "
+        "(`armed` in the state): costs power, and memory up to 64 MiB (`pre_roll_bytes` in `state/health`).",
         default=0.0,
     )
     autostart: bool = key(Flag(), "Record from the start of the service.", default=False)

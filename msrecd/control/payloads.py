@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from msrecd.clock import SYSTEM_CLOCK
-
 if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
     from msrecd.recorder.problems import Problem
@@ -25,7 +23,9 @@ def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
         "since": stamp(unit.status.since_ns),
         "recording_id": files.recording_id,
         "cause": None if idle else unit.status.cause,
-        "tracks": tracks(unit),
+        "armed": unit.is_armed,
+        "unmet": unit.unmet,
+        "tracks": unit.tracks,
         "mime_type": unit.mime_type or None,
         "chunks": files.chunks,
         "bytes": files.bytes + files.open_bytes,
@@ -41,25 +41,14 @@ def rates(unit: RecorderController) -> dict[str, Any]:
     line = (unit.files.last_chunk or {}) if unit.is_recording and unit.files.chunks else {}
     duration = float(line.get("duration_s") or 0.0)
     video = (line.get("tracks") or {}).get("video") or {}
-    waits_ns = SYSTEM_CLOCK.monotonic_ns() - unit.files.last_data_ns
     return {
         "state": unit.status.state,
         "fps": round(video["frames"] / duration, 2) if duration and "frames" in video else None,
         "bitrate_bps": round(8 * line["bytes"] / duration) if duration else None,
-        "queue_ms": round(waits_ns / 1e6) if unit.is_recording else 0,
+        "queue_ms": round(1000 * unit.files.queue_s),
         "discarded_bytes": unit.files.discarded_bytes,
+        "pre_roll_bytes": unit.pre_roll_bytes,
     }
-
-
-def tracks(unit: RecorderController) -> list[dict[str, Any]]:
-    capture = unit.capture
-    if capture is None or unit.status.state == "inactive":  # a stream that is just being opened or closed
-        return []
-    return [
-        {"kind": track.kind, "label": track.label, "settings": dict(track.get_settings())}
-        for track in capture.stream.get_tracks()
-        if track.ready_state == "live"
-    ]
 
 
 def error(problem: Problem | None, stamp: Stamp) -> dict[str, Any] | None:

@@ -37,12 +37,14 @@ class DaemonArchive:
         self.store.require_room()
         return self.store.begin(recorder, mime_type)
 
-    def facts(
-        self, *, info: ChunkInfo | None, final: bool, gaps_before: list[dict[str, Any]], lost_s: float
-    ) -> ChunkFacts:
-        """What the manifest says of a chunk; without accounts (the file broke off) only what is known."""
+    def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> ChunkFacts:
+        """What the manifest says of a chunk; without accounts (the file broke off) only what is known.
+
+        Args:
+            gaps: those that `info` does not know.
+        """
         if info is None:
-            return ChunkFacts(final=final, gaps=gaps_before, lost_s=lost_s)
+            return ChunkFacts(final=final, gaps=gaps, lost_s=lost_s)
         tracks: dict[str, dict[str, Any]] = {}
         for track in info.tracks:
             if track.kind == "video":
@@ -55,22 +57,22 @@ class DaemonArchive:
                     "drift_ppm": track.drift_ppm,
                     "offset_ms": track.offset_ms,
                 }
-        gaps = gaps_before + [
-            {"at_s": gap.at_s, "duration_s": gap.duration_s, "reason": gap.reason} for gap in info.gaps
-        ]
+        gaps = gaps + [{"at_s": gap.at_s, "duration_s": gap.duration_s, "reason": gap.reason} for gap in info.gaps]
+        gaps.sort(key=lambda gap: gap["at_s"])
         return ChunkFacts(
             duration_s=info.duration_s, ended_ns=info.ended_ns, final=final, tracks=tracks, gaps=gaps, lost_s=lost_s
         )
 
-    async def make_room(self) -> bool:
-        """Rotate; whether a chunk can be written now."""
+    async def make_room(self) -> StorageError | None:
+        """Rotate; why no chunk can be written even so."""
         await self.tidy()
         try:
             await asyncio.to_thread(self.store.check_writable)
-        except (StorageError, OSError) as exc:
-            log.debug("storage: %s", exc)
-            return False
-        return True
+        except StorageError as exc:
+            return exc
+        except OSError as exc:
+            return StorageError(str(exc))
+        return None
 
     async def tidy(self) -> None:
         """Delete what the limits say, and finish chunks whose finishing had failed."""

@@ -43,7 +43,6 @@ from msrecd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-PROGRESS_LIMIT_NS = 30 * NS
 STOP_LIMIT_S = 25.0
 ADAPTER_STOP_S = 5.0
 _ONE_SIGNAL_NS = NS // 5
@@ -134,6 +133,7 @@ class Daemon:
         for recorder in config.recorders:
             unit = self.recorders.units[recorder.name] = self.make_unit(recorder)
             self.publisher.recorder_state(unit)
+            unit.arm()
         self.publisher.publish_daemon()
         self.bus.subscribe(self._on_bus)
         self.adapters += self._make_adapters(config)
@@ -312,11 +312,11 @@ class Daemon:
 
     def is_healthy(self) -> bool:
         """Whether every recorder that says it records got data lately."""
-        now = SYSTEM_CLOCK.monotonic_ns()
+        now_ns = SYSTEM_CLOCK.monotonic_ns()
         for unit in self.recorders.units.values():
-            limit = max(PROGRESS_LIMIT_NS, int(3 * unit.settings.timeslice_ms * 1_000_000))
-            if unit.is_recording and now - unit.files.last_data_ns > limit:
-                log.critical("%s has got no data for %d s", unit.name, (now - unit.files.last_data_ns) // NS)
+            if not unit.is_advancing(now_ns):
+                silent_s = (now_ns - unit.files.last_data_ns) // NS
+                log.critical("%s: no data has reached the disk for %d s; the watchdog is not fed", unit.name, silent_s)
                 return False
         return True
 

@@ -187,6 +187,7 @@ class Reloader:
             self._publisher.forget(name)
         for unit in fresh.values():
             self._publisher.recorder_state(unit)
+            unit.arm()
         self._conductor.wake()
         self._publisher.publish_daemon()
         log.info("configuration loaded: %s", config.hash[:12])

@@ -129,6 +129,11 @@ class MediaRecorder(EventTarget):
     def audio_bitrate_mode(self) -> str:
         return self._options.audio_bitrate_mode
 
+    @property
+    def pre_roll_bytes(self) -> int:
+        """What the pre-roll holds in memory while nothing is recorded; an extension."""
+        return 0 if self._armed is None else self._armed.worker.pre_roll_bytes
+
     def start(self, timeslice: float | None = None) -> None:
         """Begin to record the live tracks of the stream.
 

@@ -95,6 +95,11 @@ class RecorderWorker(threading.Thread):
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._asked: list[_Command] = []
 
+    @property
+    def pre_roll_bytes(self) -> int:
+        """What is kept for the pre-roll. Any thread."""
+        return self._pre_roll.size_bytes
+
     # --- from the loop -----------------------------------------------------------------------------------------------
 
     def begin(self, options: WorkerOptions, post: Callable[[Fact], None], at_ns: int) -> bool:

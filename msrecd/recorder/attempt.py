@@ -1,6 +1,7 @@
-"""Attempt: one MediaRecorder on one open stream, from the opening of the devices to its `stop` event.
+"""Attempt: one MediaRecorder on one open input, from its arming or start to its `stop` event. It never repairs itself.
 
-A recording has one of them after the other: each fault that costs a device ends one, and the return begins the next.
+A recording has one attempt after the other: each fault that costs all devices ends one, and the supervisor begins the
+next.
 """
 
 from __future__ import annotations
@@ -9,13 +10,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
-from msrecd.codecs.table import Unsupported, check_type
-from msrecd.dom.exceptions import DOMException
-from msrecd.errors import CommandError
-from msrecd.media.devices import MediaDevices
-from msrecd.media.events import BlobEvent, GapEvent
-from msrecd.media.recorder import MediaRecorder
-from msrecd.media.track import MediaStreamTrack
+from msrecd import BlobEvent, GapEvent, MediaRecorder, MediaStreamTrack
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
@@ -26,39 +21,65 @@ STOP_DEADLINE_S = 20.0
 
 
 class AttemptListener(Protocol):
-    """Who is told what a run gives; called on the loop."""
+    """Who hears what an attempt gives; called on the loop."""
 
-    def run_gave(self, run: Attempt, event: BlobEvent) -> None: ...
-    def run_missed(self, event: GapEvent) -> None: ...
-    def run_lost_track(self, track: MediaStreamTrack) -> None: ...
-    def run_muted(self, track: MediaStreamTrack, muted: bool) -> None: ...
-    def run_restarts(self, track: MediaStreamTrack, silent_s: float) -> None: ...
-    def run_stopped(self, run: Attempt) -> None: ...
+    def attempt_gave(self, attempt: Attempt, event: BlobEvent) -> None: ...
+    def attempt_missed(self, event: GapEvent) -> None: ...
+    def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None: ...
+    def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None: ...
+    def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None: ...
+    def attempt_stopped(self, attempt: Attempt) -> None: ...
 
 
 class Attempt:
-    """`begin` it once; after its end, whoever began it closes it. Lives on the loop."""
+    """`start` it once. Who made it closes it, and with it the input. Lives on the loop."""
 
-    def __init__(self, number: int, settings: RecorderSettings, listener: AttemptListener) -> None:
-        """
+    def __init__(
+        self,
+        number: int,
+        settings: RecorderSettings,
+        input: RecorderInput,
+        listener: AttemptListener,
+        *,
+        before: Attempt | None = None,
+    ) -> None:
+        """With `pre_roll` in the options, the encodings run and the last seconds are kept from now on.
+
         Args:
-            number: of this run within its recording; the first is 1.
+            number: no two attempts of a recorder have the same.
             settings: what is recorded, and how.
-            listener: told everything from `begin` on.
+            input: open; belongs to the attempt from now on.
+            listener: hears everything from now on.
+            before: an attempt on the same input that has ended: its MediaRecorder has kept a pre-roll since then.
+
+        Raises:
+            DOMException, TypeError: it cannot be recorded like this.
         """
         self.number = number
-        self.capture: RecorderInput | None = None
+        self.input = input
         self._settings = settings
         self._listener = listener
-        self._recorder: MediaRecorder | None = None
         self._problem: Problem | None = None
         self._started = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._recorder: MediaRecorder = (
+            MediaRecorder(input.stream, settings.options) if before is None else before._recorder
+        )
+        self._recorder.onstart = lambda _: self._started.set()
+        self._recorder.ondataavailable = lambda event: listener.attempt_gave(self, event)
+        self._recorder.ongap = listener.attempt_missed
+        self._recorder.onerror = lambda event: self._failed(event.error)
+        self._recorder.onstop = lambda _: self._ended()
+        input.listen(
+            ended=lambda track: listener.attempt_lost_track(self, track),
+            muted=listener.attempt_muted,
+            restarted=listener.attempt_restarted,
+        )
 
     @property
     def state(self) -> str:
         """inactive, recording or paused: that of the MediaRecorder."""
-        return "inactive" if self._recorder is None else self._recorder.state
+        return self._recorder.state
 
     @property
     def is_active(self) -> bool:
@@ -70,111 +91,89 @@ class Attempt:
 
     @property
     def mime_type(self) -> str:
-        """As far as it is known: with its codecs from the `start` event on."""
-        return "" if self._recorder is None else self._recorder.mime_type
+        """With its codecs from the `start` event on."""
+        return self._recorder.mime_type
 
     @property
     def file_type(self) -> str:
-        """The type of its files: what it records without pictures is no video."""
-        kinds = set() if self.capture is None else {track.kind for track in self.capture.stream.get_tracks()}
+        """The type of its files: a recording without video is `audio/…`."""
         mime_type = self.mime_type or DEFAULT_TYPES["video"]
-        return mime_type if "video" in kinds else mime_type.replace("video/", "audio/", 1)
+        return mime_type if "video" in self.input.kinds else mime_type.replace("video/", "audio/", 1)
 
     @property
-    def has_lost_track(self) -> bool:
-        """Whether one of its devices is away."""
-        tracks = () if self.capture is None else self.capture.stream.get_tracks()
-        return any(track.ready_state == "ended" for track in tracks)
-
-    @property
-    def has_played_out(self) -> bool:
-        """Whether it recorded an input that came to its regular end."""
-        return self.capture is not None and self.capture.has_played_out
+    def pre_roll_bytes(self) -> int:
+        """What the pre-roll holds in memory."""
+        return self._recorder.pre_roll_bytes
 
     @property
     def problem(self) -> Problem | None:
         """Why it ended by itself, where that is known."""
-        if self._problem is not None or self.capture is None or self.capture.error is None:
-            return self._problem
-        return problem_of(self.capture.error)
+        return self._problem or self.input.problem
 
-    async def begin(self, devices: MediaDevices, capture: RecorderInput | None = None) -> None:
-        """Open the stream (or take an open one) and record it; returns when it has started, or has ended already.
+    @property
+    def frame_interval_s(self) -> float:
+        """Seconds from one frame to the next; 0 without video."""
+        rates = [track.get_settings().get("frame_rate") for track in self.input.tracks if track.kind == "video"]
+        return max((1 / rate for rate in rates if rate), default=0.0)
+
+    async def arm(self) -> None:
+        """Let the input run, so that there is something to keep for the pre-roll.
 
         Raises:
-            CommandError: it could not begin; everything is closed then.
+            DOMException: it cannot be played.
         """
-        self.capture = capture
-        try:
-            if self._settings.options.get("mime_type"):
-                check_type(str(self._settings.options["mime_type"]), can_provide=lambda _: True)
-            if self.capture is None:
-                self.capture = await RecorderInput.open(self._settings, devices)
-            self._recorder = self._listening(self.capture)
-            self._recorder.start(self._settings.timeslice_ms)
-            await self.capture.begin()
-            async with asyncio.timeout(START_DEADLINE_S):
-                await _first(self._started, self._stopped)
-        except (DOMException, TimeoutError, Unsupported, TypeError) as exc:
-            problem = problem_of(exc)
-            self.stop()
-            self.close()
-            raise CommandError(problem.code, problem.message) from exc
+        await self.input.play()
 
-    def _listening(self, capture: RecorderInput) -> MediaRecorder:
-        recorder = MediaRecorder(capture.stream, self._settings.options)
-        recorder.onstart = lambda _: self._started.set()
-        recorder.ondataavailable = lambda event: self._listener.run_gave(self, event)
-        recorder.ongap = self._listener.run_missed
-        recorder.onerror = lambda event: self._failed(event.error)
-        recorder.onstop = lambda _: self._ended()
-        capture.on_track_ended(self._listener.run_lost_track)
-        capture.on_track_trouble(self._listener.run_muted, self._listener.run_restarts)
-        return recorder
+    async def start(self) -> None:
+        """Record; returns when it has started, or has ended already.
+
+        Raises:
+            CommandError: it did not start; stop and close it.
+        """
+        try:
+            self._recorder.start(self._settings.timeslice_ms)
+            await self.input.play()
+            # The first frame of a time-lapse may come a whole interval later.
+            async with asyncio.timeout(START_DEADLINE_S + 2 * self.frame_interval_s):
+                await _first(self._started, self._stopped)
+        except Exception as exc:
+            raise problem_of(exc, is_input=self._settings.url is not None).error() from exc
 
     def pause(self) -> None:
-        if self._recorder is not None and self.is_active:
+        if self.is_active:
             self._recorder.pause()
 
     def resume(self) -> None:
-        if self._recorder is not None and self.is_active:
+        if self.is_active:
             self._recorder.resume()
 
     def split(self) -> None:
         """A new chunk from the next key frame on."""
-        if self._recorder is not None and self.is_active:
+        if self.is_active:
             self._recorder.split()
 
-    def stop(self) -> None:
-        """Ask for its end; `wait_stopped` waits for it."""
-        if self._recorder is not None and self.is_active:
+    async def stop(self) -> bool:
+        """End it; whether its last blob was given within STOP_DEADLINE_S."""
+        if self.is_active:
             self._recorder.stop()
-
-    async def wait_stopped(self) -> None:
-        """Until the last blob was given; at once when it never recorded. Has no deadline of its own."""
-        if self._recorder is not None:
-            await self._stopped.wait()
-
-    async def end(self) -> None:
-        """Stop it, wait for its last blob (no longer than STOP_DEADLINE_S), close its devices."""
-        self.stop()
+        elif not self._started.is_set():
+            return True  # it was not begun, or could not
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_DEADLINE_S):
-                await self.wait_stopped()
-        self.close()
+                await self._stopped.wait()
+        return self._stopped.is_set()
 
     def close(self) -> None:
-        """Close the devices, as far as nobody else has them."""
-        if self.capture is not None:
-            self.capture.close()
-            self.capture = None
+        """Forget the pre-roll, stop recording and close the devices, as far as no other recorder has them."""
+        self._recorder.stop()
+        self.input.close()
 
     def _failed(self, error: BaseException | None) -> None:
         self._problem = problem_of(error if error is not None else RuntimeError("unknown"))
 
     def _ended(self) -> None:
         self._stopped.set()
-        self._listener.run_stopped(self)
+        self._listener.attempt_stopped(self)
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msrecd import ChunkInfo
 from msrecd.clock import NS
-from msrecd.muxing.facts import ChunkInfo
 
 REASON = "no_frames"
 _LEAST_NS = 100_000_000  # less than that is within what a camera's frames vary

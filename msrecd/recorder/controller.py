@@ -1,8 +1,8 @@
 """RecorderController: one configured recorder: what is wanted of it, and what it does.
 
-A recording lives from `start` to `stop`. Inside it there may be several runs of a MediaRecorder (run.py): a device that
-went away and came back continues the recording in a new chunk; recovery.py tries until it does. Everything here happens
-on the loop.
+A recording lives from `start` to `stop`. It has one attempt (attempt.py) after the other: a device that went away and
+came back continues the recording in a new chunk. The states and who performs each transition are in states.py; faults
+are reported here and repaired by the supervisor. Everything happens on the loop.
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.dom.exceptions import DOMException
 from msrecd.errors import CommandError, StorageError
-from msrecd.media.devices import MediaDevices
-from msrecd.media.events import BlobEvent, GapEvent
-from msrecd.media.track import MediaStreamTrack
-from msrecd.muxing.facts import ChunkInfo
 from msrecd.recorder import black
 from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
 from msrecd.recorder.black import Black
@@ -28,47 +23,60 @@ from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
+from msrecd.recorder.states import WANTED, State, StateMachine, Trigger
 from msrecd.recorder.status import RecorderStatus
 from msrecd.recorder.supervisor import Supervisor
+from msrecd.recorder.writer import HANG_S
 from msrecd.tasks import Tasks
+
+PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so long does not advance
+_RETRY_LIMIT_S = 60.0
+_DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not say that a device is back, recording resumes within 5 s too
+_INPUT_RETRY_S = 1.0  # an input that answers again is recorded within 2 s …
+_INPUT_PATIENCE_NS = 120 * NS  # … unless it has been away for so long
+_INPUT_RETRY_LIMIT_S = 10.0
+_STORAGE_RETRY_S = 5.0
 
 
 class Listener(Protocol):
     """Who is told what happens."""
 
-    def state_changed(self, unit: RecorderController) -> None: ...
-    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
-    def played_out(self, unit: RecorderController) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Since when (monotonic ns) a recording is wanted."""
-
-    since_ns: int
+    def state_changed(self, recorder: RecorderController) -> None: ...
+    def happened(self, recorder: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
+    def played_out(self, recorder: RecorderController) -> None: ...
 
 
 class RecorderController:
-    """Commands are coroutines and run one at a time; faults are handled by tasks of the unit's own."""
+    """Commands are coroutines and run one at a time; a command that fails or is cancelled undoes what it began."""
 
     def __init__(
         self, settings: RecorderSettings, *, devices: MediaDevices, archive: Archive, listener: Listener
     ) -> None:
         self.settings = settings
         self.log = RecorderLog(logging.getLogger(__name__), settings.name)
+        self.status = RecorderStatus(lambda: listener.state_changed(self))
+        self.files = RecordingFiles(
+            settings.name,
+            archive,
+            self.log,
+            on_chunk=self._chunk_done,
+            on_lost=self._lost,
+            on_error=self._storage_failed,
+            on_hang=self._disk_hangs,
+            gaps_within=lambda info: self._black.gaps(info),
+        )
         self._devices = devices
         self._archive = archive
-        self.files = RecordingFiles(settings.name, archive, self, self.log)
         self._listener = listener
         self._tasks = Tasks(self.log)
-        self._recovery = Supervisor(settings.name, self, self._tasks)
+        self._supervisor = Supervisor(settings.name, self._tasks, self.log)
+        self._machine = StateMachine()
         self._lock = asyncio.Lock()
-        self._wish: Wish | None = None
-        self._run: Attempt | None = None
-        self._runs = 0
-        self._closed = False
-        self.status = RecorderStatus(lambda: listener.state_changed(self))
-        self._down_since_ns: int | None = None
+        self._wanted_since_ns: int | None = None
+        self._attempt: Attempt | None = None  # armed, beginning or under way
+        self._attempts = 0
+        self._first_attempt = 1  # of the present recording
+        self._is_beginning = False  # what ends an attempt is the business of whoever begins it
         self._lacking: Problem | None = None  # why the last try did not have all devices
         self._black = Black()
 
@@ -79,29 +87,80 @@ class RecorderController:
         return self.settings.name
 
     @property
+    def state(self) -> State:
+        return self._machine.state
+
+    @property
     def is_wanted(self) -> bool:
-        return self._wish is not None
+        return self.state in WANTED
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it is idle, holds its inputs open and keeps a pre-roll."""
+        return self.state is State.ARMED
+
+    @property
+    def is_recording(self) -> bool:
+        return self.state is State.RECORDING and self.status.storage_problem is None
 
     @property
     def wanted_since_ns(self) -> int | None:
         """When the present recording was asked for, on CLOCK_MONOTONIC."""
-        return None if self._wish is None else self._wish.since_ns
+        return self._wanted_since_ns
 
     @property
     def mime_type(self) -> str:
         """What the present recording is; before one, what is configured."""
-        running = "" if self._run is None else self._run.mime_type
+        running = "" if self._attempt is None else self._attempt.mime_type
         return self.files.mime_type or running or str(self.settings.options.get("mime_type") or "")
 
     @property
-    def capture(self) -> RecorderInput | None:
-        return None if self._run is None else self._run.capture
+    def input(self) -> RecorderInput | None:
+        """What it has open."""
+        return None if self._attempt is None else self._attempt.input
 
     @property
-    def is_recording(self) -> bool:
-        return self._run is not None and self._run.state == "recording" and self.status.storage_problem is None
+    def tracks(self) -> list[dict[str, Any]]:
+        """Kind, device, label and settings of each track that is recorded now."""
+        if self.status.state == "inactive" or self.input is None:
+            return []
+        return [_facts_of(track) for track in self.input.tracks]
+
+    @property
+    def unmet(self) -> list[dict[str, Any]]:
+        """What was asked for and is not met by what is open: kind, constraint, asked, got."""
+        return [] if self.input is None else self.input.unmet
+
+    @property
+    def pre_roll_bytes(self) -> int:
+        """What the pre-roll holds in memory."""
+        return self._attempt.pre_roll_bytes if self.is_armed and self._attempt is not None else 0
+
+    @property
+    def lacks_device(self) -> bool:
+        """Whether one of its devices is away while it is wanted, whatever else is recorded."""
+        problem = self.status.run_problem
+        if problem is not None and problem.code in ("device_missing", "device_busy"):
+            return True
+        return self.is_wanted and self.input is not None and self.input.has_lost_track
+
+    def is_advancing(self, now_ns: int) -> bool:
+        """Whether what it says it records reaches the disk: for the watchdog.
+
+        A recorder in error does not claim to record, one whose disk hangs neither: a restart would cure nothing, lose
+        what waits in memory and interrupt the others.
+        """
+        if not self.is_recording or self._attempt is None:
+            return True
+        rhythm_s = self.settings.timeslice_ms / 1000 + self._attempt.frame_interval_s
+        return now_ns - self.files.last_data_ns <= max(PROGRESS_LIMIT_S, 3 * rhythm_s) * NS
 
     # --- commands ----------------------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Hold the inputs open while idle, where `pre_roll` is configured; it takes its time, and is kept up."""
+        if self.settings.options.get("pre_roll") and not self._is_file and self.state is State.IDLE:
+            self._supervisor.repair("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
         """Begin a recording; False when one is under way already.
@@ -111,59 +170,80 @@ class RecorderController:
             persistent: a fault at the beginning is retried (autostart, schedule) instead of being the answer.
 
         Raises:
-            CommandError: device_missing, device_busy, no_space, bad_args, internal.
+            CommandError: device_missing, device_busy, no_space, bad_args, internal: nothing is recorded.
         """
         async with self._lock:
-            if self._closed:
-                raise CommandError("wrong_state", f"{self.name} is being taken down")
-            if self._wish is not None:
+            if self.state is State.WAITING and not persistent:
+                return await self._begin_now(cause)
+            if self.is_wanted:
                 return False
-            self._wish = Wish(SYSTEM_CLOCK.monotonic_ns())
+            self._machine.do(Trigger.START)
+            self._supervisor.cancel()
+            self._wanted_since_ns = SYSTEM_CLOCK.monotonic_ns()
+            self._first_attempt = self._attempts + 1 if self._attempt is None else self._attempt.number
             self.status.cause = cause
             try:
-                await self._begin_recording()
-            except CommandError as exc:
+                await self._begin()
+            except Exception as exc:
+                problem = self._problem_of(exc)
                 if persistent:
-                    self._set_problem(Problem(exc.code, exc.message))
-                    self._bring_back()
+                    self._go_down(problem)
                     return True
-                self._give_up()
-                await self._release()
-                self.status.changed()
+                await self._refuse()
+                raise problem.error() from exc
+            except BaseException:
+                await self._refuse()
                 raise
+            self._started()
             return True
+
+    async def _begin_now(self, cause: str) -> bool:
+        """A start while nothing can be recorded: try at once, and tell what is wrong. It is wanted in any case.
+
+        Raises:
+            CommandError: why nothing is recorded still.
+        """
+        before, self.status.cause = self.status.cause, cause
+        if not await self._begin_again():
+            self.status.cause = before
+            raise (self.status.run_problem or Problem("internal", "nothing is recorded")).error()
+        return True
 
     async def stop(self, cause: str) -> bool:
         """End the recording, all files finished; False when there is none."""
+        if self.is_wanted:
+            self._supervisor.cancel()  # a device that takes long to open must not hold this up
         async with self._lock:
-            if self._wish is None:
+            if not self.is_wanted:
                 return False
-            self._give_up()
+            self._supervisor.cancel()
             await self._end_recording(cause)
             return True
 
     async def pause(self) -> bool:
         """Raises: CommandError: wrong_state."""
         async with self._lock:
-            run = self._running("pause")
-            if run.state == "paused":
+            if self.state is State.PAUSED:
                 return False
-            run.pause()
-            self._tell_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
+            attempt = self._running("pause")
+            self._machine.do(Trigger.PAUSE)
+            attempt.pause()
+            self._report_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
             self.status.phase = "paused"
-            self._told("paused")
+            self._report("paused")
             return True
 
     async def resume(self) -> bool:
         """Raises: CommandError: wrong_state."""
         async with self._lock:
-            run = self._running("resume")
-            if run.state == "recording":
+            attempt = self._running("resume")
+            if self.state is State.RECORDING:
                 return False
-            run.resume()
+            self._machine.do(Trigger.RESUME)
+            attempt.resume()
             self._black.resumed(SYSTEM_CLOCK.monotonic_ns())
             self.status.phase = "recording"
-            self._told("resumed")
+            self._report("resumed")
             return True
 
     async def split(self) -> bool:
@@ -178,286 +258,415 @@ class RecorderController:
 
     async def close(self, cause: str = "shutdown") -> None:
         """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
-        self._closed = True
         await self.stop(cause)
+        self._supervisor.cancel()
+        async with self._lock:
+            if self.state is State.CLOSED:
+                return
+            self._close_attempt()
+            self._machine.do(Trigger.CLOSE)
         self._tasks.cancel()
 
     def devices_changed(self) -> None:
         """Something was plugged in or out: what waits for a device tries again at once."""
-        self._recovery.hurry()
+        self._supervisor.hurry()
 
     # --- a recording -------------------------------------------------------------------------------------------------
 
     def _running(self, verb: str) -> Attempt:
-        if self._run is None or not self._run.is_active:
+        if self._attempt is None or self.state not in (State.RECORDING, State.PAUSED) or not self._attempt.is_active:
             raise CommandError("wrong_state", f"{verb}: {self.name} is not recording")
-        return self._run
+        return self._attempt
 
-    def _give_up(self) -> None:
-        self._wish = None
-        self.status.until_ns = None
-        self._recovery.disarm()
+    async def _begin(self, input: RecorderInput | None = None) -> None:
+        """Record into the present recording; begin that if there is none.
 
-    async def _begin_recording(self) -> None:
-        """
-        Raises:
-            CommandError: it could not begin; what was opened has to be released.
-        """
-        await self._begin_run()
-        self._recovery.well()
-        self.status.phase = "recording"
-        self.status.run_problem = None
-        self._told("started", cause=self.status.cause)
-
-    async def _begin_run(self, capture: RecorderInput | None = None) -> None:
-        """Record a stream (open it, or take an open one) into the present recording; begin that if there is none.
+        Args:
+            input: open; None: what is armed, else it is opened.
 
         Raises:
-            CommandError: it could not begin.
+            CommandError, DOMException, StorageError, …: it could not begin; nothing is open, files excepted.
         """
-        self._runs += 1
         self.files.expect_data()
-        run = self._run = Attempt(self._runs, self.settings, self)
+        self._is_beginning = True
         try:
-            await run.begin(self._devices, capture)
-            if not self.files.is_open and run.has_started:
-                await self.files.open(run.file_type)
-        except CommandError:
-            self._run = None
+            attempt = self._attempt
+            if attempt is None:
+                attempt = self._attempt = await self._new_attempt(input)
+            await attempt.start()
+            if not self.files.is_open and attempt.has_started:
+                await self.files.open(attempt.file_type)
+            if not attempt.is_active and not attempt.input.has_played_out:
+                raise (attempt.problem or Problem("device_missing", "the device went away")).error()
+        except BaseException:
+            self._close_attempt()
+            if not self.files.is_open:
+                self.files.drop_pending()  # each try would leave its own behind
             raise
-        except StorageError as exc:
-            self._run = None
-            self.files.forget_early()  # each try would leave its own behind
-            await run.end()
-            problem = problem_of(exc)
-            raise CommandError(problem.code, problem.message) from exc
+        finally:
+            self._is_beginning = False
         self.files.expect_data()
-        known = self.status.run_problem
-        if self._run is not run and known is not None:
-            raise CommandError(known.code, known.message)
+        self._warn_of_unmet(attempt.input)
+        if not attempt.is_active:
+            self._attempt_ended(attempt)
+
+    async def _new_attempt(self, input: RecorderInput | None = None) -> Attempt:
+        """
+        Raises:
+            CommandError, DOMException, TypeError: nothing is open then.
+        """
+        if input is None:
+            input = await RecorderInput.open(self.settings, self._devices)
+        self._attempts += 1
+        try:
+            return Attempt(self._attempts, self.settings, input, self)
+        except BaseException:
+            input.close()
+            raise
+
+    def _started(self) -> None:
+        """The first attempt of a recording is under way."""
+        self._machine.do(Trigger.STARTED)
+        self.status.phase = "recording"
+        self.status.recovered(run=True)
+        self._report("started", cause=self.status.cause, tracks=self.tracks)
+
+    async def _refuse(self) -> None:
+        """A start has failed: as if it had not been asked for."""
+        self._close_attempt()
+        await self.files.close()
+        self._machine.do(Trigger.REFUSED)
+        self._forget_recording()
+        self.status.changed()
+        self.arm()
 
     async def _end_recording(self, cause: str) -> None:
-        run = self._run
-        if run is not None:
-            run.stop()
-        self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
-        if run is not None:
-            try:
-                async with asyncio.timeout(STOP_DEADLINE_S):
-                    await run.wait_stopped()
-            except TimeoutError:
+        was_down = self.state is State.WAITING
+        self._machine.do(Trigger.STOP)
+        now_ns = SYSTEM_CLOCK.monotonic_ns()
+        armed: Attempt | None = None
+        try:
+            self._report_black(self._black.unmuted(now_ns))
+            attempt = self._attempt
+            if attempt is not None and await attempt.stop():
+                armed = self._rearmed(attempt)
+            elif attempt is not None:
                 self.log.error("the recording did not end within %g s; its last seconds are lost", STOP_DEADLINE_S)
-        await self._release()
-        self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
-        self.files.recording_id = None
-        self.status.changed()
+        finally:
+            self._attempt = armed or self._attempt
+            if armed is None:
+                self._close_attempt()
+            await self.files.close(now_ns if was_down else 0)
+            self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
+            self.files.recording_id = None
+            self._machine.do(Trigger.STOPPED)
+            if armed is not None:
+                self._machine.do(Trigger.ARM)
+            self._forget_recording()
+            self.status.changed()
+            self.arm()
 
-    async def _release(self) -> None:
-        if self._run is not None:
-            self._run.close()
-        self._run = None
-        await self.files.close()
+    def _rearmed(self, attempt: Attempt) -> Attempt | None:
+        """The next attempt, on the same input, whose MediaRecorder keeps a pre-roll since this one has ended."""
+        if not self.settings.options.get("pre_roll") or self._is_file:
+            return None
+        if attempt.problem is not None or attempt.input.has_lost_track:
+            return None
+        self._attempts += 1
+        return Attempt(self._attempts, self.settings, attempt.input, self, before=attempt)
+
+    def _close_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.close()
+
+    def _forget_recording(self) -> None:
+        self._wanted_since_ns = None
         self._lacking = None
         self._black = Black()
-        self._down_since_ns = None
         self.status.end()
 
     # --- what an attempt says (AttemptListener) ----------------------------------------------------------------------
 
-    def run_gave(self, run: Attempt, event: BlobEvent) -> None:
-        """A blob. (A run that is not ours any more may only finish the files that it has begun.)"""
-        if run is self._run or self.files.is_open:
-            self.files.take(run, event, final=self._wish is None)
+    def attempt_gave(self, attempt: Attempt, event: BlobEvent) -> None:
+        """A blob. (One that has been replaced may only finish the files that it has begun.)"""
+        if attempt is self._attempt or (self.files.is_open and attempt.number >= self._first_attempt):
+            self.files.take(attempt.number, event, may_be_last=event.chunk_end and not attempt.is_active)
 
-    def run_missed(self, event: GapEvent) -> None:
-        """Media is lost that should have been recorded."""
-        self.log.warning("%.1f s are missing: %s", event.gap.duration_s, event.gap.reason)
-        self._happened("gap", duration_s=event.gap.duration_s, reason=event.gap.reason)
+    def attempt_missed(self, event: GapEvent) -> None:
+        """Media is lost that should have been recorded; it stands in the chunk's own account."""
+        self._lost(event.gap.duration_s, event.gap.reason)
 
-    def run_stopped(self, run: Attempt) -> None:
+    def attempt_stopped(self, attempt: Attempt) -> None:
         """It gave its last blob: as it was told to, or because nothing is left to record."""
-        if run is not self._run or self._wish is None:
-            return
-        if run.has_played_out:
+        if attempt is self._attempt and self.is_wanted and not self._is_beginning:
+            self._attempt_ended(attempt)
+
+    def _attempt_ended(self, attempt: Attempt) -> None:
+        if attempt.input.has_played_out:
             self._listener.played_out(self)
             self._tasks.spawn(self.stop("ended"), f"{self.name}-ended")
             return
-        self._run = None
-        self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
-        problem = run.problem or Problem("device_missing", "the device went away")
-        run.close()
-        self._set_problem(problem)
-        self._bring_back()
+        self._report_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
+        problem = attempt.problem or self._lacking or Problem("device_missing", "the device went away")
+        self._lacking = None
+        self._close_attempt()
+        self._go_down(problem)
 
-    def run_lost_track(self, track: MediaStreamTrack) -> None:
-        """One of its devices went away; the others are recorded."""
-        if self._wish is not None and self._run is not None and self._run.is_active:
+    def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None:
+        """One of its devices went away. The others are recorded; what is only armed is opened anew."""
+        if attempt is not self._attempt:
+            return
+        if self.is_armed:
+            self.log.warning("%s went away; the pre-roll begins again when it is back", _name_of(track))
+            self._close_attempt()
+            self._machine.do(Trigger.DISARM)
+            self.status.changed()
+            self.arm()
+        elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
+            self._lacking = Problem("device_missing", f"{_name_of(track)} went away")
+        elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
             if track.kind == "video":
-                self._tell_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
-            self.log.warning("the %s device %s went away", track.kind, track.label)
-            self._happened("error", code="device_missing", message=f"{track.kind} device {track.label} went away")
+                self._report_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
+            self._report_error("device_missing", f"{_name_of(track)} went away; the other tracks are recorded")
             self._lacking = Problem("device_missing", "")
-            self._recovery.complete()
+            self.status.changed()
+            self._supervisor.repair("complete", self._try_complete, limit_s=self._retry_limit_s)
 
-    def run_muted(self, track: MediaStreamTrack, muted: bool) -> None:
+    def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile), or gives again."""
-        if self._wish is None:
+        if not self.is_wanted:
             return
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         if track.kind == "video":  # silence is accounted when the sound comes back
             if muted:
-                self._black.muted(now_ns, paused=self.status.is_paused)
+                self._black.muted(now_ns, paused=self.state is State.PAUSED)
             else:
-                self._tell_black(self._black.unmuted(now_ns))
-        if muted and self.status.phase == "recording":
-            self.log.warning("the %s device %s gives nothing", track.kind, track.label)
-            self._happened("error", code="device_busy", message=f"{track.kind} device {track.label} gives nothing")
+                self._report_black(self._black.unmuted(now_ns))
+        if muted and self.state is State.RECORDING:
+            self._report_error("device_busy", f"no data from {_name_of(track)}")
 
-    def run_restarts(self, track: MediaStreamTrack, silent_s: float) -> None:
-        """One of its devices is started anew because it gave nothing for so long."""
-        if self._wish is not None:
-            message = f"{track.kind} device {track.label} gave nothing for {silent_s:.1f} s and is started anew"
-            self.log.warning("the %s", message)
-            self._happened("error", code="device_busy", message=message)
+    def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None:
+        """One of its devices is restarted because it gave nothing for so long."""
+        if self.is_wanted:
+            self._report_error("device_busy", f"no data from {_name_of(track)} for {silent_s:.1f} s; restarting it")
 
-    def _tell_black(self, lasted_s: float) -> None:
-        """Black that stood in for pictures is a loss."""
+    def _report_black(self, lasted_s: float) -> None:
+        """Black that stood in for frames is a loss."""
         if lasted_s:
-            self._happened("gap", duration_s=lasted_s, reason=black.REASON)
+            self._lost(lasted_s, black.REASON)
 
-    # --- what the files say (FilesListener) --------------------------------------------------------------------------
+    # --- what the files say ------------------------------------------------------------------------------------------
 
-    def chunk_done(self, line: Mapping[str, Any]) -> None:
+    def _chunk_done(self, line: Mapping[str, Any]) -> None:
         """A chunk has its name."""
         self._listener.happened(self, "chunk", line)
         self.status.changed()
 
-    def black_within(self, info: ChunkInfo | None) -> list[dict[str, Any]]:
-        """In the writing thread: the black in a chunk."""
-        return self._black.gaps(info)
-
-    def storage_lost(self, lost_s: float, reason: str) -> None:
-        """The storage took nothing for so long; it takes again, or the recording has ended."""
-        self.log.warning("%.1f s are missing: %s", lost_s, reason)
+    def _lost(self, lost_s: float, reason: str) -> None:
+        """So many seconds are missing; that is over, or the recording has ended."""
+        self.log.warning("gap of %.1f s: %s", lost_s, reason)
         self._happened("gap", duration_s=lost_s, reason=reason)
 
-    def storage_failed(self, error: StorageError) -> None:
-        problem = problem_of(error)
-        self.log.error("cannot write: %s", problem.message)
-        if self.status.note_storage_problem(problem):
-            self._happened("error", code=problem.code, message=problem.message)
+    def _storage_failed(self, error: StorageError) -> None:
+        if self.is_wanted:
+            self._set_storage_problem(problem_of(error))
+            self._supervisor.repair("write", self._try_write, limit_s=lambda: _STORAGE_RETRY_S, first_s=0.0)
+        else:
+            self.log.error("%s", error)
+
+    def _disk_hangs(self, is_hanging: bool) -> None:
+        if is_hanging:
+            message = f"the disk has not answered for {HANG_S:g} s; recording goes on in memory until that is full"
+            self._set_storage_problem(Problem("no_space", message))
+        elif self.status.storage_problem is not None:
+            self.log.info("the disk answers again")
+            self.status.recovered(storage=True)
             self.status.changed()
-        self._recovery.write_again()
 
-    # --- faults (Patient) --------------------------------------------------------------------------------------------
+    def _set_storage_problem(self, problem: Problem) -> None:
+        before = self.status.storage_problem
+        if self.status.note_storage_problem(problem):
+            self._report_error(problem.code, problem.message, level=logging.ERROR)
+        if before is None or before.key != problem.key:
+            self.status.changed()
 
-    def _bring_back(self) -> None:
-        if self._down_since_ns is None:
-            self._down_since_ns = self.files.media_until_ns or SYSTEM_CLOCK.monotonic_ns()
-        self._recovery.run_again()
-
-    @property
-    def lacks_device(self) -> bool:
-        """Whether one of its devices is away while it is wanted, whatever else is recorded."""
-        problem = self.status.run_problem
-        if problem is not None and problem.code in ("device_missing", "device_busy"):
-            return True
-        return self._run is not None and self._run.has_lost_track
+    # --- repairs, by the supervisor; each says whether it is over ----------------------------------------------------
 
     @property
-    def waits_for_device(self) -> bool:
-        problem = self.status.run_problem if self._run is None else self._lacking
-        return problem is not None and problem.code == "device_missing"
+    def _is_file(self) -> bool:
+        return self.input is not None and self.input.is_file
 
-    async def try_run(self) -> bool:
-        """Nothing is recorded: begin, or go on in a new chunk, paused if it was paused."""
+    def _retry_limit_s(self) -> float:
+        """At most so long to the next try."""
+        problem = self.status.run_problem or self._lacking
+        if self.settings.url is not None:
+            since_ns = None if problem is None else problem.since_ns
+            away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
+            return _INPUT_RETRY_S if away_ns < _INPUT_PATIENCE_NS else _INPUT_RETRY_LIMIT_S
+        # A device that is missing may come at any moment; one that is there and refuses, less so.
+        return _DEVICE_RETRY_LIMIT_S if problem is None or problem.code == "device_missing" else _RETRY_LIMIT_S
+
+    def _go_down(self, problem: Problem) -> None:
+        """Nothing is recorded that should be."""
+        was_paused = self.status.phase == "paused"
+        self._machine.do(Trigger.LOST)
+        if self.files.is_open and not was_paused:  # what is paused loses nothing
+            self.files.begin_loss(self.files.media_until_ns or self._wanted_since_ns or 0, problem.code)
+        self._set_run_problem(problem)
+        self._supervisor.repair("begin", self._try_begin, limit_s=self._retry_limit_s)
+
+    async def _try_begin(self) -> bool:
+        """Record again, in a new chunk of the same recording."""
         async with self._lock:
-            if self._wish is None:
-                return True
-            try:
-                if not self.files.is_open:
-                    await self._begin_recording()
-                else:
-                    await self._continue()
-                    self._recovered()
-            except CommandError as exc:
-                self._set_problem(Problem(exc.code, exc.message))
-                return False
-            self._down_since_ns = None
-            return True
+            return self.state is not State.WAITING or await self._begin_again()
 
-    async def try_complete(self) -> bool:
+    async def _begin_again(self) -> bool:
+        is_first = not self.files.is_open
+        try:
+            await self._begin()
+        except Exception as exc:
+            self._set_run_problem(self._problem_of(exc))
+            return False
+        if is_first:
+            self._started()
+            return True
+        self._machine.do(Trigger.STARTED)
+        self._pause_again()
+        self.status.recovered(run=True)
+        self.log.info("recording again")
+        self.status.changed()
+        return True
+
+    def _pause_again(self) -> None:
+        """A new attempt goes on as the last one was."""
+        if self.status.phase == "paused" and self._attempt is not None:
+            if self.state is State.RECORDING:
+                self._machine.do(Trigger.PAUSE)
+            self._attempt.pause()
+
+    async def _try_complete(self) -> bool:
         """If all devices can be had again, record them in a new chunk of the same recording.
 
         What still records is not touched before that is certain; a camera that is in use is shared.
         """
         async with self._lock:
-            old = self._run
-            if self._wish is None or old is None or not old.has_lost_track:
+            old = self._attempt
+            if self.state not in (State.RECORDING, State.PAUSED) or old is None or not old.input.has_lost_track:
                 return True
             try:
-                capture = await RecorderInput.open(self.settings, self._devices)
-            except (DOMException, TimeoutError, TypeError) as exc:
+                input = await RecorderInput.open(self.settings, self._devices)
+            except CommandError as exc:
                 self._lacking = problem_of(exc)
                 return False
-            self._run = None
-            await old.end()
+            self._attempt = None
             try:
-                await self._continue(capture)
-            except CommandError as exc:
-                self._set_problem(Problem(exc.code, exc.message))
-                self._bring_back()
+                await old.stop()
+            except BaseException:
+                input.close()
+                raise
+            finally:
+                old.close()
+            if self.state is State.RECORDING:
+                self.files.begin_loss(self.files.media_until_ns, "device_missing")
+            try:
+                await self._begin(input)
+            except Exception as exc:
+                self._go_down(self._problem_of(exc))
                 return True
-            lost_s = self._lost_s(self.files.media_until_ns)
-            self.log.info("all devices are recorded again, after a pause of %.1f s for all", lost_s)
-            self._happened("gap", duration_s=lost_s, reason="device_missing")
+            self._pause_again()
+            self._lacking = None
+            self.log.info("all devices are recorded again")
             self.status.changed()
-            return self._run is None or not self._run.has_lost_track
+            return self._attempt is None or not self._attempt.input.has_lost_track
 
-    async def try_write(self) -> bool:
+    async def _try_write(self) -> bool:
         """If there is room again, the same recording goes on in a new chunk."""
-        if self._wish is None:
+        if not self.is_wanted:
             return True
-        if not await self._archive.make_room():
+        error = await self._archive.make_room()
+        if not self.is_wanted:
+            return True
+        if error is not None:
+            self._set_storage_problem(problem_of(error))
             return False
-        self.status.storage_problem = None
-        if self._run is not None:
-            self._run.split()
-        self.log.info("there is room again; recording goes on")
+        self.status.recovered(storage=True)
+        if self._attempt is not None:
+            self._attempt.split()
+        self.log.info("the storage can be written again; recording resumes in a new chunk")
         self.status.changed()
         return True
 
-    async def _continue(self, capture: RecorderInput | None = None) -> None:
-        await self._begin_run(capture)
-        if self.status.is_paused and self._run is not None:
-            self._run.pause()
+    async def _try_arm(self) -> bool:
+        """Open the inputs while idle, and keep a pre-roll."""
+        async with self._lock:
+            if self.state is not State.IDLE:
+                return True
+            try:
+                attempt = await self._new_attempt()
+                try:
+                    if attempt.input.is_file:  # nothing of it passes while it is not played
+                        attempt.close()
+                        return True
+                    await attempt.arm()
+                except BaseException:
+                    attempt.close()
+                    raise
+            except Exception as exc:
+                problem = self._problem_of(exc)
+                if self._lacking is None or self._lacking.message != problem.message:
+                    self.log.warning("no pre-roll for now: %s; trying again", problem.message)
+                self._lacking = problem
+                return False
+            self._lacking = None
+            self._attempt = attempt
+            self._machine.do(Trigger.ARM)
+            self.status.changed()
+            return True
 
-    def _recovered(self) -> None:
-        lost_s = self._lost_s(self._down_since_ns or self.files.media_until_ns)
-        problem, self.status.run_problem = self.status.run_problem, None
-        reason = problem.code if problem is not None else "device_missing"
-        self._recovery.well()
-        self.log.info("recording again after %.1f s", lost_s)
-        self._happened("gap", duration_s=lost_s, reason=reason)
-        self.status.changed()
+    # --- reporting ---------------------------------------------------------------------------------------------------
 
-    def _lost_s(self, since_ns: int) -> float:
-        """Seconds since then, which nobody has recorded; a recording that is paused loses nothing."""
-        if self.status.is_paused or not since_ns:
-            return 0.0
-        return round(max(0, SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS, 3)
+    def _problem_of(self, exc: Exception) -> Problem:
+        problem = problem_of(exc, is_input=self.settings.url is not None)
+        if problem.code == "internal":
+            self.log.error("%s", problem.message, exc_info=exc)
+        return problem
 
-    # --- telling -----------------------------------------------------------------------------------------------------
-
-    def _set_problem(self, problem: Problem) -> None:
+    def _set_run_problem(self, problem: Problem) -> None:
+        before = self.status.run_problem
         if self.status.note_run_problem(problem):
-            self.log.error("%s", problem.message)
-            self._happened("error", code=problem.code, message=problem.message)
-        self.status.changed()
+            self._report_error(problem.code, f"{problem.message}", level=logging.ERROR)
+        if before is None or before.key != problem.key:
+            self.status.changed()
 
-    def _told(self, event_type: str, **facts: Any) -> None:
+    def _warn_of_unmet(self, input: RecorderInput) -> None:
+        if input.unmet:
+            text = ", ".join(
+                f"{one['kind']} {one['constraint']} {one['asked']} (is {one['got']})" for one in input.unmet
+            )
+            self.log.warning("asked for and not met: %s", text)
+
+    def _report_error(self, code: str, message: str, *, level: int = logging.WARNING) -> None:
+        self.log.log(level, "%s", message)
+        self._happened("error", code=code, message=message)
+
+    def _report(self, event_type: str, **facts: Any) -> None:
         self._happened(event_type, **facts)
         self.status.changed()
 
     def _happened(self, event_type: str, **facts: Any) -> None:
         self._listener.happened(self, event_type, facts)
+
+
+def _facts_of(track: MediaStreamTrack) -> dict[str, Any]:
+    settings = dict(track.get_settings())
+    return {
+        "kind": track.kind,
+        "device_id": settings.get("device_id"),
+        "label": track.label,
+        "settings": settings,
+    }
+
+
+def _name_of(track: MediaStreamTrack) -> str:
+    return f"{track.kind} device {track.label}"

@@ -4,58 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
+from msrecd import BlobEvent
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
-from msrecd.media.events import BlobEvent
-from msrecd.muxing.facts import ChunkInfo
-from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
 from msrecd.recorder.pending_blobs import PendingBlobs
 from msrecd.recorder.writer import BlobData, ChunkWriter
 
+if TYPE_CHECKING:
+    from msrecd import ChunkInfo
+    from msrecd.storage.recording import Recording
+
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+CLOSE_DEADLINE_S = 20.0
+HOLD_S = 15.0  # so long the last chunk of an attempt waits to learn whether it is the recording's last
 
 
 class Archive(Protocol):
     """Where recordings go: the daemon's view of the storage."""
 
-    def begin(self, recorder: str, mime_type: str) -> Any:
-        """Draw a recording id (blocking); returns a storage.Recording."""
+    def begin(self, recorder: str, mime_type: str) -> Recording:
+        """Draw a recording id (blocking).
 
-    def facts(self, *, info: ChunkInfo | None, final: bool, gaps_before: list[dict[str, Any]], lost_s: float) -> Any:
-        """storage.ChunkFacts."""
+        Raises:
+            StorageError: nothing can be written now.
+        """
 
-    async def make_room(self) -> bool:
-        """Rotate; whether there is room to write now."""
+    def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> Any:
+        """storage.ChunkFacts; `gaps`: those that `info` does not know."""
 
-
-class FilesListener(Protocol):
-    """Who is told what becomes of them; called on the loop, but for `black_within`."""
-
-    def chunk_done(self, line: Mapping[str, Any]) -> None:
-        """A chunk has its name, and this manifest line."""
-
-    def storage_lost(self, lost_s: float, reason: str) -> None:
-        """The storage took nothing for so long; it takes again, or the recording has ended."""
-
-    def storage_failed(self, error: StorageError) -> None:
-        """The storage refuses."""
-
-    def black_within(self, info: ChunkInfo | None) -> list[dict[str, Any]]:
-        """From the writing thread: gaps of a chunk that nobody else knows of."""
+    async def make_room(self) -> StorageError | None:
+        """Rotate; why nothing can be written even so."""
 
 
 class RecordingFiles:
     """Lives on the loop. The counts are those of the last recording until the next one begins."""
 
-    def __init__(self, recorder: str, archive: Archive, listener: FilesListener, log: Log) -> None:
+    def __init__(
+        self,
+        recorder: str,
+        archive: Archive,
+        log: Log,
+        *,
+        on_chunk: Callable[[Mapping[str, Any]], None],
+        on_lost: Callable[[float, str], None],
+        on_error: Callable[[StorageError], None],
+        on_hang: Callable[[bool], None],
+        gaps_within: Callable[[ChunkInfo | None], list[dict[str, Any]]],
+    ) -> None:
+        """
+        Args:
+            on_chunk, on_lost, on_error, on_hang: see ChunkWriter.
+            gaps_within: gaps of a chunk that its recorder does not know; called in the writer's thread.
+        """
         self._recorder = recorder
         self._archive = archive
-        self._listener = listener
         self._log = log
-        self._sink: ChunkWriter | None = None
+        self._on_lost, self._on_error, self._on_hang = on_lost, on_error, on_hang
+        self._on_chunk = on_chunk
+        self._gaps_within = gaps_within
+        self._writer: ChunkWriter | None = None
         self._pending = PendingBlobs()
         self._is_syncing = False
         self.recording_id: str | None = None
@@ -64,23 +75,28 @@ class RecordingFiles:
         self.bytes = 0
         self.dropped_frames = 0
         self.last_chunk: Mapping[str, Any] | None = None
-        self.last_data_ns = 0  # when the last blob came
+        self.last_data_ns = 0  # when the disk last took something (or a recording began)
         self.media_until_ns = 0  # capture time up to which the chunks of this recording reach
 
     @property
     def is_open(self) -> bool:
         """Whether there is a recording to write to."""
-        return self._sink is not None
+        return self._writer is not None
 
     @property
     def open_bytes(self) -> int:
         """Bytes in the chunk that is being written."""
-        return 0 if self._sink is None else self._sink.stats.open_bytes
+        return 0 if self._writer is None else self._writer.stats.open_bytes
 
     @property
     def discarded_bytes(self) -> int:
         """What the storage did not take of this recording."""
-        return 0 if self._sink is None else self._sink.stats.discarded_bytes
+        return 0 if self._writer is None else self._writer.stats.discarded_bytes
+
+    @property
+    def queue_s(self) -> float:
+        """How long the oldest blob has been waiting for the disk."""
+        return 0.0 if self._writer is None else self._writer.queue_s
 
     async def open(self, mime_type: str) -> None:
         """Begin a recording. Its full type, with codecs, is known from the `start` event on: blobs came before.
@@ -94,78 +110,96 @@ class RecordingFiles:
         self.chunks = self.bytes = self.dropped_frames = 0
         self.last_chunk = None
         self.media_until_ns = 0
-        self._sink = ChunkWriter(
+        self._writer = ChunkWriter(
             recording,
             make_facts=self._facts,
             on_chunk=self._chunk_done,
-            on_lost=self._listener.storage_lost,
-            on_error=self._listener.storage_failed,
+            on_lost=self._on_lost,
+            on_error=self._on_error,
+            on_hang=self._on_hang,
         )
         self._pending.pass_on(self._write)
 
-    def take(self, run: Attempt, event: BlobEvent, *, final: bool) -> None:
-        """A blob: written, or kept until there is a recording; the recorder bounds what is under way.
+    def take(self, attempt: int, event: BlobEvent, *, may_be_last: bool) -> None:
+        """A blob: written, or kept until there is a recording; the MediaRecorder bounds what is under way.
 
-        final: whether no other run follows this one in the recording.
+        Args:
+            attempt: number of the attempt that gave it.
+            may_be_last: the attempt has ended with it.
         """
-        if self._sink is not None:
-            event.wait_until(self._write(run, event, final=final))
-        elif not final:
-            event.wait_until(self._pending.keep(run, event))
+        keep = self._pending.keep if self._writer is None else self._write
+        event.wait_until(keep(attempt, event, may_be_last))
 
-    def forget_early(self) -> None:
-        """Nobody wants what came before there was a recording."""
+    def drop_pending(self) -> None:
+        """What came before there was a recording is of no use."""
         self._pending.drop()
 
     def expect_data(self) -> None:
         """From now on some is to come."""
         self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
 
+    def begin_loss(self, since_ns: int, reason: str) -> None:
+        """Nothing is recorded since then; see ChunkWriter."""
+        writer = self._writer
+        if writer is not None:
+            writer.begin_loss(since_ns, reason)
+            asyncio.get_running_loop().call_later(HOLD_S, writer.release)
+
     async def sync(self) -> None:
         """Put what is written onto the disk now; one at a time, for a disk may hang."""
-        if self._sink is None or self._is_syncing:
+        if self._writer is None or self._is_syncing:
             return
         self._is_syncing = True
         try:
-            await self._sink.sync()
+            await self._writer.sync()
         finally:
             self._is_syncing = False
 
-    async def close(self) -> None:
-        """Finish them. What a disk that hangs does not take in time stays with the thread, which goes on with it."""
+    async def close(self, until_ns: int = 0) -> None:
+        """Finish them. What a disk that hangs does not take in time stays with the thread, which goes on with it.
+
+        Args:
+            until_ns: when the recording was ended.
+        """
         self._pending.drop()
-        sink, self._sink = self._sink, None
-        if sink is not None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
             try:
-                async with asyncio.timeout(STOP_DEADLINE_S):
-                    await sink.close()
+                async with asyncio.timeout(CLOSE_DEADLINE_S):
+                    await writer.close(until_ns)
             except TimeoutError:
-                self._log.error("the disk did not take the end of the recording within %g s", STOP_DEADLINE_S)
+                self._log.error(
+                    "the disk did not take the end of %s within %g s; it is finished as soon as the disk answers",
+                    self.recording_id,
+                    CLOSE_DEADLINE_S,
+                )
         self.mime_type = ""
 
-    def _write(self, run: Attempt, event: BlobEvent, *, final: bool = False) -> asyncio.Future[None]:
-        assert self._sink is not None
-        self.last_data_ns = SYSTEM_CLOCK.monotonic_ns()
+    def _write(self, attempt: int, event: BlobEvent, may_be_last: bool) -> asyncio.Future[None]:
+        writer = self._writer
+        assert writer is not None
         if event.chunk_info is not None:
             self.media_until_ns = event.chunk_info.ended_ns
             self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
-        return self._sink.put(
+        future = writer.put(
             BlobData(
                 parts=event.data.parts,
-                chunk_key=(run.number, event.chunk or 1),
-                started_ns=event.chunk_started_ns or self.last_data_ns,
+                chunk_key=(attempt, event.chunk or 1),
+                started_ns=event.chunk_started_ns or SYSTEM_CLOCK.monotonic_ns(),
                 chunk_end=event.chunk_end,
                 info=event.chunk_info,
-                final=event.chunk_end and final,
+                may_be_last=may_be_last,
             )
         )
+        future.add_done_callback(lambda _: self.expect_data())
+        return future
 
-    def _facts(self, *, info: ChunkInfo | None, gaps_before: list[dict[str, Any]], **known: Any) -> Any:
-        """In the sink's thread: what the manifest says of a chunk."""
-        return self._archive.facts(info=info, gaps_before=gaps_before + self._listener.black_within(info), **known)
+    def _facts(self, *, info: ChunkInfo | None, gaps: list[dict[str, Any]], **known: Any) -> Any:
+        """In the writer's thread: what the manifest says of a chunk."""
+        return self._archive.facts(info=info, gaps=gaps + self._gaps_within(info), **known)
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:
         self.chunks += 1
         self.bytes += int(line.get("bytes", 0))
         self.last_chunk = line
-        self._listener.chunk_done(line)
+        self._on_chunk(line)

@@ -1,80 +1,164 @@
-"""RecorderInput: the stream of one recorder while it is wanted: devices or a played input, opened and closed as one."""
+"""RecorderInput: the stream that one recorder records: devices, or a file or network stream; opened and closed as one.
+
+It may be open while nothing is recorded (pre-roll). Who listens to it is set by `listen` and may change.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from msrecd.dom.exceptions import DOMException
-from msrecd.media.devices import MediaDevices
-from msrecd.media.element import MediaElement
-from msrecd.media.stream import MediaStream
-from msrecd.media.track import MediaStreamTrack
+from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
+from msrecd.errors import CommandError
+from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
 
-log = logging.getLogger(__name__)
-
 _OPEN_DEADLINE_S = 30.0
+_KINDS = {"audio": ("audioinput", "microphone"), "video": ("videoinput", "camera")}
+_SAME_RATE = 0.01  # cameras that are asked for 30 frames a second may give 29.97
 
 
 class RecorderInput:
-    """An open stream; `close` when nobody records it any more. Lives on the loop."""
+    """An open stream; `close` it when it is not needed any more. Lives on the loop."""
 
-    def __init__(self, stream: MediaStream, element: MediaElement | None) -> None:
+    def __init__(
+        self, stream: MediaStream, element: MediaElement | None, constraints: Mapping[str, Any] | None
+    ) -> None:
         self.stream = stream
         self._element = element
+        self.kinds = frozenset(track.kind for track in stream.get_tracks())  # those of a file leave it at its end
+        self._on_ended: Callable[[MediaStreamTrack], None] = _ignore
+        self._on_muted: Callable[[MediaStreamTrack, bool], None] = _ignore
+        self._on_restarted: Callable[[MediaStreamTrack, float], None] = _ignore
+        self.unmet = unmet(stream.get_tracks(), constraints or {})
+        for track in stream.get_tracks():
+            track.add_event_listener("ended", lambda event: self._on_ended(event.target))
+            track.add_event_listener("mute", lambda event: self._on_muted(event.target, True))
+            track.add_event_listener("unmute", lambda event: self._on_muted(event.target, False))
+            track.add_event_listener("restart", lambda event: self._on_restarted(event.target, event.silent_s))
 
     @classmethod
     async def open(cls, settings: RecorderSettings, devices: MediaDevices) -> RecorderInput:
         """
         Raises:
-            DOMException: as get_user_media: the device is missing, busy, denied; or the input cannot be played.
-            TimeoutError: it took too long.
+            CommandError: device_missing, device_busy (there, but it cannot be opened), bad_args. Nothing is open then.
         """
-        async with asyncio.timeout(_OPEN_DEADLINE_S):
-            if settings.url is None:
-                stream = await devices.get_user_media(dict(settings.constraints or {}))
-                return cls(stream, None)
-            element = MediaElement(settings.url, settings.source_options, preload="none")
-            element.loop = settings.loop
-            await element.load()
-            return cls(element.capture_stream(), element)
+        element: MediaElement | None = None
+        try:
+            async with asyncio.timeout(_OPEN_DEADLINE_S):
+                if settings.url is None:
+                    constraints = await _with_ids(settings.constraints or {}, devices)
+                    return cls(await devices.get_user_media(constraints), None, constraints)
+                element = MediaElement(settings.url, settings.source_options, preload="none")
+                element.loop = settings.loop
+                await element.load()
+                return cls(element.capture_stream(), element, None)
+        except BaseException as exc:
+            if element is not None:
+                element.close()
+            if not isinstance(exc, Exception):
+                raise
+            raise problem_of(exc, is_input=settings.url is not None).error() from exc
 
     @property
-    def is_played(self) -> bool:
-        return self._element is not None
+    def is_file(self) -> bool:
+        """Whether it has a regular end, and waits until it is played."""
+        return self._element is not None and not self._element.is_live
 
     @property
     def has_played_out(self) -> bool:
-        """Whether the input came to its regular end."""
-        return self._element is not None and self._element.ended and self._element.error is None
+        """Whether it came to its regular end. A live input has none."""
+        return self.is_file and self._element is not None and self._element.ended and self._element.error is None
 
     @property
-    def error(self) -> DOMException | None:
-        return None if self._element is None else self._element.error
+    def problem(self) -> Problem | None:
+        """Why it ended by itself, where that is known."""
+        if self._element is None or not self._element.ended or self.has_played_out:
+            return None
+        if self._element.error is None:
+            return Problem("device_missing", "the input ended: its connection was closed")
+        return problem_of(self._element.error, is_input=True)
 
-    async def begin(self) -> None:
-        """Let a played input run; called when the recorder listens, so that its first picture is recorded."""
+    @property
+    def has_lost_track(self) -> bool:
+        """Whether one of its tracks has ended."""
+        return any(track.ready_state == "ended" for track in self.stream.get_tracks())
+
+    @property
+    def tracks(self) -> list[MediaStreamTrack]:
+        """Those that deliver."""
+        return [track for track in self.stream.get_tracks() if track.ready_state == "live"]
+
+    async def play(self) -> None:
+        """Let a file or network stream run. Called when the recorder listens, so that its first frame is recorded.
+
+        Raises:
+            DOMException: it cannot be played.
+        """
         if self._element is not None:
             await self._element.play()
 
-    def on_track_ended(self, call: Callable[[MediaStreamTrack], None]) -> None:
-        for track in self.stream.get_tracks():
-            track.add_event_listener("ended", lambda event: call(event.target))
-
-    def on_track_trouble(
-        self, muted: Callable[[MediaStreamTrack, bool], None], restarted: Callable[[MediaStreamTrack, float], None]
+    def listen(
+        self,
+        *,
+        ended: Callable[[MediaStreamTrack], None],
+        muted: Callable[[MediaStreamTrack, bool], None],
+        restarted: Callable[[MediaStreamTrack, float], None],
     ) -> None:
-        """`muted(track, is_muted)`: a device gives nothing, or gives again; `restarted(track, seconds of nothing)`."""
-        for track in self.stream.get_tracks():
-            track.add_event_listener("mute", lambda event: muted(event.target, True))
-            track.add_event_listener("unmute", lambda event: muted(event.target, False))
-            track.add_event_listener("restart", lambda event: restarted(event.target, event.silent_s))
+        """Call these when a track ends, gives nothing (True) or gives again (False), or its device is started anew
+        after so many seconds of nothing; they take the place of those before."""
+        self._on_ended, self._on_muted, self._on_restarted = ended, muted, restarted
 
     def close(self) -> None:
-        """End the tracks; the devices close with their last one."""
+        """End the tracks; a device closes with its last track, of whichever recorder that is."""
+        self.listen(ended=_ignore, muted=_ignore, restarted=_ignore)
         if self._element is not None:
             self._element.close()
         for track in self.stream.get_tracks():
             track.stop()
+
+
+async def _with_ids(constraints: Mapping[str, Any], devices: MediaDevices) -> dict[str, Any]:
+    """The constraints with the id of the one device that has the wanted label.
+
+    Raises:
+        CommandError: device_missing: there is none; bad_args: there are several.
+    """
+    resolved = dict(constraints)
+    for kind, wanted in constraints.items():
+        device_id = wanted.get("device_id") if isinstance(wanted, Mapping) else None
+        if not isinstance(device_id, Mapping) or "label" not in device_id:
+            continue
+        info_kind, word = _KINDS[kind]
+        infos = [info for info in await devices.enumerate_devices() if info.kind == info_kind]
+        found = [info.device_id for info in infos if info.label == device_id["label"]]
+        if not found:
+            there = ", ".join(info.label for info in infos) or "none"
+            raise CommandError("device_missing", f"no {word} is labelled {device_id['label']!r} (there is: {there})")
+        if len(found) > 1:
+            message = f"{word} label {device_id['label']!r} is ambiguous: {len(found)} devices have it; use device_id"
+            raise CommandError("bad_args", message)
+        resolved[kind] = {**wanted, "device_id": {"exact": found[0]}}
+    return resolved
+
+
+def unmet(tracks: Sequence[MediaStreamTrack], constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was asked for, bare or as `ideal`, and is not what the tracks deliver: kind, constraint, asked, got."""
+    found: list[dict[str, Any]] = []
+    for track in tracks:
+        wanted = constraints.get(track.kind)
+        settings = track.get_settings()
+        for name, value in wanted.items() if isinstance(wanted, Mapping) else ():
+            asked = value.get("ideal") if isinstance(value, Mapping) else value
+            got = settings.get(name)
+            if asked is None or got is None or isinstance(asked, (list, tuple, Mapping)):
+                continue
+            is_number = isinstance(asked, (int, float)) and isinstance(got, (int, float))
+            if abs(asked - got) > abs(asked) * _SAME_RATE if is_number else asked != got:
+                found.append({"kind": track.kind, "constraint": name, "asked": asked, "got": got})
+    return found
+
+
+def _ignore(*_: object) -> None:
+    return None

@@ -1,7 +1,7 @@
 """PendingBlobs: what a recorder gives before its recording has an id and files. Lives on the loop.
 
-The recorder is told that each of them is under way (BlobEvent.wait_until), as it is of those that are being written:
-its own bound on unwritten media holds, and what goes beyond it is dropped there, counted and told as a gap.
+The MediaRecorder hears that each of them is in use (BlobEvent.wait_until), as it does of those that are being written:
+its own bound on unwritten media holds; beyond it, media is dropped there, counted and reported as a gap.
 """
 
 from __future__ import annotations
@@ -10,32 +10,36 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from msrecd.media.events import BlobEvent
-from msrecd.recorder.attempt import Attempt
+from msrecd import BlobEvent
+
+Write = Callable[[int, BlobEvent, bool], asyncio.Future[None]]
 
 
 class PendingBlobs:
     """Kept in their order until they are passed on or dropped."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Attempt, BlobEvent, asyncio.Future[None]]] = []
+        self._kept: list[tuple[int, BlobEvent, bool, asyncio.Future[None]]] = []
 
-    def keep(self, run: Attempt, event: BlobEvent) -> asyncio.Future[None]:
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, attempt: int, event: BlobEvent, may_be_last: bool) -> asyncio.Future[None]:
         """The future is done when the blob is written, or dropped."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._kept.append((run, event, future))
+        self._kept.append((attempt, event, may_be_last, future))
         return future
 
-    def pass_on(self, write: Callable[[Attempt, BlobEvent], asyncio.Future[None]]) -> None:
+    def pass_on(self, write: Write) -> None:
         """Hand all of them to `write`."""
         kept, self._kept = self._kept, []
-        for run, event, future in kept:
-            write(run, event).add_done_callback(partial(_done, future))
+        for attempt, event, may_be_last, future in kept:
+            write(attempt, event, may_be_last).add_done_callback(partial(_done, future))
 
     def drop(self) -> None:
-        """Nobody wants them any more."""
+        """They are of no use any more."""
         kept, self._kept = self._kept, []
-        for _, _, future in kept:
+        for *_, future in kept:
             _done(future)
 
 

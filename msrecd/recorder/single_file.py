@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from msrecd.dom.exceptions import DOMException
-from msrecd.media.devices import MediaDevices
-from msrecd.media.events import BlobEvent
-from msrecd.media.recorder import MediaRecorder
+from msrecd import BlobEvent, DOMException, ErrorEvent, MediaDevices, MediaRecorder
+from msrecd.errors import StorageError
+from msrecd.recorder.writer import BlobData, ChunkWriter
 
 _TIMESLICE_MS = 1000
+_STOP_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,92 +47,166 @@ async def record_to_file(
         OSError: the file cannot be written.
     """
     stream = await devices.get_user_media(dict(constraints))
-    part = out.with_name(out.name + ".part")
     try:
         recorder = MediaRecorder(stream, {"mime_type": mime_type})
-        with part.open("xb", buffering=0) as file:
-            result = await _record(recorder, file.fileno(), duration_s, stop, progress)
-            await asyncio.to_thread(os.fsync, file.fileno())
-        await asyncio.to_thread(part.rename, out)
-    except BaseException:
-        if part.exists() and not part.stat().st_size:
-            part.unlink()
-        raise
+        file = await asyncio.to_thread(_SingleFile, out)
+        return await _record(recorder, file, duration_s, stop, progress)
     finally:
         for track in stream.get_tracks():
             track.stop()
-    return result
 
 
 async def _record(
     recorder: MediaRecorder,
-    fd: int,
+    file: _SingleFile,
     duration_s: float | None,
     stop: asyncio.Event,
     progress: Callable[[float, int], None],
 ) -> Recorded:
-    loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    failure: list[BaseException] = []
-    facts: dict[str, Any] = {"bytes": 0, "type": "", "duration_s": 0.0, "dropped": 0}
+    failures: list[BaseException] = []
+    types: list[str] = []
+    dropped: list[int] = []
+    seconds: list[float] = []
 
-    def write(parts: tuple[bytes, ...]) -> None:
-        for data in parts:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-
-    async def save(event: BlobEvent) -> None:
-        try:
-            await asyncio.to_thread(write, event.data.parts)
-        except OSError as exc:
-            failure.append(exc)
-            stop.set()
-
-    pending: list[asyncio.Task[None]] = []
-    order = asyncio.Lock()
-
-    async def in_order(event: BlobEvent) -> None:
-        async with order:
-            await save(event)
+    def failed(error: BaseException | None) -> None:
+        failures.append(error or OSError("recording failed"))
+        ended.set()
 
     def take(event: BlobEvent) -> None:
-        facts["bytes"] += event.data.size
-        facts["type"] = event.data.type or facts["type"]
-        task = loop.create_task(in_order(event))
-        pending.append(task)
-        event.wait_until(task)
-        if event.chunk_info is not None:
-            facts["duration_s"] += event.chunk_info.duration_s
-            facts["dropped"] += sum(track.dropped for track in event.chunk_info.tracks)
+        types[:] = [event.data.type or mime_type]
+        info = event.chunk_info
+        if info is not None:
+            seconds.append(info.duration_s)
+            dropped.append(sum(track.dropped for track in info.tracks))
+        event.wait_until(writer.put(_blob(event)))
 
+    def report(event: ErrorEvent) -> None:
+        failed(cast(BaseException, event.error))
+
+    mime_type = recorder.mime_type
+    writer = ChunkWriter(
+        cast(Any, file), make_facts=dict, on_chunk=lambda _: None, on_lost=lambda *_: None, on_error=failed
+    )
     recorder.ondataavailable = take
-    recorder.onerror = lambda event: failure.append(event.error)
-    recorder.onstop = lambda _: ended.set()
-    recorder.start(_TIMESLICE_MS)
-    begun = loop.time()
-    while not ended.is_set() and not stop.is_set():
-        elapsed = loop.time() - begun
-        progress(elapsed, facts["bytes"])
-        if duration_s is not None and elapsed >= duration_s:
-            break
-        wait = 0.2 if duration_s is None else min(0.2, max(0.01, duration_s - elapsed))
-        done, rest = await asyncio.wait(
-            [loop.create_task(ended.wait()), loop.create_task(stop.wait())],
-            timeout=wait,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        for task in rest:
-            task.cancel()
-        del done
-    recorder.stop()
-    async with asyncio.timeout(30):
-        await ended.wait()
-    if pending:
-        await asyncio.wait(pending, timeout=30)
-    if failure:
-        error = failure[0]
+    recorder.onerror = report
+    stopped = asyncio.Event()
+    recorder.add_event_listener("stop", lambda _: stopped.set())
+    recorder.add_event_listener("stop", lambda _: ended.set())
+    try:
+        recorder.start(_TIMESLICE_MS)
+        await _until_end(ended, stop, duration_s, lambda elapsed: progress(elapsed, writer.stats.bytes))
+        recorder.stop()
+        async with asyncio.timeout(_STOP_DEADLINE_S):
+            await stopped.wait()
+    finally:
+        async with asyncio.timeout(_STOP_DEADLINE_S):
+            await writer.close()
+    if failures:
+        error = failures[0] if isinstance(failures[0], DOMException) else failures[0].__cause__ or failures[0]
         raise error if isinstance(error, (DOMException, OSError)) else OSError(str(error))
     return Recorded(
-        bytes=facts["bytes"], duration_s=facts["duration_s"], mime_type=facts["type"], dropped=facts["dropped"]
+        bytes=writer.stats.bytes,
+        duration_s=sum(seconds),
+        mime_type=types[0] if types else mime_type,
+        dropped=sum(dropped),
     )
+
+
+async def _until_end(
+    ended: asyncio.Event, stop: asyncio.Event, duration_s: float | None, show: Callable[[float], None]
+) -> None:
+    """Until one of them is set or the time is over; `show` is called with the seconds, once a second."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    async def show_often() -> None:
+        while True:
+            show(loop.time() - begun)
+            await asyncio.sleep(1.0)
+
+    tasks = [loop.create_task(work) for work in (ended.wait(), stop.wait(), show_often())]
+    try:
+        await asyncio.wait(tasks, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _blob(event: BlobEvent) -> BlobData:
+    return BlobData(
+        parts=event.data.parts,
+        chunk_key=(1, event.chunk or 1),
+        started_ns=event.chunk_started_ns or 0,
+        chunk_end=event.chunk_end,
+        info=event.chunk_info,
+        may_be_last=event.chunk_end,
+    )
+
+
+class _SingleFile:
+    """What ChunkWriter uses of a storage.Recording and of its one chunk. Everything blocks."""
+
+    seq = 1
+
+    def __init__(self, out: Path) -> None:
+        """
+        Raises:
+            OSError: the `.part` exists already or cannot be created.
+        """
+        self.recording_id = out.name
+        self._out = out
+        self._part = out.with_name(out.name + ".part")
+        self._file = self._part.open("xb", buffering=0)
+
+    def open_chunk(self, *, started_ns: int) -> _SingleFile:
+        return self
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """
+        Raises:
+            StorageError: some of it may be missing.
+        """
+        with _storage_errors():
+            for data in parts:
+                view = memoryview(data)
+                while view:
+                    view = view[self._file.write(view) :]
+
+    def sync(self) -> None:
+        """
+        Raises:
+            StorageError: it may not be on the disk.
+        """
+        with _storage_errors():
+            os.fsync(self._file.fileno())
+
+    def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the file its final name.
+
+        Raises:
+            StorageError: it is still the `.part`.
+        """
+        self.sync()
+        with _storage_errors():
+            self._part.rename(self._out)
+        info = facts["info"]
+        return {"duration_s": 0.0 if info is None else info.duration_s}
+
+    def abandon(self) -> None:
+        """It stays as it is."""
+
+    def close(self) -> None:
+        """A `.part` in which nothing is goes."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            if not self._part.stat().st_size:
+                self._part.unlink()
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(exc.strerror or str(exc)) from exc

@@ -1,6 +1,6 @@
-"""RecorderStatus: what a recorder is for those outside: its state, since and until when, who asked, and what is wrong.
+"""RecorderStatus: what a recorder publishes of itself: state, since and until when, who asked, and what is wrong.
 
-A MediaRecorder that is replaced after a fault, or whose last chunk is still being written, changes nothing about it.
+An attempt that is replaced after a fault, or whose last chunk is still being written, changes nothing about it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ _SAME_END_NS = 50_000_000  # the end of a window moves by microseconds each time
 
 
 class RecorderStatus:
-    """Lives on the loop. What is set is told with the next `changed`, which counts `rev` up.
+    """Lives on the loop. What is set is published with the next `changed`, which counts `rev` up.
 
     Attributes:
         phase: what is under way; inactive when the files of a recording are finished, not before.
         cause: who asked for the recording, until its last file is finished.
-        until_ns: when it will end as far as is decided, on CLOCK_MONOTONIC; others see to it.
+        until_ns: when it will end as far as is decided, on CLOCK_MONOTONIC; the conductor ends it.
         since_ns: when the present state was entered, on CLOCK_MONOTONIC.
         run_problem: why nothing is recorded that should be.
         storage_problem: why nothing is written that is recorded.
+        rev: number of the published content; no two contents have the same.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-        self._told = "inactive"
+    def __init__(self, publish: Callable[[], None]) -> None:
+        self._publish = publish
+        self._published_state = "inactive"
         self.phase: Phase = "inactive"
         self.cause: str | None = None
         self.until_ns: int | None = None
@@ -38,6 +39,7 @@ class RecorderStatus:
         self.run_problem: Problem | None = None
         self.storage_problem: Problem | None = None
         self.rev = 0
+        self._reported: set[tuple[str, str]] = set()  # problems since the last time that all was well
 
     @property
     def state(self) -> str:
@@ -48,12 +50,8 @@ class RecorderStatus:
     def problem(self) -> Problem | None:
         return self.storage_problem or self.run_problem
 
-    @property
-    def is_paused(self) -> bool:
-        return self.phase == "paused"
-
     def set_until(self, until_ns: int | None) -> None:
-        """Tell when it will end, unless that is known."""
+        """Publish when it will end, unless that is known."""
         if until_ns is not None and self.until_ns is not None and abs(until_ns - self.until_ns) < _SAME_END_NS:
             return
         if until_ns != self.until_ns:
@@ -61,27 +59,44 @@ class RecorderStatus:
             self.changed()
 
     def note_run_problem(self, problem: Problem) -> bool:
-        """Nothing is recorded, for this reason; whether that is news."""
-        known = self.run_problem
-        self.run_problem = problem.begun(known)
-        return known is None or known.code != problem.code or known.since_ns is None
+        """Nothing is recorded, for this reason; whether it is to be reported: it was not yet since all was well."""
+        before = self.run_problem
+        if before is None or before.key != problem.key:
+            self.run_problem = problem.begun(before)
+        return self._is_news(problem)
 
     def note_storage_problem(self, problem: Problem) -> bool:
-        """Nothing is written, for this reason unless one is known; whether that is news."""
-        if self.storage_problem is not None:
-            return False
-        self.storage_problem = problem.begun()
-        return True
+        """Nothing is written, for this reason; as note_run_problem."""
+        before = self.storage_problem
+        if before is None or before.key != problem.key:
+            self.storage_problem = problem.begun(before)
+        return self._is_news(problem)
+
+    def recovered(self, *, run: bool = False, storage: bool = False) -> None:
+        """A problem is over: that of the recording (`run`), that of the storage, or both."""
+        if run:
+            self.run_problem = None
+        if storage:
+            self.storage_problem = None
+        if self.problem is None:
+            self._reported.clear()
 
     def end(self) -> None:
         """There is no recording any more."""
         self.phase = "inactive"
         self.cause = None
-        self.run_problem = self.storage_problem = None
+        self.until_ns = None
+        self.recovered(run=True, storage=True)
 
     def changed(self) -> None:
-        """Tell what it is now."""
-        if self.state != self._told:
-            self._told, self.since_ns = self.state, SYSTEM_CLOCK.monotonic_ns()
+        """Publish what it is now, under a new `rev`."""
+        if self.state != self._published_state:
+            self._published_state, self.since_ns = self.state, SYSTEM_CLOCK.monotonic_ns()
         self.rev += 1
-        self._tell()
+        self._publish()
+
+    def _is_news(self, problem: Problem) -> bool:
+        if problem.key in self._reported:
+            return False
+        self._reported.add(problem.key)
+        return True

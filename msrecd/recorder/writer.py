@@ -1,61 +1,55 @@
 """ChunkWriter: the blobs of one recording into chunk files, in a thread of its own, one operation at a time.
 
-The loop hands blobs over and never waits; the future of each (given to BlobEvent.wait_until) tells the recorder how
-much is still on its way to the disk. After a storage error the open chunk is finished with what it has; blobs are
-discarded and accounted as a gap until a new chunk begins and the storage takes it again.
+The loop hands blobs over and never waits; the future of each (given to BlobEvent.wait_until) says when the disk took
+it, which bounds what is under way. After a storage error the open chunk is finished with what it has; blobs are
+discarded until a new chunk begins and the storage takes it again.
+
+It keeps the account of what no MediaRecorder sees: the time between two attempts, and what the storage did not take.
+Each such loss is one gap: published as soon as it is over, and in the manifest line of the next chunk, at its beginning
+(`at_s` 0). Where no chunk follows it stands in the line of the last one, at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from msrecd.clock import NS
+from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import StorageError
-from msrecd.muxing.facts import ChunkInfo
+
+if TYPE_CHECKING:
+    from msrecd import ChunkInfo
+    from msrecd.storage.recording import OpenChunk, Recording
 
 log = logging.getLogger(__name__)
+
+HANG_S = 10.0  # so long the disk may be silent; a USB drive that wakes up takes some five seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobData:
-    """What the sink needs of a BlobEvent."""
+    """What the writer needs of a BlobEvent.
+
+    chunk_key: (number of the attempt, its chunk): changes where a new file begins. may_be_last: this is the end of the
+    attempt, and perhaps of the recording.
+    """
 
     parts: Sequence[bytes]
-    chunk_key: tuple[int, int]  # (number of the MediaRecorder run, its chunk): changes where a new file begins
+    chunk_key: tuple[int, int]
     started_ns: int
     chunk_end: bool
     info: ChunkInfo | None
-    final: bool
-
-
-class OpenChunk(Protocol):
-    """What the sink uses of storage.OpenChunk."""
-
-    seq: int
-
-    def write(self, parts: Sequence[bytes]) -> None: ...
-    def sync(self) -> None: ...
-    def finish(self, facts: Any) -> Mapping[str, Any]: ...
-    def abandon(self) -> None: ...
-
-
-class Recording(Protocol):
-    """What the sink uses of storage.Recording."""
-
-    recording_id: str
-
-    def open_chunk(self, *, started_ns: int) -> Any: ...
-    def close(self) -> None: ...
+    may_be_last: bool
 
 
 @dataclass(slots=True)
 class WriterStats:
-    """Counters of one recording; written by the sink's thread."""
+    """Counters of one recording; written by the writer's thread."""
 
     chunks: int = 0
     bytes: int = 0
@@ -63,8 +57,18 @@ class WriterStats:
     open_bytes: int = 0
 
 
+@dataclass(slots=True)
+class _Loss:
+    """Nothing has reached the disk since `since_ns`; `published_s` of it have been published already."""
+
+    since_ns: int
+    reason: str
+    until_ns: int = 0
+    published_s: float = 0.0
+
+
 class ChunkWriter:
-    """One recording's files. `put` and `close` on the loop; callbacks are called on the loop."""
+    """One recording's files. All methods on the loop; callbacks are called there, too."""
 
     def __init__(
         self,
@@ -74,72 +78,130 @@ class ChunkWriter:
         on_chunk: Callable[[Mapping[str, Any]], None],
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
+        on_hang: Callable[[bool], None] = lambda _: None,
+        hang_s: float = HANG_S,
     ) -> None:
         """
         Args:
-            make_facts: what the manifest says of a chunk; called in the sink's thread.
+            make_facts: what the manifest says of a chunk; called in the writer's thread.
             on_chunk: the manifest line of a chunk that is finished.
-            on_lost: seconds of media that were discarded, and why (an error code), once it is known how many.
+            on_lost: seconds of media that are missing, and why (a code), once it is known how many.
             on_error: the storage refuses.
+            on_hang: the disk has not answered for `hang_s` (True), or answers again (False).
         """
         self.recording = recording
         self.stats = WriterStats()
+        self.answered_ns = SYSTEM_CLOCK.monotonic_ns()  # when the disk last took what was given to it
+        self.is_hanging = False
         self._make_facts = make_facts
         self._on_chunk = on_chunk
         self._on_lost = on_lost
         self._on_error = on_error
+        self._on_hang = on_hang
+        self._hang_s = hang_s
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"write-{recording.recording_id}")
-        self._open: OpenChunk | None = None
-        self._open_key: tuple[int, int] | None = None
-        self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
-        self._written_until_ns = 0
-        self._lost_from_ns: int | None = None
-        self._lost_until_ns = 0
-        self._lost_reason = ""
+        self._submitted_ns: deque[int] = deque()  # of the operations under way, oldest first
+        self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._ended = asyncio.Event()
+        # What follows belongs to the thread.
+        self._open: OpenChunk | None = None
+        self._open_key: tuple[int, int] | None = None
+        self._is_held = False  # the open chunk is complete, and perhaps the recording's last
+        self._held_info: ChunkInfo | None = None
+        self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
+        self._loss: _Loss | None = None
+        self._loss_before: _Loss | None = None  # the one that the open chunk accounts for
 
     @property
-    def failed(self) -> bool:
-        """Whether blobs are being discarded."""
-        return self._lost_from_ns is not None
+    def queue_s(self) -> float:
+        """How long the oldest operation has been waiting for the disk."""
+        return (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[0]) / NS if self._submitted_ns else 0.0
 
     def put(self, blob: BlobData) -> asyncio.Future[None]:
         """Have a blob written; the future is done when it is (or is discarded), and never fails."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._executor.submit(self._write, blob, future)
-        return future
+        return self._submit(self._write, blob)
 
-    async def close(self) -> None:
-        """Wait for what is under way; an open chunk without its end is finished as it is.
+    def begin_loss(self, since_ns: int, reason: str) -> None:
+        """Nothing is recorded since then (CLOCK_MONOTONIC); the next chunk, or the end, tells how long that lasted."""
+        self._submit(self._begin_loss, since_ns, reason)
 
-        Whoever stops waiting (cancelled, a deadline) leaves the work to the thread, which does it as soon as it can.
-        """
+    def release(self) -> None:
+        """Finish a chunk that is held because it may be the last: it has waited long enough for what follows."""
         if not self._is_closing:
-            self._is_closing = True
-            self._executor.submit(self._end)
-            self._executor.shutdown(wait=False)
-        await self._ended.wait()
+            self._submit(self._finish_held)
 
     async def sync(self) -> None:
         """Put what is written onto the disk now (under-voltage, shutdown)."""
-        if self._is_closing:
-            return  # that ends with a sync
-        await self._loop.run_in_executor(self._executor, self._sync)
+        if not self._is_closing:  # that ends with a sync
+            await self._submit(self._sync)
+
+    async def close(self, until_ns: int = 0) -> None:
+        """Wait for what is under way; the open chunk is the recording's last.
+
+        Whoever stops waiting (cancelled, a deadline) leaves the work to the thread, which does it as soon as it can.
+
+        Args:
+            until_ns: when the recording was ended, which ends a loss that is still under way.
+        """
+        if not self._is_closing:
+            self._is_closing = True
+            self._submit(self._end, until_ns)
+            self._executor.shutdown(wait=False)
+        await self._ended.wait()
+
+    # --- on the loop: whether the disk answers -----------------------------------------------------------------------
+
+    def _submit(self, work: Callable[..., None], *arguments: Any) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._submitted_ns.append(SYSTEM_CLOCK.monotonic_ns())
+        self._watch()
+        self._executor.submit(self._do, future, work, arguments)
+        return future
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(0.0, self._hang_s - self.queue_s), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._submitted_ns and not self.is_hanging:
+            if self.queue_s >= self._hang_s:
+                self.is_hanging = True
+                self._on_hang(True)
+            else:
+                self._watch()
+
+    def _answered(self, future: asyncio.Future[None]) -> None:
+        self.answered_ns = SYSTEM_CLOCK.monotonic_ns()
+        self._submitted_ns.popleft()
+        if not future.done():
+            future.set_result(None)
+        if self.is_hanging and self.queue_s < self._hang_s:
+            self.is_hanging = False
+            self._on_hang(False)
+        if self._ended.is_set() and self._timer is not None:
+            self._timer.cancel()
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
-    def _write(self, blob: BlobData, future: asyncio.Future[None]) -> None:
+    def _do(self, future: asyncio.Future[None], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        try:
+            work(*arguments)
+        except Exception:
+            log.exception("%s: internal error while writing", self.recording.recording_id)
+        finally:
+            self._tell(self._answered, future)
+
+    def _write(self, blob: BlobData) -> None:
         try:
             self._write_or_raise(blob)
         except StorageError as exc:
             self._fail(exc, blob)
         except Exception as exc:
-            log.exception("%s: writing failed", self.recording.recording_id)
-            self._fail(StorageError(str(exc)), blob)
-        finally:
-            self._tell(_done, future)
+            log.exception("%s: internal error while writing", self.recording.recording_id)
+            self._fail(StorageError(f"internal error while writing: {exc}"), blob)
 
     def _write_or_raise(self, blob: BlobData) -> None:
         size = sum(map(len, blob.parts))
@@ -148,94 +210,148 @@ class ChunkWriter:
             self._lost_until(blob)
             return
         if self._open is not None and self._open_key != blob.chunk_key:
-            self._finish(self._open, None, final=False)
+            if not size:  # an attempt that had nothing more to give
+                self._is_held = self._is_held or blob.may_be_last
+                return
+            self._finish(self._open, self._held_info, final=False)
         if self._open is None:
             if not size:
                 return
-            chunk: OpenChunk = self.recording.open_chunk(started_ns=blob.started_ns)
+            chunk = self.recording.open_chunk(started_ns=blob.started_ns)
             self._open, self._open_key, self._dead_key = chunk, blob.chunk_key, None
             self.stats.open_bytes = 0
+            self._end_loss(blob.started_ns)
         if size:
             self._open.write(blob.parts)
             self.stats.open_bytes += size
             self.stats.bytes += size
-        if blob.chunk_end:
-            self._finish(self._open, blob.info, final=blob.final)
+        if blob.chunk_end and blob.may_be_last:  # what follows, or that nothing follows, tells whether it is the last
+            self._is_held, self._held_info = True, blob.info
+            self._open.sync()
+        elif blob.chunk_end:
+            self._finish(self._open, blob.info, final=False)
 
-    def _finish(self, chunk: OpenChunk, info: ChunkInfo | None, *, final: bool) -> None:
-        self._open = self._open_key = None
-        self.stats.open_bytes = 0
-        gaps, lost_s = self._account_gap(info)
+    def _finish_held(self) -> None:
+        if self._open is not None and self._is_held:
+            self._finish(self._open, self._held_info, final=False)
+
+    def _finish(
+        self, chunk: OpenChunk, info: ChunkInfo | None, *, final: bool, after: Sequence[Mapping[str, Any]] = ()
+    ) -> bool:
+        """Give a chunk its name and its line; `after`: gaps behind its end. Whether it has them."""
+        self._forget_open()
         try:
-            line = chunk.finish(self._make_facts(info=info, final=final, gaps_before=gaps, lost_s=lost_s))
+            line = chunk.finish(self._facts(info, final=final, after=after))
         except StorageError as exc:
-            if exc.code == "empty":  # stopped before anything could be played: there is no chunk
-                return
-            # What it holds is not lost: the janitor finishes it as soon as the storage lets it.
-            log.warning("%s: chunk %d stays unfinished for now: %s", self.recording.recording_id, chunk.seq, exc)
-            self._abandon(chunk)
-            self._tell(self._on_error, exc)
-            return
+            self._not_finished(chunk, exc)
+            if exc.code != "empty":
+                self._tell(self._on_error, exc)
+            return exc.code != "empty"
+        self._loss_before = None
         self.stats.chunks += 1
-        if info is not None:
-            self._written_until_ns = info.ended_ns
         self._tell(self._on_chunk, line)
+        return True
 
-    def _account_gap(self, info: ChunkInfo | None) -> tuple[list[dict[str, Any]], float]:
-        """What was discarded before this chunk, as a gap at its beginning."""
-        if self._lost_from_ns is None or info is None:
-            return [], 0.0
-        lost_s = max(0.0, round((info.started_ns - self._lost_from_ns) / NS, 3))
-        reason, self._lost_from_ns = self._lost_reason, None
-        self._tell(self._on_lost, lost_s, reason)
-        return [{"at_s": 0.0, "duration_s": lost_s, "reason": reason}], lost_s
+    def _forget_open(self) -> None:
+        self._open = self._open_key = self._held_info = None
+        self._is_held = False
+        self.stats.open_bytes = 0
 
-    def _lost_until(self, blob: BlobData) -> None:
-        until_ns = blob.started_ns if blob.info is None else blob.info.ended_ns
-        self._lost_until_ns = max(self._lost_until_ns, until_ns)
+    def _facts(self, info: ChunkInfo | None, *, final: bool, after: Sequence[Mapping[str, Any]] = ()) -> Any:
+        before = [] if self._loss_before is None else [_gap(self._loss_before, self._loss_before.until_ns)]
+        before = [gap for gap in before if gap["duration_s"]]
+        lost_s = sum(float(gap["duration_s"]) for gap in (*before, *after))
+        return self._make_facts(info=info, final=final, gaps=[*before, *after], lost_s=round(lost_s, 3))
 
-    def _fail(self, error: StorageError, blob: BlobData) -> None:
-        """The file of this chunk cannot go on: finish what it has, discard what follows of it."""
-        self._dead_key = blob.chunk_key
-        self.stats.discarded_bytes += sum(map(len, blob.parts))
-        if self._lost_from_ns is None:
-            self._lost_from_ns = blob.started_ns
-            self._lost_reason = error.code
-        self._lost_until(blob)
-        chunk, self._open, self._open_key = self._open, None, None
-        if chunk is not None:
-            try:
-                line = chunk.finish(self._make_facts(info=None, final=False, gaps_before=[], lost_s=0.0))
-                self.stats.chunks += 1
-                # What the file has is not missing: the gap begins behind it.
-                self._lost_from_ns += round(float(line["duration_s"]) * NS)
-                self._tell(self._on_chunk, line)
-            except StorageError as exc:
-                if exc.code != "empty":
-                    log.warning("%s: the chunk stays unfinished for now: %s", self.recording.recording_id, exc)
-                self._abandon(chunk)
-        self._tell(self._on_error, error)
-
-    def _abandon(self, chunk: OpenChunk) -> None:
+    def _not_finished(self, chunk: OpenChunk, error: StorageError) -> None:
+        if error.code == "empty":  # stopped before anything could be played: there is no chunk
+            self._loss, self._loss_before = self._loss_before or self._loss, None
+            return
+        self._loss_before = None  # stands in what the janitor finishes
+        log.warning("%s: chunk %d is finished later: %s", self.recording.recording_id, chunk.seq, error)
         try:
             chunk.abandon()
         except StorageError as exc:
             log.debug("%s: %s", self.recording.recording_id, exc)
 
-    def _end(self) -> None:
-        try:
+    # --- losses ---
+
+    def _begin_loss(self, since_ns: int, reason: str) -> None:
+        if self._loss is None:  # else it is part of a longer one
+            self._loss = _Loss(since_ns, reason)
+
+    def _end_loss(self, until_ns: int) -> None:
+        """A chunk begins: what was lost before it is known."""
+        self._loss_before, self._loss = self._loss, None
+        if self._loss_before is not None:
+            self._loss_before.until_ns = until_ns
+            self._publish_loss(self._loss_before)
+
+    def _publish_loss(self, loss: _Loss) -> None:
+        lost_s = float(_gap(loss, loss.until_ns)["duration_s"])
+        news_s = round(lost_s - loss.published_s, 3)
+        loss.published_s = lost_s
+        if news_s > 0:
+            self._tell(self._on_lost, news_s, loss.reason)
+
+    def _lost_until(self, blob: BlobData) -> None:
+        if self._loss is not None:
+            until_ns = blob.started_ns if blob.info is None else blob.info.ended_ns
+            self._loss.until_ns = max(self._loss.until_ns, until_ns)
+
+    def _fail(self, error: StorageError, blob: BlobData) -> None:
+        """The file of this chunk cannot go on: finish what it has, discard what follows of it."""
+        self._dead_key = blob.chunk_key
+        self.stats.discarded_bytes += sum(map(len, blob.parts))
+        chunk, info = self._open, self._held_info
+        self._forget_open()
+        finished_s = 0.0
+        if chunk is not None:
             try:
-                if self._open is not None:
-                    self._finish(self._open, None, final=True)
-                if self._lost_from_ns is not None:  # no chunk came that could tell it
-                    lost_s = max(0.0, round((self._lost_until_ns - self._lost_from_ns) / NS, 3))
-                    self._tell(self._on_lost, lost_s, self._lost_reason)
-            finally:
-                self.recording.close()
+                line = chunk.finish(self._facts(info, final=False))
+                self.stats.chunks += 1
+                self._loss_before = None
+                finished_s = float(line["duration_s"])
+                self._tell(self._on_chunk, line)
+            except StorageError as exc:
+                self._not_finished(chunk, exc)
+        if self._loss is None:  # what the file has is not missing: the gap begins behind it
+            self._loss = _Loss(blob.started_ns + round(finished_s * NS), error.code)
+        self._lost_until(blob)
+        self._tell(self._on_error, error)
+
+    # --- the end ---
+
+    def _end(self, until_ns: int) -> None:
+        try:
+            loss, self._loss = self._loss, None
+            if loss is not None:
+                loss.until_ns = max(loss.until_ns, until_ns)
+                self._publish_loss(loss)
+            self._end_files(loss)
         except Exception:
-            log.exception("%s: its end failed; the next start sees to it", self.recording.recording_id)
+            log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
         finally:
+            try:
+                self.recording.close()
+            except Exception:
+                log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
             self._tell(self._ended.set)
+
+    def _end_files(self, loss: _Loss | None) -> None:
+        after = []
+        if loss is not None and loss.until_ns > loss.since_ns:
+            after = [_gap(loss, loss.until_ns, at_s=0.0 if self._held_info is None else self._held_info.duration_s)]
+        is_told = False
+        if self._open is not None:
+            is_told = self._finish(self._open, self._held_info, final=True, after=after)
+        if after and not is_told and (end_line := getattr(self.recording, "end_line", None)) is not None:
+            assert loss is not None
+            end_line(ended_ns=loss.until_ns, lost_s=after[0]["duration_s"], gaps=after)
+
+    @property
+    def _name(self) -> str:
+        return self.recording.recording_id
 
     def _sync(self) -> None:
         if self._open is not None:
@@ -245,13 +361,13 @@ class ChunkWriter:
                 log.warning("%s: %s", self.recording.recording_id, exc)
 
     def _tell(self, callback: Callable[..., None], *facts: Any) -> None:
-        """On the loop. Where that has ended before a slow disk was done, the next start tells it."""
+        """On the loop. Where that has ended before a slow disk was done, the next start publishes it."""
         try:
             self._loop.call_soon_threadsafe(callback, *facts)
         except RuntimeError:
-            log.debug("%s: nobody listens any more", self.recording.recording_id)
+            log.debug("%s: the loop has ended", self.recording.recording_id)
 
 
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _gap(loss: _Loss, until_ns: int, *, at_s: float = 0.0) -> dict[str, Any]:
+    duration_s = max(0.0, round((until_ns - loss.since_ns) / NS, 3))
+    return {"at_s": round(at_s, 3), "duration_s": duration_s, "reason": loss.reason}

@@ -1,4 +1,4 @@
-"""RecorderController when a device gives nothing for a while: what is told, and that the seconds are accounted."""
+"""RecorderController when a device gives nothing for a while: what is heard, and that the seconds are accounted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msrecd.storage.retention import Limits
 from msrecd.storage.store import Store
 
 
-class Told:
+class Heard:
     """A unit's listener."""
 
     def __init__(self) -> None:
@@ -60,10 +60,10 @@ def archive(tmp_path: Path) -> Iterator[DaemonArchive]:
     store.close()
 
 
-def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: DaemonArchive) -> None:
+def test_a_camera_that_gives_nothing_is_heard_with_the_seconds_lost(archive: DaemonArchive) -> None:
     camera = VirtualCamera("Front", modes=[(160, 96, 30)])
     microphone = VirtualMicrophone("Voice")
-    told = Told()
+    heard = Heard()
 
     async def main() -> None:
         settings = RecorderSettings(
@@ -73,68 +73,67 @@ def test_a_camera_that_gives_nothing_is_told_with_the_seconds_lost(archive: Daem
             timeslice_ms=200,
         )
         async with MediaDevices(backends=[VirtualBackend([camera, microphone])]) as devices:
-            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=heard)
             await unit.start("test")
-            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 5000)
-            capture = unit.capture
-            assert capture is not None
-            (track,) = capture.stream.get_video_tracks()
+            await heard.until(lambda: unit.files.bytes + unit.files.open_bytes > 5000)
+            assert unit.input is not None
+            (track,) = unit.input.stream.get_video_tracks()
             camera.mute()
-            await told.until(lambda: told.of("error"))
+            await heard.until(lambda: heard.of("error"))
             track._source.on_restarted(5.0)  # what a camera's watch does after five seconds
-            await told.until(lambda: len(told.of("error")) == 2)
+            await heard.until(lambda: len(heard.of("error")) == 2)
             before = unit.files.open_bytes
-            await told.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
+            await heard.until(lambda: unit.files.open_bytes > before)  # the sound goes on, and black
             camera.unmute()
-            await told.until(lambda: told.of("gap"))
+            await heard.until(lambda: heard.of("gap"))
             assert unit.status.state == "recording"
             await unit.stop("test")
 
     asyncio.run(main())
-    silent, restarted = told.of("error")
-    assert silent == {"code": "device_busy", "message": "video device Front gives nothing"}
+    silent, restarted = heard.of("error")
+    assert silent == {"code": "device_busy", "message": "no data from video device Front"}
     assert restarted == {
         "code": "device_busy",
-        "message": "video device Front gave nothing for 5.0 s and is started anew",
+        "message": "no data from video device Front for 5.0 s; restarting it",
     }
-    gap = told.of("gap")[0]
+    gap = heard.of("gap")[0]
     assert gap["reason"] == "no_frames"
     assert 0 < gap["duration_s"] < 30
-    assert len(told.of("stopped")) == 1
-    (line,) = told.of("chunk")
+    assert len(heard.of("stopped")) == 1
+    (line,) = heard.of("chunk")
     (in_manifest,) = [entry for entry in line["gaps"] if entry["reason"] == "no_frames"]
     assert in_manifest["duration_s"] == pytest.approx(gap["duration_s"], abs=0.01)
     assert 0 < in_manifest["at_s"] < line["duration_s"]
 
 
-def test_black_until_the_end_is_told_before_the_end_and_not_in_the_next_recording(archive: DaemonArchive) -> None:
+def test_black_until_the_end_is_heard_before_the_end_and_not_in_the_next_recording(archive: DaemonArchive) -> None:
     camera = VirtualCamera("Front", modes=[(160, 96, 30)])
-    told = Told()
+    heard = Heard()
 
     async def main() -> None:
         settings = RecorderSettings(
             name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=200
         )
         async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
-            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=heard)
             await unit.start("test")
-            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+            await heard.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             camera.mute()
-            await told.until(lambda: told.of("error"))
+            await heard.until(lambda: heard.of("error"))
             before = unit.files.open_bytes
-            await told.until(lambda: unit.files.open_bytes > before)
+            await heard.until(lambda: unit.files.open_bytes > before)
             await unit.pause()
-            assert len(told.of("gap")) == 1
+            assert len(heard.of("gap")) == 1
             await unit.stop("test")
-            assert len(told.of("gap")) == 1, "what is paused loses nothing"
+            assert len(heard.of("gap")) == 1, "what is paused loses nothing"
             camera.unmute()
             await unit.start("test")
-            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+            await heard.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             await unit.stop("test")
 
     asyncio.run(main())
-    assert len(told.of("gap")) == 1
-    first, second = told.of("chunk")
+    assert len(heard.of("gap")) == 1
+    first, second = heard.of("chunk")
     assert [entry["reason"] for entry in first["gaps"]] == ["no_frames"]
     assert second["gaps"] == []
 
@@ -144,12 +143,12 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
 ) -> None:
     """Each try records a moment before the disk is asked; that moment is not kept for the next try."""
     camera = VirtualCamera("Front", modes=[(160, 96, 30)])
-    told = Told()
-    kept: list[set[int]] = []  # at each try: of which runs
+    heard = Heard()
+    kept: list[int] = []  # at each try: of how many attempts
 
     def require_room() -> None:
         time.sleep(0.3)  # a slow disk: blobs come meanwhile
-        kept.append({run.number for run, *_ in units[0].files._pending._kept})
+        kept.append(len({attempt for attempt, *_ in units[0].files._pending._kept}))
         if len(kept) < 4:
             raise StorageError("no space left", "no_space")
 
@@ -161,7 +160,7 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
             name="cam0", constraints={"video": True}, options={"mime_type": "video/mp4"}, timeslice_ms=50
         )
         async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
-            unit = RecorderController(settings, devices=devices, archive=archive, listener=told)
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=heard)
             units.append(unit)
             await unit.start("schedule", persistent=True)
             assert unit.status.problem is not None
@@ -169,13 +168,13 @@ def test_a_disk_that_refuses_the_beginning_leaves_nothing_in_memory(
             for _ in range(3):
                 tries = len(kept)
                 unit.devices_changed()  # no waiting for the next try
-                await told.until(lambda tries=tries: len(kept) > tries)
-            await told.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
+                await heard.until(lambda tries=tries: len(kept) > tries)
+            await heard.until(lambda: unit.files.bytes + unit.files.open_bytes > 1000)
             await unit.stop("test")
 
     asyncio.run(main())
-    assert all(len(runs) <= 1 for runs in kept), kept
-    assert len(told.of("chunk")) == 1
+    assert all(attempts <= 1 for attempts in kept), kept
+    assert len(heard.of("chunk")) == 1
 
 
 def test_a_source_that_ends_before_anybody_listens_ends_its_tracks(archive: DaemonArchive) -> None:

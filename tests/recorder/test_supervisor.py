@@ -1,4 +1,4 @@
-"""What a unit is made of: tasks that fail loudly, tries until they succeed, blobs that wait for their files."""
+"""What a controller is made of: tasks that fail loudly, repairs until they succeed, blobs that wait for their files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pytest
 
 from msrecd.dom.blob import Blob
 from msrecd.media.events import BlobEvent
-from msrecd.recorder import supervisor as recovery
 from msrecd.recorder.pending_blobs import PendingBlobs
 from msrecd.recorder.supervisor import Supervisor
 from msrecd.tasks import Tasks
 
-log = logging.getLogger("test-recovery")
+log = logging.getLogger("test-supervisor")
 
 
 def run(main: Any) -> Any:
@@ -26,85 +25,79 @@ def run(main: Any) -> Any:
     return asyncio.run(guarded())
 
 
-class Patient:
+class Repair:
     """Succeeds at a given try."""
 
-    def __init__(self, *, tries: int = 1) -> None:
-        self.waits_for_device = True
+    def __init__(self, *, tries: int = 1, raises: bool = False) -> None:
         self.left = tries
-        self.tried: list[str] = []
+        self.tried = 0
         self.done = asyncio.Event()
         self.at_try = asyncio.Event()
+        self._raises = raises
 
-    async def _try(self, what: str) -> bool:
-        self.tried.append(what)
+    async def __call__(self) -> bool:
+        self.tried += 1
         self.left -= 1
         self.at_try.set()
         if self.left <= 0:
             self.done.set()
+        elif self._raises:
+            raise ValueError("not foreseen")
         return self.left <= 0
 
-    async def try_run(self) -> bool:
-        return await self._try("run")
 
-    async def try_complete(self) -> bool:
-        return await self._try("complete")
-
-    async def try_write(self) -> bool:
-        return await self._try("write")
+def supervisor() -> Supervisor:
+    return Supervisor("cam0", Tasks(log), log)
 
 
-def test_it_tries_until_it_is_over_and_only_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "_DEVICE_RETRY_LIMIT_S", 0.001)
+def at_once() -> float:
+    return 0.001
 
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_it_tries_until_it_is_over_and_only_once_at_a_time(raises: bool) -> None:
     async def main() -> None:
-        patient, tasks = Patient(tries=3), Tasks(log)
-        healer = Supervisor("cam0", patient, tasks)
-        healer.run_again()
-        healer.run_again()
-        await patient.done.wait()
+        repair, made = Repair(tries=3, raises=raises), supervisor()
+        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
+        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
+        await repair.done.wait()
         await asyncio.sleep(0.05)
-        assert patient.tried == ["run"] * 3
+        assert repair.tried == 3
 
     run(main())
 
 
 def test_a_device_that_comes_ends_the_waiting() -> None:
     async def main() -> None:
-        patient, tasks = Patient(), Tasks(log)
-        healer = Supervisor("cam0", patient, tasks)
-        healer.complete()
+        repair, made = Repair(), supervisor()
+        made.repair("begin", repair, limit_s=lambda: 60.0, first_s=60.0)
         await asyncio.sleep(0)  # it waits
-        begun = asyncio.get_running_loop().time()
-        healer.hurry()
-        await patient.done.wait()
-        assert asyncio.get_running_loop().time() - begun < 0.9, "the first wait of the back-off is a second"
+        made.hurry()
+        await repair.done.wait()
 
     run(main())
 
 
-def test_disarmed_it_tries_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "_DEVICE_RETRY_LIMIT_S", 0.001)
-
+def test_cancelled_it_tries_no_more() -> None:
     async def main() -> None:
-        patient, tasks = Patient(tries=10**6), Tasks(log)
-        healer = Supervisor("cam0", patient, tasks)
-        healer.run_again()
-        await patient.at_try.wait()
-        healer.disarm()
-        before = len(patient.tried)
+        repair, made = Repair(tries=10**6), supervisor()
+        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
+        await repair.at_try.wait()
+        made.cancel()
+        before = repair.tried
         await asyncio.sleep(0.05)
-        assert len(patient.tried) <= before + 1
+        assert repair.tried <= before + 1
 
     run(main())
 
 
-def test_room_is_looked_for_at_once() -> None:
+def test_repairs_of_different_kinds_do_not_wait_for_each_other() -> None:
     async def main() -> None:
-        patient, tasks = Patient(), Tasks(log)
-        Supervisor("cam0", patient, tasks).write_again()
-        await patient.done.wait()
-        assert patient.tried == ["write"]
+        slow, quick, made = Repair(), Repair(), supervisor()
+        made.repair("begin", slow, limit_s=lambda: 60.0, first_s=60.0)
+        made.repair("write", quick, limit_s=at_once, first_s=0.0)
+        await quick.done.wait()
+        assert slow.tried == 0
 
     run(main())
 
@@ -114,13 +107,13 @@ def test_a_task_that_fails_is_logged_under_its_name(caplog: pytest.LogCaptureFix
         async def broken() -> None:
             raise ValueError("no such thing")
 
-        task = Tasks(log).spawn(broken(), "cam0-mend")
+        task = Tasks(log).spawn(broken(), "cam0-begin")
         with pytest.raises(ValueError, match="no such thing"):
             await task
 
     with caplog.at_level(logging.ERROR):
         run(main())
-    assert "cam0-mend failed: no such thing" in caplog.text
+    assert "cam0-begin failed: no such thing" in caplog.text
 
 
 def test_tasks_are_cancelled_together_but_not_by_themselves() -> None:
@@ -140,36 +133,38 @@ def test_tasks_are_cancelled_together_but_not_by_themselves() -> None:
     run(main())
 
 
-def test_early_blobs_count_as_under_way_until_they_are_written() -> None:
+def test_pending_blobs_count_as_in_use_until_they_are_written() -> None:
     async def main() -> None:
-        early, written = PendingBlobs(), []
+        kept, written = PendingBlobs(), []
         events = [BlobEvent("dataavailable", data=Blob([bytes([i])])) for i in range(3)]
-        waiting = [early.keep(None, event) for event in events]  # type: ignore[arg-type]  # which run: not looked at
+        waiting = [kept.keep(1, event, False) for event in events]
         pending: list[asyncio.Future[None]] = []
 
-        def write(_: Any, event: BlobEvent) -> asyncio.Future[None]:
+        def write(attempt: int, event: BlobEvent, may_be_last: bool) -> asyncio.Future[None]:
+            assert (attempt, may_be_last) == (1, False)
             written.append(event)
             pending.append(asyncio.get_running_loop().create_future())
             return pending[-1]
 
-        early.pass_on(write)
+        kept.pass_on(write)
         await asyncio.sleep(0)
         assert written == events
         assert not any(future.done() for future in waiting)
         for future in pending:
             future.set_result(None)
         await asyncio.gather(*waiting)
-        early.pass_on(write)
+        kept.pass_on(write)
         assert len(written) == 3, "each is passed on once"
 
     run(main())
 
 
-def test_early_blobs_that_nobody_wants_hold_nothing_back() -> None:
+def test_pending_blobs_that_are_dropped_hold_nothing_back() -> None:
     async def main() -> None:
-        early = PendingBlobs()
-        waiting = early.keep(None, BlobEvent("dataavailable", data=Blob([b"x"])))  # type: ignore[arg-type]
-        early.drop()
+        kept = PendingBlobs()
+        waiting = kept.keep(1, BlobEvent("dataavailable", data=Blob([b"x"])), False)
+        kept.drop()
         await waiting
+        assert len(kept) == 0
 
     run(main())

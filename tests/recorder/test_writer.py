@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -72,18 +72,18 @@ class FakeRecording:
         self.closes += 1
 
 
-def blob(data: bytes, *, chunk: int = 1, end: bool = False, final: bool = False, run: int = 1) -> BlobData:
+def blob(data: bytes, *, chunk: int = 1, end: bool = False, last: bool = False, run: int = 1) -> BlobData:
     info = None
     if end:
         info = ChunkInfo(
             chunk=chunk, started_ns=chunk * 10 * S, ended_ns=(chunk + 1) * 10 * S, duration_s=10.0, bytes=1, tracks=()
         )
     return BlobData(
-        parts=[data], chunk_key=(run, chunk), started_ns=chunk * 10 * S, chunk_end=end, info=info, final=final
+        parts=[data], chunk_key=(run, chunk), started_ns=chunk * 10 * S, chunk_end=end, info=info, may_be_last=last
     )
 
 
-def with_sink(
+def with_writer(
     test: Callable[[ChunkWriter, FakeRecording, list[Any], list[StorageError]], Coroutine[Any, Any, None]],
     *,
     lost: list[tuple[float, str]] | None = None,
@@ -93,120 +93,119 @@ def with_sink(
         lines: list[Any] = []
         errors: list[StorageError] = []
         losses = [] if lost is None else lost
-        sink = ChunkWriter(
-            recording,
+        writer = ChunkWriter(
+            cast(Any, recording),
             make_facts=lambda **facts: facts,
             on_chunk=lines.append,
             on_lost=lambda lost_s, reason: losses.append((lost_s, reason)),
             on_error=errors.append,
         )
-        await test(sink, recording, lines, errors)
-        await sink.close()
-        await sink.sync()  # of no use any more, and no fault
+        await test(writer, recording, lines, errors)
+        await writer.close()
+        await writer.sync()  # of no use any more, and no fault
         assert recording.closes == 1
 
     asyncio.run(run())
 
 
 def test_blobs_of_a_chunk_become_one_file_in_order() -> None:
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         for data in (b"head", b"one"):
-            await sink.put(blob(data))
-        await sink.put(blob(b"two", end=True))
-        await sink.put(blob(b"head2", chunk=2))
-        await sink.put(blob(b"three", chunk=2, end=True, final=True))
-        await asyncio.sleep(0)
+            await writer.put(blob(data))
+        await writer.put(blob(b"two", end=True))
+        await writer.put(blob(b"head2", chunk=2))
+        await writer.put(blob(b"three", chunk=2, end=True, last=True))
+        assert len(lines) == 1, "nothing tells yet whether it is the last"
+        await writer.close()
         assert [line["content"] for line in lines] == [b"headonetwo", b"head2three"]
         assert [line["final"] for line in lines] == [False, True]
-        assert (sink.stats.chunks, sink.stats.bytes, errors) == (2, 20, [])
+        assert (writer.stats.chunks, writer.stats.bytes, errors) == (2, 20, [])
+        assert recording.syncs == 1, "what is held is on the disk"
 
-    with_sink(test)
+    with_writer(test)
 
 
 def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
-        await sink.put(blob(b"head"))
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"head"))
         recording.full = True
-        await sink.put(blob(b"lost"))
-        await sink.put(blob(b"lost too", end=True))
-        await sink.put(blob(b"head2", chunk=2))  # tried again with each chunk
+        await writer.put(blob(b"lost"))
+        await writer.put(blob(b"lost too", end=True))
+        await writer.put(blob(b"head2", chunk=2))  # tried again with each chunk
         await asyncio.sleep(0)
         assert [error.code for error in errors] == ["no_space", "no_space"]
-        assert sink.failed
         assert [line["content"] for line in lines] == [b"head"]
         recording.full = False
-        await sink.put(blob(b"still lost", chunk=2, end=True))
-        await sink.put(blob(b"head3", chunk=3))
-        await sink.put(blob(b"three", chunk=3, end=True))
+        await writer.put(blob(b"still lost", chunk=2, end=True))
+        await writer.put(blob(b"head3", chunk=3))
+        await writer.put(blob(b"three", chunk=3, end=True))
         await asyncio.sleep(0)
         assert [line["seq"] for line in lines] == [1, 2]
         assert lines[1]["content"] == b"head3three"
-        assert lines[1]["gaps_before"] == [{"at_s": 0.0, "duration_s": 20.0, "reason": "no_space"}]
+        assert lines[1]["gaps"] == [{"at_s": 0.0, "duration_s": 20.0, "reason": "no_space"}]
         assert lines[1]["lost_s"] == 20.0
-        assert not sink.failed
-        assert sink.stats.discarded_bytes == len(b"lost") + len(b"lost too") + len(b"head2") + len(b"still lost")
+        assert writer.stats.discarded_bytes == len(b"lost") + len(b"lost too") + len(b"head2") + len(b"still lost")
 
     lost: list[tuple[float, str]] = []
-    with_sink(test, lost=lost)
+    with_writer(test, lost=lost)
     assert lost == [(20.0, "no_space")]
 
 
 def test_what_the_disk_did_not_take_at_the_end_is_told_at_the_end() -> None:
     """No chunk follows that could account for it."""
 
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
-        await sink.put(blob(b"head", end=True))
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"head", end=True))
         recording.full = True
-        await sink.put(blob(b"head2", chunk=2))
-        await sink.put(blob(b"lost", chunk=2, end=True))
-        await sink.put(blob(b"lost", chunk=3, end=True, final=True))
-        assert sink.failed
+        await writer.put(blob(b"head2", chunk=2))
+        await writer.put(blob(b"lost", chunk=2, end=True))
+        await writer.put(blob(b"lost", chunk=3, end=True, last=True))
 
     lost: list[tuple[float, str]] = []
-    with_sink(test, lost=lost)
+    with_writer(test, lost=lost)
     assert lost == [(20.0, "no_space")]
 
 
 def test_who_stops_waiting_for_the_end_leaves_it_to_the_thread() -> None:
     """A disk that hangs: the deadline strikes, the file is finished all the same as soon as the disk lets it."""
 
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
-        await sink.put(blob(b"head"))
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"head"))
         disk = recording.hangs = threading.Event()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await sink.close()
+                await writer.close()
         assert lines == []
         disk.set()
         async with asyncio.timeout(20):
-            await sink.close()  # the same end, waited for again
+            await writer.close()  # the same end, waited for again
         assert [(line["content"], line["final"]) for line in lines] == [(b"head", True)]
 
-    with_sink(test)
+    with_writer(test)
 
 
 def test_a_chunk_that_cannot_be_finished_is_left_to_the_next_start() -> None:
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
-        await sink.put(blob(b"head"))
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"head"))
         recording.full = recording.broken = True
-        await sink.put(blob(b"lost", end=True))
+        await writer.put(blob(b"lost", end=True))
         await asyncio.sleep(0)
         assert recording.abandoned == [1]
         assert lines == []
         assert [error.code for error in errors] == ["no_space"]
 
-    with_sink(test)
+    with_writer(test)
 
 
 def test_a_run_that_breaks_off_is_finished_when_the_next_begins() -> None:
-    async def test(sink: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
-        await sink.put(blob(b"head"))
-        await sink.put(blob(b"again", run=2))
-        await sink.put(blob(b"end", run=2, end=True))
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"head"))
+        await writer.put(blob(b"again", run=2))
+        await writer.put(blob(b"end", run=2, end=True))
         await asyncio.sleep(0)
         assert [line["content"] for line in lines] == [b"head", b"againend"]
 
-    with_sink(test)
+    with_writer(test)
 
 
 def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog: pytest.LogCaptureFixture) -> None:
@@ -215,26 +214,26 @@ def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog:
 
     async def run() -> ChunkWriter:
         lines: list[Any] = []
-        sink = ChunkWriter(
-            recording,
+        writer = ChunkWriter(
+            cast(Any, recording),
             make_facts=lambda **facts: facts,
             on_chunk=lines.append,
             on_lost=lambda *_: None,
             on_error=lines.append,
         )
-        await sink.put(blob(b"head"))
+        await writer.put(blob(b"head"))
         recording.hangs.clear()
-        sink.put(blob(b" and", end=True))
-        sink.put(blob(b"head2", chunk=2))
+        writer.put(blob(b" and", end=True))
+        writer.put(blob(b"head2", chunk=2))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await sink.close()
-        return sink
+                await writer.close()
+        return writer
 
-    sink = asyncio.run(run())
+    writer = asyncio.run(run())
     recording.hangs.set()
-    sink._executor.shutdown(wait=True)
+    writer._executor.shutdown(wait=True)
     assert recording.closes == 1
     assert [line["content"] for line in recording.lines] == [b"head and", b"head2"]
     assert caplog.records == []
-    assert sink.stats.chunks == 2
+    assert writer.stats.chunks == 2

@@ -1,0 +1,100 @@
+"""ImageCapture: a photo of a track (https://w3c.github.io/mediacapture-image/#imagecapturesection)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from msrecd import libav
+from msrecd.dom.blob import Blob
+from msrecd.dom.exceptions import InvalidStateError, NotSupportedError, UnknownError
+from msrecd.flow.units import VideoFormat, VideoFrame
+from msrecd.media.track import MediaStreamTrack, ReadyState
+
+FRAME_DEADLINE_S = 10.0
+
+
+class ImageCapture:
+    """Takes photos of a video track, without disturbing whoever records it. Belongs to the loop's thread."""
+
+    def __init__(self, track: MediaStreamTrack) -> None:
+        """
+        Raises:
+            TypeError: `track` is no MediaStreamTrack.
+            NotSupportedError: it is not a video track.
+        """
+        if not isinstance(track, MediaStreamTrack):
+            raise TypeError(f"track must be a MediaStreamTrack, not {type(track).__name__}")
+        if track.kind != "video":
+            raise NotSupportedError("only a video track can be photographed")
+        self._track = track
+
+    @property
+    def track(self) -> MediaStreamTrack:
+        return self._track
+
+    async def take_photo(self, settings: Mapping[str, object] | None = None) -> Blob:
+        """The next frame as a JPEG.
+
+        Args:
+            settings: `{"image_width": pixels}`: scaled down to it, in the frame's proportions.
+
+        Raises:
+            TypeError: `image_width` is no positive number.
+            InvalidStateError: the track is not live, is muted or disabled, or ends before a frame comes.
+            UnknownError: no frame came within FRAME_DEADLINE_S and two frame intervals, or it could not be encoded.
+        """
+        width = dict(settings or {}).get("image_width")
+        if width is not None and (isinstance(width, bool) or not isinstance(width, (int, float)) or width < 1):
+            raise TypeError(f"image_width must be a positive number, not {width!r}")
+        frame = await self._next_frame()
+        try:
+            jpeg = await asyncio.to_thread(_encode, frame, None if width is None else int(width))
+        except libav.LibavError as exc:
+            raise UnknownError(f"the photo could not be encoded: {exc}") from exc
+        return Blob([jpeg], {"type": "image/jpeg"})
+
+    async def _next_frame(self) -> VideoFrame:
+        track = self._track
+        if track.ready_state is not ReadyState.LIVE or track.muted or not track.enabled:
+            raise InvalidStateError("the track gives no frames: it has ended, is muted or disabled")
+        sink = _FirstFrame(asyncio.get_running_loop())
+        feed = track._source.raw()
+        rate = track.get_settings().get("frame_rate")
+        await asyncio.to_thread(feed.add, sink)
+        try:
+            async with asyncio.timeout(FRAME_DEADLINE_S + (2 / rate if rate else 0)):
+                return await sink.frame
+        except TimeoutError as exc:
+            raise UnknownError("no frame came in time") from exc
+        finally:
+            await asyncio.to_thread(feed.remove, sink)
+            if not sink.frame.done():
+                sink.frame.cancel()
+
+
+class _FirstFrame:
+    """A sink that keeps the first frame it gets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.frame: asyncio.Future[VideoFrame] = loop.create_future()
+
+    def put(self, unit: VideoFrame) -> None:
+        self._loop.call_soon_threadsafe(self._set, unit)
+
+    def end(self, error: BaseException | None) -> None:
+        self._loop.call_soon_threadsafe(self._fail)
+
+    def _set(self, unit: VideoFrame) -> None:
+        if not self.frame.done():
+            self.frame.set_result(unit)
+
+    def _fail(self) -> None:
+        if not self.frame.done():
+            self.frame.set_exception(InvalidStateError("the track ended before a frame came"))
+
+
+def _encode(frame: VideoFrame, width: int | None) -> bytes:
+    format = VideoFormat(width=frame.format.width, height=frame.format.height, pixel_format=frame.format.pixel_format)
+    return libav.jpeg(libav.picture(format, frame.data), max_width=width or frame.format.width)
