@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set-up for development and demo: Debian packages that are missing, then a virtual environment in .venv. With --tests:
-# the programs, too, that only tests need (a browser, a network camera). Run by `make`; safe to run again. Needs Debian 12 or newer, Raspberry Pi OS, or the tools named below by other means.
+# the programs, too, that only tests need (a browser, a network camera). Run by `make`; safe to run again. Needs
+# Debian 12 or newer, Raspberry Pi OS, or the tools named below by other means.
 #
 # PYTHON=/path/to/python3.x chooses the interpreter; VENV=folder chooses the folder.
 set -euo pipefail
@@ -66,6 +67,7 @@ need pkg-config "finds libraries for the builds" has pkg-config
 need libasound2-dev "ALSA headers, for pyalsaaudio" header alsa/asoundlib.h
 need libsystemd-dev "systemd headers, for systemd-python" header systemd/sd-daemon.h
 need mosquitto "the MQTT broker that demo and tests start for themselves" has mosquitto
+need mosquitto-clients "the commands at the broker that the documentation shows" has mosquitto_pub
 need ffmpeg "the tests judge every recording with ffprobe" has ffprobe
 need openssl "the tests make certificates for TLS" has openssl
 need systemd "systemd-analyze judges the unit file" has systemd-analyze
