@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test promises coverage lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzin
 acceptance-year: $(STAMP) ## 10 000 schedules against the judge, twenty years, 1 000 reloads: the long versions (some 20 minutes)
 	MSRECD_SCHEDULES=10000 MSRECD_YEARS=20 $(BIN)/python -m pytest -s tests/schedule $(ARGS)
 	MSRECD_RELOADS=1000 $(BIN)/python -m pytest -s tests/system/test_reload.py $(ARGS)
+
+promises: ## the sentences of the documentation that promise something, the tests behind them, their last results
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) tests/support/promises.py
+
+coverage: $(STAMP)-tests ## which branches the tests take, and the least that they must (a second `make test`, slower)
+	@$(BIN)/python scripts/branches.py $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format (`make format` repairs)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from broker import MOSQUITTO, Broker
 from hypothesis import HealthCheck, settings
+from promises import keep_results
 
 # An example may take as long as a busy machine makes it take.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,3 +44,29 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         names = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
         counts = {name: len(terminalreporter.getreports(name)) for name in names}
         Path(path).write_text(json.dumps(counts))
+
+
+_WORST_LAST = ("skipped", "passed", "failed")
+_results: dict[str, dict[str, str]] = {}  # of tests that hold promises of the documentation
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("promise"):  # reports carry properties to the process that collects the results
+            item.user_properties.append(("promise", list(mark.args)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if not any(name == "promise" for name, _ in report.user_properties):
+        return
+    if report.when != "call" and report.outcome == "passed":
+        return
+    test = report.nodeid.partition("[")[0]  # all cases of a test are one: the worst counts
+    before = _results.get(test, {"result": "skipped"})["result"]
+    worst = max(before, report.outcome, key=_WORST_LAST.index)
+    _results[test] = {"result": worst, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _results and not hasattr(session.config, "workerinput"):
+        keep_results(_results)

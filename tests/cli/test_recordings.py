@@ -125,6 +125,7 @@ def test_list_shows_what_is_gone(folder: Path) -> None:
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("verify-proves-a-copy")
 def test_verify_needs_no_configuration_and_proves_a_copy(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder / "recordings", copy)
@@ -133,6 +134,7 @@ def test_verify_needs_no_configuration_and_proves_a_copy(folder: Path, tmp_path:
     assert "proven" in ok(config_of(folder), "verify")
 
 
+@pytest.mark.promise("verify-proves-a-copy", "manifest-proves")
 def test_verify_names_each_finding(folder: Path) -> None:
     flipped, missing, torn = chunks(folder)[:3]
     data = bytearray(flipped.read_bytes())
@@ -170,6 +172,7 @@ def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
 # --- protect ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("only-own-chunks-go")
 def test_protected_recordings_stay(folder: Path) -> None:
     limit(folder)
     (recording,) = listed(folder, recorder="mic")
@@ -194,6 +197,7 @@ def test_protecting_what_is_not_there_fails(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("open-becomes-recovered")
 def test_recover_after_a_kill(tmp_path: Path) -> None:
     config = configuration(tmp_path, port=None, recorders=RECORDER.replace('"1s"', '"60s"'), more=VIRTUAL)
     with DaemonProcess(tmp_path, config) as daemon:

@@ -95,6 +95,7 @@ def test_discovery_birth_and_removal_over_a_broker(broker, service_for, monkeypa
             observer.wait_for(lambda m: m.topic == CONFIG and not m.payload)
 
 
+@pytest.mark.promise("home-assistant-forgets")
 def test_what_is_removed_while_the_daemon_is_off_disappears(broker, service_for):
     with Observer(broker) as observer:
         observer.subscribe("homeassistant/#")
@@ -132,6 +133,7 @@ def test_replies_and_events_as_published_fit_their_schemas(broker, service_for):
         check(observer.wait_for(lambda m: m.topic == f"{BASE}/availability").payload.decode(), "availability.json")
 
 
+@pytest.mark.promise("lost-events-are-told")
 def test_lost_events_are_reported_with_their_number(broker, service_for, monkeypatch):
     monkeypatch.setattr("msrecd.mqtt.spool.EVENT_LIMIT", 100)
     broker.stop()

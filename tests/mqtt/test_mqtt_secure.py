@@ -118,6 +118,7 @@ def test_the_whole_contract_works_with_the_example_configuration(
 
 
 @needs_mosquitto
+@pytest.mark.promise("devices-speak-for-themselves")
 def test_a_device_cannot_speak_for_or_command_another(example, console):
     with Observer(example, username="pi-other", password="two") as other:
         for topic in (
@@ -180,6 +181,7 @@ def test_a_foreign_authority_or_name_is_not_believed(example, certificates, tmp_
 
 
 @needs_mosquitto
+@pytest.mark.promise("refused-events-stay")
 def test_events_that_the_acl_forbids_stay_and_do_not_hold_up_others(tmp_path, service_for, caplog):
     acl = tmp_path / "acl"
     allowed = ["topic readwrite msrecd/v1/+/availability", "topic readwrite msrecd/v1/+/event/device",
@@ -219,6 +221,7 @@ def test_events_that_the_acl_forbids_stay_and_do_not_hold_up_others(tmp_path, se
         ("localhost", {"ca_file": Path("/ca"), "port": 1884}, True, 1884),
     ],
 )
+@pytest.mark.promise("tls-off-the-machine")
 def test_tls_is_on_off_loopback(host, changes, tls, port):
     settings = MqttSettings(host=host, device_id="pi-test", **changes)
     assert (settings.tls, settings.effective_port) == (tls, port)

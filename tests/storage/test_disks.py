@@ -99,6 +99,7 @@ def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp
 
 
 @needs_root
+@pytest.mark.promise("limits-hold")
 def test_a_ring_goes_round_on_a_disk_smaller_than_its_limit(tmp_path: Path) -> None:
     with mounted(tmp_path / "recordings", "-t", "tmpfs", "-o", "size=12m", "tmpfs") as root:
         store = make_store(tmp_path, limits=Limits(max_total_bytes=1 << 30))
@@ -117,6 +118,7 @@ def test_a_ring_goes_round_on_a_disk_smaller_than_its_limit(tmp_path: Path) -> N
 
 
 @needs_root
+@pytest.mark.promise("no-disk-ends-a-recording", "medium-gone")
 def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: Path) -> None:
     point = tmp_path / "recordings"
     with mounted(point, "-t", "tmpfs", "-o", "size=8m", "tmpfs"):
@@ -148,6 +150,7 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
 
 
 @needs_root
+@pytest.mark.promise("medium-gone")
 def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +244,7 @@ class Failing:
         monkeypatch.setattr(os, name, call)
 
 
+@pytest.mark.promise("undeletable-chunk")
 def test_what_cannot_be_deleted_is_announced_once_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +297,7 @@ def test_without_renameat2_a_name_is_given_once(
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.promise("unfinished-is-not-lost")
 def test_a_failing_link_leaves_a_part_that_is_finished_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:

@@ -122,6 +122,7 @@ FILE_SYSTEMS = [
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 @pytest.mark.timeout(60 + 2 * KILLS)
+@pytest.mark.promise("finished-is-complete")
 def test_a_kill_at_any_moment_harms_no_finished_chunk(tmp_path: Path, kind: str) -> None:
     """Nothing is lost that had been written: a kill does not take what the kernel has."""
     rng = random.Random(5)

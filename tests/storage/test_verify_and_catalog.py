@@ -71,6 +71,7 @@ def test_a_torn_chunk_is_named(copy: Path) -> None:
     assert faults(copy) == [(Fault.TORN, path.name)]
 
 
+@pytest.mark.promise("manifest-proves")
 def test_swapped_chunks_are_named(copy: Path) -> None:
     first, second = chunks(copy)[:2]
     content = first.read_bytes()
@@ -79,6 +80,7 @@ def test_swapped_chunks_are_named(copy: Path) -> None:
     assert faults(copy) == [(Fault.SWAPPED, first.name), (Fault.SWAPPED, second.name)]
 
 
+@pytest.mark.promise("manifest-proves")
 def test_an_edited_line_is_named(copy: Path) -> None:
     (manifest,) = copy.rglob("*.jsonl")
     lines = manifest.read_text().splitlines()

@@ -54,6 +54,7 @@ def assert_three_seconds(daemon: DaemonProcess, planned: dict[str, Any]) -> None
     assert 0 < sum(line["duration_s"] for line in daemon.chunk_lines()) < 3 + LATE_S
 
 
+@pytest.mark.promise("start-takes-a-duration")
 def test_a_duration_ends_a_recording(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -82,6 +83,7 @@ def test_a_dead_mans_limit_ends_what_nobody_ends(daemon_for: DaemonFor, console:
     assert_three_seconds(daemon, planned)
 
 
+@pytest.mark.promise("groups-are-heard")
 def test_groups_and_the_plain_switch(daemon_for: DaemonFor, console: Console, observer: Observer) -> None:
     with daemon_for(CAM0 + CAM1, groups=["north-field"]):
         console.wait("availability")
@@ -107,6 +109,7 @@ def test_groups_and_the_plain_switch(daemon_for: DaemonFor, console: Console, ob
                    if message.topic.startswith(BASE))  # fmt: skip
 
 
+@pytest.mark.promise("an-id-acts-once")
 def test_a_repeated_command_acts_once(daemon_for: DaemonFor, console: Console, observer: Observer) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -129,6 +132,7 @@ def _stamp(seconds_ago: float) -> str:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.promise("old-commands-expire")
 def test_old_commands_expire_if_the_clock_is_trusted(
     daemon_for: DaemonFor, console: Console, observer: Observer, trusted: bool
 ) -> None:
@@ -172,6 +176,7 @@ def test_reload_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
     assert_consecutive(numbers_of(daemon.chunks()))
 
 
+@pytest.mark.promise("commands-are-answered", "commands-in-order")
 def test_commands_in_a_burst_are_answered_in_order(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0):
         console.wait("availability")

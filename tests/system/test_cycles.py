@@ -33,6 +33,7 @@ def taken_along(line: dict[str, Any], kills: list[float]) -> bool:
 
 
 @pytest.mark.timeout(120 + 15 * CYCLES)
+@pytest.mark.promise("inactive-means-finished", "commands-are-idempotent")
 def test_state_replies_and_files_agree_after_many_cycles(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from broker import Broker
 from config_text import camera, configuration, microphone, recorder
 from console import Console
@@ -57,6 +58,7 @@ def test_start_pause_resume_stop_over_mqtt(daemon_for: DaemonFor, console: Conso
     assert sum(line["tracks"]["video"]["frames"] for line in lines) == sum(len(chunk.numbers) for chunk in judged)
 
 
+@pytest.mark.promise("commands-are-answered")
 def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0):
         console.wait("availability")
@@ -75,6 +77,7 @@ def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) 
         assert console.command("recorder/cam0/get")["data"]["state"] == "inactive"
 
 
+@pytest.mark.promise("faults-stay-apart")
 def test_a_missing_device_is_an_error_state_and_the_others_run(daemon_for: DaemonFor, console: Console) -> None:
     no_such = microphone("mic0", audio={"device_id": {"exact": "no-such-device"}}, autostart=True)
     with daemon_for(camera(autostart=True) + no_such) as daemon:
@@ -88,6 +91,7 @@ def test_a_missing_device_is_an_error_state_and_the_others_run(daemon_for: Daemo
         console.wait("state/recorder/mic0", lambda state: state["state"] == "inactive" and state["rev"] > 1)
 
 
+@pytest.mark.promise("no-broker-no-harm")
 def test_recording_goes_on_without_the_broker(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -107,6 +111,7 @@ def test_recording_goes_on_without_the_broker(daemon_for: DaemonFor, broker: Bro
     assert_consecutive(numbers_of(daemon.chunks()))
 
 
+@pytest.mark.promise("open-chunk-is-recovered", "open-becomes-recovered")
 def test_second_signal_leaves_at_once_and_the_next_start_recovers(tmp_path: Path) -> None:
     recorders = camera(audio=True, autostart=True)
     daemon = DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=recorders))

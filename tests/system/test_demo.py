@@ -40,6 +40,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("no-hardware-needed")
 def test_demo_records_and_reports(tmp_path: Path) -> None:
     process = demo(tmp_path)
     output, _ = process.communicate(timeout=100)

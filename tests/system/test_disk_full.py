@@ -72,6 +72,7 @@ def assert_one_gap(lines: list[dict], least_gap_s: float) -> None:
     assert len(gaps) == 1, [line["gaps"] for line in lines]
 
 
+@pytest.mark.promise("losses-are-counted", "no-disk-ends-a-recording", "disk-full")
 def test_a_full_disk_is_told_and_the_same_recording_goes_on(
     tmpfs: Path, daemon_for: DaemonFor, console: Console
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_full_disk_is_told_and_the_same_recording_goes_on(
     assert_one_gap(assert_sound(daemon), 2.0)
 
 
+@pytest.mark.promise("no-disk-ends-a-recording", "disk-read-only")
 def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(RECORDER) as daemon:
         recording_id = console.wait_state("recording")["recording_id"]
@@ -116,6 +118,7 @@ def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for:
 
 
 @pytest.mark.parametrize("stall_s", [1, 5, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.promise("no-camera-waits-for-a-disk", "disk-stalls")
 def test_a_disk_that_stalls_costs_nothing_or_is_told(
     card: Card, daemon_for: DaemonFor, console: Console, stall_s: int
 ) -> None:

@@ -57,6 +57,7 @@ def written(daemon: DaemonProcess) -> set[str]:
 
 @pytest.mark.timeout(120 + 40 * KILLS)
 @pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.promise("finished-is-complete", "open-chunk-is-recovered", "no-part-no-doubt", "loss-of-a-kill")
 def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:
     rng = random.Random(20_260 + part)
     daemon = DaemonProcess(

@@ -101,6 +101,7 @@ class Reader:
         return found
 
 
+@pytest.mark.promise("states-are-retained")
 def test_what_it_says_when_it_connects(tmp_path: Path) -> None:
     ear = Ear()
     with DaemonProcess(tmp_path, configuration(tmp_path, port=ear.port, recorders=CAM0, groups=["north"])):
@@ -135,6 +136,7 @@ def test_what_it_says_when_it_connects(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("offline-after-ten-seconds")
 def test_a_killed_device_is_offline_after_ten_seconds_unless_it_is_back(
     daemon_for: DaemonFor, console: Console
 ) -> None:
@@ -163,6 +165,7 @@ def parse(stamp: str) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
+@pytest.mark.promise("inactive-means-finished")
 def test_one_recording_in_its_states(daemon_for: DaemonFor, console: Console) -> None:
     """Each change is seen once; `since` is when the state was entered; `rev` grows; inactive means: all is written."""
     with daemon_for(CAM0) as daemon:
@@ -199,6 +202,7 @@ def test_one_recording_in_its_states(daemon_for: DaemonFor, console: Console) ->
     assert final["last_chunk"]["file"] == last["file"], "inactive before the last chunk"
 
 
+@pytest.mark.promise("chunks-are-events")
 def test_a_chunk_is_told_when_it_has_its_name(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
     """At the moment the event arrives, the file is there, whole, and listed."""
     daemon = daemon_for(CAM0)
@@ -240,6 +244,7 @@ def test_a_chunk_is_told_when_it_has_its_name(daemon_for: DaemonFor, broker: Bro
     assert chunks >= 4
 
 
+@pytest.mark.promise("equal-errors-are-counted")
 def test_equal_errors_are_counted(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")

@@ -53,6 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker, console
     return run_with
 
 
+@pytest.mark.promise("devices-come-and-go")
 def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
     garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
     microphone = VirtualMicrophone("Nest", sample_rate=8000, channels=1)

@@ -86,6 +86,7 @@ def recorded(daemon: DaemonProcess) -> dict[str, list[tuple[str, int]]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + EVENTS // 10)
+@pytest.mark.promise("events-survive-outages")
 def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
     tmp_path: Path, at_last: contextlib.ExitStack
 ) -> None:
@@ -141,6 +142,7 @@ def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
     )
 
 
+@pytest.mark.promise("chunk-told-after-a-crash")
 def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path, at_last: contextlib.ExitStack) -> None:
     """The spool as it is when the daemon is killed between a file and its event; the manifest knows better."""
     broker = Broker(tmp_path / "broker", config=KEEPS_ALL)

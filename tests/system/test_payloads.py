@@ -32,6 +32,7 @@ def test_the_schemas_are_schemas() -> None:
         jsonschema.Draft202012Validator.check_schema(json.loads(path.read_text()))
 
 
+@pytest.mark.promise("payloads-fit-schemas")
 def test_all_that_is_published_is_as_documented(
     daemon_for: DaemonFor, broker: Broker, console: Console, observer: Observer
 ) -> None:

@@ -202,6 +202,7 @@ def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
         assert abs(int(usec[-1].partition("=")[2]) / 1e6 - time.monotonic()) < 60
 
 
+@pytest.mark.promise("limits-hold")
 def test_a_limit_of_the_storage_holds_from_the_reload_on(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
+import pytest
 from alsasim import AlsaSim
 from config_text import recorder
 from console import Console
@@ -24,6 +25,7 @@ def written(console: Console) -> int:
     return int(console.command("recorder/cam0/get")["data"]["bytes"])
 
 
+@pytest.mark.promise("losses-are-counted")
 def test_an_audio_recording_goes_on_in_a_new_chunk_when_the_microphone_returns(
     daemon_for: DaemonFor, console: Console, alsa_sim: AlsaSim
 ) -> None:

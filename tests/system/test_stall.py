@@ -113,6 +113,7 @@ def test_what_waited_in_memory_goes_back_to_the_system(tmp_path: Path, card: Car
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
+@pytest.mark.promise("disk-stalls")
 def test_what_memory_cannot_hold_goes_in_whole_groups_and_is_told(tmp_path: Path, card: Card) -> None:
     daemon = daemon_with_film(tmp_path, 80)
     lines = record_through(daemon, card, 15)

@@ -1,0 +1,116 @@
+"""Behind every sentence a test: what the documentation promises, and the tests that hold msrecd to it.
+
+A promise is a sentence with an anchor behind it: `<!-- promise: name -->` in Markdown, a line `.\\" promise: name` in a
+manual page. A test that holds it says `@pytest.mark.promise("name")`. Each run of pytest keeps the results of such
+tests in .cache/promises.json (conftest.py); as a program (`make promises`) this prints sentence, test and last result.
+Exit status 1: a promise has no test, or its test failed when it last ran.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".cache" / "promises.json"
+PAGES = ("README.md", "SECURITY.md", "docs/*.md", "docs/man/*")
+ANCHOR = re.compile(r"<!-- promise: ([a-z0-9-]+) -->|^\.\\\" promise: ([a-z0-9-]+)$", re.MULTILINE)
+BLOCK = re.compile(r"\n\s*\n|\n(?=\s*- |\|)")  # a paragraph, an item of a list, a row of a table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """`place` is file:line of the anchor."""
+
+    name: str
+    sentence: str
+    place: str
+
+
+def promises_of(text: str, page: str) -> Iterator[Promise]:
+    """The promises of a page: what stands in the same block, behind the anchor before and before this one."""
+    for match in ANCHOR.finditer(text):
+        before = text[: match.start()]
+        block = BLOCK.split(before)[-1]
+        sentence = ANCHOR.split(block)[-1]
+        if match.group(2):  # roff: requests are no words
+            sentence = re.sub(r"^\.[A-Z]{1,2} ?|\\f[A-Z]", "", sentence, flags=re.MULTILINE)
+        yield Promise(
+            name=match.group(1) or match.group(2),
+            sentence=" ".join(sentence.replace("|", " ").split()).strip(" -.;,"),
+            place=f"{page}:{before.count(chr(10)) + 1}",
+        )
+
+
+def promises(root: Path = ROOT) -> list[Promise]:
+    """All promises of the documentation, in the order of the pages."""
+    found = []
+    for pattern in PAGES:
+        for page in sorted(root.glob(pattern)):
+            found += promises_of(page.read_text(), str(page.relative_to(root)))
+    return found
+
+
+def names_in(source: str) -> Iterator[tuple[str, str]]:
+    """(test, promise) for each marked test of a module; a marked class marks its tests."""
+    tree = ast.parse(source)
+    for node in tree.body:
+        for owner, function in [(node, node)] if not isinstance(node, ast.ClassDef) else [(node, f) for f in node.body]:
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            test = function.name if owner is function else f"{owner.name}::{function.name}"  # type: ignore[attr-defined]
+            decorators = function.decorator_list + ([] if owner is function else owner.decorator_list)  # type: ignore[attr-defined]
+            for decorator in decorators:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
+                    for argument in decorator.args:
+                        yield test, str(ast.literal_eval(argument))
+
+
+def holders(root: Path = ROOT) -> dict[str, list[str]]:
+    """Tests ("tests/system/test_x.py::test_y") by the name of the promise they hold."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        for test, name in names_in(path.read_text()):
+            found.setdefault(name, []).append(f"{path.relative_to(root)}::{test}")
+    return found
+
+
+def keep_results(results: dict[str, dict[str, str]]) -> None:
+    """Add to what is known; `results` by test, each with "result" and "at"."""
+    known: dict[str, dict[str, str]] = {}
+    if RESULTS.exists():
+        known = json.loads(RESULTS.read_text())
+    RESULTS.parent.mkdir(exist_ok=True)
+    fresh = RESULTS.with_suffix(".new")
+    fresh.write_text(json.dumps(known | results, indent=1, sort_keys=True))
+    fresh.replace(RESULTS)
+
+
+def main() -> int:
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    tests = holders()
+    wrong, unseen = 0, 0
+    all_promises = promises()
+    for promise in all_promises:
+        print(f"{promise.name}  ({promise.place})")
+        print(textwrap.indent(textwrap.fill(promise.sentence, 110), "    "))
+        held_by = tests.get(promise.name, [])
+        wrong += not held_by
+        for test in held_by or ["no test"]:
+            last = results.get(test, {"result": "not run here yet", "at": ""})
+            wrong += last["result"] == "failed"
+            unseen += last["result"] != "failed" and last["result"] != "passed"
+            print(f"    {last['result']:8} {last['at']:20} {test}")
+    count = len({test for held_by in tests.values() for test in held_by})
+    print(f"{len(all_promises)} promises, {count} tests; {wrong} without a test or failed, {unseen} skipped or not run")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
