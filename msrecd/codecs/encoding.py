@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msrecd import libav
-from msrecd.flow.encoded import EncodedFeed, EncodingError, StreamParameters
+from msrecd.flow.encoded import EncodedFeed, EncodingError, Loss, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.source import SourceThread
@@ -44,9 +44,19 @@ class Encoding(ABC, Generic[Unit]):
         self._source: Feed[Unit] = source
         self._queue: UnitQueue[Unit] = queue
         self._wait_s = wait_s
-        self._refused = 0
+        self._has_begun = False
         self.output = EncodedFeed(key_frame_at=key_frame_at, coming_ns=self._coming_ns, hurry=self._hurry)
         self._thread = SourceThread(f"encode-{name}", self._run, self._failed)
+
+    # The sink of the raw feed: in the source's thread.
+
+    def put(self, unit: Unit) -> None:
+        """Queue a unit; one for which there is no room is lost. What sound lacks then shows in its time stamps."""
+        if not self._queue.offer(unit) and self._has_begun and isinstance(unit, VideoFrame):
+            self.output.facts.losses.add(Loss(unit.pts_ns, frames=1))
+
+    def end(self, error: BaseException | None) -> None:
+        self._queue.end(error)
 
     def start(self) -> None:
         """Begin; what the source gives while the encoder is being opened is encoded as well."""
@@ -54,7 +64,7 @@ class Encoding(ABC, Generic[Unit]):
 
     def close(self) -> None:
         """Stop taking units; what is under way is encoded and delivered by the encoding's own thread."""
-        self._source.remove(self._queue)
+        self._source.remove(self)
         self._thread.stopping.set()
         self._queue.nudge()
 
@@ -97,7 +107,7 @@ class Encoding(ABC, Generic[Unit]):
 
     def _run(self, stopping: threading.Event) -> None:
         try:
-            self._source.add(self._queue)
+            self._source.add(self)
             parameters = self._open()
             try:
                 self.output.set_parameters(parameters)
@@ -107,23 +117,22 @@ class Encoding(ABC, Generic[Unit]):
             finally:
                 self._close()
         finally:
-            self._source.remove(self._queue)  # `close` may have come before the thread had added it
+            self._source.remove(self)  # `close` may have come before the thread had added it
         self.output.feed.end(self._queue.error)
 
     def _begin(self) -> None:
         """Where opening took so long that units were refused, begin behind the hole."""
-        while self._queue.refused != self._refused:
-            self._refused = self._queue.refused
+        refused = 0
+        while self._queue.refused != refused:
+            refused = self._queue.refused
             self._queue.take(0)
+        self._has_begun = True
 
     def _encode_until(self, stopping: threading.Event) -> None:
         while True:
             units = self._queue.take(self._wait_s)
             if units:
                 self._take(units)
-            if self._queue.refused != self._refused:
-                self.output.facts.dropped += self._queue.refused - self._refused
-                self._refused = self._queue.refused
             if stopping.is_set() or (self._queue.ended and not units):
                 return
             if not units:

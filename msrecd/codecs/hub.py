@@ -42,10 +42,6 @@ class Lease:
     def output(self) -> EncodedFeed:
         return self._shared.output
 
-    @property
-    def is_shared(self) -> bool:
-        return self._shared.holders > 1
-
     def close(self) -> None:
         """Give the share back; the last one ends the encoder. Idempotent, from any thread."""
         with _lock:
@@ -91,6 +87,13 @@ def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
     if isinstance(format, AudioFormat):
         encoding = AudioEncoding(source.raw(), format, request, name=name)
     else:
-        encoding = VideoEncoding(source.raw(), request, name=name, presentation=format.presentation, clock=clock)
+        encoding = VideoEncoding(
+            source.raw(),
+            request,
+            name=name,
+            presentation=format.presentation,
+            repeats=not source.device_id,  # what a camera does not give is a loss, and is not made up
+            clock=clock,
+        )
     encoding.start()
     return _Shared(encoding.output, encoding)

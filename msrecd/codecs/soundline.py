@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msrecd.codecs.sampleclock import SampleClock
-from msrecd.flow.encoded import EncodingFacts
+from msrecd.flow.encoded import EncodingFacts, Loss
 from msrecd.flow.median import median
 from msrecd.flow.units import AudioBlock, AudioFormat
 
@@ -169,10 +169,10 @@ class SoundLine:
 
     def _lack(self, samples: int, runs: list[Run], parts: list[bytes]) -> None:
         """So much is missing here."""
-        self._facts.gap_samples += samples
-        self._facts.xruns += 1
+        lost_ns = samples * NS // self._format.sample_rate
+        self._facts.losses.add(Loss(self.time_of(self.samples), duration_ns=lost_ns))
         if samples > MAX_SILENCE_S * self._format.sample_rate:
-            self._open_ns += samples * NS // self._format.sample_rate
+            self._open_ns += lost_ns
             self._holes.append((self.samples, self._open_ns))
             return
         self._flush(runs, parts)

@@ -95,13 +95,14 @@ class VideoEncoding(Encoding[VideoFrame]):
         *,
         name: str,
         presentation: Presentation = UPRIGHT,
+        repeats: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ):
         self._request = request
         self._presentation = presentation
         self._clock = clock
         self._keys = KeyFrames(request.key_frame_interval_ns, request.key_frame_interval_count)
-        self._repeats = request.frame_rate is None
+        self._repeats = request.frame_rate is None and repeats
         self._decimator = Decimator(request.frame_rate)
         self._last: VideoFrame | None = None
         self._last_ns = -1

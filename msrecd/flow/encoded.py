@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from msrecd.flow.feed import Feed
@@ -70,17 +71,68 @@ class StreamParameters:
     encoder: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Media that an encoding lacks: frames of video, or a length of sound; at_ns is its beginning (CLOCK_MONOTONIC)."""
+
+    at_ns: int
+    frames: int = 0
+    duration_ns: int = 0
+
+
+class LossLog:
+    """The losses of one encoding, in order. One thread adds, any number of `LossReader`s read."""
+
+    LIMIT = 4096  # a reader that is further behind misses the oldest: seconds of nothing but losses
+
+    def __init__(self) -> None:
+        self._losses: deque[tuple[int, Loss]] = deque(maxlen=self.LIMIT)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self, loss: Loss) -> None:
+        with self._lock:
+            self._count += 1
+            self._losses.append((self._count, loss))
+
+    def behind(self, number: int) -> list[tuple[int, Loss]]:
+        """The losses after the one with this number (0: all), with their numbers."""
+        if self._count == number:
+            return []  # nearly always
+        with self._lock:
+            return [known for known in self._losses if known[0] > number]
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+
+class LossReader:
+    """Reads a LossLog from now on."""
+
+    def __init__(self, log: LossLog) -> None:
+        self._log = log
+        self._number = log.count
+
+    def take(self) -> list[Loss]:
+        """What was added since the last call."""
+        losses = self._log.behind(self._number)
+        if losses:
+            self._number = losses[-1][0]
+        return [loss for _, loss in losses]
+
+
 @dataclass(slots=True)
 class EncodingFacts:
-    """Running totals of one encoding; written by the producing thread, read by anybody.
+    """What is known of one encoding; written by the producing thread, read by anybody.
 
-    dropped: units lost before or in the encoder; xruns, gap_samples: sound that was replaced by silence;
+    dropped: frames that a device's own encoder lost, and pieces of sound that came twice, in all;
+    losses: what is lost, with its place in time;
     drift_ppm: rate of the sound card against the monotonic clock; offset_ms: what is not corrected of it at present.
     """
 
     dropped: int = 0
-    xruns: int = 0
-    gap_samples: int = 0
+    losses: LossLog = field(default_factory=LossLog)
     drift_ppm: float = 0.0
     offset_ms: float = 0.0
 

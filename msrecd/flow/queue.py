@@ -110,7 +110,3 @@ class UnitQueue(Generic[T]):
             if self._in_work is not None:
                 return self._in_work
             return self._units[0] if self._units else None
-
-    @property
-    def queued_bytes(self) -> int:
-        return self._bytes

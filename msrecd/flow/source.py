@@ -86,18 +86,22 @@ class Source(ABC):
 
 
 class Gate:
-    """Whether a track lets its source through: closed (muted or disabled) means black and silence. For any thread."""
+    """Whether a track lets its source through: closed (muted or disabled) means black and silence. For any thread.
 
-    __slots__ = ("_on_change", "is_open")
+    is_lost: it is closed because the source gives nothing, not because somebody disabled the track.
+    """
+
+    __slots__ = ("_on_change", "is_lost", "is_open")
 
     def __init__(self) -> None:
         self.is_open = True
+        self.is_lost = False
         self._on_change: tuple[Callable[[bool], None], ...] = ()
 
-    def set(self, is_open: bool) -> None:
+    def set(self, is_open: bool, *, is_lost: bool = False) -> None:
         """Called on the loop by the track."""
-        if is_open != self.is_open:
-            self.is_open = is_open
+        if (is_open, is_lost) != (self.is_open, self.is_lost):
+            self.is_open, self.is_lost = is_open, is_lost
             for call in self._on_change:
                 call(is_open)
 

@@ -65,10 +65,10 @@ def inputs_of(plan: Plan, clock: Clock) -> list[TrackInput]:
 def watch_gates(plan: Plan, worker: RecorderWorker) -> GateWatchers:
     """Tell the worker when a track is disabled, muted, or neither again."""
 
-    def watcher(index: int) -> Callable[[bool], None]:
-        return lambda is_open: worker.gate_changed(index, is_open)
+    def watcher(index: int, track: MediaStreamTrack) -> Callable[[bool], None]:
+        return lambda is_open: worker.gate_changed(index, is_open, is_lost=track._gate.is_lost)
 
-    watchers = [(track, watcher(index)) for index, track in enumerate(plan.tracks)]
+    watchers = [(track, watcher(index, track)) for index, track in enumerate(plan.tracks)]
     for track, call in watchers:
         track._gate.watch(call)
     return watchers

@@ -247,7 +247,7 @@ class MediaStreamTrack(EventTarget):
             queue_task(lambda: self._fire(SourceRestartEvent("restart", silent_s=silent_s)), loop)
 
     def _update_gate(self) -> None:
-        self._gate.set(self._enabled and not self._muted)
+        self._gate.set(self._enabled and not self._muted, is_lost=self._enabled and self._muted)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind} {self.label!r} {self._ready_state}>"

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing.container import ChunkContainer
-from msrecd.muxing.facts import ChunkInfo, Gap, TrackFacts
+from msrecd.muxing.facts import ChunkInfo, TrackFacts
 from msrecd.muxing.input import TrackInput
+from msrecd.muxing.losses import ChunkLosses
 from msrecd.vocabulary.formats import Container
 
 NS = 1_000_000_000
 _TRAILER_BYTES = 500  # of a file, about
 _PACKET_BYTES = 24  # what the containers add to a packet, about
-
-
-_ROUGH_EDGE_S = 0.15  # sound and picture of a chunk do not begin and end at the same instant
 
 
 class ChunkWriter:
@@ -35,15 +33,12 @@ class ChunkWriter:
         self.number = number
         self.zero_ns = 0  # on the recording's line
         self.started_ns = started_ns  # on CLOCK_MONOTONIC
-        self.gaps: list[Gap] = []
         self._streams = streams
         self._inputs = inputs
         self._units = [0] * len(streams)
-        self._dropped = [0] * len(streams)
         self._kept_bytes = 0  # payload that the muxer has not given yet
         self._end_ns = 0
         self._last_capture_ns = started_ns
-        self._before = [_copy(track) for track in inputs]
         self._container = ChunkContainer(container, streams, fragment_ns=fragment_ns)
 
     def begins_at(self, capture_ns: int) -> None:
@@ -81,37 +76,29 @@ class ChunkWriter:
         self._end_ns = max(self._end_ns, dts_ns + duration_ns)
         self._last_capture_ns = max(self._last_capture_ns, packet.pts_ns + duration_ns)
 
-    def dropped(self, index: int) -> None:
-        """Count a packet that did not get in."""
-        self._dropped[index] += 1
-
     def take(self) -> list[bytes]:
         return self._container.take()
 
     def close(self) -> None:
         self._container.close()
 
-    def _unfilled_s(self, index: int) -> float:
-        """Seconds of the chunk for which a sound track has nothing, whatever the reason: it is told all the same."""
-        stream = self._streams[index]
-        if stream.kind != "audio" or not stream.sample_rate:
-            return 0.0
-        missing_s = (self._end_ns - self.zero_ns) / NS - self._units[index] / stream.sample_rate
-        return missing_s if missing_s > _ROUGH_EDGE_S else 0.0
+    @property
+    def end_ns(self) -> int:
+        """Where on the recording's line it ends so far."""
+        return self._end_ns
 
-    def info(self) -> ChunkInfo:
+    def info(self, losses: ChunkLosses) -> ChunkInfo:
         """The accounts; call after `close`."""
         tracks = []
         for index, track in enumerate(self._inputs):
-            facts, before = track.output.facts, self._before[index]
-            rate = self._streams[index].sample_rate or 1
+            facts = track.output.facts
             tracks.append(
                 TrackFacts(
                     kind=track.kind,
                     units=self._units[index],
-                    dropped=self._dropped[index] + facts.dropped + track.refused - before[0],
-                    xruns=facts.xruns - before[1],
-                    gap_s=round((facts.gap_samples - before[2]) / rate + self._unfilled_s(index), 6),
+                    dropped=losses.dropped[index],
+                    xruns=losses.xruns[index],
+                    gap_s=round(losses.gap_ns[index] / NS, 6),
                     drift_ppm=round(facts.drift_ppm, 1),
                     offset_ms=round(facts.offset_ms, 2),
                 )
@@ -123,10 +110,5 @@ class ChunkWriter:
             duration_s=round(max(0, self._end_ns - self.zero_ns) / NS, 6),
             bytes=self._container.written_bytes,
             tracks=tuple(tracks),
-            gaps=tuple(self.gaps),
+            gaps=tuple(losses.gaps),
         )
-
-
-def _copy(track: TrackInput) -> tuple[int, int, int]:
-    facts = track.output.facts
-    return facts.dropped + track.refused, facts.xruns, facts.gap_samples

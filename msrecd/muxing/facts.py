@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from msrecd.flow.units import Kind
@@ -24,8 +24,9 @@ class Gap:
 class TrackFacts:
     """One track in one chunk.
 
-    units: frames (video) or samples (audio) written; dropped: units lost on the way; xruns, gap_s: sound replaced by
-    silence; drift_ppm, offset_ms: of the sound card's clock against the monotonic one.
+    units: frames (video) or samples (audio) written; dropped: frames (video) or packets (audio) lost on the way; xruns:
+    how often sound was lost; gap_s: seconds that the track lacks, each once; drift_ppm, offset_ms: of the sound card's
+    clock against the monotonic one.
     """
 
     kind: Kind
@@ -55,7 +56,6 @@ class Ready:
     """The header is written; codec strings by kind."""
 
     codec_strings: Mapping[Kind, str]
-    encoders: Mapping[Kind, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,6 @@ class Finished:
 
     data: Data | None = None  # the last blob's
     error: BaseException | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
 
 
 Fact = Ready | Data | GapSeen | Finished

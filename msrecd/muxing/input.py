@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from msrecd.clock import SYSTEM_CLOCK, Clock
@@ -10,6 +11,8 @@ from msrecd.codecs import hub
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.source import Gate, Source
 from msrecd.flow.units import Kind, Packet
+
+_MAX_REFUSED = 4096  # capture times that wait to be counted
 
 
 class Lane:
@@ -22,12 +25,12 @@ class Lane:
     def __init__(self, track: int, blank: bool, deliver: Callable[[Arrival], bool], nudge: Callable[[], None]) -> None:
         self._track, self._blank, self._deliver, self._nudge = track, blank, deliver, nudge
         self._broken = False
-        self.refused = 0
+        self.refused: deque[int] = deque(maxlen=_MAX_REFUSED)  # capture times
 
     def put(self, unit: Packet) -> None:
         if (self._broken and not unit.is_keyframe) or not self._deliver(Arrival(self._track, self._blank, unit)):
             self._broken = True
-            self.refused += 1
+            self.refused.append(unit.pts_ns)
         else:
             self._broken = False
 
@@ -89,10 +92,10 @@ class TrackInput(ABC):
     def is_blank(self) -> bool:
         """Whether black or silence is what counts now."""
 
-    @property
-    def refused(self) -> int:
-        """Packets that the worker's queue had no room for."""
-        return self._lane.refused if self._lane is not None else 0
+    def take_refused(self) -> list[int]:
+        """Capture times of the packets that the worker's queue had no room for, since the last call."""
+        refused = self._lane.refused if self._lane is not None else deque[int]()
+        return [refused.popleft() for _ in range(len(refused))]
 
     @property
     def parameters(self) -> StreamParameters | None:

@@ -10,7 +10,7 @@ from msrecd.flow.units import Packet
 class PreRoll:
     """Keeps packets from the last cut point at or before (newest - duration) on, in order, within a bound of bytes.
 
-    When the bound is reached the oldest group of pictures goes (`forgotten_bytes` counts): the reach gets shorter.
+    When the bound is reached the oldest group of frames goes: the reach gets shorter.
     """
 
     def __init__(self, *, duration_ns: int, max_bytes: int, video: int | None) -> None:
@@ -26,7 +26,6 @@ class PreRoll:
         self._packets: deque[tuple[int, Packet]] = deque()
         self._cuts: deque[int] = deque()  # times of the cut points in _packets
         self._bytes = 0
-        self.forgotten_bytes = 0
 
     @property
     def size_bytes(self) -> int:
@@ -44,9 +43,7 @@ class PreRoll:
         while len(self._cuts) > 1 and self._cuts[1] <= packet.dts_ns - self._duration_ns:
             self._forget()
         while self._bytes > self._max_bytes and self._cuts:
-            before = self._bytes
             self._forget()
-            self.forgotten_bytes += before - self._bytes
 
     def take(self) -> list[tuple[int, Packet]]:
         """Hand over what is kept; it begins at a cut point. Empty when there was none yet."""

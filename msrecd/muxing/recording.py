@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
+from msrecd.flow.encoded import EncodingError
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
-from msrecd.muxing.facts import ChunkInfo, Data, Fact
+from msrecd.muxing.facts import ChunkInfo, Data, Fact, GapReason
 from msrecd.muxing.input import TrackInput
-from msrecd.muxing.losses import Losses
+from msrecd.muxing.losses import LossLedger
 from msrecd.muxing.pauses import Pauses, join_after_pause
 from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 from msrecd.muxing.shedding import Shedding
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
 KEY_FRAME_LEAD_NS = 5 * NS  # pictures wait for their sound: the encoder may be that far ahead of what is written
 LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
+_SOUND_HOLE_NS = 50 * MS  # between packets of sound; less is the rounding of time stamps
+_CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and transport vary by less
+_ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
+_FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
 _LONGEST_FRAGMENT_NS = 500 * MS
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
 
@@ -69,7 +74,6 @@ class Recording:
         """
         self.options = options
         self.pauses = Pauses()
-        self.stop_ns: int | None = None
         self.outstanding_bytes: Callable[[], int] = lambda: 0
         self._inputs = inputs
         self._post = post
@@ -82,6 +86,7 @@ class Recording:
         self._chunk: ChunkWriter | None = None
         self._side = SideTracks(inputs, self._video)
         self._before: ChunkWriter | None = None  # the chunk before, while a side track still belongs to it
+        self._before_end_ns = 0  # where that one ends on the line
         self._chunks = 0
         self._blob_capture_ns: int | None = None
         self._newest_ns = 0
@@ -91,7 +96,12 @@ class Recording:
         self._resumed_ns = 0
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
         self._shedding = Shedding(options.max_buffered_bytes)
-        self._losses = Losses(inputs, self._timeline, post)
+        self._losses = LossLedger(inputs, self._timeline, post)
+        self._stop_ns: int | None = None
+        self._joining: set[int] = set()  # tracks whose next packet may begin anywhere: nothing lacks before it
+        self._refused: set[int] = set()  # tracks of which packets came too late for their place
+        self._absent: dict[int, int] = {}  # tracks with a stand-in: since when
+        self._usual_ns = 0  # distance of frames at present
         self._open_chunk(started_ns)
 
     # --- packets -----------------------------------------------------------------------------------------------------
@@ -141,6 +151,99 @@ class Recording:
         """The chunk ends at the next key frame."""
         self._split_asked = True
 
+    def pause(self, at_ns: int) -> None:
+        self.pauses.pause(at_ns)
+        self._timeline.pause(at_ns)
+
+    def stop(self, at_ns: int) -> None:
+        """What is captured from `at_ns` on is not part of the recording."""
+        self.count_losses(min(at_ns, self._clock.monotonic_ns()))  # what comes later is lost by nobody
+        self._stop_ns = self._losses.until_ns = at_ns
+
+    # --- what lacks --------------------------------------------------------------------------------------------------
+
+    def begin_stand_in(self, index: int, since_ns: int) -> None:
+        """A track's source gives nothing: black or silence takes its place."""
+        self._absent.setdefault(index, since_ns)
+
+    def end_stand_in(self, index: int, at_ns: int) -> None:
+        """What is captured from `at_ns` on is the source's own again."""
+        self._begin_absences()
+        self._absent.pop(index, None)
+        self._losses.end(index, at_ns)
+
+    def count_losses(self, now_ns: int) -> None:
+        """Enter what was counted elsewhere since the last call."""
+        self._begin_absences()
+        self._losses.poll(now_ns)
+
+    def _begin_absences(self) -> None:
+        for index, since_ns in self._absent.items():
+            if not self._losses.is_open(index):
+                reason: GapReason = "no_frames" if self._inputs[index].kind == "video" else "lost_sound"
+                self._losses.begin(index, since_ns, reason)
+
+    def _find_hole(self, index: int, packet: Packet, duration_ns: int) -> None:
+        """Enter what lacks after a frame that stands longer than it should, or before a packet of sound."""
+        if index in self._joining:
+            self._joining.discard(index)
+            return
+        if self._inputs[index].kind == "audio":
+            end_ns = self._timeline.track_end_ns(index)
+            hole_ns = self._timeline.place(packet.dts_ns) - end_ns
+            if end_ns and hole_ns > _SOUND_HOLE_NS:
+                reason: GapReason = "encoder" if index in self._refused else "lost_sound"
+                self._losses.lose(index, packet.dts_ns - hole_ns, packet.dts_ns, reason)
+            self._refused.discard(index)
+        elif index == self._video and duration_ns > 0:
+            nominal_ns = packet.duration_ns or duration_ns
+            if duration_ns > self._longest_frame_ns(nominal_ns):
+                self._losses.lose(index, packet.dts_ns + nominal_ns, packet.dts_ns + duration_ns, "no_frames")
+            else:
+                self._usual_ns += (duration_ns - self._usual_ns) // 8
+
+    def _longest_frame_ns(self, nominal_ns: int) -> int:
+        """How long a frame may stand before others are missing. A camera may be slower than it says (in the dark), but
+        gets there step by step; what is played may have stills in it.
+        """
+        assert self._video is not None
+        self._usual_ns = self._usual_ns or nominal_ns
+        if self._inputs[self._video].source.device_id:
+            return max(3 * max(nominal_ns, self._usual_ns), _CAMERA_HOLE_NS)
+        return max(5 * nominal_ns, NS)
+
+    def _find_missing_ends(self, end_ns: int, *, is_last: bool) -> None:
+        """Enter what tracks lack at the end of a chunk (a place on the line) that others, or the time, have reached."""
+        for index, track in enumerate(self._inputs):
+            own_ns = self._timeline.track_end_ns(index)
+            reason: GapReason
+            if track.ended:
+                # A file may end its tracks one after the other; after an encoder's failure the device is well.
+                if not track.source.device_id or isinstance(track.error, EncodingError):
+                    continue
+                reason, least_ns = "device_missing", _ROUGH_END_NS
+            elif not is_last or (not own_ns and not self._timeline.end_ns):
+                continue
+            elif track.kind == "video" and own_ns:
+                reason, least_ns = "no_frames", self._longest_frame_ns(max(self._usual_ns, NS // 100))
+            elif track.kind == "audio" and track.source.device_id:
+                reason, least_ns = "lost_sound", _ROUGH_END_NS
+            else:
+                continue
+            begin_ns = max(own_ns, self._the_chunk.zero_ns)
+            until_ns = end_ns if track.source.device_id else self._timeline.end_ns
+            if until_ns - begin_ns > least_ns:
+                self._losses.lose(
+                    index, self._timeline.capture_of(begin_ns), self._timeline.capture_of(until_ns), reason
+                )
+
+    def _last_end_ns(self) -> int:
+        """Where on the line the recording ends: where it was stopped, unless all that it records ended before."""
+        end_ns = self._timeline.end_ns
+        if self._stop_ns is None or self._stop_ns >= _FOREVER_NS or all(track.ended for track in self._inputs):
+            return end_ns
+        return max(end_ns, self._timeline.line_of(self._stop_ns))
+
     def _is_cut_point(self, index: int, packet: Packet) -> bool:
         return packet.is_keyframe and (index == self._video or self._video_is_gone())
 
@@ -152,7 +255,7 @@ class Recording:
             if packet.is_keyframe and self._inputs[index].kind == "video":
                 self._inputs[index].request_key_frame(self._started_ns)  # this one came too early
             return False
-        if self.stop_ns is not None and packet.pts_ns >= self.stop_ns:
+        if self._stop_ns is not None and packet.pts_ns >= self._stop_ns:
             return False
         if self.pauses.covers(packet.dts_ns):
             if index == self._audio:
@@ -175,16 +278,18 @@ class Recording:
         was_shedding = self._shedding.since_ns is not None
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
-            self._losses.shed(self._chunk, since_ns, packet)
+            self._losses.lose(None, since_ns, packet.pts_ns, "slow_consumer")
+            self._joining.update(range(len(self._inputs)))
             self._side.begin_anew()
         if not drops:
             return False
         if not was_shedding:
             log.warning(
-                "%s: %d KiB wait for who takes the blobs; dropping until it follows", self.options.name, waiting >> 10
+                "%s: %d KiB of blobs are unread; dropping until the consumer catches up",
+                self.options.name,
+                waiting >> 10,
             )
-        if chunk is not None:
-            chunk.dropped(index)
+        self._losses.drop(index, packet.pts_ns)
         if self._video is not None and self._shedding.may_end(waiting):
             self._inputs[self._video].request_key_frame(0)
         return True
@@ -211,6 +316,7 @@ class Recording:
         """After a pause: this packet joins what was written before."""
         self._release_held()
         self._wait_for_key = False
+        self._joining.update(range(len(self._inputs)))
         self._side.begin_anew()
         timeline, audio, video = self._timeline, self._audio, self._video
         skipped = list(self._skipped_audio)
@@ -241,18 +347,14 @@ class Recording:
 
     def _put(self, index: int, packet: Packet, duration_ns: int, chunk: ChunkWriter | None = None) -> None:
         chunk = chunk or self._the_chunk
-        if index == self._video:
-            self._losses.look_at_picture(self._chunk, packet, duration_ns)
         if duration_ns <= 0:
             duration_ns = packet.duration_ns or duration_ns
         dts_ns = self._timeline.place(packet.dts_ns)
         if not self._timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
-            chunk.dropped(index)
-            if index == self._audio:
-                self._losses.late.refused(packet.pts_ns, packet.pts_ns + duration_ns)
+            self._losses.drop(index, packet.pts_ns)
+            self._refused.add(index)
             return
-        if index == self._audio:
-            self._losses.tell_late_sound(self._chunk)
+        self._find_hole(index, packet, duration_ns)
         self._timeline.written(index, dts_ns, dts_ns + duration_ns)
         chunk.write(index, packet, pts_ns=self._timeline.place(packet.pts_ns), dts_ns=dts_ns, duration_ns=duration_ns)
         self._newest_ns = max(self._newest_ns, packet.pts_ns + duration_ns)
@@ -308,8 +410,11 @@ class Recording:
         )
 
     def _next_chunk(self, packet: Packet) -> ChunkWriter:
-        self._release_chunk(packet, self._the_chunk)
+        self._release_held(packet)
+        self.count_losses(self._clock.monotonic_ns())
+        self._find_missing_ends(self._timeline.end_ns, is_last=False)
         self._before, self._chunk = self._chunk, None
+        self._before_end_ns = self._timeline.place(packet.dts_ns)
         if not self._side.begin_anew():
             self._close_before()
         self._open_chunk(packet.dts_ns)
@@ -327,14 +432,9 @@ class Recording:
         if chunk is None:
             return
         failure = self._close(chunk)
-        self._post(self._data(chunk, info=chunk.info()))
+        self._post(self._data(chunk, info=chunk.info(self._losses.account(chunk.zero_ns, self._before_end_ns))))
         if failure is not None:
             raise failure
-
-    def _release_chunk(self, following: Packet | None, chunk: ChunkWriter) -> None:
-        self._release_held(following)
-        self._losses.tell_late_sound(chunk)
-        self._losses.account_gone_devices(chunk)
 
     def _close(self, chunk: ChunkWriter) -> Exception | None:
         try:
@@ -351,16 +451,18 @@ class Recording:
         failure: Exception | None = None
         for step in (
             self._close_before,
-            lambda: self._release_chunk(None, chunk),
-            lambda: self._losses.account_late_pictures(chunk),
+            self._release_held,
+            lambda: self.count_losses(self._clock.monotonic_ns()),
+            lambda: self._find_missing_ends(self._last_end_ns(), is_last=True),
         ):
             try:
                 step()
             except Exception as exc:
                 failure = failure or exc
         closing = self._close(chunk)
+        losses = self._losses.account(chunk.zero_ns, self._last_end_ns(), is_last=True)
         self._chunk = None
-        return self._data(chunk, info=chunk.info()), failure or closing
+        return self._data(chunk, info=chunk.info(losses)), failure or closing
 
     def emit_slice(self) -> None:
         """Give a blob when there is enough for one."""
@@ -399,7 +501,3 @@ class Recording:
             request=request,
             info=info,
         )
-
-    def report_lost_sound(self) -> None:
-        """Tell of sound that the encodings have replaced by silence since the last call."""
-        self._losses.tell_lost_sound(self._chunk)

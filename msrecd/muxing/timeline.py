@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 
@@ -19,6 +20,9 @@ class Timeline:
 
     def __init__(self, tracks: int) -> None:
         self._zero_ns: int | None = None
+        # (capture time, place) where the line begins and where it goes on after each pause; the oldest are forgotten.
+        self._pieces: deque[tuple[int, int]] = deque(maxlen=256)
+        self._pauses: deque[int] = deque(maxlen=256)  # where pauses began that have not ended yet
         self._tracks = [_TrackEnd() for _ in range(tracks)]
 
     @property
@@ -40,6 +44,11 @@ class Timeline:
     def start(self, capture_ns: int) -> None:
         """`capture_ns` becomes 0 of the line."""
         self._zero_ns = capture_ns
+        self._pieces.append((capture_ns, 0))
+
+    def pause(self, capture_ns: int) -> None:
+        """From here on the line does not go on, until `resume`."""
+        self._pauses.append(capture_ns)
 
     def resume(self, capture_ns: int, at_ns: int) -> None:
         """After a pause: `capture_ns` continues the line at `at_ns`, and cuts short what still lasted there.
@@ -47,6 +56,9 @@ class Timeline:
         Otherwise a picture that joins the sound early would be refused as overlapping: a key frame, of all things.
         """
         self._zero_ns = capture_ns - at_ns
+        self._pieces.append((capture_ns, at_ns))
+        while self._pauses and self._pauses[0] <= capture_ns:
+            self._pauses.popleft()
         for track in self._tracks:
             if track.dts_ns is not None and track.dts_ns < at_ns:
                 track.end_ns = min(track.end_ns, at_ns)
@@ -54,6 +66,29 @@ class Timeline:
     def place(self, capture_ns: int) -> int:
         """Time on the line."""
         return capture_ns - (self._zero_ns or 0)
+
+    def line_of(self, capture_ns: int) -> int:
+        """Time on the line of a capture time that may lie before a pause, or in it, when it is where the pause is."""
+        limit_ns: int | None = None
+        if self._pauses:
+            capture_ns = min(capture_ns, self._pauses[0])
+        for begin_ns, at_ns in reversed(self._pieces):
+            if capture_ns >= begin_ns:
+                place_ns = at_ns + capture_ns - begin_ns
+                return place_ns if limit_ns is None else min(place_ns, limit_ns)
+            limit_ns = at_ns
+        return limit_ns or 0
+
+    def holds(self, capture_ns: int) -> bool:
+        """Whether the line has begun by then, and is not paused."""
+        if not self._pieces or capture_ns < self._pieces[0][0] or (self._pauses and capture_ns >= self._pauses[0]):
+            return False
+        limit_ns: int | None = None
+        for begin_ns, at_ns in reversed(self._pieces):
+            if capture_ns >= begin_ns:
+                return limit_ns is None or at_ns + capture_ns - begin_ns <= limit_ns
+            limit_ns = at_ns
+        return False
 
     def capture_of(self, line_ns: int) -> int:
         """The other way round."""

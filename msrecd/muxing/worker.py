@@ -37,6 +37,7 @@ class _Command:
     verb: str
     at_ns: int = 0
     number: int = 0
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class RecorderWorker(threading.Thread):
         self._stop_ns: int | None = None
         self._stop_seen_ns = 0
         self._late_ns = 0  # when the last packet came that a stopped recording still lacked
+        self._absent: dict[int, int] = {}  # tracks whose source gives nothing: since when
+        self._returning: set[int] = set()  # tracks whose source is to give again
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._asked: list[_Command] = []
 
@@ -129,8 +132,9 @@ class RecorderWorker(threading.Thread):
         """Record what was captured before `at_ns`, then finish."""
         self._command(_Command("stop", at_ns))
 
-    def gate_changed(self, track: int, is_open: bool) -> None:
-        self._command(_Command("open" if is_open else "close", self._clock.monotonic_ns(), track))
+    def gate_changed(self, track: int, is_open: bool, *, is_lost: bool = False) -> None:
+        """A track's gate moved. is_lost: it is closed because the source gives nothing: what stands in is a loss."""
+        self._command(_Command("open" if is_open else "close", self._clock.monotonic_ns(), track, is_lost))
 
     def _command(self, command: _Command) -> None:
         self._commands.append(command)
@@ -146,9 +150,9 @@ class RecorderWorker(threading.Thread):
         except Exception as exc:
             error = exc
             if isinstance(exc, _MISTAKES):
-                log.error("recording ends by a mistake of this program", exc_info=exc)
+                log.error("internal error, recording stopped", exc_info=exc)
             else:
-                log.debug("recording ends: %s", exc)
+                log.debug("recording stopped: %s", exc)
         last: Data | None = None
         recording = self._recording
         if recording is not None:
@@ -161,7 +165,7 @@ class RecorderWorker(threading.Thread):
             self._is_over = True
             begin = self._begin
         if begin is not None:
-            begin.post(Finished(data=last, error=error, counters={"refused": self._queue.refused}))
+            begin.post(Finished(data=last, error=error))
         elif error is not None:
             log.warning("%s keeps no pre-roll: %s", self.name, error)
 
@@ -182,11 +186,11 @@ class RecorderWorker(threading.Thread):
             arrivals = self._queue.take(self._patience_s(recording))
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
+            recording.count_losses(self._clock.monotonic_ns())
             drained = self._is_drained()
             for index, packet in self._interleaver.ready(flush=drained):
                 recording.write(index, packet)
             self._answer(recording)
-            recording.report_lost_sound()
             recording.emit_slice()
             if drained:
                 return
@@ -252,12 +256,10 @@ class RecorderWorker(threading.Thread):
         )
         recording.outstanding_bytes = lambda: self.outstanding_bytes
         parameters = [track.parameters for track in self._inputs if track.parameters is not None]
-        begin.post(
-            Ready(
-                codec_strings={known.kind: known.codec_string for known in parameters},
-                encoders={known.kind: known.encoder for known in parameters},
-            )
-        )
+        begin.post(Ready(codec_strings={known.kind: known.codec_string for known in parameters}))
+        for index, track in enumerate(self._inputs):
+            if index in self._absent or track.gate.is_lost:
+                recording.begin_stand_in(index, self._absent.setdefault(index, begin.at_ns))
         for index, packet in kept:
             recording.write(index, packet)
         return recording
@@ -268,7 +270,12 @@ class RecorderWorker(threading.Thread):
             if arrival.packet is None:
                 self._end_track(arrival.track, arrival.error)
                 continue
-            for packet in track.accept(arrival):
+            packets = track.accept(arrival)
+            if arrival.track in self._returning and packets and not arrival.blank:
+                self._returning.discard(arrival.track)
+                if self._recording is not None:
+                    self._recording.end_stand_in(arrival.track, packets[-1].pts_ns)
+            for packet in packets:
                 if self._stop_ns is not None and packet.dts_ns < self._stop_ns:
                     self._late_ns = self._clock.monotonic_ns()
                 self._interleaver.push(arrival.track, packet)
@@ -298,17 +305,18 @@ class RecorderWorker(threading.Thread):
             command = self._commands.popleft()
             if command.verb in ("open", "close"):
                 self._move_gate(command.number, command.verb == "open", command.at_ns)
+                self._note_absence(command)
             elif command.verb == "stop":
                 if self._stop_ns is None:
                     self._stop_ns = command.at_ns
                     self._stop_seen_ns = self._clock.monotonic_ns()
                     self._hurry(command.at_ns)
                     if recording is not None:
-                        recording.stop_ns = command.at_ns
+                        recording.stop(command.at_ns)
             elif recording is None:
                 continue
             elif command.verb == "pause":
-                recording.pauses.pause(command.at_ns)
+                recording.pause(command.at_ns)
             elif command.verb == "resume":
                 recording.pauses.resume(command.at_ns)
                 self._ask_for_key_frames(command.at_ns)
@@ -329,6 +337,20 @@ class RecorderWorker(threading.Thread):
 
     def _move_gate(self, index: int, is_open: bool, at_ns: int) -> None:
         self._inputs[index].set_gate(is_open, at_ns)
+
+    def _note_absence(self, command: _Command) -> None:
+        """What stands in for a source that gives nothing is a loss, from its last packet to its next one."""
+        index, end_ns = command.number, self._interleaver.end_of(command.number)
+        if command.verb == "close" and command.is_lost:
+            self._returning.discard(index)
+            self._absent[index] = min(command.at_ns, end_ns) if end_ns else command.at_ns
+            if self._recording is not None:
+                self._recording.begin_stand_in(index, self._absent[index])
+        elif self._absent.pop(index, None) is not None:
+            if command.verb == "open":
+                self._returning.add(index)
+            elif self._recording is not None:  # disabled meanwhile: from here on nothing is lost
+                self._recording.end_stand_in(index, command.at_ns)
 
     def _hurry(self, stop_ns: int) -> None:
         """The end is awaited: nobody gathers batches any more."""

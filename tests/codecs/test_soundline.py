@@ -43,6 +43,12 @@ class Line:
     def end(self) -> None:
         self._take(self.line.end())
 
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """(where it begins, to the millisecond; samples) of what lacks."""
+        losses = [loss for _, loss in self.facts.losses.behind(0)]
+        return [(round(loss.at_ns / MS) * MS, round(loss.duration_ns * RATE / NS)) for loss in losses]
+
     def _take(self, runs: list[Run]) -> None:
         for run in runs:
             if run.data is None:
@@ -60,14 +66,15 @@ def test_blocks_join() -> None:
     line.add(block(12))
     line.end()
     assert line.out == [number for number in range(13) for _ in range(BLOCK)]
-    assert line.facts.gap_samples == line.facts.xruns == line.facts.dropped == 0
+    assert line.lost == []
+    assert line.facts.dropped == 0
 
 
 def test_an_announced_loss_becomes_silence_of_its_length() -> None:
     line = Line()
     line.add(block(0), block(1), block(7, lost=5 * BLOCK), block(8))
     assert line.silences == [(2 * BLOCK, 5 * BLOCK)]
-    assert (line.facts.gap_samples, line.facts.xruns) == (5 * BLOCK, 1)
+    assert line.lost == [(NS + 40 * MS, 5 * BLOCK)]
     assert line.line.time_of(7 * BLOCK) == pytest.approx(NS + 140 * MS, abs=1000)
 
 
@@ -80,7 +87,7 @@ def test_a_loss_that_nobody_announced_is_believed_when_four_blocks_say_so() -> N
     line.end()
     assert line.silences == [(50 * BLOCK, 10 * BLOCK)]
     assert line.out[60 * BLOCK :: BLOCK] == [60, 61, 62, 63]
-    assert (line.facts.gap_samples, line.facts.xruns) == (10 * BLOCK, 1)
+    assert line.lost == [(NS + 1000 * MS, 10 * BLOCK)]
 
 
 @pytest.mark.parametrize("late_ms", [90.0, 3000.0, -90.0])
@@ -95,7 +102,8 @@ def test_wrong_stamps_of_single_blocks_change_nothing(late_ms: float) -> None:
         line.add(block(number, late_ms=late_ms if is_wrong else rng.uniform(-1, 1)))
     line.end()
     assert line.out == [number for number in range(2000) for _ in range(BLOCK)]
-    assert line.facts.gap_samples == line.facts.dropped == 0
+    assert line.lost == []
+    assert line.facts.dropped == 0
     assert line.line.time_of(1999 * BLOCK) == pytest.approx(NS + 1999 * 20 * MS, abs=2 * MS)
 
 
@@ -117,7 +125,7 @@ def test_a_long_hole_stays_open_and_the_times_jump() -> None:
     line.add(*(block(50 + away + number) for number in range(50)))
     assert not line.silences
     assert len(line.out) == 100 * BLOCK
-    assert line.facts.gap_samples == away * BLOCK
+    assert line.lost == [(NS + 1000 * MS, away * BLOCK)]
     assert line.line.time_of(50 * BLOCK - 1) == pytest.approx(NS + 50 * 20 * MS, abs=MS)
     assert line.line.time_of(50 * BLOCK) == pytest.approx(NS + (50 + away) * 20 * MS, abs=MS)
     assert line.line.closed_time_of(99 * BLOCK) == pytest.approx(NS + 99 * 20 * MS, abs=MS)
@@ -142,6 +150,6 @@ def test_what_is_lost_at_random_is_counted_and_the_rest_lies_where_it_belongs() 
             number += 1
     line.end()
     assert announced
-    assert line.facts.gap_samples == pytest.approx(lost * BLOCK, abs=0.02 * lost * BLOCK)
+    assert sum(samples for _, samples in line.lost) == pytest.approx(lost * BLOCK, abs=0.02 * lost * BLOCK)
     off = [at - value * BLOCK for at, value in enumerate(line.out) if value != 0xFFFF]
     assert max(map(abs, off)) < BLOCK + 0.02 * RATE

@@ -307,7 +307,7 @@ def test_slow_consumer_loses_whole_groups_and_hears_of_it(
             recorder.ondataavailable = lambda event: event.wait_until(stalled.wait())
             recorder.start(100)
             await log.until("start")
-            await log.until_true(lambda: "dropping until it follows" in caplog.text)
+            await log.until_true(lambda: "dropping until the consumer catches up" in caplog.text)
             full = encoded[0]
             await log.until_true(lambda: encoded[0] >= full + 45)  # five groups of pictures that have no room
             assert len(log.data()) < 3 * limit
