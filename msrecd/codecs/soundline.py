@@ -170,6 +170,7 @@ class SoundLine:
     def _lack(self, samples: int, runs: list[Run], parts: list[bytes]) -> None:
         """So much is missing here."""
         lost_ns = samples * NS // self._format.sample_rate
+        self._facts.gap_samples += samples
         self._facts.losses.add(Loss(self.time_of(self.samples), duration_ns=lost_ns))
         if samples > MAX_SILENCE_S * self._format.sample_rate:
             self._open_ns += lost_ns

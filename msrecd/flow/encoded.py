@@ -127,11 +127,12 @@ class EncodingFacts:
     """What is known of one encoding; written by the producing thread, read by anybody.
 
     dropped: frames that a device's own encoder lost, and pieces of sound that came twice, in all;
-    losses: what is lost, with its place in time;
+    gap_samples: sound that was lost, in all; losses: the same and lost frames, with their places in time;
     drift_ppm: rate of the sound card against the monotonic clock; offset_ms: what is not corrected of it at present.
     """
 
     dropped: int = 0
+    gap_samples: int = 0
     losses: LossLog = field(default_factory=LossLog)
     drift_ppm: float = 0.0
     offset_ms: float = 0.0

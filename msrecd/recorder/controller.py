@@ -15,9 +15,7 @@ from typing import Any, Protocol
 from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError, StorageError
-from msrecd.recorder import black
 from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
-from msrecd.recorder.black import Black
 from msrecd.recorder.files import Archive, RecordingFiles
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.logs import RecorderLog
@@ -63,7 +61,6 @@ class RecorderController:
             on_lost=self._lost,
             on_error=self._storage_failed,
             on_hang=self._disk_hangs,
-            gaps_within=lambda info: self._black.gaps(info),
         )
         self._devices = devices
         self._archive = archive
@@ -78,7 +75,6 @@ class RecorderController:
         self._first_attempt = 1  # of the present recording
         self._is_beginning = False  # what ends an attempt is the business of whoever begins it
         self._lacking: Problem | None = None  # why the last try did not have all devices
-        self._black = Black()
 
     # --- what it is doing --------------------------------------------------------------------------------------------
 
@@ -228,7 +224,6 @@ class RecorderController:
             attempt = self._running("pause")
             self._machine.do(Trigger.PAUSE)
             attempt.pause()
-            self._report_black(self._black.paused(SYSTEM_CLOCK.monotonic_ns()))
             self.status.phase = "paused"
             self._report("paused")
             return True
@@ -241,7 +236,6 @@ class RecorderController:
                 return False
             self._machine.do(Trigger.RESUME)
             attempt.resume()
-            self._black.resumed(SYSTEM_CLOCK.monotonic_ns())
             self.status.phase = "recording"
             self._report("resumed")
             return True
@@ -346,7 +340,6 @@ class RecorderController:
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         armed: Attempt | None = None
         try:
-            self._report_black(self._black.unmuted(now_ns))
             attempt = self._attempt
             if attempt is not None and await attempt.stop():
                 armed = self._rearmed(attempt)
@@ -383,7 +376,6 @@ class RecorderController:
     def _forget_recording(self) -> None:
         self._wanted_since_ns = None
         self._lacking = None
-        self._black = Black()
         self.status.end()
 
     # --- what an attempt says (AttemptListener) ----------------------------------------------------------------------
@@ -407,7 +399,6 @@ class RecorderController:
             self._listener.played_out(self)
             self._tasks.spawn(self.stop("ended"), f"{self.name}-ended")
             return
-        self._report_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
         problem = attempt.problem or self._lacking or Problem("device_missing", "the device went away")
         self._lacking = None
         self._close_attempt()
@@ -426,23 +417,13 @@ class RecorderController:
         elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
             self._lacking = Problem("device_missing", f"{_name_of(track)} went away")
         elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
-            if track.kind == "video":
-                self._report_black(self._black.unmuted(SYSTEM_CLOCK.monotonic_ns()))
             self._report_error("device_missing", f"{_name_of(track)} went away; the other tracks are recorded")
             self._lacking = Problem("device_missing", "")
             self.status.changed()
             self._supervisor.repair("complete", self._try_complete, limit_s=self._retry_limit_s)
 
     def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
-        """One of its devices gives nothing (black and silence are recorded meanwhile), or gives again."""
-        if not self.is_wanted:
-            return
-        now_ns = SYSTEM_CLOCK.monotonic_ns()
-        if track.kind == "video":  # silence is accounted when the sound comes back
-            if muted:
-                self._black.muted(now_ns, paused=self.state is State.PAUSED)
-            else:
-                self._report_black(self._black.unmuted(now_ns))
+        """One of its devices gives nothing (black and silence are recorded meanwhile, as a gap), or gives again."""
         if muted and self.state is State.RECORDING:
             self._report_error("device_busy", f"no data from {_name_of(track)}")
 
@@ -450,11 +431,6 @@ class RecorderController:
         """One of its devices is restarted because it gave nothing for so long."""
         if self.is_wanted:
             self._report_error("device_busy", f"no data from {_name_of(track)} for {silent_s:.1f} s; restarting it")
-
-    def _report_black(self, lasted_s: float) -> None:
-        """Black that stood in for frames is a loss."""
-        if lasted_s:
-            self._lost(lasted_s, black.REASON)
 
     # --- what the files say ------------------------------------------------------------------------------------------
 

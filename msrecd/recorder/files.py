@@ -53,19 +53,16 @@ class RecordingFiles:
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
         on_hang: Callable[[bool], None],
-        gaps_within: Callable[[ChunkInfo | None], list[dict[str, Any]]],
     ) -> None:
         """
         Args:
             on_chunk, on_lost, on_error, on_hang: see ChunkWriter.
-            gaps_within: gaps of a chunk that its recorder does not know; called in the writer's thread.
         """
         self._recorder = recorder
         self._archive = archive
         self._log = log
         self._on_lost, self._on_error, self._on_hang = on_lost, on_error, on_hang
         self._on_chunk = on_chunk
-        self._gaps_within = gaps_within
         self._writer: ChunkWriter | None = None
         self._pending = PendingBlobs()
         self._is_syncing = False
@@ -196,7 +193,7 @@ class RecordingFiles:
 
     def _facts(self, *, info: ChunkInfo | None, gaps: list[dict[str, Any]], **known: Any) -> Any:
         """In the writer's thread: what the manifest says of a chunk."""
-        return self._archive.facts(info=info, gaps=gaps + self._gaps_within(info), **known)
+        return self._archive.facts(info=info, gaps=gaps, **known)
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:
         self.chunks += 1
