@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "msrecd.dom.blob": ("Blob",),
-    "msrecd.dom.events": ("ErrorEvent", "Event", "EventTarget"),
+    "msrecd.dom.events": ("AbortController", "AbortSignal", "ErrorEvent", "Event", "EventTarget"),
     "msrecd.dom.exceptions": (
         "AbortError",
         "DOMException",
@@ -32,6 +32,7 @@ _HOMES = {
     "msrecd.media.devices": ("MediaDevices",),
     "msrecd.media.element": ("MediaElement",),
     "msrecd.media.events": ("BlobEvent", "DeviceChangeEvent", "GapEvent", "MediaStreamTrackEvent"),
+    "msrecd.media.generators": ("AudioData", "MediaStreamTrackGenerator", "VideoFrame", "VideoTrackGenerator"),
     "msrecd.media.imagecapture": ("ImageCapture",),
     "msrecd.media.infos": ("InputDeviceInfo", "MediaDeviceInfo"),
     "msrecd.media.reader": ("MediaStreamTrackReader",),
@@ -76,7 +77,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from msrecd.dom.blob import Blob
-    from msrecd.dom.events import ErrorEvent, Event, EventTarget
+    from msrecd.dom.events import AbortController, AbortSignal, ErrorEvent, Event, EventTarget
     from msrecd.dom.exceptions import (
         AbortError,
         DOMException,
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from msrecd.media.devices import MediaDevices
     from msrecd.media.element import MediaElement
     from msrecd.media.events import BlobEvent, DeviceChangeEvent, GapEvent, MediaStreamTrackEvent
+    from msrecd.media.generators import AudioData, MediaStreamTrackGenerator, VideoFrame, VideoTrackGenerator
     from msrecd.media.imagecapture import ImageCapture
     from msrecd.media.infos import InputDeviceInfo, MediaDeviceInfo
     from msrecd.media.reader import MediaStreamTrackReader
@@ -136,11 +138,14 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AbortController",
     "AbortError",
+    "AbortSignal",
     "AnalyserNode",
     "AudioBuffer",
     "AudioBufferSourceNode",
     "AudioContext",
+    "AudioData",
     "AudioDestinationNode",
     "AudioNode",
     "AudioParam",
@@ -180,6 +185,7 @@ __all__ = [
     "MediaStreamAudioSourceNode",
     "MediaStreamTrack",
     "MediaStreamTrackEvent",
+    "MediaStreamTrackGenerator",
     "MediaStreamTrackReader",
     "NotAllowedError",
     "NotFoundError",
@@ -192,6 +198,8 @@ __all__ = [
     "PeriodicWave",
     "StereoPannerNode",
     "UnknownError",
+    "VideoFrame",
+    "VideoTrackGenerator",
     "__version__",
 ]
 

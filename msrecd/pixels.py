@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = NDArray[np.uint8]
     Sound: TypeAlias = NDArray[np.int16] | NDArray[np.int32]
+    Frame: TypeAlias = NDArray[np.uint8]
+    Waves: TypeAlias = NDArray[np.float32] | NDArray[np.int16]
 
 
 def rgb24_from_array(array: object, width: int, height: int) -> bytes:
@@ -91,6 +93,70 @@ def array_from_block(block: AudioBlock) -> Sound:
     if len(block.data) != expected:
         raise ValueError(f"a block of {block.samples} samples has {len(block.data)} bytes instead of {expected}")
     return np.frombuffer(block.data, dtype=sample_type).reshape(block.samples, block.format.channels).copy()
+
+
+def packed_rgb(array: object) -> tuple[int, int, bytes]:
+    """(height, width, bytes) of a frame of any size, shape (height, width, 3), uint8 RGB.
+
+    Raises:
+        TypeError: it is no such array.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise TypeError(f"a frame must be a uint8 array of shape (height, width, 3), not {_described(array)}")
+    if not array.size:
+        raise TypeError("a frame must have at least one pixel")
+    return int(array.shape[0]), int(array.shape[1]), array.tobytes()
+
+
+def packed_i420(planes: object) -> tuple[int, int, bytes]:
+    """(height, width, bytes) of the planes Y, U and V: three arrays, or one of them below the other.
+
+    Raises:
+        TypeError: they are no uint8 arrays whose sizes fit together.
+    """
+    wanted = (
+        "I420 is three uint8 planes (height, width) and twice (height / 2, width / 2), or one (height * 3 / 2, width)"
+    )
+    if isinstance(planes, np.ndarray):
+        if (
+            planes.dtype != np.uint8
+            or planes.ndim != 2
+            or planes.shape[0] % 3
+            or planes.shape[1] % 2
+            or not planes.size
+        ):
+            raise TypeError(f"{wanted}, not {_described(planes)}")
+        return int(planes.shape[0]) * 2 // 3, int(planes.shape[1]), planes.tobytes()
+    if not isinstance(planes, (list, tuple)) or len(planes) != 3:
+        raise TypeError(f"{wanted}, not {_described(planes)}")
+    for plane in planes:
+        if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.ndim != 2 or not plane.size:
+            raise TypeError(f"{wanted}, not {_described(plane)}")
+    height, width = planes[0].shape
+    half = (-(-height // 2), -(-width // 2))
+    if planes[1].shape != half or planes[2].shape != half:
+        raise TypeError(f"{wanted}, not {', '.join(str(plane.shape) for plane in planes)}")
+    return int(height), int(width), b"".join(plane.tobytes() for plane in planes)
+
+
+def packed_s16(array: object) -> tuple[int, int, bytes]:
+    """(channels, frames, interleaved PCM) of an array (channels, frames), float32 between -1 and 1 or int16.
+
+    Raises:
+        TypeError: it is no such array.
+    """
+    is_sound = isinstance(array, np.ndarray) and array.ndim == 2 and array.size > 0
+    if not is_sound or not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.int16):
+        raise TypeError(f"sound must be a float32 or int16 array of shape (channels, frames), not {_described(array)}")
+    if array.dtype == np.float32:
+        array = np.clip(np.rint(np.nan_to_num(array) * 32768.0), -32768, 32767).astype("<i2")
+    return int(array.shape[0]), int(array.shape[1]), array.T.astype("<i2").tobytes()
+
+
+def _described(array: object) -> str:
+    if isinstance(array, np.ndarray):
+        return f"an array of shape {array.shape} and dtype {array.dtype}"
+    return type(array).__name__
 
 
 def _rgb_from_yuv420p(frame: VideoFrame, data: Picture) -> Picture:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Union
 
 BlobPart = Union[bytes, bytearray, memoryview, str, "Blob"]
 # The methods below hide the builtins in the class body.
 _bytes = bytes
 _slice = slice
+_PIECE = 64 << 10
 
 
 class Blob:
@@ -22,23 +23,28 @@ class Blob:
         """
         Args:
             parts: bytes-like objects (of which copies are made), strings (encoded as UTF-8) or blobs.
-            options: `{"type": MIME type}`; it is put in lower case, and "" if it is not printable ASCII.
+            options: `{"type": MIME type, "endings": "transparent" | "native"}`; the type is put in lower case, and ""
+                if it is not printable ASCII. With "native" the lines of strings end as the system's do: in a newline.
 
         Raises:
             TypeError: `parts` is not an iterable of such parts.
         """
         if isinstance(parts, (str, bytes, bytearray, memoryview)):
             raise TypeError("Blob parts must be a list of parts, not a single one")
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"Blob options must be a mapping, not {type(options).__name__}")
+        endings = (options or {}).get("endings", "transparent")
+        if endings not in ("transparent", "native"):
+            raise TypeError(f"endings of a Blob must be 'transparent' or 'native', not {endings!r}")
         kept: list[bytes] = []
         for part in parts:
             if isinstance(part, Blob):
                 kept.extend(part._parts)
             elif isinstance(part, str):
-                kept.append(part.encode())
+                text = part.replace("\r\n", "\n").replace("\r", "\n") if endings == "native" else part
+                kept.append(text.encode())
             else:
                 kept.append(part if isinstance(part, bytes) else _copied(part))
-        if options is not None and not isinstance(options, Mapping):
-            raise TypeError(f"Blob options must be a mapping, not {type(options).__name__}")
         type_ = (options or {}).get("type")
         if type_ is None:
             type_ = ""
@@ -91,6 +97,13 @@ class Blob:
     async def text(self) -> str:
         """The content as UTF-8; what is none becomes U+FFFD."""
         return (await self.bytes()).decode(errors="replace")
+
+    async def stream(self) -> AsyncIterator[_bytes]:
+        """The content piece by piece, none of them larger than 64 KiB: `async for piece in blob.stream()`."""
+        for part in self._parts:
+            for begin in range(0, len(part), _PIECE):
+                await asyncio.sleep(0)
+                yield part[begin : begin + _PIECE]
 
     def slice(self, start: int | None = 0, end: int | None = None, content_type: str | None = "") -> Blob:
         """The bytes from `start` up to `end`, counted from the end where negative, as a blob of its own.

@@ -10,9 +10,10 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from msrecd.dom.exceptions import InvalidStateError
+from msrecd.dom.exceptions import AbortError, InvalidStateError
 
 Listener = Callable[[Any], Any]
 
@@ -26,6 +27,8 @@ def queue_task(task: Callable[[], None], loop: asyncio.AbstractEventLoop | None 
 
 class Event:
     """One occurrence; `target` is set while and after it is dispatched, `is_trusted` when the library fired it."""
+
+    NONE, CAPTURING_PHASE, AT_TARGET, BUBBLING_PHASE = range(4)
 
     def __init__(self, type: str, init: Mapping[str, object] | None = None) -> None:
         """
@@ -48,7 +51,9 @@ class Event:
         self._current_target: EventTarget | None = None
         self._trusted = False
         self._canceled = False
-        self._stopped = False
+        self._stop_propagation = False
+        self._stop_immediately = False
+        self._in_passive_listener = False
 
     @property
     def type(self) -> str:
@@ -89,16 +94,26 @@ class Event:
     def default_prevented(self) -> bool:
         return self._canceled
 
+    @property
+    def event_phase(self) -> int:
+        """AT_TARGET while listeners are called, NONE at any other time: an event has one target."""
+        return Event.NONE if self._current_target is None else Event.AT_TARGET
+
+    def composed_path(self) -> list[EventTarget]:
+        """The target while listeners are called, nothing at any other time."""
+        return [] if self._current_target is None else [self._current_target]
+
     def prevent_default(self) -> None:
-        """Cancel the event, if it is cancelable; those of the library are not."""
-        self._canceled = self._canceled or self._cancelable
+        """Cancel the event, if it is cancelable; those of the library are not. A passive listener cannot."""
+        self._canceled = self._canceled or (self._cancelable and not self._in_passive_listener)
 
     def stop_propagation(self) -> None:
-        """Nothing to do: an event has one target."""
+        """Called before the event is dispatched, or by a listener that captures: the others do not hear of it."""
+        self._stop_propagation = True
 
     def stop_immediate_propagation(self) -> None:
         """Let no listener that comes after this one hear of the event."""
-        self._stopped = True
+        self._stop_propagation = self._stop_immediately = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._type}>"
@@ -146,11 +161,22 @@ def init_members(event: str, init: object, keywords: Mapping[str, object]) -> di
     return {name: value for name, value in {**(init or {}), **keywords}.items() if value is not None}
 
 
+@dataclass(slots=True, eq=False)
+class _Registration:
+    """One listener as it was added. `removed` also tells a dispatch that is under way."""
+
+    fn: Listener
+    capture: bool
+    once: bool
+    passive: bool
+    removed: bool = False
+
+
 class EventTarget:
     """Keeps listeners by event type; `on<type>` attributes are declared with `event_handler`."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, list[tuple[Listener, bool]]] = {}
+        self._listeners: dict[str, list[_Registration]] = {}
         self._handlers: dict[str, Listener | None] = {}
         self._forwards: dict[str, Listener] = {}  # the listeners that call the handlers
 
@@ -160,28 +186,46 @@ class EventTarget:
         Args:
             type: of the events.
             fn: what to call; a coroutine function runs as a task.
-            once: only for the first event; or the specification's options, `{"once": bool}`.
+            once: only for the first event; or the specification's options, `{"once": bool, "capture": bool,
+                "passive": bool, "signal": AbortSignal}`. Listeners that capture are called before the others. A signal
+                that is aborted removes the listener.
 
         Raises:
-            TypeError: `type` is no str, or `fn` neither callable nor None.
+            TypeError: `type` is no str, `fn` neither callable nor None, or `signal` no AbortSignal.
         """
         if not isinstance(type, str):
             raise TypeError(f"event type must be a str, not {_type_name(type)}")
-        if isinstance(once, Mapping):
-            once = bool(once.get("once", False))
-        if fn is None:
-            return
-        if not callable(fn):
+        options: Mapping[str, object] = once if isinstance(once, Mapping) else {"once": once}
+        signal = options.get("signal")
+        if "signal" in options and not isinstance(signal, AbortSignal):
+            raise TypeError(f"signal must be an AbortSignal, not {_type_name(signal)}")
+        if fn is not None and not callable(fn):
             raise TypeError(f"event listener must be callable, not {_type_name(fn)}")
+        if fn is None or (isinstance(signal, AbortSignal) and signal.aborted):
+            return
+        capture = bool(options.get("capture", False))
         listeners = self._listeners.setdefault(type, [])
-        if all(known != fn for known, _ in listeners):
-            listeners.append((fn, once))
+        if any(known.fn == fn and known.capture == capture for known in listeners):
+            return
+        listeners.append(_Registration(fn, capture, bool(options.get("once")), bool(options.get("passive"))))
+        if isinstance(signal, AbortSignal):
+            signal.add_event_listener("abort", lambda _: self.remove_event_listener(type, fn, capture))
 
-    def remove_event_listener(self, type: str, fn: Listener | None) -> None:
-        """Forget `fn`; unknown functions are ignored."""
-        listeners = self._listeners.get(type)
-        if listeners:
-            self._listeners[type] = [entry for entry in listeners if entry[0] != fn]
+    def remove_event_listener(
+        self, type: str, fn: Listener | None, options: bool | Mapping[str, object] = False
+    ) -> None:
+        """Forget `fn`; unknown functions are ignored.
+
+        Args:
+            type: of the events.
+            fn: what was added.
+            options: whether it was added to capture: a bool, or `{"capture": bool}`.
+        """
+        capture = bool(options.get("capture", False) if isinstance(options, Mapping) else options)
+        listeners = self._listeners.get(type, [])
+        for known in [one for one in listeners if one.fn == fn and one.capture == capture]:
+            known.removed = True
+            listeners.remove(known)
 
     def dispatch_event(self, event: Event) -> bool:
         """Call the listeners now, in the order in which they were added; False when one of them has cancelled it.
@@ -207,17 +251,30 @@ class EventTarget:
     def _dispatch(self, event: Event) -> bool:
         event._target = event._current_target = self
         try:
-            for fn, once in list(self._listeners.get(event.type, ())):
-                if all(known != fn for known, _ in self._listeners.get(event.type, ())):
-                    continue  # removed by an earlier listener of this very event
-                if once:
-                    self.remove_event_listener(event.type, fn)
-                _call(fn, event)
-                if event._stopped:
-                    break
+            if not event._stop_propagation:
+                self._call_listeners(event)
         finally:
-            event._current_target, event._stopped = None, False
+            event._current_target = None
+            event._stop_propagation = event._stop_immediately = False
         return not event._canceled
+
+    def _call_listeners(self, event: Event) -> None:
+        """Those that are there now, those that capture first; none that is removed meanwhile."""
+        for listener in sorted(self._listeners.get(event.type, ()), key=lambda one: not one.capture):
+            if event._stop_propagation and not listener.capture:
+                return  # a capturing listener has stopped it on its way to the others
+            if listener.removed:
+                continue
+            if listener.once:
+                self.remove_event_listener(event.type, listener.fn, listener.capture)
+            event._in_passive_listener = listener.passive
+            already = event._stop_propagation
+            _call(listener.fn, event)
+            event._in_passive_listener = False
+            if event._stop_immediately:
+                return
+            if not listener.capture:
+                event._stop_propagation = already  # there is nobody behind its target whom it could keep from hearing
 
     def _set_handler(self, type: str, fn: Listener | None) -> None:
         if fn is not None and not callable(fn):
@@ -247,6 +304,49 @@ class event_handler:  # noqa: N801 - used like a keyword in class bodies
 
     def __set__(self, instance: EventTarget, fn: Listener | None) -> None:
         instance._set_handler(self._type, fn)
+
+
+class AbortSignal(EventTarget):
+    """Says whether something was called off (https://dom.spec.whatwg.org/#abortsignal); made by AbortController."""
+
+    onabort = event_handler("abort")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._aborted = False
+        self._reason: object = None
+
+    @property
+    def aborted(self) -> bool:
+        return self._aborted
+
+    @property
+    def reason(self) -> object:
+        """What `abort` was given, an AbortError by default; None before."""
+        return self._reason
+
+    def throw_if_aborted(self) -> None:
+        """Raises: the reason, or an AbortError that names it where it is no exception."""
+        if self._aborted:
+            raise self._reason if isinstance(self._reason, BaseException) else AbortError(str(self._reason))
+
+
+class AbortController:
+    """Calls something off by its signal."""
+
+    def __init__(self) -> None:
+        self._signal = AbortSignal()
+
+    @property
+    def signal(self) -> AbortSignal:
+        return self._signal
+
+    def abort(self, reason: object = None) -> None:
+        """Abort the signal; only the first call counts. Its listeners are called at once, as specified."""
+        if not self._signal._aborted:
+            self._signal._aborted = True
+            self._signal._reason = AbortError("this operation was aborted") if reason is None else reason
+            self._signal._fire(Event("abort"))
 
 
 def _call(fn: Listener, event: Event) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from msrecd import pixels
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
 from msrecd.flow.feed import Feed
@@ -338,12 +339,10 @@ class _GraphSource(Source):
         """A block of float32 (channels, frames), in the rendering thread."""
         if not self._feed.has_sinks:
             return
-        pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
-        format = AudioFormat(sample_rate=self._rate, channels=samples.shape[0])
+        channels, frames, pcm = pixels.packed_s16(samples.astype(np.float32, copy=False))
+        format = AudioFormat(sample_rate=self._rate, channels=channels)
         self.stats.delivered += 1
-        self._feed.put(
-            AudioBlock(pts_ns=pts_ns, format=format, samples=samples.shape[1], data=pcm.T.tobytes(), lost_before=0)
-        )
+        self._feed.put(AudioBlock(pts_ns=pts_ns, format=format, samples=frames, data=pcm, lost_before=0))
 
     def finish(self, error: BaseException | None = None) -> None:
         """The context has ended."""

@@ -320,3 +320,101 @@ def test_event_handler_attributes() -> None:
 def test_every_event_has_its_attribute(interface: type, types: str) -> None:
     assert issubclass(interface, msrecd.EventTarget)
     assert all(hasattr(interface, f"on{type_}") for type_ in types.split())
+
+
+@pytest.mark.parametrize("stop", ["stop_propagation", "stop_immediate_propagation"])
+def test_an_event_that_was_stopped_before_its_dispatch_reaches_no_listener(stop: str) -> None:
+    """dom/events/Event-propagation.html"""
+    target, seen, note = listened()
+    target.add_event_listener("x", note("heard"))
+    event = msrecd.Event("x")
+    getattr(event, stop)()
+    assert target.dispatch_event(event) is True
+    assert seen == []
+    target.dispatch_event(event)  # the flags are cleared by the dispatch
+    assert seen == ["heard"]
+
+
+def test_capturing_listeners_come_first_and_can_stop_the_others() -> None:
+    target, seen, note = listened()
+    target.add_event_listener("x", note("bubbling"))
+    target.add_event_listener("x", note("capturing"), {"capture": True})
+    target.dispatch_event(msrecd.Event("x"))
+    assert seen == ["capturing", "bubbling"]
+    target.add_event_listener("x", lambda event: event.stop_propagation(), {"capture": True})
+    target.dispatch_event(msrecd.Event("x"))
+    assert seen == ["capturing", "bubbling", "capturing"]
+
+
+def test_a_listener_is_known_by_its_function_and_by_capture() -> None:
+    target, seen, note = listened()
+    both = note("both")
+    target.add_event_listener("x", both)
+    target.add_event_listener("x", both, {"capture": True})
+    target.dispatch_event(msrecd.Event("x"))
+    assert len(seen) == 2
+    target.remove_event_listener("x", both, {"capture": True})
+    target.dispatch_event(msrecd.Event("x"))
+    assert len(seen) == 3
+    target.remove_event_listener("x", both)
+    target.dispatch_event(msrecd.Event("x"))
+    assert len(seen) == 3
+
+
+def test_a_passive_listener_cannot_cancel() -> None:
+    target, _, _ = listened()
+    target.add_event_listener("x", lambda event: event.prevent_default(), {"passive": True})
+    event = msrecd.Event("x", {"cancelable": True})
+    assert target.dispatch_event(event) is True
+    assert not event.default_prevented
+
+
+def test_an_aborted_signal_removes_its_listeners() -> None:
+    target, seen, note = listened()
+    controller = msrecd.AbortController()
+    target.add_event_listener("x", note("before"), {"signal": controller.signal})
+    target.dispatch_event(msrecd.Event("x"))
+    controller.abort()
+    controller.abort("only the first call counts")
+    target.add_event_listener("x", note("after"), {"signal": controller.signal})
+    target.dispatch_event(msrecd.Event("x"))
+    assert seen == ["before"]
+    assert controller.signal.aborted
+    with pytest.raises(msrecd.AbortError):
+        controller.signal.throw_if_aborted()
+    with pytest.raises(TypeError):
+        target.add_event_listener("x", note("never"), {"signal": None})
+
+
+def test_phase_and_path() -> None:
+    target, _, _ = listened()
+    during: list[Any] = []
+    target.add_event_listener("x", lambda event: during.extend([event.event_phase, event.composed_path()]))
+    event = msrecd.Event("x")
+    assert (event.event_phase, event.composed_path()) == (msrecd.Event.NONE, [])
+    target.dispatch_event(event)
+    assert during == [msrecd.Event.AT_TARGET, [target]]
+    assert (event.event_phase, event.composed_path()) == (msrecd.Event.NONE, [])
+
+
+def test_a_blob_streams_and_ends_its_lines() -> None:
+    async def pieces(blob: msrecd.Blob) -> list[bytes]:
+        return [piece async for piece in blob.stream()]
+
+    large = msrecd.Blob([b"a" * 100_000, b"b"])
+    got = asyncio.run(pieces(large))
+    assert b"".join(got) == bytes(large)
+    assert max(map(len, got)) <= 65536
+    assert asyncio.run(pieces(msrecd.Blob())) == []
+    assert bytes(msrecd.Blob(["a\r\nb\rc\n"], {"endings": "native"})) == b"a\nb\nc\n"
+    assert bytes(msrecd.Blob(["a\r\n"])) == b"a\r\n"
+    with pytest.raises(TypeError):
+        msrecd.Blob([], {"endings": "dos"})
+
+
+def test_codes_and_types_of_exceptions() -> None:
+    assert msrecd.NotFoundError("x").code == 8
+    assert msrecd.OverconstrainedError("width").code == 0
+    assert msrecd.DOMException("x", "SyntaxError").code == 12
+    with pytest.raises(TypeError):
+        msrecd.DOMException(5)  # type: ignore[arg-type]

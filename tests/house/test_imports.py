@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "muxing": {"codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "devices": {"flow", "dom", "libav", "pixels"} | BASE,  # libav: JPEGs of USB cameras
     "media": {"inputs", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
-    "webaudio": {"media", "codecs", "flow", "dom", "libav"} | BASE,
+    "webaudio": {"media", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "storage": set(BASE),
     "schedule": set(BASE),
     "config": set(BASE),
