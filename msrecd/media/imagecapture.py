@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from msrecd import libav
 from msrecd.dom.blob import Blob
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError, UnknownError
-from msrecd.flow.units import VideoFormat, VideoFrame
+from msrecd.flow import units
+from msrecd.flow.units import VideoFormat
+from msrecd.media.generators import VideoFrame
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
 FRAME_DEADLINE_S = 10.0
@@ -54,7 +57,35 @@ class ImageCapture:
             raise UnknownError(f"the photo could not be encoded: {exc}") from exc
         return Blob([jpeg], {"type": "image/jpeg"})
 
-    async def _next_frame(self) -> VideoFrame:
+    async def grab_frame(self) -> VideoFrame:
+        """The next frame as it is, in I420 or RGB.
+
+        Raises:
+            InvalidStateError, UnknownError: as `take_photo`.
+        """
+        frame = await self._next_frame()
+        if frame.format.pixel_format not in ("rgb24", "yuv420p"):
+            frame = await asyncio.to_thread(_converted, frame)
+        return VideoFrame._of(frame)
+
+    async def get_photo_capabilities(self) -> dict[str, object]:
+        """What `take_photo` can do: `image_width` and `image_height` as ranges in pixels.
+
+        Raises:
+            InvalidStateError: the track has ended.
+        """
+        if self._track.ready_state is not ReadyState.LIVE:
+            raise InvalidStateError("the track has ended")
+        settings = self._track.get_settings()
+        format = self._track._source.format
+        assert isinstance(format, VideoFormat)
+        width, height = settings.get("width", format.width), settings.get("height", format.height)
+        return {
+            "image_width": {"min": 1, "max": width, "step": 1},
+            "image_height": {"min": 1, "max": height, "step": 1},
+        }
+
+    async def _next_frame(self) -> units.VideoFrame:
         track = self._track
         if track.ready_state is not ReadyState.LIVE or track.muted or not track.enabled:
             raise InvalidStateError("the track gives no frames: it has ended, is muted or disabled")
@@ -78,15 +109,15 @@ class _FirstFrame:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.frame: asyncio.Future[VideoFrame] = loop.create_future()
+        self.frame: asyncio.Future[units.VideoFrame] = loop.create_future()
 
-    def put(self, unit: VideoFrame) -> None:
+    def put(self, unit: units.VideoFrame) -> None:
         self._loop.call_soon_threadsafe(self._set, unit)
 
     def end(self, error: BaseException | None) -> None:
         self._loop.call_soon_threadsafe(self._fail)
 
-    def _set(self, unit: VideoFrame) -> None:
+    def _set(self, unit: units.VideoFrame) -> None:
         if not self.frame.done():
             self.frame.set_result(unit)
 
@@ -95,6 +126,11 @@ class _FirstFrame:
             self.frame.set_exception(InvalidStateError("the track ended before a frame came"))
 
 
-def _encode(frame: VideoFrame, width: int | None) -> bytes:
+def _encode(frame: units.VideoFrame, width: int | None) -> bytes:
     format = VideoFormat(width=frame.format.width, height=frame.format.height, pixel_format=frame.format.pixel_format)
     return libav.jpeg(libav.picture(format, frame.data), max_width=width or frame.format.width)
+
+
+def _converted(frame: units.VideoFrame) -> units.VideoFrame:
+    data = libav.planes(libav.picture(frame.format, frame.data), "yuv420p")
+    return replace(frame, format=replace(frame.format, pixel_format="yuv420p"), data=data)

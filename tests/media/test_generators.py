@@ -143,3 +143,25 @@ def test_what_does_not_continue_is_refused() -> None:
             await audio.write(numbered(0, at_ns=1))  # type: ignore[arg-type]
 
     asyncio.run(run())
+
+
+def test_image_capture_takes_the_next_frame() -> None:
+    async def run() -> None:
+        generator = msrecd.VideoTrackGenerator()
+        capture = msrecd.ImageCapture(generator.track)
+        task = asyncio.ensure_future(capture.grab_frame())
+        feed = generator.track._source.raw()
+        for number in range(500):  # it listens in a later turn
+            await generator.write(numbered(50, at_ns=number + 1))
+            if task.done():
+                break
+            await asyncio.sleep(0.01)
+        frame = await task
+        assert abs(int(frame.array.mean()) - 66) <= 1
+        assert not feed.has_sinks
+        assert (await capture.get_photo_capabilities())["image_width"] == {"min": 1, "max": 160, "step": 1}
+        generator.track.stop()
+        with pytest.raises(msrecd.InvalidStateError):
+            await capture.grab_frame()
+
+    asyncio.run(run())
