@@ -95,3 +95,50 @@ def presentation_of(frame: _AVVideoFrame, known: Presentation) -> Presentation:
         color_range="limited" if is_named else None,
         color_matrix=matrix if matrix != UNSPECIFIED else known.color_matrix,
     )
+
+
+def presentation_of_stream(stream: Any) -> Presentation:
+    """What a container and libav's probing say of a video stream."""
+    context = stream.codec_context
+    aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
+    return Presentation(
+        pixel_aspect=_pixels(aspect),
+        color_range={_LIMITED: "limited", _FULL: "full"}.get(int(context.color_range)),  # type: ignore[arg-type]
+        color_primaries=_code(context.color_primaries),
+        color_transfer=_code(context.color_trc),
+        color_matrix=_code(context.colorspace),
+    )
+
+
+def presentation_in(frame: _AVVideoFrame, known: Presentation) -> Presentation:
+    """What a decoded frame adds to what its container says: its turn, and what the bitstream says of colours."""
+    color_range = known.color_range
+    if color_range is None and (int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")):
+        color_range = "full"
+    elif color_range is None and int(frame.color_range) == _LIMITED:
+        color_range = "limited"
+    turn = round(-frame.rotation / 90) * 90 % 360  # libav counts counter-clockwise
+    return replace(
+        known,
+        rotation=turn,  # type: ignore[arg-type]
+        color_range=color_range,
+        color_primaries=_first_named(known.color_primaries, int(frame.color_primaries)),
+        color_transfer=_first_named(known.color_transfer, int(frame.color_trc)),
+        color_matrix=_first_named(known.color_matrix, int(frame.colorspace)),
+    )
+
+
+def _pixels(aspect: Fraction | None) -> tuple[int, int]:
+    """A shape that can be meant; damaged headers have others."""
+    if aspect is None or not Fraction(1, 20) < aspect < 20:
+        return (1, 1)
+    short = aspect.limit_denominator(10_000)
+    return (short.numerator, short.denominator)
+
+
+def _code(value: int) -> int:
+    return UNSPECIFIED if int(value) == 0 else int(value)
+
+
+def _first_named(known: int, found: int) -> int:
+    return known if known != UNSPECIFIED else _code(found)

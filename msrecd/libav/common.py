@@ -17,6 +17,7 @@ from msrecd.libav.values import LibavError
 
 NS = 1_000_000_000
 NS_BASE = Fraction(1, NS)
+MAX_PIXELS = 4096 * 4096  # of a frame that is decoded: more than a camera's has
 US_BASE = Fraction(1, 1_000_000)
 GLOBAL_HEADER = 1 << 22
 # Only the decoder of FLAC may be asked: the bits of a sample, which MP4 must have, are told by nobody else.

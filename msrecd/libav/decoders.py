@@ -9,7 +9,7 @@ import av.error
 from av.audio.resampler import AudioResampler
 from av.video.frame import VideoFrame as _AVVideoFrame
 
-from msrecd.libav.common import NS_BASE, close_quietly, open_template, plain
+from msrecd.libav.common import MAX_PIXELS, NS_BASE, close_quietly, open_template, plain
 from msrecd.libav.values import LibavError
 
 
@@ -23,6 +23,8 @@ class VideoDecoder:
     def __init__(self, header: bytes) -> None:
         self._template = open_template(header)
         self._context: Any = self._template.streams[0].codec_context
+        # One frame of 8192x8704 costs a decoder with its threads 2 GiB, and 17 KB of file are enough to ask for it.
+        self._context.options = {"max_pixels": str(MAX_PIXELS)}
 
     def decode(self, data: bytes | memoryview, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
         """Pictures that became ready, with their pts in ns."""

@@ -8,6 +8,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,7 +18,8 @@ from av.bitstream import BitStreamFilterContext
 from av.container.input import InputContainer
 
 from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
-from msrecd.libav.common import NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
+from msrecd.libav.colors import presentation_in, presentation_of_stream
+from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
 
@@ -54,8 +56,8 @@ _DECODERS = (
     "g722,adpcm_g722,g726,adpcm_g726,g726le,adpcm_g726le,"
     "pcm_alaw,pcm_mulaw,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f32be"
 )
-MAX_PIXELS = 4096 * 4096  # more than a camera's frame has; one of 8192x8704 costs a decoder 2 GiB
 _WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after the other
+_SHOWS_ITS_COLORS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "mpeg4", "mpeg2video")
 _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
 
@@ -98,8 +100,10 @@ class Demuxer:
         self.skipped: list[str] = []
         self._kinds = kinds
         self._pending: deque[Any] = deque()
+        self._looks_inside = False
         self._adts: set[int] = set()
         scheme = url.split("://", 1)[0].lower() if "://" in url and not url.startswith("/") else "file"
+        self._looks_inside = scheme == "file"  # a network input is decoded by libav's probing
         self.transport = "udp" if transport == "udp" else "tcp"
         options = _options(scheme, timeout_s, self.transport)
         format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if scheme == "file" else None
@@ -160,11 +164,59 @@ class Demuxer:
         try:
             config = self._config_of_adts(stream) if _may_be_adts(stream) else None
             info = stream_info(stream, config)
+            if info is not None and self._looks_inside:
+                info = self._with_first_frame(stream, info)
         except LibavError as exc:
             self.skipped.append(f"{stream.type} stream {stream.index}: {exc}")
             return
         if info is not None:
             self.streams.append(info)
+
+    def _with_first_frame(self, stream: Any, info: StreamInfo) -> StreamInfo:
+        """What only the decoder tells: how a frame is turned, its colours; the rate and the channels of HE-AAC."""
+        if info.kind == "video":
+            if info.width * info.height > MAX_PIXELS or info.codec not in _SHOWS_ITS_COLORS:
+                return info
+        elif info.codec != "aac":
+            return info
+        context = stream.codec_context
+        context.thread_count = 1
+        frames: list[Any] = []
+        try:
+            for number in range(1 if info.kind == "video" else 4):  # AAC begins with a packet that gives nothing
+                own = self._packet(stream.index, number)
+                if frames or own is None:
+                    break
+                frames = context.decode(own)
+            if info.kind == "video":
+                frames += context.decode(None)
+        except (av.error.FFmpegError, ValueError) as exc:
+            self.skipped.append(f"{stream.type} stream {stream.index} is not decoded: {explain(exc)}")
+        if not frames:
+            return info
+        if info.kind == "audio":
+            frame = frames[0]
+            return replace(
+                info,
+                sample_rate=frame.sample_rate,
+                channels=frame.layout.nb_channels,
+                layout=frame.layout.name,
+                frame_samples=frame.samples,
+            )
+        return replace(info, presentation=presentation_in(frames[0], info.presentation))
+
+    def _packet(self, index: int, number: int) -> Any | None:
+        """One of the first packets of a stream, all of which stay to be read."""
+        own = [packet for packet in self._pending if packet.stream.index == index]
+        packets = self._demuxed()
+        while len(own) <= number and len(self._pending) < _WAIT_FOR_CONFIG:
+            packet = next(packets, None)
+            if packet is None:
+                return None
+            self._pending.append(packet)
+            if packet.stream.index == index:
+                own.append(packet)
+        return own[number] if len(own) > number else None
 
     def _config_of_adts(self, stream: Any) -> bytes:
         """The AudioSpecificConfig of AAC that has headers in its packets instead.
@@ -172,15 +224,7 @@ class Demuxer:
         Raises:
             LibavError: nothing of the stream comes, so nothing can be said of it.
         """
-        own = next((packet for packet in self._pending if packet.stream.index == stream.index and packet.size), None)
-        try:
-            while own is None and len(self._pending) < _WAIT_FOR_CONFIG:
-                packet = next(self._demuxed())
-                self._pending.append(packet)
-                if packet.stream.index == stream.index and packet.size:
-                    own = packet
-        except StopIteration:
-            pass
+        own = self._packet(stream.index, 0)
         if own is None:
             raise LibavError("nothing of it comes")
         data = bytes(own)
@@ -416,15 +460,29 @@ def stream_info(stream: Any, extradata: bytes | None = None) -> StreamInfo | Non
             height=context.height,
             frame_rate=float(rate) if rate else None,
             reorder_depth=2 if context.has_b_frames else 0,
+            presentation=presentation_of_stream(stream),
             **common,
         )
+    layout = context.layout.name
     return StreamInfo(
         kind="audio",
         sample_rate=context.sample_rate,
         channels=len(context.layout.channels),
         frame_samples=int(getattr(context, "frame_size", 0) or 0),
+        layout=layout if not layout[:1].isdigit() or "." in layout else "",  # "3 channels" is no layout
+        bits=_bits_of(codec, extradata),
         **common,
     )
+
+
+def _bits_of(codec: str, extradata: bytes) -> int:
+    """Significant bits of a sample where there are more than 16; 0 otherwise."""
+    if codec.startswith(("pcm_s24", "pcm_s32", "pcm_f32")):
+        return 24 if "24" in codec else 32
+    if codec == "flac" and len(extradata) >= 34:  # STREAMINFO, RFC 9639, 8.2
+        bits = ((extradata[-22] & 1) << 4 | extradata[-21] >> 4) + 1
+        return bits if bits > 16 else 0
+    return 0
 
 
 def _description_of(stream: Any, extradata: bytes) -> bytes:

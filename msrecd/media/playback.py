@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
+from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
 from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
@@ -147,6 +148,7 @@ class StreamSource(Source):
         self.passing = EncodedFeed()
         self.passing.feed = self._joining = _JoiningFeed(self._gop, playback.clock)
         self.passing.set_parameters(parameters.of_input(info))
+        self._parameter_sets: tuple[bytes, ...] = ()
         self._broken = True  # until the first key frame
         self._video_decoder: libav.VideoDecoder | None = None
         self._audio_decoder: libav.AudioDecoder | None = None
@@ -183,6 +185,8 @@ class StreamSource(Source):
         if self.kind == "video" and not self._follows(packet):
             self.stats.dropped += 1
             return
+        if packet.is_keyframe and self.info.codec in PARAMETER_SETS and self._playback.is_live:
+            self._check_parameter_sets(packet.data)
         duration_ns = unit.duration_ns
         if self.info.codec == "opus" and not packet.duration_ns and (samples := packet_samples(packet.data)):
             duration_ns = samples * NS // 48_000
@@ -203,6 +207,20 @@ class StreamSource(Source):
         if self._gop is not None:
             self._gop.add(passed)
         self.stats.delivered += 1
+
+    def _check_parameter_sets(self, key_frame: bytes | memoryview) -> None:
+        """
+        Raises:
+            ReaderError: the stream is not the one that was described any more (another size, another profile): whoever
+                records it begins anew, with a header that is right.
+        """
+        units = nal_units(bytes(key_frame[:2048]))[:-1]  # the last one may be cut
+        sets = tuple(
+            unit for unit in units if is_parameter_set(unit, self.info.codec) and not _is_pps(unit, self.info.codec)
+        )
+        if sets and self._parameter_sets and sets != self._parameter_sets:
+            raise ReaderError("its frames changed (size or coding)")
+        self._parameter_sets = sets or self._parameter_sets
 
     def interrupt(self) -> None:
         """Something was left out here: nothing follows until the next key frame."""
@@ -246,7 +264,9 @@ class StreamSource(Source):
                     pcm = bytes(data)  # is PCM already
                 else:
                     if self._audio_decoder is None:
-                        self._audio_decoder = libav.AudioDecoder(self.info.header)
+                        self._audio_decoder = libav.AudioDecoder(
+                            self.info.header, "s32" if self.info.bits > 16 else "s16"
+                        )
                     pcm = self._audio_decoder.decode(data)
                 if self._blocks is not None:
                     self._blocks.add(pts_ns, pcm)
@@ -255,7 +275,12 @@ class StreamSource(Source):
             log.debug("%s: a packet could not be decoded: %s", self.label, exc)
 
     def _put_picture(self, at_ns: int, picture: Any) -> None:
-        format = VideoFormat(width=picture.width, height=picture.height, frame_rate=self.info.frame_rate)
+        format = VideoFormat(
+            width=picture.width,
+            height=picture.height,
+            frame_rate=self.info.frame_rate,
+            presentation=libav.presentation_of(picture, self.info.presentation),
+        )
         self._raw.put(VideoFrame(pts_ns=at_ns, format=format, data=libav.planes(picture, "yuv420p")))
 
     def finish(self, error: BaseException | None) -> None:
@@ -465,10 +490,21 @@ class Playback:
         return not stopping.is_set()
 
 
+def _is_pps(unit: bytes, codec: str) -> bool:
+    """A picture parameter set, which a sender may change at any time."""
+    return unit[0] & 0x1F == 8 if codec == "h264" else unit[0] >> 1 & 0x3F == 34
+
+
 def _format_of(info: libav.StreamInfo) -> VideoFormat | AudioFormat:
     if info.kind == "audio":
-        return AudioFormat(sample_rate=info.sample_rate, channels=info.channels)
-    return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate)
+        return AudioFormat(
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            sample_format="s32" if info.bits > 16 else "s16",
+            layout=info.layout,
+            bits=info.bits if info.bits > 16 else 0,
+        )
+    return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate, presentation=info.presentation)
 
 
 def _usual_duration_ns(info: libav.StreamInfo) -> int:
