@@ -149,7 +149,17 @@ class ClockFit:
 class _Stream:
     """What is known of one stream of an input."""
 
-    __slots__ = ("duration_ns", "fit", "last_arrival", "last_dts", "last_end", "last_raw", "order", "shift", "wall")
+    __slots__ = (
+        "duration_ns",
+        "fit",
+        "last_arrival",
+        "last_dts",
+        "last_end",
+        "last_raw",
+        "order",
+        "shift",
+        "wall_offset",
+    )
 
     def __init__(self, fit: ClockFit, duration_ns: int, depth: int) -> None:
         self.fit = fit
@@ -160,7 +170,7 @@ class _Stream:
         self.last_end: int | None = None  # on the sender's clock
         self.last_arrival = 0
         self.last_dts: int | None = None  # monotonic
-        self.wall = False  # its times are the sender's wall clock (RTCP sender reports)
+        self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +212,7 @@ class LiveLine:
         self._shares_clock = shares_clock or len(streams) == 1
         self._trusts_dts = trusts_dts
         self._on_arrival = on_arrival
-        self._reported: set[int] = set()  # streams with sender reports
+        self._by_wall = False  # the streams' clock is the sender's wall clock
         self._held: list[tuple[Demuxed, int]] = []
         self.stepped = 0  # how often a stream's clock did
 
@@ -217,6 +227,8 @@ class LiveLine:
             return [self._finish(packet, at, at, at) for packet, at in batch]
         if not self._find_beginnings(batch, now_ns):
             return []
+        if not self._shares_clock:
+            self._take_reports(batch)
         timed = [(packet, *self._on_sender_clock(packet, at)) for packet, at in batch]
         for stream in self._streams.values():
             stream.fit.update(now_ns)
@@ -255,15 +267,14 @@ class LiveLine:
         raw = _raw(packet)
         if raw is None:
             raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
-        wall = packet.sender_ns
-        if wall is not None and not self._shares_clock:
-            self._take_report(packet.stream, raw, wall)
-        if stream.wall:
-            raw = raw if wall is None else wall
+        elif self._by_wall:
+            if packet.sender_ns is not None:
+                stream.wall_offset = packet.sender_ns - raw
+            raw += stream.wall_offset or 0
         if stream.last_raw is not None and self._has_stepped(stream, raw, arrival_ns):
             self._follow_step(stream, raw, arrival_ns)
         pts = raw + stream.shift
-        dts = packet.dts_ns if self._trusts_dts and not stream.wall else None
+        dts = packet.dts_ns if self._trusts_dts else None
         if dts is not None and packet.pts_ns is not None and dts <= packet.pts_ns:
             sent = pts - (packet.pts_ns - dts)
         elif packet.stream in self._video:
@@ -304,24 +315,30 @@ class LiveLine:
         stream.shift = near[0] if near else expected - raw
         stream.order.restart()
 
-    def _take_report(self, index: int, raw: int, wall: int) -> None:
-        """A packet that a sender report tells the wall time of. Once all streams have them, they share that clock."""
-        self._reported.add(index)
-        if len(self._reported) < len(self._streams):
+    def _take_reports(self, batch: Sequence[tuple[Demuxed, int]]) -> None:
+        """Once sender reports tell the wall time of all streams, that is their common clock.
+
+        The first stream of frames continues seamlessly, the others take their place beside it.
+        """
+        for packet, _ in batch:
+            raw, stream = _raw(packet), self._streams[packet.stream]
+            if packet.sender_ns is not None and raw is not None and stream.wall_offset is None:
+                stream.wall_offset = packet.sender_ns - raw
+        streams = list(self._streams.values())
+        if any(stream.wall_offset is None for stream in streams):
             return
-        stream = self._streams[index]
-        if stream.wall:
-            return
-        shared = next((other.fit for other in self._streams.values() if other.wall), None)
-        if shared is None:  # the first stream continues seamlessly, the others take their place beside it
-            shared = stream.fit
-            shared.moved(wall - raw - stream.shift)
-        stream.fit = shared
-        stream.wall, stream.shift = True, 0
-        stream.last_raw = wall - (stream.duration_ns if stream.last_raw is not None else 0)
-        stream.last_end = wall
-        stream.order.restart()
-        self._shares_clock = all(other.wall for other in self._streams.values()) or self._shares_clock
+        first = next((self._streams[index] for index in self._video), streams[0])
+        shared = first.fit
+        for stream in streams:
+            offset = stream.wall_offset or 0
+            if stream is first:
+                shared.moved(offset - stream.shift)
+            if stream.last_raw is not None and stream.last_end is not None:
+                stream.last_raw += offset
+                stream.last_end += offset - stream.shift
+            stream.fit, stream.shift = shared, 0
+            stream.order.restart()
+        self._shares_clock = self._by_wall = True
 
     def _finish(self, packet: Demuxed, pts: int, dts: int, now_ns: int) -> Placed:
         stream = self._streams[packet.stream]

@@ -1,0 +1,199 @@
+"""Inputs that want to harm: what reads them dies, hangs or runs out of memory; this process and other inputs do not."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from msrecd.dom.exceptions import DOMException
+from msrecd.inputs.address import SourceOptions
+from msrecd.inputs.confine import seccomp_program
+from msrecd.media.playback import Playback
+from tests.inputs.cameras import Clip, RtspCamera, RtspScript, clip
+from tests.inputs.test_network import Played
+
+QUICK = SourceOptions(timeout_s=2.0)
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14) + b"\x11" * 16 + bytes(72)
+HEAD = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
+SOUND = b"m=audio 0 RTP/AVP 96\r\na=rtpmap:96 %s/1000\r\na=control:t\r\n"
+SCRIPTS = {
+    "x-pn-realaudio (SIGSEGV in libav)": (HEAD + SOUND % b"x-pn-realaudio", "camera", 1),
+    "X-QDM (SIGABRT in libav)": (HEAD + SOUND % b"X-QDM", "camera", 1),
+    "an ASF header that never ends (endless loop in libav)": (
+        HEAD + b"a=pgmpu:data:application/vnd.ms.wms-hdr.asfv1;base64," + base64.b64encode(_ASF)
+        + b"\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 x-asf-pf/1000\r\na=control:t\r\n", "WMServer/9.1.1.3862", 1,
+    ),
+    "900 MB of description": (b"a=x:" + b"y" * 996 + b"\r\n" * 12, "camera", 900_000),
+    "no description at all": (b"\xff" * 100, "camera", 1),
+    "a description of nothing": (HEAD, "camera", 1),
+    "a thousand streams": (HEAD + SOUND % b"H264" * 1000, "camera", 1),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def media() -> Clip:
+    return clip()
+
+
+def _rss_mib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_hostile_rtsp_server_costs_its_own_input_alone(media: Clip, name: str) -> None:
+    description, server, repeat = SCRIPTS[name]
+    with RtspCamera(media, has_sound=False) as good, Played(good.url, SourceOptions(timeout_s=30)) as other:
+        before = len(other.taken["video"].wait(10))
+        memory, begun = _rss_mib(), time.monotonic()
+        with RtspScript(description, server, repeat) as bad, pytest.raises(DOMException) as caught:
+            Playback(bad.url, QUICK).close()
+        assert time.monotonic() - begun < 40, "it has an end"
+        assert _rss_mib() - memory < 40
+        assert str(bad.port) in caught.value.message
+        frames = other.taken["video"].wait(before + 50)
+        steps = {round((b.pts_ns - a.pts_ns) / 1e6) for a, b in pairwise(frames)}
+        assert max(steps) < 80, "no frame of the other one is lost"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGKILL, signal.SIGSTOP])
+def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, number: signal.Signals) -> None:
+    """SIGSTOP stands for one that hangs: it is killed when nothing has come for the time-out."""
+    with (
+        RtspCamera(media, has_sound=False) as camera,
+        Played(camera.url, QUICK) as victim,
+        Played(camera.url, SourceOptions(timeout_s=30)) as other,
+    ):
+        victim.taken["video"].wait(10)
+        count = len(other.taken["video"].wait(10))
+        signal.pidfd_send_signal(victim.playback._reader._pidfd, number)
+        error = victim.taken["video"].wait_end(30)
+        assert isinstance(error, DOMException)
+        assert ("nothing came" if number == signal.SIGSTOP else number.name) in error.message
+        other.taken["video"].wait(count + 30)
+
+
+def test_the_first_process_dies_and_another_takes_its_place(media: Clip) -> None:
+    from msrecd.inputs import reader
+
+    with RtspCamera(media, has_sound=False) as camera:
+        with Played(camera.url) as played:
+            played.taken["video"].wait(5)
+        process = reader._helpers._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        with Played(camera.url) as played:
+            played.taken["video"].wait(5)
+
+
+def test_nothing_is_left_behind(media: Clip) -> None:
+    before = _open_files()
+    threads = threading.active_count()
+    with RtspCamera(media, has_sound=False) as camera:
+        for _ in range(3):
+            with Played(camera.url) as played:
+                played.taken["video"].wait(3)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and (_open_files() > before + 6 or threading.active_count() > threads + 6):
+            time.sleep(0.1)
+        assert _open_files() <= before + 6
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+AIFF_WITHOUT_CHANNELS = (
+    b"FORM" + struct.pack(">I", 46) + b"AIFFCOMM" + struct.pack(">IhIh", 18, 0, 0, 16)
+    + b"\x40\x0e\xac\x44" + bytes(6) + b"SSND" + struct.pack(">III", 8, 0, 0)
+)  # fmt: skip
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/passwd\n#EXT-X-ENDLIST\n"
+FILES = {
+    "sound.aiff": AIFF_WITHOUT_CHANNELS,
+    "list.m3u8": PLAYLIST,
+    "list.ffconcat": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "session.sdp": HEAD + b"m=video 5004 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n",
+    "empty.mp4": b"",
+    "zeros.mkv": bytes(100_000),
+    "deep.mp4": b"".join(struct.pack(">I4s", 8 + 8 * (2000 - n), b"moov") for n in range(2000)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    memory, begun = _rss_mib(), time.monotonic()
+    with pytest.raises(DOMException, match=name.partition(".")[0]):
+        Playback(str(tmp_path / name)).close()
+    assert time.monotonic() - begun < 30
+    assert _rss_mib() - memory < 40
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(DOMException, match="regular"):
+        Playback(str(tmp_path / "pipe.mp4")).close()
+
+
+# --- what a reading process may still do ----------------------------------------------------------------------------
+
+TRIES = """
+import os, socket, subprocess, sys
+from msrecd.inputs.confine import confine
+confine(has_network=sys.argv[1] == "network")
+def tried(what):
+    try:
+        what()
+        return "done"
+    except OSError:
+        return "refused"
+    except MemoryError:
+        return "refused"
+print("program", tried(lambda: os.execv("/bin/true", ["true"])))
+print("write", tried(lambda: open(sys.argv[2], "wb").write(b"x" * 10000)))
+print("delete", tried(lambda: os.unlink(sys.argv[2] + ".kept")))
+print("kill", tried(lambda: os.kill(os.getppid(), 0)))
+print("memory", tried(lambda: bytes(600 << 20)))
+print("socket", tried(lambda: socket.socket()))
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "network"])
+def test_what_a_reading_process_may_do(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "x.kept").write_text("kept")
+    child = subprocess.run(
+        [sys.executable, "-c", TRIES, kind, str(tmp_path / "x")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    answers = dict(line.split() for line in child.stdout.splitlines())
+    assert answers.pop("memory", "") == "refused", child.stdout + child.stderr
+    assert answers.pop("socket") == ("refused" if kind == "file" else "done")
+    if seccomp_program(platform.machine(), has_network=True):
+        assert set(answers.values()) == {"refused"}, answers
+    assert (tmp_path / "x.kept").exists()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_is_one(machine: str) -> None:
+    program = seccomp_program(machine, has_network=False)
+    assert len(program) % 8 == 0
+    for at in range(0, len(program), 8):
+        code, yes, no, _ = struct.unpack_from("=HBBI", program, at)
+        if code in (0x15, 0x35):
+            assert at // 8 + 1 + max(yes, no) < len(program) // 8, "a jump out of the program"

@@ -1,0 +1,239 @@
+"""Network cameras as inputs, played by the program's own Playback: times, first frames, faults, words."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msrecd.clock import MS, NS
+from msrecd.dom.exceptions import DOMException, NotReadableError
+from msrecd.flow.units import Packet
+from msrecd.inputs.address import SourceOptions
+from msrecd.media.playback import Playback
+from tests.inputs.cameras import Clip, Faults, HttpCamera, RtspCamera, clip
+
+QUICK = SourceOptions(timeout_s=3.0)
+
+
+@pytest.fixture(scope="module")
+def media() -> Clip:
+    return clip()
+
+
+class Taken:
+    """A sink that remembers, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+        self.error: BaseException | None = None
+        self._condition = threading.Condition()
+        self._ended = False
+
+    def put(self, unit: Packet) -> None:
+        with self._condition:
+            self.packets.append(unit)
+            self._condition.notify_all()
+
+    def end(self, error: BaseException | None) -> None:
+        with self._condition:
+            self.error, self._ended = error, True
+            self._condition.notify_all()
+
+    def wait(self, count: int, timeout: float = 60.0) -> list[Packet]:
+        with self._condition:
+            assert self._condition.wait_for(lambda: len(self.packets) >= count or self._ended, timeout), "nothing comes"
+            assert len(self.packets) >= count, f"it ended: {self.error}"
+            return list(self.packets)
+
+    def wait_end(self, timeout: float = 60.0) -> BaseException | None:
+        with self._condition:
+            assert self._condition.wait_for(lambda: self._ended, timeout), "it does not end"
+            return self.error
+
+
+class Played:
+    """An input that plays; its sinks by kind. Use as a context manager."""
+
+    def __init__(self, url: str, options: SourceOptions = QUICK) -> None:
+        self.playback = Playback(url, options)
+        self.taken = {source.kind: Taken() for source in self.playback.sources}
+
+    def __enter__(self) -> Played:
+        for source in self.playback.sources:
+            source.passing.feed.add(self.taken[source.kind])
+        self.playback.play()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.playback.close()
+
+
+def spread(packets: list[Packet]) -> float:
+    """Seconds from the first to the last."""
+    return (packets[-1].pts_ns - packets[0].pts_ns) / NS
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp", "udp"])
+def test_a_camera_with_sound(media: Clip, transport: str) -> None:
+    """It begins with the first key frame; frames lie as far apart as they were captured; sound keeps its place."""
+    with RtspCamera(media) as camera, Played(camera.url, SourceOptions(timeout_s=5, transport=transport)) as played:  # type: ignore[arg-type]
+        frames = played.taken["video"].wait(150)
+        sound = played.taken["audio"].wait(250)
+        assert frames[0].is_keyframe
+        assert abs(spread(frames) - (len(frames) - 1) / 25) < 0.1
+        assert abs(spread(sound) - (len(sound) - 1) * 1024 / 48000) < 0.1
+        assert abs(time.monotonic_ns() - frames[-1].pts_ns) < 20 * NS
+        assert played.playback.is_live
+
+
+def test_nothing_before_the_second_key_frame_is_lost(media: Clip) -> None:
+    with RtspCamera(media, has_sound=False) as camera, Played(camera.url) as played:
+        frames = played.taken["video"].wait(60)
+    assert [number for number, frame in enumerate(frames) if frame.is_keyframe][:3] == [0, 25, 50]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.6])
+def test_sender_reports_tell_the_distance(media: Clip, late_s: float) -> None:
+    """Sound that is sent 600 ms behind its frames lies beside them all the same."""
+    with RtspCamera(media, Faults(sound_late_s=late_s)) as camera, Played(camera.url) as played:
+        frames, sound = played.taken["video"].wait(200), played.taken["audio"].wait(300)
+    # Each second of frames begins with a key frame; sound packet n lies at n * 1024 / 48000 s of the same clock.
+    first_key = next(frame for frame in frames[100:] if frame.is_keyframe)
+    number = frames.index(first_key)
+    zero = first_key.pts_ns - number * NS // 25
+    offset = (sound[250].pts_ns - 250 * 1024 * NS // 48000) - zero
+    assert abs(offset) < 60 * MS, f"{offset / MS:.0f} ms"
+
+
+@pytest.mark.parametrize("jump_s", [-20.0, 20.0, 5.0])
+def test_a_step_of_its_clock_costs_nothing(media: Clip, jump_s: float) -> None:
+    faults = Faults(stamp_s=lambda at: at + 100 + (jump_s if at > 3 else 0), reports=False)
+    with RtspCamera(media, faults) as camera, Played(camera.url) as played:
+        frames = played.taken["video"].wait(175)
+    assert abs(spread(frames) - (len(frames) - 1) / 25) < 0.5
+
+
+def test_the_end_of_a_live_input_is_an_error(media: Clip) -> None:
+    with RtspCamera(media, Faults(closes_after_s=3.0)) as camera, Played(camera.url) as played:
+        error = played.taken["video"].wait_end()
+        assert isinstance(error, NotReadableError)
+        assert f"rtsp://127.0.0.1:{camera.port}/cam" in error.message
+
+
+def test_silence_is_an_error_after_the_timeout(media: Clip) -> None:
+    with RtspCamera(media, Faults(silent_after_s=2.5)) as camera, Played(camera.url) as played:
+        played.taken["video"].wait(40)
+        begun = time.monotonic()
+        assert isinstance(played.taken["video"].wait_end(), NotReadableError)
+        assert time.monotonic() - begun < 25
+
+
+def test_no_answer_is_an_error_after_the_timeout(media: Clip) -> None:
+    with RtspCamera(media, Faults(hangs=True)) as camera:
+        begun = time.monotonic()
+        with pytest.raises(NotReadableError, match=str(camera.port)):
+            Playback(camera.url, SourceOptions(timeout_s=1.0))
+        assert time.monotonic() - begun < 25
+
+
+def test_tcp_is_refused_and_udp_is_taken(media: Clip) -> None:
+    with RtspCamera(media, Faults(refuses="tcp")) as camera, Played(camera.url) as played:
+        played.taken["video"].wait(30)
+        assert any("client_port" in request for request in camera.requests)
+
+
+def test_a_transport_that_is_refused_is_said(media: Clip) -> None:
+    with (
+        RtspCamera(media, Faults(refuses="tcp")) as camera,
+        pytest.raises(NotReadableError, match="transport"),
+    ):
+        Playback(camera.url, SourceOptions(timeout_s=3, transport="tcp"))
+
+
+def test_a_stream_that_changes_its_size_ends(media: Clip) -> None:
+    """Whoever records it begins anew, with a header that is right."""
+    faults = Faults(changes=(3.0, clip(160, 120)))
+    with RtspCamera(media, faults) as camera, Played(camera.url) as played:
+        error = played.taken["video"].wait_end()
+        assert "changed" in str(error)
+        assert len(played.taken["video"].packets) >= 70
+
+
+def test_only_the_tracks_that_are_wanted(media: Clip) -> None:
+    with RtspCamera(media) as camera, Played(camera.url, SourceOptions(tracks=("audio",), timeout_s=3)) as played:
+        assert list(played.taken) == ["audio"]
+        played.taken["audio"].wait(20)
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_told_without_it(
+    media: Clip, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        caplog.at_level(logging.DEBUG),
+        RtspCamera(media, Faults(login=("admin", "right"))) as camera,
+        pytest.raises(DOMException) as caught,
+    ):
+        Playback(f"rtsp://admin:s3cret%40x@127.0.0.1:{camera.port}/cam?token=t0ken", QUICK)
+    told = caught.value.message + repr(caught.value) + caplog.text + "".join(capfd.readouterr())
+    chain = caught.value.__cause__ or caught.value.__context__
+    assert "password" in caught.value.message
+    assert f"127.0.0.1:{camera.port}/cam" in caught.value.message
+    for secret in ("s3cret", "t0ken"):
+        assert secret not in told + repr(chain)
+
+
+def test_the_password_comes_out_of_a_file(media: Clip, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("ri:g@ht/\n")
+    options = SourceOptions(user="admin", password_file=str(tmp_path / "password"), timeout_s=3)
+    with RtspCamera(media, Faults(login=("admin", "ri:g@ht/"))) as camera, Played(camera.url, options) as played:
+        played.taken["video"].wait(5)
+        for line in _command_lines():
+            assert "ri:g" not in line
+
+
+def _command_lines() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield (process / "cmdline").read_text(errors="replace")
+        except OSError:
+            continue
+
+
+# --- joining, HTTP --------------------------------------------------------------------------------------------------
+
+
+def test_who_joins_has_the_first_frame_at_once(media: Clip) -> None:
+    """Between two key frames: those since the last one come first, all within the moment before what is sent now."""
+    with RtspCamera(media, has_sound=False) as camera, Played(camera.url) as played:
+        played.taken["video"].wait(90)
+        joiner, joined_ns = Taken(), time.monotonic_ns()
+        played.playback.sources[0].passing.feed.add(joiner)
+        frames = joiner.wait(60)
+    assert frames[0].is_keyframe
+    assert frames[0].pts_ns >= joined_ns
+    times = [frame.dts_ns for frame in frames]
+    assert times == sorted(set(times))
+    assert all(frame.pts_ns >= frame.dts_ns for frame in frames)
+    assert spread(frames) < (len(frames) + 1) / 25
+
+
+def test_jpegs_over_http_are_stamped_on_arrival() -> None:
+    with HttpCamera(rate=5) as camera, Played(camera.url) as played:
+        frames = played.taken["video"].wait(25)
+        assert played.playback.is_live
+    assert abs(spread(frames) - (len(frames) - 1) / 5) < 1.0
+
+
+def test_jpegs_that_end_are_an_error() -> None:
+    with HttpCamera(rate=10, closes_after_s=2.0) as camera, Played(camera.url) as played:
+        error = played.taken["video"].wait_end()
+        assert isinstance(error, NotReadableError)
+        assert camera.url in error.message
