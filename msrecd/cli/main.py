@@ -7,6 +7,7 @@ go wrong, which becomes one line on stderr and an exit code.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Protocol, cast
 
 import msrecd
 from msrecd.cli.errors import Exit, NoAnswerError, UsageError
+from msrecd.cli.streams import flush, open_closed_streams
 from msrecd.errors import ConfigError, MsrecdError
 
 DEFAULT_CONFIG = Path("/etc/msrecd/msrecd.toml")
@@ -54,6 +56,19 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 ok, 1 it failed, 2 wrong usage or configuration, 3 no answer."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_closed_streams()
+    code = _run(arguments)
+    problem = flush(sys.stdout)
+    flush(sys.stderr)
+    if problem is None or code != Exit.OK:
+        return code
+    if isinstance(problem, BrokenPipeError):  # the reader of the pipe had enough, like `head`
+        return Exit.FAILED
+    return _complain(MsrecdError(f"standard output cannot be written: {problem.strerror}"), Exit.FAILED)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command; all that it raises becomes a line and an exit code."""
     try:
         parser, command = _parser_for(arguments)
         args = parser.parse_args(arguments)
@@ -63,15 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.is_config_named = args.config is not None
         if args.config is None:
             args.config = DEFAULT_CONFIG
-        code = command.run(args)
-        sys.stdout.flush()
+        return command.run(args)
     except SystemExit as exc:  # argparse: 0 after --help and --version, 2 after wrong arguments
         return exc.code if isinstance(exc.code, int) else Exit.USAGE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of the pipe had enough, like `head`. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        flush(sys.stdout)
         return Exit.FAILED
     except (UsageError, ConfigError) as exc:
         return _complain(exc, Exit.USAGE)
@@ -79,7 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(exc, Exit.NO_ANSWER)
     except Exception as exc:
         return _complain(exc, Exit.FAILED)
-    return code
 
 
 def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
@@ -168,6 +180,8 @@ def _complain(exc: Exception, code: Exit) -> Exit:
     """One line for each thing that is wrong; a traceback only for those who ask for it."""
     if isinstance(exc, MsrecdError):
         text = str(exc)
+    elif isinstance(exc, OSError) and not exc.filename and flush(sys.stdout) is not None:
+        text = f"standard output cannot be written: {exc.strerror}"
     elif isinstance(exc, OSError):
         text = f"{exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else str(exc)
     else:
@@ -175,8 +189,9 @@ def _complain(exc: Exception, code: Exit) -> Exit:
     if os.environ.get(_SHOW_TRACEBACK):
         logging.basicConfig()
         logging.getLogger(__name__).error("traceback", exc_info=exc)
-    for line in text.splitlines() or [type(exc).__name__]:
-        print(f"msrecd: {line}" if not isinstance(exc, ConfigError) else line, file=sys.stderr)
-    if isinstance(exc, ConfigError) and text.startswith(f"{DEFAULT_CONFIG}:") and not DEFAULT_CONFIG.exists():
-        print(f"msrecd: {_NO_CONFIG}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a standard error that is full
+        for line in text.splitlines() or [type(exc).__name__]:
+            print(f"msrecd: {line}" if not isinstance(exc, ConfigError) else line, file=sys.stderr)
+        if isinstance(exc, ConfigError) and text.startswith(f"{DEFAULT_CONFIG}:") and not DEFAULT_CONFIG.exists():
+            print(f"msrecd: {_NO_CONFIG}", file=sys.stderr)
     return code

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import json
 import signal
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msrecd.recorder.single_file import Recorded
 
 _EXAMPLES = {
     "video": """write for example --video '{"width": 1280, "frame_rate": 30}'""",
@@ -46,16 +48,24 @@ def run(args: argparse.Namespace) -> int:
         duration_s = None if args.duration is None else parse_duration(args.duration)
     except (TypeError, ValueError) as exc:
         return error(str(exc), 2)
-    if out.exists() or out.with_name(out.name + ".part").exists():
+    part = out.with_name(out.name + ".part")
+    if out.exists():
         return error(f"{out} exists already", 1)
+    if part.exists():
+        return error(f"{part} is what an interrupted recording has left: play, rename or remove it, then try again", 1)
     try:
-        return asyncio.run(_record(args, out, mime_type, constraints, duration_s, Progress()))
+        result = asyncio.run(_record(args, out, mime_type, constraints, duration_s, Progress()))
     except DOMException as exc:
         return error(str(exc), 2 if exc.name in ("NotSupportedError",) else 1)
     except TypeError as exc:
         return error(str(exc), 2)
     except OSError as exc:
         return error(f"{out}: {exc.strerror or exc}", 1)
+    if result is None:
+        return error("no camera and no microphone found; `msrecd devices` shows what there is, --virtual adds some", 1)
+    lost = f", {result.dropped} units lost" if result.dropped else ""
+    print(f"{out}: {result.duration_s:.2f} s, {result.bytes} bytes, {result.mime_type}{lost}")
+    return 0
 
 
 async def _record(
@@ -65,8 +75,8 @@ async def _record(
     constraints: dict[str, Any],
     duration_s: float | None,
     progress: Any,
-) -> int:
-    from msrecd.cli.output import error
+) -> Recorded | None:
+    """What was recorded; None when there is no device."""
     from msrecd.daemon.backends import backends_for_command
     from msrecd.media.devices import MediaDevices
     from msrecd.recorder.single_file import record_to_file
@@ -86,24 +96,18 @@ async def _record(
         }
 
         if not any(wanted.values()):
-            return error(
-                "no camera and no microphone found; `msrecd devices` shows what there is, --virtual adds some", 1
-            )
+            return None
 
         def show(elapsed: float, size: int) -> None:
             total = "" if duration_s is None else f" of {duration_s:.0f} s"
             progress.show(f"recording {elapsed:5.1f} s{total}  {size / 1e6:7.1f} MB")
 
-        result = await record_to_file(
+        return await record_to_file(
             devices, wanted, out, mime_type=mime_type, duration_s=duration_s, stop=stop, progress=show
         )
     finally:
         progress.clear()
         await devices.close()
-    lost = f", {result.dropped} units lost" if result.dropped else ""
-    print(f"{out}: {result.duration_s:.2f} s, {result.bytes} bytes, {result.mime_type}{lost}")
-    sys.stdout.flush()
-    return 0
 
 
 def _fits(kind: str, mime_type: str) -> bool:

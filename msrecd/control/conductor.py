@@ -196,7 +196,7 @@ class Conductor:
         """A command: start.
 
         Raises:
-            CommandError: it could not begin; what was decided before holds again.
+            CommandError: it could not begin; what was decided before holds again, as it does when this is cancelled.
         """
         unit, part = self._owner.units[name], self._parts[name]
         before, before_cause = part.state, part.cause
@@ -204,7 +204,7 @@ class Conductor:
         part.cause = cause
         try:
             changed = await unit.start(cause)
-        except CommandError:
+        except BaseException:  # also of a command that is given up after its time limit
             part.state, part.cause = before, before_cause
             raise
         self._update_end(part, unit)

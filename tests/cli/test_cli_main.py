@@ -232,3 +232,43 @@ def test_bash_completes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         probe = f"source {script}; {where}; _msrecd; echo ${{COMPREPLY[@]}}"
         done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=20, check=True)
         assert done.stdout.split() == [expected]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_is_named_and_harms_no_file(tmp_path: Path, unbuffered: str) -> None:
+    out = tmp_path / "a.wav"
+    command = f"{sys.executable} -m msrecd record --virtual --video false --duration 500ms {out} >/dev/full"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.stderr == "msrecd: standard output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+    assert out.stat().st_size > 40_000
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> None:
+    out = tmp_path / "a.wav"
+    command = f"{sys.executable} -m msrecd record --virtual --video false --duration 500ms {out} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert out.read_bytes()[:4] == b"RIFF"  # nothing that was printed went into a file
+
+
+def test_what_a_killed_record_has_left_is_named(tmp_path: Path) -> None:
+    left = tmp_path / "a.wav.part"
+    left.write_bytes(b"x")
+    done = run("record", "--virtual", tmp_path / "a.wav")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"msrecd: {left} is what an interrupted recording has left")
+
+
+def test_a_configuration_that_was_named_must_be_usable(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text('[[recorder]]\nname = "Cam 0"\n')
+    for command in (["devices"], ["devices", "--virtual"], ["record", "--virtual", tmp_path / "a.mp4"], ["schedule"]):
+        for path, words in ((broken, "recorder[0].name"), (tmp_path / "none.toml", "no such file")):
+            done = run(*command, "--config", path)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert words in done.stderr
