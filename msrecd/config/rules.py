@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, VirtualDevice
 from msrecd.config.problems import suggestion
+from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.tls import is_loopback
 
 _CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
@@ -72,9 +73,10 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
 
 def _check_source(source: Source, at: str, report: Report, checks: Checks) -> None:
     if not report.concerns(f"{at}.url"):
-        scheme = source.url.partition(":")[0].lower() if ":" in source.url else ""
-        if not scheme and not source.url.startswith("/"):
-            report.add(f"{at}.url", "takes a URL or an absolute path")
+        is_path = source.url.startswith("/")
+        scheme = "" if is_path else source.url.partition(":")[0].lower()
+        if not is_path and "://" not in source.url and scheme != "file":
+            report.add(f"{at}.url", "takes a URL with its scheme, like rtsp://camera.lan/main, or an absolute path")
         elif message := checks.url(source.url):
             report.add(f"{at}.url", message)
         elif scheme not in ("rtsp", "rtsps") and source.transport != "auto":
@@ -111,6 +113,15 @@ def _check_mime_type(recorder: Recorder, at: str, report: Report, checks: Checks
         report.add(at, f'"{text}" cannot hold video; take a type that begins with "video/", or video = false')
     elif message := checks.mime_type(text):
         report.add(at, message)
+    elif recorder.source is None and (codecs := _only_passed_through(text)):
+        report.add(at, f"{', '.join(codecs)} is recorded only as a source delivers it; devices need another codec")
+
+
+def _only_passed_through(mime_type: str) -> list[str]:
+    """The codecs of a type that are never encoded here."""
+    mime = parse_mime_type(mime_type)
+    named = [] if mime is None else [(name, codec_of(name)) for name in mime.codecs]
+    return [name for name, codec in named if codec is not None and codec[0] in PASSTHROUGH_ONLY]
 
 
 def _check_schedule(schedule: Schedule, at: str, config: Config, report: Report, checks: Checks) -> None:

@@ -7,7 +7,7 @@ from msrecd.config.rules import Checks
 
 def config_checks() -> Checks:
     """For everyone who loads the configuration: daemon, reload and commands judge alike."""
-    return Checks(time=_time_problem, mime_type=_mime_type_problem)
+    return Checks(time=_time_problem, mime_type=_mime_type_problem, url=_url_problem)
 
 
 def _time_problem(text: str) -> str | None:
@@ -25,3 +25,9 @@ def _mime_type_problem(text: str) -> str | None:
     except Unsupported as exc:
         return str(exc)
     return None
+
+
+def _url_problem(text: str) -> str | None:
+    from msrecd.inputs.address import check
+
+    return check(text)

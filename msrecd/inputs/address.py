@@ -21,6 +21,7 @@ NETWORK_SCHEMES = (*STREAMING_SCHEMES, "http", "https")
 SCHEMES = ("file", *NETWORK_SCHEMES)
 
 _SECRET = re.compile(r"((?:pass(?:word|wd)?|pwd|token|secret|key)=)[^&;/]*", re.IGNORECASE)
+_BAD_PLACE = "the URL has no valid host and port (1 to 65535); in a password write / as %2F and @ as %40"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -120,10 +121,12 @@ def parse(location: str, user: str | None = None, password: str | None = None) -
     try:
         parts = urlsplit(location)
         host, port = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ValueError(f"not a URL: {exc}") from None
+    except ValueError:  # its message may hold a part of a password
+        raise ValueError(_BAD_PLACE) from None
     if scheme == "file":
         return _file(parts)
+    if port == 0:
+        raise ValueError(_BAD_PLACE)
     if not host and not (scheme == "udp" and port):
         raise ValueError(f"the {scheme}: URL names no host")
     if any(char.isspace() or ord(char) < 32 for char in location):

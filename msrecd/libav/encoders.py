@@ -49,6 +49,7 @@ _ENCODERS: Mapping[str, tuple[str, ...]] = {
     "pcm_s32le": ("pcm_s32le",),
 }
 _MOST_CHANNELS: Mapping[str, int] = {"aac": 8, "flac": 8}
+_OPUS_LIMIT = 256_000  # bits a second of each channel; libopus refuses more
 
 
 def encoder_for(codec: str) -> str | None:
@@ -251,7 +252,8 @@ class AudioEncoder:
         if self._source.sample_format == "s32" and self.codec == "flac":
             context.format = "s32"  # 24 bits: libav's encoder would take the first format it knows, which is s16
         if bit_rate and self.codec in ("aac", "opus"):
-            context.bit_rate = max(bit_rate, 6000 * self._source.channels)
+            highest = _OPUS_LIMIT if self.codec == "opus" else bit_rate
+            context.bit_rate = max(6000 * self._source.channels, min(bit_rate, highest * self._source.channels))
         context.flags |= GLOBAL_HEADER
         container.start_encoding()
         put_template_packet(container, stream, bytes(context.extradata or b""))

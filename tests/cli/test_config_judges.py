@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from msrecd.config import check, load
+from msrecd.config.model import Camera
 from msrecd.daemon.checks import config_checks
 
 CONFIG = """[device]
@@ -55,3 +57,96 @@ def test_judging_a_type_loads_no_vendor_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
+
+
+SOURCE = '[device]\nid = "x"\n[[recorder]]\nname = "door"\nsource = {{ {} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ("url = 'rtps://c/x'", "url", "cannot play rtps: URLs; known are"),
+        ("url = 'gopher://c/x'", "url", "cannot play gopher: URLs"),
+        ("url = 'rtsp://u:hidden@c:99999/x'", "url", "port (1 to 65535)"),
+        ("url = 'rtsp://c:0/x'", "url", "port (1 to 65535)"),
+        ("url = 'rtsp://u:hid/den@c/x'", "url", "in a password write / as %2F"),
+        ("url = 'rtsp:///x'", "url", "names no host"),
+        ("url = 'rtsp:/c/x'", "url", "takes a URL with its scheme"),
+        ("url = 'clip.mp4'", "url", "takes a URL with its scheme"),
+        ("url = 'file://other/x.mp4'", "url", "files of this machine"),
+        ("url = 'rtsp://c/x', transport = 'sctp'", "transport", '"sctp" is not known'),
+        ("url = 'http://c/x', transport = 'udp'", "transport", "is for RTSP"),
+        ("url = 'rtsp://c/x', tracks = ['sound']", "tracks[0]", '"sound" is not known'),
+        ("url = 'rtsp://c/x', tracks = ['audio', 'audio']", "tracks", "twice"),
+        ("url = 'rtsp://c/x', timeout = '0s'", "timeout", "from 1s to 10m"),
+        ("url = 'rtsp://c/x', password_file = 'p'", "password_file", "needs user"),
+        ("url = '/x.mp4', user = 'u'", "user", "is for network streams"),
+        ("url = 'rtsp://c/x', loop = true", "loop", "is for files"),
+    ],
+)
+def test_a_wrong_source_is_named_without_its_secrets(tmp_path: Path, keys: str, key: str, words: str) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(SOURCE.format(keys))
+    (problem,) = check(path, checks=config_checks())
+    assert problem.path == f"recorder[0].source.{key}"
+    assert words in problem.message
+    assert "hid" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "url = 'rtsp://camera.lan/main', transport = 'tcp', tracks = ['video'], timeout = '5s', user = 'u'",
+        "url = 'RTSPS://[fe80::1]:322/x', user = 'u', password_file = 'secret'",
+        "url = 'https://c/live.m3u8?token=abc'",
+        "url = 'rtmp://c/app/key'",
+        "url = 'srt://c:9000'",
+        "url = 'udp://:5000'",
+        "url = 'file:/x.mp4', loop = true",
+        "url = 'file:///a%20b.mp4'",
+        "url = '/srv/x.mp4', loop = true",
+    ],
+)
+def test_every_scheme_of_a_source(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(SOURCE.format(keys))
+    assert check(path, checks=config_checks()) == []
+
+
+def test_the_properties_of_a_camera(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(
+        '[device]\nid = "x"\n[[camera]]\ndevice_id = { label = "imx477" }\nhflip = true\nvflip = true\nrotation = 90\n'
+        'tuning_file = "imx477_noir.json"\nautofocus = "manual"\nfocus_distance = 3\n[[camera]]\ndevice_id = "a"\n'
+    )
+    first, second = load(path, checks=config_checks()).cameras
+    assert first == Camera(
+        device_id={"label": "imx477"},
+        hflip=True,
+        vflip=True,
+        rotation=90,
+        tuning_file="imx477_noir.json",
+        autofocus="manual",
+        focus_distance=3.0,
+    )
+    assert second == Camera(device_id="a")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("hflip = true", "device_id", "is missing"),
+        ("device_id = {}", "device_id", "a device id, or { label = ... }"),
+        ("device_id = { exact = 'a' }", "device_id", "a device id, or { label = ... }"),
+        ("device_id = 'a'\nrotation = 45", "rotation", "45 is not 0, 90, 180 or 270"),
+        ("device_id = 'a'\nfocus_distance = 2.0", "focus_distance", 'needs autofocus = "manual"'),
+        ("device_id = 'a'\nautofocus = 'off'", "autofocus", "known are continuous, manual"),
+        ("device_id = 'a'\nrotate = 90", "rotate", 'did you mean "rotation"?'),
+    ],
+)
+def test_a_wrong_camera_is_named(tmp_path: Path, text: str, key: str, words: str) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(f'[device]\nid = "x"\n[[camera]]\n{text}\n')
+    (problem,) = check(path)
+    assert problem.path == f"camera[0].{key}"
+    assert words in problem.message

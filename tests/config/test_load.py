@@ -207,7 +207,7 @@ EXPECTED = {
     "recorder[2].audio.device_id": "takes a string or a list",
     "recorder[2].audio.auto_gain_control": "takes true or false",
     "recorder[2].audio.advanced[0].latency.max": "takes a finite number",
-    "recorder[2].source.url": "takes a URL",
+    "recorder[2].source.url": "takes a URL with its scheme",
     "recorder[2].autostart": "takes true or false",
 }
 
