@@ -28,6 +28,7 @@ from msrecd.control.messages import (
     shorten,
 )
 from msrecd.errors import CommandError
+from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.verbs import SWITCH_VERB
 
 log = logging.getLogger(__name__)
@@ -376,11 +377,11 @@ class CommandPort:
         self._answer(job, result)
 
     def _answer(self, job: _Job, result: Result) -> None:
-        now_ns = self._clock.realtime_ns() if result.done_ns is None else result.done_ns
+        ts = format_utc(self._clock.realtime_ns() if result.done_ns is None else result.done_ns)
         try:
-            payload = encode_reply(job.command.id, result, now_ns)
+            payload = encode_reply(job.command.id, result, ts)
         except (TypeError, ValueError):
             log.exception("the reply to %s cannot be written as JSON", shorten(job.address.path, 120, quote=False))
             failure = CommandError("internal", "the reply could not be written; the device's log says why")
-            payload = encode_reply(job.command.id, Result(error=failure), now_ns)
+            payload = encode_reply(job.command.id, Result(error=failure), ts)
         job.request.answer(payload)

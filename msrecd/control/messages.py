@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msrecd.errors import CommandError
-from msrecd.vocabulary.times import format_utc, parse_rfc3339
+from msrecd.vocabulary.times import parse_rfc3339
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE, SWITCH_VERB
 
 PAYLOAD_LIMIT_BYTES = 16 * 1024
@@ -201,17 +201,17 @@ def _check_protect(args: Mapping[str, object]) -> dict[str, object]:
     return checked
 
 
-def encode_reply(command_id: str | None, result: Result, realtime_ns: int) -> bytes:
-    """The reply to a command, as it goes over the wire."""
+def encode_reply(command_id: str | None, result: Result, ts: str) -> bytes:
+    """The reply to a command, as it goes over the wire; `ts` says when it was done."""
     reply: dict[str, object] = {"id": command_id}
     if result.error is None:
-        reply.update(status="ok", changed=result.changed, ts=format_utc(realtime_ns), data=dict(result.data))
+        reply.update(status="ok", changed=result.changed, ts=ts, data=dict(result.data))
     else:
         code = result.error.code if result.error.code in CODES else "internal"
         retryable = result.error.retryable
         reply.update(
             status="error",
-            ts=format_utc(realtime_ns),
+            ts=ts,
             error={
                 "code": code,
                 "message": shorten(result.error.message, MESSAGE_LIMIT, quote=False),

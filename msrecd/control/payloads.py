@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
     from msrecd.recorder.problems import Problem
 
+_CHUNK = (
+    *("seq", "file", "bytes", "sha256", "mime_type", "started", "ended", "duration_s", "clock", "final"),
+    *("recovered", "lost_s", "tracks", "gaps"),
+)
 Stamp = Callable[[int], str]  # monotonic ns -> RFC 3339 UTC with Z
 
 
@@ -65,28 +69,21 @@ def recorder_event(unit: RecorderController, event_type: str, facts: Mapping[str
     """event/recorder/<rec>; for a chunk the manifest line without what concerns only the manifest."""
     event: dict[str, Any] = {"event_type": event_type, "ts": now, "recorder": unit.name}
     if event_type == "chunk":
-        names = ("seq", "file", "bytes", "sha256", "mime_type", "started", "ended", "duration_s", "clock", "final")
-        event |= {name: facts[name] for name in names if name in facts}
-        event |= {name: facts[name] for name in ("recovered", "lost_s", "tracks", "gaps") if name in facts}
-        event["recording_id"] = _recording_of(facts)
-        return event
-    event |= facts
-    event["recording_id"] = facts.get("recording_id", unit.files.recording_id)
-    return event
+        return event | _chunk(facts)
+    return {**event, "recording_id": unit.files.recording_id, **facts}
 
 
 def late_chunk_event(recorder: str, line: Mapping[str, Any], now: str) -> dict[str, Any]:
     """event/recorder/<rec> of a chunk that no running recorder finished, from its manifest line."""
-    event = {"event_type": "chunk", "ts": now, "recorder": recorder, **line}
-    for name in ("prev", "line_sha256", "boot_id"):  # they belong to the manifest
-        event.pop(name, None)
-    event["recording_id"] = _recording_of(line)
-    return event
+    return {"event_type": "chunk", "ts": now, "recorder": recorder} | _chunk(line)
 
 
-def _recording_of(line: Mapping[str, Any]) -> str:
-    """The recording of a chunk: where a recorder meets another medium it goes on there under another id."""
-    return PurePosixPath(str(line["file"])).name.rsplit("-", 1)[0]
+def _chunk(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest line without what concerns only the manifest. The id is the file's: on another medium a recording
+    continues under a new one."""
+    chunk = {name: line[name] for name in _CHUNK if name in line}
+    chunk["recording_id"] = PurePosixPath(str(line["file"])).name.rsplit("-", 1)[0]
+    return chunk
 
 
 def device_event(event_type: str, device: Mapping[str, Any], now: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PACKET_LIMIT_BYTES = 20 * 1024
 OUTSTANDING_LIMIT = 1000
 WINDOW = 20
-PACKET_OVERHEAD_BYTES = 512
+PACKET_OVERHEAD_BYTES = 32  # fixed header, lengths, packet id, expiry interval
 WATCH_S = 2.0
 SUBSCRIBE_DEADLINE_S = 10.0
 DESCRIPTOR_LIMIT = 1024  # FD_SETSIZE: paho waits with select()
@@ -68,6 +68,7 @@ class Session:
         self._subscribed: dict[int, asyncio.Future[list[str]]] = {}
         self._packet_limit_bytes: int | None = None
         self.ready = False
+        self.taken_over = False  # whether the broker says that another client came with this client id
         self.window = window
 
     @property
@@ -96,7 +97,16 @@ class Session:
         from paho.mqtt.properties import Properties
 
         settings = self._settings
-        client = paho.Client(
+
+        class BoundedClient(paho.Client):  # here: paho is loaded only where there is a broker
+            """Ends the connection at a packet above the announced limit, before paho makes room for it."""
+
+            def _sock_recv(self, bufsize: int) -> bytes:
+                if bufsize > PACKET_LIMIT_BYTES:
+                    raise ConnectionError("packet too large")
+                return super()._sock_recv(bufsize)
+
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=paho.MQTTv5,
@@ -130,7 +140,7 @@ class Session:
         properties.MaximumPacketSize = PACKET_LIMIT_BYTES
         properties.SessionExpiryInterval = settings.session_expiry_s if persistent else 0
         client.connect_async(
-            settings.host,
+            settings.address,
             settings.effective_port,
             keepalive=settings.keepalive_s,
             clean_start=not persistent,
@@ -146,11 +156,13 @@ class Session:
         """Whether the broker accepted the connection."""
         await self._wait(self._accepted, stopping, timeout_s)
         if not self._accepted.is_set() and not self._ended.is_set():
-            self._end("no answer to the connection request")
+            self._end(f"no answer to the connection request{_tls_hint(self._settings)}")
         return self._accepted.is_set() and not self._ended.is_set()
 
-    async def subscribe(self, commands: Collection[str], plain: Collection[str], stopping: asyncio.Task[bool]) -> bool:
-        """Subscribe; whether the broker answered. What it refuses is logged."""
+    async def subscribe(
+        self, commands: Collection[str], plain: Collection[str], stopping: asyncio.Task[bool]
+    ) -> dict[str, str] | None:
+        """Subscribe; the broker's reason for every filter that it refuses, or None when it did not answer."""
         import paho.mqtt.client as paho
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -161,12 +173,12 @@ class Session:
         # Without retainAsPublished the flag says: this was stored, it was not said just now.
         filters += [(topic, SubscribeOptions(qos=1)) for topic in plain]
         if not filters or self._client is None:
-            return True
+            return {}
         answered: asyncio.Future[list[str]] = self._loop.create_future()
         code, mid = self._client.subscribe(filters)
         if code != paho.MQTT_ERR_SUCCESS or mid is None:
             self._end("the subscription could not be sent")
-            return False
+            return None
         self._subscribed[mid] = answered
         ended = asyncio.ensure_future(self._ended.wait())
         waited: set[asyncio.Future[Any]] = {answered, ended, stopping}
@@ -177,22 +189,20 @@ class Session:
         if not answered.done():
             answered.cancel()
             self._end("no answer to the subscription")
-            return False
-        for (topic, _), refusal in zip(filters, answered.result(), strict=False):
-            if refusal:
-                log.error("the MQTT broker refuses the subscription to %s (%s): check its ACL", topic, refusal)
-        return not self._ended.is_set()
+            return None
+        if self._ended.is_set():
+            return None
+        return {topic: refusal for (topic, _), refusal in zip(filters, answered.result(), strict=False) if refusal}
 
-    async def wait_ended(self, stopping: asyncio.Task[bool], ack_timeout_s: float) -> None:
-        """Until the connection is over, looking now and then whether it still works."""
-        while not self._ended.is_set() and not stopping.done():
-            await self._wait(self._ended, stopping, WATCH_S)
-            if self._ended.is_set() or stopping.done():
-                return
+    async def is_over(self, stopping: asyncio.Task[bool], ack_timeout_s: float) -> bool:
+        """Whether the connection is over: at once when it ends, else after a look at whether it still works."""
+        await self._wait(self._ended, stopping, WATCH_S)
+        if not self._ended.is_set() and not stopping.done():
             if not self.thread_alive:
                 self._end("the network thread died")
             elif self._acks and time.monotonic() - next(iter(self._acks.values())).since > ack_timeout_s:
                 self._end("the broker does not acknowledge")
+        return self._ended.is_set() or stopping.done()
 
     def publish(
         self,
@@ -211,10 +221,15 @@ class Session:
 
         if self._client is None:
             return failed(PublishError("not connected to the broker"))
-        size = len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES
+        properties_size = sum(3 + len(value) for value in (correlation_data, (response_topic or "").encode()) if value)
+        size = len(payload) + len(topic.encode()) + properties_size + PACKET_OVERHEAD_BYTES
         if self._packet_limit_bytes is not None and size > self._packet_limit_bytes:
             # Sent anyway, it would end the connection, again and again.
-            return failed(PublishError(f"{len(payload)} bytes are more than the broker takes", too_large=True))
+            return failed(
+                PublishError(
+                    f"{size} bytes are more than the {self._packet_limit_bytes} the broker takes", too_large=True
+                )
+            )
         if len(self._acks) >= OUTSTANDING_LIMIT:
             return failed(PublishError("too many publications are waiting for the broker"))
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -266,6 +281,12 @@ class Session:
             self._reason = reason
             self._ended.set()
 
+    def _lost(self, reason: str, taken_over: bool) -> None:
+        self.taken_over = taken_over
+        if not self._accepted.is_set():
+            reason = f"the broker closed the connection before it answered{_tls_hint(self._settings)}"
+        self._end(reason)
+
     def _accept(self, properties: Any) -> None:
         self._packet_limit_bytes = getattr(properties, "MaximumPacketSize", None)
         # paho fixes its window before it connects; one that is too large for the broker needs another connection.
@@ -308,12 +329,13 @@ class Session:
 
     def _on_connect_fail(self, _client: Any, _userdata: Any) -> None:
         # paho calls this while it handles the error, and keeps the error to itself.
-        self._tell(self._end, unreachable(sys.exc_info()[1]))
+        self._tell(self._end, unreachable(sys.exc_info()[1]) + _tls_hint(self._settings, sys.exc_info()[1]))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, _properties: Any) -> None:
         # "Unspecified error" is paho's word for: it just broke off.
         reason = str(reason_code)
-        self._tell(self._end, "the connection broke" if reason == "Unspecified error" else f"disconnected: {reason}")
+        text = "the connection broke" if reason == "Unspecified error" else f"disconnected: {reason}"
+        self._tell(self._lost, text, reason == "Session taken over")
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         if self._inbox.put(_convert(message)):
@@ -325,6 +347,20 @@ class Session:
     def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reason_codes: Any, _properties: Any) -> None:
         refusals = [str(code) if code.is_failure else "" for code in reason_codes]
         self._tell(self._subscription_answered, mid, refusals)
+
+
+def _tls_hint(settings: MqttSettings, error: BaseException | None = None) -> str:
+    """What may be wrong when no MQTT comes about: one side speaks TLS and the other does not."""
+    if isinstance(error, socket.gaierror) or "not yet valid" in str(error):
+        return ""
+    where = f"port {settings.effective_port}"
+    if not settings.tls:
+        return (
+            "" if isinstance(error, OSError) else f" (this side speaks no TLS: does the broker expect it on {where}?)"
+        )
+    if "CERTIFICATE_VERIFY" in str(error):
+        return " (TLS: mqtt.ca_file names the authority that signed the broker's certificate)"
+    return f" (TLS is on: does the broker speak TLS on {where}? mqtt.allow_plaintext = true connects without it)"
 
 
 def _convert(message: Any) -> Message:

@@ -6,27 +6,77 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from msrecd.errors import ConfigError
 from msrecd.mqtt.client import WINDOW, Session, failed
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.wire import Inbox, Message, PublishError, Will
-from msrecd.vocabulary.backoff import BackOff, uniform
+from msrecd.vocabulary.backoff import STABLE_S, BackOff, uniform
 
 log = logging.getLogger(__name__)
 
 CONNECT_DEADLINE_S = 20.0
+SUBSCRIBE_AGAIN_S = 60.0
+SUSPECTED_AT = 2  # short connections in a row
+SLOWED_AT = 4
 # A client that hangs in a name server's or a handshake's time-out is left to end by itself; at most so many.
 LINGERING_LIMIT = 3
+
+
+class Rival:
+    """Recognises another client with our client id: the broker ends the older connection when the newer one comes.
+
+    The two throw each other out for ever. Long random waits give each of them minutes instead of seconds. Pure.
+    """
+
+    def __init__(self, longest_wait_s: float) -> None:
+        self._wait_s = longest_wait_s
+        # A rival that waits at most this long is back within it.
+        self._quiet_s = max(STABLE_S, 4 * longest_wait_s)
+        self._is_certain = False
+        self.losses = 0
+
+    @property
+    def is_suspected(self) -> bool:
+        return self._is_certain or self.losses >= SUSPECTED_AT
+
+    def lost(self, lasted_s: float | None, *, taken_over: bool) -> bool:
+        """A connection that lasted so long was lost (None: none came about); whether a rival is suspected just now."""
+        was_suspected = self.is_suspected
+        if not taken_over and (lasted_s is None or lasted_s >= self._quiet_s):
+            # While a rival is there, so is the broker.
+            self.forget()
+            return False
+        self.losses += 1
+        self._is_certain = self._is_certain or taken_over
+        return self.is_suspected and not was_suspected
+
+    def delay_s(self, usual_s: float, uniform: Callable[[float, float], float]) -> float:
+        """How long to wait before the next attempt. Two short connections in a row may still be the broker's fault."""
+        if self._is_certain or self.losses >= SLOWED_AT:
+            return uniform(self._wait_s, 2 * self._wait_s)
+        return usual_s
+
+    def is_gone(self, lasted_s: float) -> bool:
+        """Whether a rival was suspected, and this connection has lasted longer than it would have let it."""
+        return self.is_suspected and lasted_s >= self._quiet_s
+
+    def forget(self) -> int:
+        """Begin anew; how many connections were lost."""
+        losses, self.losses, self._is_certain = self.losses, 0, False
+        return losses
 
 
 class ClientListener(Protocol):
     """What the owner of a client is told, always on the loop."""
 
-    def connected(self) -> None:
-        """The broker accepted the connection and the subscriptions: commands arrive from now on."""
+    def connected(self, hears: bool) -> None:
+        """The broker accepted the connection. `hears`: commands arrive from now on.
+
+        Called again when the broker grants a subscription that it had refused.
+        """
 
     def disconnected(self, reason: str) -> None:
         """The connection is over. Every outstanding publication has failed before this is called."""
@@ -52,8 +102,14 @@ class MqttClient:
         will: Will | None = None,
         persistent: bool = True,
         retry: bool = True,
+        shared: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`subscriptions` are for commands (no retained ones), `plain_subscriptions` for everything else."""
+        """
+        Args:
+            subscriptions: for commands (no retained ones); without the first of them the client hears nothing.
+            plain_subscriptions: for everything else.
+            shared: called when another client with this id seems to be gone; with the number of connections lost to it.
+        """
         self._settings = settings
         self._listener = listener
         self._client_id = client_id
@@ -72,6 +128,10 @@ class MqttClient:
         self._lingering: list[Session] = []
         self._last_reason = ""
         self._dropped_logged = 0
+        self._shared = shared
+        self._rival = Rival(settings.reconnect_max_s)
+        self._refused: dict[str, str] = {}
+        self._subscribe_at = 0.0
         self.failure: str | None = None
         self.connections = 0
 
@@ -157,6 +217,15 @@ class MqttClient:
                 self.failure = reason
                 return
             delay_s = self._backoff.next_s(lasted_s)
+            if self._rival.lost(lasted_s, taken_over=session.taken_over):
+                log.warning(
+                    "MQTT: the connection was lost after %.0f s, %d times in a row: another client seems to use the "
+                    "client id %s. Has a cloned card the same device.id? Reconnecting more slowly",
+                    lasted_s or 0.0,
+                    self._rival.losses,
+                    self._client_id,
+                )
+            delay_s = self._rival.delay_s(delay_s, uniform)
             if reason != self._last_reason or lasted_s is not None:
                 log.warning(
                     "MQTT broker %s:%d: %s; trying again", self._settings.host, self._settings.effective_port, reason
@@ -180,7 +249,7 @@ class MqttClient:
                 accepted = await session.wait_accepted(stopping, CONNECT_DEADLINE_S)
                 if accepted:
                     connected_at = time.monotonic()
-                    if await session.subscribe(self._subscriptions, self._plain_subscriptions, stopping):
+                    if await self._subscribe(session, self._subscriptions, self._plain_subscriptions, stopping):
                         session.ready = True
                         self.connections += 1
                         announced = True
@@ -188,9 +257,10 @@ class MqttClient:
                         log.info(
                             "connected to the MQTT broker %s:%d", self._settings.host, self._settings.effective_port
                         )
-                        self._listener.connected()
+                        self._listener.connected(self._hears)
                         self._drain()
-                        await session.wait_ended(stopping, self._settings.ack_timeout_s)
+                        while not await session.is_over(stopping, self._settings.ack_timeout_s):
+                            await self._look_after(session, time.monotonic() - connected_at, stopping)
             finally:
                 stopping.cancel()
         finally:
@@ -201,6 +271,47 @@ class MqttClient:
             if announced:
                 self._listener.disconnected(reason)
         return reason, None if connected_at is None else time.monotonic() - connected_at
+
+    @property
+    def _hears(self) -> bool:
+        return not self._subscriptions or self._subscriptions[0] not in self._refused
+
+    async def _subscribe(
+        self, session: Session, commands: Collection[str], plain: Collection[str], stopping: asyncio.Task[bool]
+    ) -> bool:
+        """Whether the broker answered. What it refuses is logged once and asked for again later."""
+        refused = await session.subscribe(commands, plain, stopping)
+        if refused is None:
+            return False
+        for topic, reason in refused.items():
+            if topic not in self._refused:
+                log.error(
+                    "the MQTT broker refuses the subscription to %s (%s): its ACL must allow the user to read it; "
+                    "next try in %g s",
+                    topic,
+                    reason,
+                    SUBSCRIBE_AGAIN_S,
+                )
+        self._refused = refused
+        self._subscribe_at = time.monotonic() + SUBSCRIBE_AGAIN_S
+        return True
+
+    async def _look_after(self, session: Session, lasted_s: float, stopping: asyncio.Task[bool]) -> None:
+        """What an established connection needs now and then."""
+        if self._rival.is_gone(lasted_s):
+            log.warning(
+                "MQTT: connected for %.0f s; the other client with the client id %s seems to be gone",
+                lasted_s,
+                self._client_id,
+            )
+            self._shared(self._rival.forget())
+        if self._refused and time.monotonic() >= self._subscribe_at:
+            heard = self._hears
+            commands = [topic for topic in self._subscriptions if topic in self._refused]
+            plain = [topic for topic in self._plain_subscriptions if topic in self._refused]
+            if await self._subscribe(session, commands, plain, stopping) and self._hears and not heard:
+                log.info("the MQTT broker grants the subscription to %s now", self._subscriptions[0])
+                self._listener.connected(True)
 
     def _drain(self) -> None:
         """Hand on what has arrived. Nothing is read before the owner knows of the connection."""

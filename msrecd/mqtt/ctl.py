@@ -233,7 +233,7 @@ class _Call:
         self._changed.clear()
         return True
 
-    def connected(self) -> None:
+    def connected(self, hears: bool) -> None:
         self._changed.set()
 
     def disconnected(self, reason: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from msrecd.clock import NS, Clock
+from msrecd.control.messages import Result, encode_reply
+from msrecd.errors import CommandError
 from msrecd.mqtt.spool import Spool, SpooledEvent
 from msrecd.mqtt.wire import PublishError
 
@@ -19,6 +22,7 @@ STATE_WINDOW = 4
 EVENT_WINDOW = 20
 REPLY_LIMIT = 256
 REPLY_KEEP_S = 60.0
+REPLY_TRIES = 2
 RETRY_S = 1.0
 REFUSED_RETRY_S = 60.0
 
@@ -77,13 +81,22 @@ class StateBoard:
     def __contains__(self, topic: str) -> bool:
         return topic in self._states
 
-    def put(self, topic: str, payload: bytes, *, qos: int = 1, on_ack: Callable[[], None] | None = None) -> None:
-        """Set the value of a topic; `on_ack` is called when the broker has it."""
+    def put(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        on_ack: Callable[[], None] | None = None,
+        send: bool = True,
+    ) -> None:
+        """Set the value of a topic; `on_ack` is called when the broker has it. `send` False: `republish` follows."""
         state = self._states.get(topic)
         if state is None:
             state = self._states[topic] = _State(payload, qos)
         state.payload, state.qos, state.dirty, state.on_ack = payload, qos, True, on_ack
-        self._send(topic, state)
+        if send:
+            self._send(topic, state)
 
     def republish(self) -> None:
         """Send every value again."""
@@ -164,10 +177,15 @@ class _Reply:
     payload: bytes
     correlation_data: bytes | None
     until_ns: int
+    tries: int = 1
 
 
 class Replies:
-    """Replies: sent at once, or within a minute if the connection is lost meanwhile; the oldest give way."""
+    """Replies: sent at once, or within a minute if the connection is lost meanwhile; the oldest give way.
+
+    One that the broker does not take is not sent for ever: too large a reply becomes a short error, and what is too
+    large even then, or was on its way when two connections ended, is dropped and counted.
+    """
 
     def __init__(self, publisher: Publisher, refusals: Refusals, clock: Clock) -> None:
         self._publisher = publisher
@@ -204,19 +222,33 @@ class Replies:
         error = None if done.cancelled() else done.exception()
         if error is None:
             return
-        if isinstance(error, PublishError) and (error.refused or error.too_large):
+        if isinstance(error, PublishError) and error.too_large and (short := _too_large(reply)) is not None:
+            self._refusals.refused(reply.topic, error)
+            self._publish(short)
+        elif isinstance(error, PublishError) and (error.refused or error.too_large):
             self.dropped += 1
             self._refusals.refused(reply.topic, error)
         elif self._publisher.connected:
             self.dropped += 1  # the connection is there but full: the sender asks faster than it listens
+        elif reply.tries < REPLY_TRIES:
+            self._keep(replace(reply, tries=reply.tries + 1))
         else:
-            self._keep(reply)
+            self.dropped += 1  # a broker that cannot take it may end the connection instead of saying so
 
     def _keep(self, reply: _Reply) -> None:
         if len(self._waiting) >= REPLY_LIMIT:
             self._waiting.popleft()
             self.dropped += 1
         self._waiting.append(reply)
+
+
+def _too_large(reply: _Reply) -> _Reply | None:
+    """A short error in place of a reply that the broker does not take; None when that would not be shorter."""
+    value = json.loads(reply.payload)  # our own
+    message = f"the reply has {len(reply.payload)} bytes, more than the broker takes"
+    error = CommandError("internal", message, retryable=False)
+    payload = encode_reply(value["id"], Result(error=error), value["ts"])
+    return replace(reply, payload=payload) if len(payload) < len(reply.payload) else None
 
 
 class EventPump:

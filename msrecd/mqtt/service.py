@@ -75,6 +75,7 @@ class MqttService(Adapter):
             subscriptions=self._topics.subscriptions(),
             plain_subscriptions=[BIRTH_TOPIC] if settings.homeassistant else [],
             will=Will(topic=self._topics.availability, payload=OFFLINE, delay_s=settings.will_delay_s),
+            shared=self._report_rival,
         )
         refusals = Refusals()
         self._states = StateBoard(self._client, refusals)
@@ -117,7 +118,7 @@ class MqttService(Adapter):
         self._loop = asyncio.get_running_loop()
         self._memory = await asyncio.to_thread(Memory.load, self._memory_path)
         self._spool.start()
-        self._states.put(self._topics.availability, ONLINE)
+        self._states.put(self._topics.availability, OFFLINE)  # until commands are heard
         self._bus.subscribe(self._publish)
         self._recorders_changed()
         self._client.start()
@@ -200,8 +201,9 @@ class MqttService(Adapter):
 
     # What the client says (ClientListener).
 
-    def connected(self) -> None:
-        """The broker is there and commands arrive: say so, then everything that is true now, then what happened."""
+    def connected(self, hears: bool) -> None:
+        """Publish whether commands arrive, then everything that is true now, then what happened."""
+        self._states.put(self._topics.availability, ONLINE if hears else OFFLINE, send=False)
         self._states.republish()
         self._replies.flush()
         self._spawn(self._announce(), "mqtt discovery")
@@ -254,17 +256,15 @@ class MqttService(Adapter):
             return
         self._remember(dropped_reported=dropped)
         log.warning("%d events were dropped because the spool was full", lost)
-        self._spool.append(
-            self._topics.below("event/error"),
-            {
-                "event_type": "error",
-                "code": "events_dropped",
-                "message": f"{lost} events were dropped: the broker was away for too long",
-                "recorder": None,
-                "ts": format_utc(self._clock.realtime_ns()),
-                "count": lost,
-            },
-        )
+        self._emit_error("events_dropped", f"{lost} events were dropped: the broker was away for too long", lost)
+
+    def _report_rival(self, losses: int) -> None:
+        message = f"another client used this device's client id; {losses} connections to the broker were lost to it"
+        self._emit_error("client_id_shared", message, losses)
+
+    def _emit_error(self, code: str, message: str, count: int) -> None:
+        event = {"event_type": "error", "code": code, "message": message, "recorder": None}
+        self._bus.emit("error", event | {"ts": format_utc(self._clock.realtime_ns()), "count": count})
 
     async def _heartbeat(self) -> None:
         """Something that must be acknowledged, now and then: the client is rebuilt when it is not."""

@@ -57,6 +57,11 @@ class MqttSettings:
         )
 
     @property
+    def address(self) -> str:
+        """The host as a resolver takes it: an IPv6 address without the brackets that URLs put around it."""
+        return self.host.removeprefix("[").removesuffix("]")
+
+    @property
     def effective_port(self) -> int:
         """The port to connect to."""
         return mqtt_port(self.port, tls=self.tls)

@@ -32,6 +32,7 @@ from msrecd.errors import CommandError
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE
 
+TS = "2026-11-20T18:00:00.000Z"
 FUZZ = int(os.environ.get("MSRECD_FUZZ", "100000"))
 
 
@@ -103,13 +104,13 @@ def test_every_code_has_its_retryable_and_replies_are_bounded():
     )
     assert set(contract.split()) == CODES
     for code, retryable in RETRYABLE.items():
-        reply = json.loads(encode_reply("x", Result(error=CommandError(code, "m" * 9999)), 0))
+        reply = json.loads(encode_reply("x", Result(error=CommandError(code, "m" * 9999)), TS))
         assert (reply["error"]["code"], reply["error"]["retryable"]) == (code, retryable)
         assert len(reply["error"]["message"]) <= 300
-    unknown = json.loads(encode_reply(None, Result(error=CommandError("surprise", "x")), 0))
+    unknown = json.loads(encode_reply(None, Result(error=CommandError("surprise", "x")), TS))
     assert unknown["error"]["code"] == "internal"
     assert (
-        json.loads(encode_reply(None, Result(error=CommandError("no_space", "x", retryable=False)), 0))["error"][
+        json.loads(encode_reply(None, Result(error=CommandError("no_space", "x", retryable=False)), TS))["error"][
             "retryable"
         ]
         is False
@@ -312,7 +313,7 @@ def test_any_json_is_a_command_or_a_refusal(value, verb):
     else:
         assert isinstance(value, dict)
         assert set(command.args) <= {"duration_s"}
-        encode_reply(command.id, Result(), 0)
+        encode_reply(command.id, Result(), TS)
 
 
 @settings(max_examples=500, deadline=None)

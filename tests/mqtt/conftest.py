@@ -30,6 +30,7 @@ class RecordingHandler:
         self.running = 0
         self.most_running = 0
         self.failure: Exception | None = None
+        self.data: dict[str, object] = {}  # more for the replies to daemon verbs
 
     async def act(self, address: Address, args: Mapping[str, object], cause: str) -> Result:
         target, name, verb = address.target, address.recorder, address.verb
@@ -43,7 +44,7 @@ class RecordingHandler:
             if self.failure is not None:
                 raise self.failure
             if target == "daemon" or name is None:
-                return Result(data={"verb": verb})
+                return Result(data={"verb": verb} | self.data)
             return self._act(name, verb)
         finally:
             self.running -= 1

@@ -31,7 +31,7 @@ def certificates(tmp_path_factory):
     return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
-def example_config(folder, certificates, *, client_certificates=False):
+def example_config(folder, certificates, *, client_certificates=False, bound_ids=False):
     """The shipped configuration with the paths of this test; its listener lines are what `Broker` adds itself."""
     folder.mkdir(parents=True, exist_ok=True)
     passwd = folder / "passwd"
@@ -43,6 +43,9 @@ def example_config(folder, certificates, *, client_certificates=False):
         text = text.replace("# require_certificate true", "require_certificate true")
         text = text.replace("# use_identity_as_username true", "use_identity_as_username true")
         text = text.replace("password_file /etc/mosquitto/passwd\n", "")
+    if bound_ids:
+        assert "# use_username_as_clientid true" in text
+        text = text.replace("# use_username_as_clientid true", "use_username_as_clientid true")
     replacements = {
         "/etc/mosquitto/passwd": passwd,
         "/etc/mosquitto/acl": CONFIG / "acl",
@@ -150,6 +153,31 @@ def test_ctl_with_the_devices_own_password_and_not_beyond(example, certificates,
             send_command(settings_for(example, **own), "pi-other", "cam0", "start")
         with pytest.raises(PublishError, match="Not authorized"):
             send_group(settings_for(example, **own), "all", "cam0", "start")
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("bound_ids", [False, True])
+def test_another_user_takes_the_place_of_a_device_unless_the_broker_binds_ids(
+    tmp_path, certificates, service_for, caplog, bound_ids
+):
+    """The threat of SECURITY.md is real, and the setting that it names prevents it."""
+    own = {"username": "pi-test", "password_file": secret(tmp_path, "pi-test"), "ca_file": certificates.ca}
+    with (
+        ExampleBroker(tmp_path / "example", certificates, bound_ids=bound_ids) as broker,
+        service_for(broker, **own) as thread,
+    ):
+        thread.connected()
+        with Observer(broker, client_id="msrecd-pi-test", username="pi-other", password="two") as other:
+            if not bound_ids:
+                thread.wait(lambda _: "another client" in caplog.text)
+                return
+            other.subscribe("msrecd/v1/group/all/cmd/#")
+            with Observer(broker, username="console", password="three") as console:
+                console.subscribe(f"{BASE}/reply/#")
+                console.publish(f"{BASE}/cmd/daemon/ping")
+                assert console.wait_for(lambda m: m.topic == f"{BASE}/reply/daemon/ping").json["status"] == "ok"
+            assert thread.health()["connected"]
+            assert thread.health()["reconnects"] == 0
 
 
 @needs_mosquitto
