@@ -1,9 +1,14 @@
-"""`msrecd ctl`: send a command to a recorder over MQTT and show the reply; to one device, to a group, or to all."""
+"""`msrecd ctl`: send a command to a recorder and show the reply; to this device, another one, a group, or all.
+
+This device's own daemon is asked through its local socket where that is possible; everything else goes over MQTT.
+"""
 
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +16,7 @@ from msrecd.cli.errors import Exit, NoAnswerError, UsageError
 from msrecd.cli.output import error, print_json, print_table
 
 if TYPE_CHECKING:
+    from msrecd.config.model import Config
     from msrecd.mqtt.ctl import FleetDevice
     from msrecd.mqtt.settings import MqttSettings
 
@@ -40,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: every reply is ok. 1: a device or the broker refused. 3: no broker, or no reply."""
+    from msrecd.config.load import load
+    from msrecd.daemon.checks import config_checks
     from msrecd.mqtt.wire import ConnectError
 
     wants_status = args.verb is None and args.recorder == STATUS
@@ -48,8 +56,13 @@ def run(args: argparse.Namespace) -> int:
     if wants_status and args.group is not None:
         raise UsageError("status goes with --all or --device, not with --group: devices do not publish their groups")
     arguments, timeout_s = _arguments(args), _timeout(args)
-    settings = _settings(args)
+    config = load(args.config, checks=config_checks())
     try:
+        if args.group is None and not args.all and args.device in (None, config.device.id):
+            code = _to_this_device(config, args, arguments, timeout_s)
+            if code is not None:
+                return code
+        settings = _settings(config, args)
         if wants_status:
             return _status(settings, args, timeout_s)
         if args.group is not None or args.all:
@@ -84,15 +97,57 @@ def _seconds(text: str, option: str) -> float:
         raise UsageError(f"{option}: {exc}") from exc
 
 
-def _settings(args: argparse.Namespace) -> MqttSettings:
-    from msrecd.config.load import load
-    from msrecd.daemon.checks import config_checks
+def _settings(config: Config, args: argparse.Namespace) -> MqttSettings:
+    from msrecd.config.load import DEFAULT_PATH
     from msrecd.daemon.from_config import mqtt_settings
+    from msrecd.mqtt.settings import CREDENTIAL_FILES
 
-    settings = mqtt_settings(load(args.config, checks=config_checks()))
+    settings = mqtt_settings(config)
     if settings is None:
         raise UsageError(f"{args.config} has no [mqtt]: there is no broker to send a command over")
+    if args.config.resolve().is_relative_to(DEFAULT_PATH.parent):  # the service's own: never another broker's
+        settings = replace(settings, credential_files=CREDENTIAL_FILES)
     return settings
+
+
+# --- this device -----------------------------------------------------------------------------------------------------
+
+
+def _to_this_device(
+    config: Config, args: argparse.Namespace, arguments: Mapping[str, object], timeout_s: float
+) -> int | None:
+    """Through the local socket; None where the daemon of this configuration does not listen there."""
+    from msrecd.control.messages import command_path, encode_command
+    from msrecd.local.client import LocalDaemon, LocalError
+    from msrecd.local.protocol import socket_path
+
+    path = None if args.verb is None else command_path(args.recorder, args.verb)
+    try:
+        with LocalDaemon() as daemon:
+            # Another daemon of this name (a copied configuration) is reached over its own broker.
+            is_other = config.mqtt is not None and daemon.config != args.config.absolute()
+            if daemon.device_id != config.device.id or is_other:
+                return None
+            if path is None:
+                return _show_states(config.device.id, daemon.states(timeout_s), args)
+            reply = daemon.send(path, encode_command(f"ctl-{secrets.token_hex(8)}", arguments), timeout_s)
+    except LocalError as exc:
+        raise NoAnswerError(f"{socket_path()}: {exc}") from exc
+    except OSError as exc:
+        if config.mqtt is not None:
+            return None
+        advice = ": be root, or a member of the group msrecd" if isinstance(exc, PermissionError) else ""
+        problem = f"{socket_path()}: {exc.strerror or exc}{advice}; and {args.config} has no [mqtt]"
+        raise NoAnswerError(f"the daemon of this device cannot be reached: {problem}") from exc
+    return _show(args, reply)
+
+
+def _show_states(device_id: str, states: Mapping[str, Any], args: argparse.Namespace) -> int:
+    from msrecd.mqtt.ctl import FleetDevice
+
+    prefix = "recorder/"
+    recorders = {path.removeprefix(prefix): state for path, state in states.items() if path.startswith(prefix)}
+    return _show_devices([FleetDevice(device_id=device_id, availability="online", recorders=recorders)], args)
 
 
 # --- one device ------------------------------------------------------------------------------------------------------
@@ -107,6 +162,10 @@ def _to_device(
     reply = send_command(settings, device, args.recorder, args.verb, arguments, timeout_s=timeout_s)
     if reply is None:
         raise NoAnswerError(f"no reply from {device} within {timeout_s:g} s; {_WHO}")
+    return _show(args, reply)
+
+
+def _show(args: argparse.Namespace, reply: Mapping[str, Any]) -> int:
     if args.json:
         print_json(reply)
         return Exit.OK if _is_ok(reply) else Exit.FAILED
@@ -172,6 +231,10 @@ def _status(settings: MqttSettings, args: argparse.Namespace, timeout_s: float) 
         devices = [device for device in devices if device.device_id == wanted]
         if not devices:
             raise NoAnswerError(f"the broker knows nothing of {wanted}; {_WHO}")
+    return _show_devices(devices, args)
+
+
+def _show_devices(devices: Sequence[FleetDevice], args: argparse.Namespace) -> int:
     if args.json:
         print_json(
             [

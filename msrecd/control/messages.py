@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msrecd.errors import CommandError
+from msrecd.vocabulary.names import is_name
 from msrecd.vocabulary.times import parse_rfc3339
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE, SWITCH_VERB
 
@@ -219,6 +220,27 @@ def encode_reply(command_id: str | None, result: Result, ts: str) -> bytes:
             },
         )
     return encode(reply)
+
+
+def command_path(recorder: str | None, verb: str) -> str:
+    """What names a command to a recorder (None: to the daemon).
+
+    Raises: ValueError for a name that can be no recorder's or verb's.
+    """
+    if verb == SWITCH_VERB:
+        raise ValueError("set is for switches: use start or stop")
+    if not is_name(verb):
+        raise ValueError(f"{verb!r} is not a verb")
+    if recorder is None:
+        return f"daemon/{verb}"
+    if not is_name(recorder):
+        raise ValueError(f"{recorder!r} is not the name of a recorder")
+    return f"recorder/{recorder}/{verb}"
+
+
+def encode_command(command_id: str, args: Mapping[str, object] | None) -> bytes:
+    """The payload of a command. Without `issued_at`: the sender's clock may be wrong."""
+    return encode({"id": command_id} | ({"args": dict(args)} if args else {}))
 
 
 def encode(value: object) -> bytes:

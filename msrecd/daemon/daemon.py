@@ -36,6 +36,7 @@ from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
 from msrecd.devices.deadline import left_behind
 from msrecd.errors import StorageError
+from msrecd.local.server import LocalSocket
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
@@ -59,6 +60,7 @@ class Daemon:
         self.walltime = WallTime(config.storage.state_path)
         self.recorders = Recorders(config, self.walltime)
         self.devices = MediaDevices(backends=backends_for(config))
+        self._config_path = config_path
         self.bus = Bus()
         self.archive: DaemonArchive | None = None
         revisions = Revisions(config.storage.state_path / "revisions.json")
@@ -170,7 +172,12 @@ class Daemon:
         return self._exit_code
 
     def _make_adapters(self, config: Config) -> list[Adapter]:
-        adapters: list[Adapter] = []
+        greeting = {
+            "device": config.device.id,
+            "config": str(self._config_path.absolute()),
+            "version": msrecd.__version__,
+        }
+        adapters: list[Adapter] = [LocalSocket(self.bus, self.commands, greeting)]
         settings = mqtt_settings(config)
         if settings is not None:
             from msrecd.mqtt.service import MqttService  # here: megabytes that a device without a broker saves

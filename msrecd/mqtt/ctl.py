@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from msrecd.control.messages import encode
+from msrecd.control.messages import command_path, encode_command
 from msrecd.mqtt.connection import MqttClient
-from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.settings import MqttSettings, password_hint
 from msrecd.mqtt.topics import PREFIX
 from msrecd.mqtt.wire import ConnectError, Message, PublishError
 from msrecd.vocabulary.names import is_device_id, is_name
-from msrecd.vocabulary.verbs import SWITCH_VERB
 
 NOBODY_LISTENS = "No matching subscribers"
 # After this long without another message, what the broker had retained has arrived.
@@ -54,13 +53,13 @@ def send_command(
         ValueError: a name that can be no device's or recorder's.
     """
     if not is_device_id(device_id):
-        raise ValueError(f"{device_id!r} is no device id")
-    path = _path(recorder, verb)
+        raise ValueError(f"{device_id!r} is not a device id")
+    path = command_path(recorder, verb)
     response_topic = f"{PREFIX}/{device_id}/reply/ctl-{secrets.token_hex(6)}"
     call = _Call(settings, timeout_s, [response_topic])
     replies = asyncio.run(
         call.run(
-            f"{PREFIX}/{device_id}/cmd/{path}", _command(verb, args, call.id), response_topic, lambda got: bool(got)
+            f"{PREFIX}/{device_id}/cmd/{path}", encode_command(call.id, args), response_topic, lambda got: bool(got)
         )
     )
     return next(iter(replies.values()), None)
@@ -80,14 +79,14 @@ def send_group(
     Returns earlier when every device of `expect` has answered. Raises as `send_command`.
     """
     if not is_name(group):
-        raise ValueError(f"{group!r} is no group")
-    path = _path(recorder, verb)
+        raise ValueError(f"{group!r} is not the name of a group")
+    path = command_path(recorder, verb)
     call = _Call(settings, timeout_s, [f"{PREFIX}/+/reply/{path}"])
     wanted = frozenset(expect)
     return asyncio.run(
         call.run(
             f"{PREFIX}/group/{group}/cmd/{path}",
-            _command(verb, args, call.id),
+            encode_command(call.id, args),
             None,
             lambda got: bool(wanted) and wanted <= got.keys(),
         )
@@ -120,26 +119,6 @@ def fleet_of(messages: Collection[Message]) -> list[FleetDevice]:
         FleetDevice(device_id=name, availability=availability.get(name, "unknown"), recorders=recorders[name])
         for name in sorted(recorders)
     ]
-
-
-def _path(recorder: str | None, verb: str) -> str:
-    if not is_name(verb):
-        raise ValueError(f"{verb!r} is no verb")
-    if recorder is None:
-        return f"daemon/{verb}"
-    if not is_name(recorder):
-        raise ValueError(f"{recorder!r} is no recorder's name")
-    return f"recorder/{recorder}/{verb}"
-
-
-def _command(verb: str, args: Mapping[str, object] | None, command_id: str) -> bytes:
-    if verb == SWITCH_VERB:
-        raise ValueError("set is for switches: use start or stop")
-    # No issued_at where the own clock may be wrong too: the expiry interval says how long the command is meant.
-    command: dict[str, object] = {"id": command_id}
-    if args:
-        command["args"] = dict(args)
-    return encode(command)
 
 
 def _object(payload: bytes) -> Reply | None:
@@ -219,7 +198,10 @@ class _Call:
         if not client.connected:
             await client.stop(0.2)
             where = f"MQTT broker {self._settings.host}:{self._settings.effective_port}"
-            raise ConnectError(f"{where}: {client.failure or 'no answer'}")
+            reason = client.failure or "no answer"
+            if "uthori" in reason or "user name" in reason:
+                reason += password_hint(self._settings)
+            raise ConnectError(f"{where}: {reason}")
         return client
 
     async def _wait(self, timeout_s: float) -> bool:

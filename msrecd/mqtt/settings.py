@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     import ssl
 
 CREDENTIAL = "mqtt-password"
+# What the unit's LoadCredential= makes while the service runs, and what it reads.
+CREDENTIAL_FILES = (
+    Path("/run/credentials/msrecd.service/mqtt-password"),
+    Path("/etc/credstore/msrecd.mqtt-password"),
+    Path("/run/credstore/msrecd.mqtt-password"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +30,7 @@ class MqttSettings:
     """The settings of one connection. `port` None means 8883 with TLS and 1883 without.
 
     `allow_verbs` None allows every verb. `username` None means the device id when there is a password.
+    `credential_files` are read when there is no other password.
     The reconnect times bound the random wait between two attempts.
     """
 
@@ -31,6 +39,7 @@ class MqttSettings:
     port: int | None = None
     username: str | None = None
     password_file: Path | None = None
+    credential_files: tuple[Path, ...] = ()
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -71,7 +80,9 @@ class MqttSettings:
 
 
 def read_password(settings: MqttSettings, environment: Mapping[str, str] | None = None) -> str | None:
-    """The password from systemd's credential `mqtt-password`, else from `password_file`; None when there is neither.
+    """The password from systemd's credential `mqtt-password`, from `password_file`, or where the service has it.
+
+    None when it is nowhere.
 
     Raises:
         ConfigError: the file cannot be read, is not a secret (readable by group or others) or is empty.
@@ -81,9 +92,27 @@ def read_password(settings: MqttSettings, environment: Mapping[str, str] | None 
         credential = Path(folder) / CREDENTIAL
         if credential.exists():
             return read_secret(credential, f"credential {CREDENTIAL}", is_private=False)
-    if settings.password_file is None:
-        return None
-    return read_secret(settings.password_file, "mqtt.password_file")
+    if settings.password_file is not None:
+        return read_secret(settings.password_file, "mqtt.password_file")
+    for path in settings.credential_files:
+        with contextlib.suppress(OSError, ConfigError):  # another one may have it
+            if path.exists():
+                return read_secret(path, f"credential {CREDENTIAL}", is_private=False)
+    return None
+
+
+def password_hint(settings: MqttSettings) -> str:
+    """For a broker that refuses a client: where a password was looked for, when none was found."""
+    try:
+        if read_password(settings) is not None:
+            return ""
+    except ConfigError as exc:
+        return f" ({exc})"
+    places = [f"${{CREDENTIALS_DIRECTORY}}/{CREDENTIAL}", "mqtt.password_file", *map(str, settings.credential_files)]
+    return (
+        f" (no password was found; looked for in {', '.join(places)}. The service's own credential is readable for "
+        f"root only: {CREDENTIAL_FILES[0]})"
+    )
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import time
@@ -51,13 +53,15 @@ def wait_online(console: Console, device: str) -> None:
         time.sleep(0.02)
 
 
-def ctl(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def ctl(config: Path, *arguments: str, runtime: Path = Path("/nonexistent")) -> subprocess.CompletedProcess[str]:
+    """Without `runtime` it finds no local socket."""
     return subprocess.run(
         [sys.executable, "-m", "msrecd", "ctl", "--config", str(config), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env=os.environ | {"RUNTIME_DIRECTORY": str(runtime)},
     )
 
 
@@ -120,12 +124,14 @@ def test_wrong_usage_is_2(fleet: Fleet, arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, ""), done
 
 
-def test_without_a_broker_in_the_configuration_it_is_2(tmp_path: Path) -> None:
+def test_without_a_broker_and_without_a_daemon_there_is_no_answer(tmp_path: Path) -> None:
     config = tmp_path / "msrecd.toml"
     config.write_text(configuration(tmp_path, port=None, recorders=CAM0))
     done = ctl(config, "cam0", "start")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert "no [mqtt]" in done.stderr
+    assert "control.sock" in done.stderr
+    assert ctl(config, "--all", "cam0", "start").returncode == 2
 
 
 def test_all_devices_do_it_and_show_it(fleet: Fleet) -> None:
@@ -160,3 +166,42 @@ def test_one_refusal_of_many_is_1(fleet: Fleet) -> None:
     done = ctl(fleet.config, "--all", "cam0", "pause")
     assert done.returncode == 1
     assert done.stdout.count("wrong_state") == 2
+
+
+def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=CAM0)) as daemon:
+
+        def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return ctl(daemon.config, *arguments, runtime=daemon.runtime)
+
+        mode = (daemon.runtime / "control.sock").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o660
+        started = here("cam0", "start", "--duration", "10m", "--json")
+        assert (started.returncode, started.stderr) == (0, "")
+        state = json.loads(here("cam0", "get", "--json").stdout)["data"]
+        assert (state["state"], state["cause"]) == ("recording", "ctl")
+        assert state["until"] is not None
+        assert "recording" in here("status").stdout
+        refused = here("cam1", "start")
+        assert (refused.returncode, "unknown_recorder" in refused.stderr) == (1, True)
+        assert here("cam0", "stop").returncode == 0
+        assert here("--device", "another", "cam0", "get").returncode == 2
+        daemon.kill()
+        assert here("cam0", "get").returncode == 3
+        daemon.start()  # over the socket that the killed one left behind
+        assert here("cam0", "get").returncode == 0
+        assert daemon.stop() == 0
+        assert not (daemon.runtime / "control.sock").exists()
+
+
+def test_the_socket_is_preferred_to_the_broker(fleet: Fleet, tmp_path: Path) -> None:
+    """The broker of the configuration is not there; another device's daemon behind the socket is not asked."""
+    with DaemonProcess(tmp_path, configuration(tmp_path, port=free_port(), recorders=CAM0)) as daemon:
+        assert ctl(daemon.config, "cam0", "get", runtime=daemon.runtime).returncode == 0
+        assert ctl(daemon.config, "cam0", "get", "--timeout", "2s").returncode == 3
+        other = tmp_path / "other.toml"
+        other.write_text(daemon.config.read_text().replace('"test-device"', '"other-device"'))
+        done = ctl(other, "cam0", "get", "--timeout", "2s", runtime=daemon.runtime)
+        assert done.returncode == 3
+        assert "127.0.0.1" in done.stderr

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "recorder": {"public", "storage", "vocabulary"} | BASE,  # public: the names of msrecd.__all__
     "control": {"recorder", "media", "schedule", "config", "dom"} | BASE,  # and no transport
     "mqtt": {"control"} | BASE,
+    "local": {"control"} | BASE,
 }
 TOP = {"daemon", "cli", "__init__", "__main__"}  # may import all that is below them
 ORDER_OF_TOP = ["daemon", "cli"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +32,8 @@ class DaemonProcess:
         self.config = folder / "msrecd.toml"
         self.config.write_text(config)
         self.log = folder / "daemon.log"
-        self._environment = dict(environment or {})
+        self.runtime = Path(tempfile.mkdtemp(prefix="msrecd-run-"))  # short: the name of a socket has at most 107 bytes
+        self._environment = {"RUNTIME_DIRECTORY": str(self.runtime)} | dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self.notified: list[str] = []  # lines told to the service manager, as systemd would read them
@@ -134,6 +137,7 @@ class DaemonProcess:
                 self.kill()
                 raise
         self._close_socket()
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
     # --- what it left behind -----------------------------------------------------------------------------------------
 

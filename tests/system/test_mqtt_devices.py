@@ -30,6 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker, console
     """Runs a daemon with these devices, and `watch` in a thread beside its loop."""
 
     def run_with(devices: list[VirtualCamera | VirtualMicrophone], watch: Watch, recorders: str = CAM0) -> None:
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
         monkeypatch.setattr(daemon_module, "backends_for", lambda _config: [VirtualBackend(devices)])
         for name in ("recordings", "state"):
             (tmp_path / name).mkdir()
