@@ -105,6 +105,8 @@ class LocalSocket(Adapter):
         finally:
             self._clients.discard(task)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(REQUEST_DEADLINE_S):

@@ -171,7 +171,10 @@ def test_a_daemon_that_does_not_answer_is_given_up(path: Path) -> None:
 
     async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"{}\n")
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            writer.close()
 
     async def work() -> None:
         server = await asyncio.start_unix_server(mute, path)
