@@ -57,7 +57,8 @@ def problem_of(error: BaseException, *, is_input: bool = False) -> Problem:
         return Problem(error.code, error.message)
     if isinstance(error, StorageError):
         # The message says whether the medium is full, read-only, missing or failing: none is a fault of the program.
-        return Problem("no_space", str(error), cause=error.code)
+        code = "internal" if error.code == "internal" else "no_space"
+        return Problem(code, str(error), cause=error.code)
     if isinstance(error, OverconstrainedError):
         what = error.constraint or "the constraints together"
         return Problem("device_missing", error.message or f"no device satisfies {what}")

@@ -193,6 +193,9 @@ class _SingleFile:
         info = facts["info"]
         return {"duration_s": 0.0 if info is None else info.duration_s}
 
+    def end_line(self, **_: object) -> None:
+        """There is no manifest."""
+
     def abandon(self) -> None:
         """It stays as it is."""
 

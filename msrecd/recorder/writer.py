@@ -111,6 +111,7 @@ class ChunkWriter:
         self._is_held = False  # the open chunk is complete, and perhaps the recording's last
         self._held_info: ChunkInfo | None = None
         self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
+        self._last_duration_s = 0.0  # of the chunk finished last
         self._loss: _Loss | None = None
         self._loss_before: _Loss | None = None  # the one that the open chunk accounts for
 
@@ -201,7 +202,7 @@ class ChunkWriter:
             self._fail(exc, blob)
         except Exception as exc:
             log.exception("%s: internal error while writing", self.recording.recording_id)
-            self._fail(StorageError(f"internal error while writing: {exc}"), blob)
+            self._fail(StorageError(f"internal error while writing: {exc}", "internal"), blob)
 
     def _write_or_raise(self, blob: BlobData) -> None:
         size = sum(map(len, blob.parts))
@@ -247,10 +248,14 @@ class ChunkWriter:
             if exc.code != "empty":
                 self._tell(self._on_error, exc)
             return exc.code != "empty"
+        self._finished(line)
+        return True
+
+    def _finished(self, line: Mapping[str, Any]) -> None:
         self._loss_before = None
+        self._last_duration_s = float(line.get("duration_s") or 0.0)
         self.stats.chunks += 1
         self._tell(self._on_chunk, line)
-        return True
 
     def _forget_open(self) -> None:
         self._open = self._open_key = self._held_info = None
@@ -309,10 +314,8 @@ class ChunkWriter:
         if chunk is not None:
             try:
                 line = chunk.finish(self._facts(info, final=False))
-                self.stats.chunks += 1
-                self._loss_before = None
-                finished_s = float(line["duration_s"])
-                self._tell(self._on_chunk, line)
+                self._finished(line)
+                finished_s = self._last_duration_s
             except StorageError as exc:
                 self._not_finished(chunk, exc)
         if self._loss is None:  # what the file has is not missing: the gap begins behind it
@@ -329,6 +332,8 @@ class ChunkWriter:
                 loss.until_ns = max(loss.until_ns, until_ns)
                 self._publish_loss(loss)
             self._end_files(loss)
+        except StorageError as exc:
+            log.warning("%s: the end of the manifest is not written: %s", self._name, exc)
         except Exception:
             log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
         finally:
@@ -339,15 +344,14 @@ class ChunkWriter:
             self._tell(self._ended.set)
 
     def _end_files(self, loss: _Loss | None) -> None:
-        after = []
+        after: list[dict[str, Any]] = []
         if loss is not None and loss.until_ns > loss.since_ns:
-            after = [_gap(loss, loss.until_ns, at_s=0.0 if self._held_info is None else self._held_info.duration_s)]
-        is_told = False
-        if self._open is not None:
-            is_told = self._finish(self._open, self._held_info, final=True, after=after)
-        if after and not is_told and (end_line := getattr(self.recording, "end_line", None)) is not None:
-            assert loss is not None
-            end_line(ended_ns=loss.until_ns, lost_s=after[0]["duration_s"], gaps=after)
+            at_s = self._held_info.duration_s if self._held_info is not None else self._last_duration_s
+            after = [_gap(loss, loss.until_ns, at_s=at_s)]
+        if self._open is not None and self._finish(self._open, self._held_info, final=True, after=after):
+            return
+        if after and loss is not None:  # the last chunk has its line already, or there is none
+            self.recording.end_line(ended_ns=loss.until_ns, lost_s=float(after[0]["duration_s"]), gaps=after)
 
     @property
     def _name(self) -> str:

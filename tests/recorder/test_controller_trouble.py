@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 
-from msrecd.clock.wall import WallTime
 from msrecd.daemon.archive import DaemonArchive
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 from msrecd.errors import StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.settings import RecorderSettings
-from msrecd.storage.retention import Limits
-from msrecd.storage.store import Store
-
-
-class Heard:
-    """A unit's listener."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Mapping[str, Any]]] = []
-
-    def state_changed(self, unit: RecorderController) -> None:
-        return None
-
-    def played_out(self, unit: RecorderController) -> None:
-        return None
-
-    def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None:
-        self.events.append((event_type, facts))
-
-    def of(self, event_type: str) -> list[Mapping[str, Any]]:
-        return [facts for kind, facts in self.events if kind == event_type]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110 - what changes is in other threads
-                await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DaemonArchive]:
-    store = Store(
-        tmp_path / "recordings",
-        tmp_path / "state",
-        limits=Limits(),
-        recorder_limits={},
-        sync_interval_s=2.0,
-        walltime=WallTime(tmp_path / "state"),
-    )
-    store.open()
-    yield DaemonArchive(store)
-    store.close()
 
 
 def test_a_camera_that_gives_nothing_is_heard_with_the_seconds_lost(archive: DaemonArchive) -> None:

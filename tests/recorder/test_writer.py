@@ -60,6 +60,7 @@ class FakeRecording:
         self.hangs.set()
         self.lines: list[dict[str, Any]] = []
         self.abandoned: list[int] = []
+        self.end_lines: list[dict[str, Any]] = []
         self.syncs = self.closes = self._seq = 0
 
     def open_chunk(self, *, started_ns: int) -> FakeChunk:
@@ -67,6 +68,9 @@ class FakeRecording:
             raise StorageError("no space left", "no_space")
         self._seq += 1
         return FakeChunk(self, self._seq)
+
+    def end_line(self, *, ended_ns: int, lost_s: float, gaps: Sequence[Mapping[str, Any]]) -> None:
+        self.end_lines.append({"ended_ns": ended_ns, "lost_s": lost_s, "gaps": list(gaps)})
 
     def close(self) -> None:
         self.closes += 1
@@ -237,3 +241,99 @@ def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog:
     assert [line["content"] for line in recording.lines] == [b"head and", b"head2"]
     assert caplog.records == []
     assert writer.stats.chunks == 2
+
+
+def test_the_time_between_two_attempts_is_one_gap_before_the_next_chunk() -> None:
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"one", end=True, last=True))  # from 10 s to 20 s
+        writer.begin_loss(20 * S, "device_missing")
+        writer.begin_loss(25 * S, "device_busy")  # part of it
+        await writer.put(blob(b"two", chunk=3, run=2))  # from 30 s on
+        await asyncio.sleep(0)
+        assert lost == [(10.0, "device_missing")], "published as soon as it is over"
+        assert [line["final"] for line in lines] == [False]
+        await writer.put(blob(b"end", chunk=3, run=2, end=True, last=True))
+        await writer.close()
+        assert [line["gaps"] for line in lines] == [[], [{"at_s": 0.0, "duration_s": 10.0, "reason": "device_missing"}]]
+        assert [(line["lost_s"], line["final"]) for line in lines] == [(0, False), (10.0, True)]
+        assert recording.end_lines == []
+
+    lost: list[tuple[float, str]] = []
+    with_writer(test, lost=lost)
+    assert lost == [(10.0, "device_missing")], "once"
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_an_outage_until_the_end_stands_behind_the_last_chunk(is_released: bool) -> None:
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"one", end=True, last=True))
+        writer.begin_loss(20 * S, "device_missing")
+        if is_released:
+            writer.release()
+        await writer.close(until_ns=28 * S)
+        gap = {"at_s": 10.0, "duration_s": 8.0, "reason": "device_missing"}
+        if is_released:  # its line was written already
+            assert [(line["final"], line["gaps"]) for line in lines] == [(False, [])]
+            assert recording.end_lines == [{"ended_ns": 28 * S, "lost_s": 8.0, "gaps": [gap]}]
+        else:
+            assert [(line["final"], line["gaps"], line["lost_s"]) for line in lines] == [(True, [gap], 8.0)]
+            assert recording.end_lines == []
+
+    lost: list[tuple[float, str]] = []
+    with_writer(test, lost=lost)
+    assert lost == [(8.0, "device_missing")]
+
+
+def test_two_chunks_that_end_at_the_stop_have_one_final_among_them() -> None:
+    """The cut before the stop may reach the listener when the recorder is inactive already."""
+
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        await writer.put(blob(b"one", end=True, last=True))
+        await writer.put(blob(b"two", chunk=2, end=True, last=True))
+        await writer.put(blob(b"", chunk=1, end=True, last=True))  # the terminal blob, in which nothing is
+        await writer.close()
+        assert [line["final"] for line in lines] == [False, True]
+
+    with_writer(test)
+
+
+def test_a_disk_that_hangs_is_reported_and_so_is_its_answer() -> None:
+    async def main() -> None:
+        recording, heard = FakeRecording(), asyncio.Queue[bool]()
+        writer = ChunkWriter(
+            cast(Any, recording),
+            make_facts=lambda **facts: facts,
+            on_chunk=lambda _: None,
+            on_lost=lambda *_: None,
+            on_error=lambda _: None,
+            on_hang=heard.put_nowait,
+            hang_s=0.05,
+        )
+        disk = recording.hangs = threading.Event()
+        writer.put(blob(b"one", end=True))
+        async with asyncio.timeout(20):
+            assert await heard.get() is True
+            assert writer.queue_s >= 0.05
+            disk.set()
+            assert await heard.get() is False
+            await writer.close()
+        assert writer.queue_s == 0.0
+        assert heard.empty(), "once each"
+
+    asyncio.run(main())
+
+
+def test_a_mistake_of_the_program_is_reported_and_ends_nothing() -> None:
+    async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
+        def broken(**_: Any) -> FakeChunk:
+            raise ValueError("not foreseen")
+
+        opened, recording.open_chunk = recording.open_chunk, broken  # type: ignore[method-assign]
+        await writer.put(blob(b"one", end=True))
+        recording.open_chunk = opened  # type: ignore[method-assign]
+        await writer.put(blob(b"two", chunk=2, end=True))
+        await asyncio.sleep(0)
+        assert [str(error) for error in errors] == ["internal error while writing: not foreseen"]
+        assert [line["content"] for line in lines] == [b"two"]
+
+    with_writer(test)
