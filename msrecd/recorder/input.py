@@ -156,8 +156,13 @@ def unmet(tracks: Sequence[MediaStreamTrack], constraints: Mapping[str, Any]) ->
                 continue
             is_number = isinstance(asked, (int, float)) and isinstance(got, (int, float))
             if abs(asked - got) > abs(asked) * _SAME_RATE if is_number else asked != got:
-                found.append({"kind": track.kind, "constraint": name, "asked": asked, "got": got})
+                found.append({"kind": track.kind, "constraint": name, "asked": _plain(asked), "got": _plain(got)})
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Without the fraction of a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _ignore(*_: object) -> None:
