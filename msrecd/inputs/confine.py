@@ -83,6 +83,13 @@ def confine(*, has_network: bool) -> None:
         libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(_SockFprog(len(program) // 8, program)), 0, 0)
 
 
+def give_back_memory() -> None:
+    """What probing took and freed goes back to the system, where the C library can do that (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def seccomp_program(machine: str, *, has_network: bool) -> bytes:
     """A filter in the kernel's classic BPF; forbidden calls fail with EPERM. Empty for a machine whose numbers are not
     known here (a 32-bit program on a 64-bit kernel is one: its `machine` is the kernel's)."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from msrecd.inputs import wire
-from msrecd.inputs.confine import confine
+from msrecd.inputs.confine import confine, give_back_memory
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
 
@@ -90,6 +90,7 @@ def read_input(connection: socket.socket) -> None:
                 skipped=tuple(demuxer.skipped[: wire.MAX_STREAMS]),
             )
             connection.sendall(wire.description(description))
+            give_back_memory()
             indexes = json.loads(_line(connection))
             nap_s = 0.0 if demuxer.times == "arrival" else _UDP_NAP_S if demuxer.transport == "udp" else NAP_S
             while True:
@@ -172,6 +173,7 @@ class _Forker:
             for pidfd, (_, other) in self._ends.items():
                 os.close(pidfd)
                 os.close(other)
+            gc.disable()  # nothing here makes circles, and looking for them would touch what is shared
             read_input(socket.socket(fileno=connection))
             code = 0
         except OSError:
