@@ -20,6 +20,7 @@ from msrecd.codecs import parameters
 from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
 from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
+from msrecd.errors import ConfigError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed, Sink
 from msrecd.flow.source import Source, SourceThread
@@ -28,6 +29,7 @@ from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
 from msrecd.inputs.reader import Reader, ReaderError
 from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
 from msrecd.media.soundblocks import SoundBlocks
+from msrecd.vocabulary.secrets import read_secret
 
 log = logging.getLogger(__name__)
 
@@ -522,7 +524,10 @@ def resolve(location: str, options: SourceOptions = DEFAULT_OPTIONS) -> Address:
         NotReadableError: it is a folder; the password cannot be read.
         NotSupportedError: it cannot be an input: see `address.parse`.
     """
-    password = None if options.password_file is None else _password(options.password_file)
+    try:
+        password = None if options.password_file is None else read_secret(Path(options.password_file), "password_file")
+    except ConfigError as exc:
+        raise NotReadableError(str(exc)) from None
     try:
         address = parse(location, options.user, password)
     except ValueError as exc:
@@ -536,13 +541,3 @@ def resolve(location: str, options: SourceOptions = DEFAULT_OPTIONS) -> Address:
         raise NotReadableError(f"{address.shown} is a folder")
     # A path that looks like a protocol of libav's must not be taken for one.
     return replace(address, opened=str(path.absolute()))
-
-
-def _password(path: str) -> str:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return file.readline(4096).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise NotReadableError(
-            f"password_file {path} cannot be read: {getattr(exc, 'strerror', None) or 'no text'}"
-        ) from None

@@ -192,6 +192,7 @@ def test_a_wrong_password_is_told_without_it(
 
 def test_the_password_comes_out_of_a_file(media: Clip, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("ri:g@ht/\n")
+    (tmp_path / "password").chmod(0o600)
     options = SourceOptions(user="admin", password_file=str(tmp_path / "password"), timeout_s=3)
     with RtspCamera(media, Faults(login=("admin", "ri:g@ht/"))) as camera, Played(camera.url, options) as played:
         played.taken["video"].wait(5)
