@@ -33,16 +33,16 @@ def main(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--quick"]
     also = "not slow and " if quick else ""
     together = ["-n", str(workers()), "--dist", "worksteal"]
-    parts = [[*together, "-m", f"{also}not alone"], ["-m", f"{also}alone"]]
+    parts = [[*together, "-m", f"{also}not alone", *arguments], ["-m", f"{also}alone", *arguments, "-n", "0"]]
     if "-m" in arguments:
-        parts = [together]
+        parts = [[*together, *arguments]]
     began = time.monotonic()
     states = []
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, part in enumerate(parts):
             counted = Path(folder, f"{number}.json")
-            command = [sys.executable, "-X", "dev", "-m", "pytest", *part, *arguments]
+            command = [sys.executable, "-X", "dev", "-m", "pytest", *part]
             states.append(subprocess.run(command, env=os.environ | {"MSRECD_TEST_COUNTS": str(counted)}).returncode)
             if counted.exists():
                 for name, count in json.loads(counted.read_text()).items():

@@ -79,6 +79,7 @@ APPLICATION = {"recorder", "control"}
 NAMES_LEFT = {
     "backend.py",
     "checks.py",
+    "client.py",
     "constraints.py",
     "ctl.py",
     "device.py",
@@ -87,6 +88,7 @@ NAMES_LEFT = {
     "events.py",
     "files.py",
     "fragments.py",
+    "generators.py",
     "input.py",
     "listing.py",
     "logs.py",
@@ -234,6 +236,12 @@ def test_the_daemon_uses_the_public_api() -> None:
 def test_a_file_name_says_which_file() -> None:
     new = repeated_names() - NAMES_LEFT
     assert not new
+
+
+def test_every_test_module_has_a_name_of_its_own() -> None:
+    """pytest imports them by their name alone and collects nothing at all when two are equal."""
+    counts = Counter(path.name for path in (PACKAGE.parent / "tests").rglob("*.py"))
+    assert not [name for name, count in counts.items() if count > 1 and name not in ("conftest.py", "__init__.py")]
 
 
 def test_the_rules_would_notice() -> None:

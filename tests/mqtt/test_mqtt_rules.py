@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-COMMANDS, SERVICE, MESSAGES = "mqtt/test_mqtt_commands.py", "mqtt/test_mqtt_service.py", "control/test_commands.py"
+COMMANDS, SERVICE, MESSAGES = (
+    "mqtt/test_mqtt_commands.py",
+    "mqtt/test_mqtt_service.py",
+    "control/test_control_commands.py",
+)
 SECURE, SPOOL, CONTRACT = "mqtt/test_mqtt_secure.py", "mqtt/test_mqtt_spool.py", "system/test_mqtt_contract.py"
 DAEMON, WHOLE, PAYLOADS = "system/test_daemon.py", "system/test_commands.py", "system/test_payloads.py"
 DEVICES = "system/test_mqtt_devices.py"
