@@ -12,7 +12,7 @@ Every error of libav leaves this package as LibavError.
 from __future__ import annotations
 
 from msrecd.libav.colors import presentation_of
-from msrecd.libav.decoders import AudioDecoder, VideoDecoder
+from msrecd.libav.decoders import AudioDecoder, FlacFrame, VideoDecoder, flac_frames
 from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
 from msrecd.libav.encoders import AudioEncoder, VideoEncoder, encoder_for, most_channels
 from msrecd.libav.muxer import Muxer
@@ -25,6 +25,7 @@ __all__ = [
     "Demuxed",
     "Demuxer",
     "Encoded",
+    "FlacFrame",
     "LibavError",
     "Muxer",
     "StreamInfo",
@@ -32,6 +33,7 @@ __all__ = [
     "VideoEncoder",
     "encoder_for",
     "encoder_sample_rate",
+    "flac_frames",
     "jpeg",
     "most_channels",
     "picture",
