@@ -89,7 +89,7 @@ class AudioDecoder:
 
 @dataclass(frozen=True, slots=True)
 class FlacFrame:
-    """One frame of a FLAC file: its size as it lies there, samples of a channel, and the PCM as FLAC's MD5 counts it."""
+    """One frame of a FLAC file: its size as it lies there, samples of a channel, the PCM as FLAC's MD5 counts it."""
 
     size: int
     samples: int

@@ -169,12 +169,13 @@ class _Matroska:
                 elif found.id == ebml.TRACKS:
                     self._read_tracks(content)
         ends = [track.end(self._scale_ns) for track in self._tracks.values() if track.blocks]
-        if not ends:
-            return self._size
+        place = self._duration_place(top)
+        if not ends or place is None:
+            return self._size  # nothing to say, or not written by us
         if not is_cued:
             self._append_cues()
         self._write_seek_head(top, zero)
-        self._write_duration(top, max(ends))
+        os.pwrite(self._fd, ebml.element(ebml.DURATION, struct.pack(">d", max(ends))), place)
         os.pwrite(self._fd, (1 << 56 | self._size - zero).to_bytes(8, "big"), zero - 8)
         return self._size
 
@@ -274,10 +275,10 @@ class _Matroska:
         if left == 0 or left >= 9:
             os.pwrite(self._fd, written + (ebml.void(left) if left else b""), top[0].at)
 
-    def _write_duration(self, top: list[_Element], ticks: float) -> None:
-        """Over the free place in the segment's information, or over the duration that is there already."""
-        written = ebml.element(ebml.DURATION, struct.pack(">d", ticks))
+    def _duration_place(self, top: list[_Element]) -> int | None:
+        """Where the free place in the segment's information is, or the duration that was written over it."""
         for info in top:
             for found in self._elements(info.begin, info.end) if info.id == ebml.INFO else ():
-                if found.id in (ebml.VOID, ebml.DURATION) and found.end - found.at == DURATION_BYTES == len(written):
-                    os.pwrite(self._fd, written, found.at)
+                if found.id in (ebml.VOID, ebml.DURATION) and found.end - found.at == DURATION_BYTES:
+                    return found.at
+        return None

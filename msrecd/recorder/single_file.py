@@ -13,6 +13,7 @@ from typing import Any, cast
 from msrecd import BlobEvent, DOMException, ErrorEvent, MediaDevices, MediaRecorder
 from msrecd.errors import StorageError
 from msrecd.recorder.writer import BlobData, ChunkWriter
+from msrecd.storage.finishing import complete
 
 _TIMESLICE_MS = 1000
 _STOP_DEADLINE_S = 30.0
@@ -157,7 +158,7 @@ class _SingleFile:
         self.recording_id = out.name
         self._out = out
         self._part = out.with_name(out.name + ".part")
-        self._file = self._part.open("xb", buffering=0)
+        self._file = self._part.open("x+b", buffering=0)
 
     def open_chunk(self, *, started_ns: int) -> _SingleFile:
         return self
@@ -187,6 +188,8 @@ class _SingleFile:
         Raises:
             StorageError: it is still the `.part`.
         """
+        with _storage_errors():
+            complete(self._file.fileno(), os.fstat(self._file.fileno()).st_size, self._out.name)
         self.sync()
         with _storage_errors():
             self._part.rename(self._out)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from msrecd.clock import NS, Clock
 from msrecd.storage import files
+from msrecd.storage.finishing import complete
 from msrecd.storage.layout import PART
-from msrecd.storage.wavsizes import write_wav_sizes
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class ChunkFile:
         Raises:
             OSError: it is still the `.part` (or already has its name, when only the folder's sync failed).
         """
-        if self.name.endswith(".wav") and write_wav_sizes(self._fd, self.size):
+        self.size, is_changed = complete(self._fd, self.size, self.name)
+        if is_changed:
             self._hash = hash_prefix(self._fd, self.size)
         os.fsync(self._fd)
         os.fsync(self._folder)

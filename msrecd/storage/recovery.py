@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from msrecd.clock import NS
 from msrecd.storage import files, fragments, layout, manifest
 from msrecd.storage.chunkfile import hash_prefix
+from msrecd.storage.finishing import complete
 from msrecd.storage.journal import OpenEntry
 from msrecd.storage.manifest import ManifestLine
-from msrecd.storage.wavsizes import write_wav_sizes
 from msrecd.vocabulary.formats import TYPE_OF_SUFFIX
 from msrecd.vocabulary.names import NAME_PATTERN
 from msrecd.vocabulary.times import format_utc
@@ -70,8 +70,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
             size = found.cut if is_part else status.st_size
             if is_part:
                 os.ftruncate(file.fileno(), size)
-                if parsed.extension == "wav":
-                    write_wav_sizes(file.fileno(), size)
+                size, _ = complete(file.fileno(), size, parsed.final)
             digest = hash_prefix(file.fileno(), size).hexdigest()
             os.fsync(file.fileno())
             if is_part:
