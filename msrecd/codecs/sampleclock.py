@@ -45,8 +45,7 @@ class SampleClock:
     @property
     def drift_ppm(self) -> float:
         """How much faster (+) the card counts than its nominal rate: a robust fit over the last minutes."""
-        measured = self._drift.ppm
-        return -self._rate_error * 1e6 if measured is None else measured
+        return self._drift.early_ppm if self._drift.ppm is None else self._drift.ppm
 
     def time_of(self, sample: int) -> int:
         """Capture time of a sample in ns of CLOCK_MONOTONIC; before the first observation: 0."""
@@ -86,6 +85,7 @@ class DriftMeter:
     _WINDOW_S = 4
     _WINDOWS = 75
     _LEAST = 6
+    _EARLIEST_S = 4
 
     def __init__(self, sample_rate: int) -> None:
         self._period = NS / sample_rate
@@ -94,9 +94,23 @@ class DriftMeter:
         self._errors: list[float] = []
         self._points: deque[tuple[int, float]] = deque(maxlen=self._WINDOWS)
         self.ppm: float | None = None  # None until half a minute is known
+        self._zero: tuple[int, float] | None = None
+        self._seen_samples = 0.0
+        self._sums = [0.0] * 5  # of 1, x, y, xx, xy, for the first half minute
+
+    @property
+    def early_ppm(self) -> float:
+        """A straight line through all that was observed so far; 0 before that is worth anything."""
+        count, x, y, xx, xy = self._sums
+        spread = count * xx - x * x
+        if count < 2 or spread <= 0 or self._seen_samples < self._EARLIEST_S * self._window_samples / self._WINDOW_S:
+            return 0.0
+        return -(count * xy - x * y) / spread / self._period * 1e6
 
     def observe(self, sample: int, time_ns: float) -> None:
         """`sample` was captured at `time_ns` of any line that is continuous."""
+        if self.ppm is None:
+            self._add(sample, time_ns - sample * self._period)
         if self._begin is None:
             self._begin = sample
         elif sample - self._begin >= self._window_samples:
@@ -106,6 +120,14 @@ class DriftMeter:
             if len(self._points) >= self._LEAST:
                 self.ppm = self._fit()
         self._errors.append(time_ns - sample * self._period)
+
+    def _add(self, sample: int, error_ns: float) -> None:
+        if self._zero is None:
+            self._zero = (sample, error_ns)
+        at, error_ns = float(sample - self._zero[0]), error_ns - self._zero[1]
+        self._seen_samples = at
+        for index, term in enumerate((1.0, at, error_ns, at * at, at * error_ns)):
+            self._sums[index] += term
 
     def _fit(self) -> float:
         points = list(self._points)

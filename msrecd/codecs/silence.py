@@ -34,9 +34,9 @@ def encoded_silence(
     """
     if format is None:
         format = AudioFormat(sample_rate=parameters.sample_rate, channels=parameters.channels)
-    if parameters.codec == "pcm_s16le":
+    if parameters.codec in libav.PCM_BYTES:
         samples = parameters.sample_rate // 50
-        zeros = bytes(samples * 2 * parameters.channels)
+        zeros = bytes(samples * libav.PCM_BYTES[parameters.codec] * parameters.channels)
         return Silence(samples * NS // parameters.sample_rate, zeros, is_pcm=True)
     encoder = libav.AudioEncoder(
         codec=parameters.codec,

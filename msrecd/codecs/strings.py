@@ -21,7 +21,7 @@ def codec_string(codec: str, extradata: bytes, *, width: int = 0, height: int = 
         return f"vp09.00.{_vp9_level(width * height):02d}.08"
     if codec == "aac":
         return f"mp4a.40.{extradata[0] >> 3}" if extradata else "mp4a.40.2"
-    return {"mjpeg": "mjpeg", "pcm_s16le": "pcm"}.get(codec, codec)
+    return "pcm" if codec.startswith("pcm_s") else codec
 
 
 def _h264_profile(extradata: bytes) -> bytes:

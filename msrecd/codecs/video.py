@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msrecd import libav
-from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
@@ -29,8 +29,10 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "vp8": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "error-resilient": "1"},
     "vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
     # Low delay, which SVT-AV1 has with a constant bit rate only (rc=2). scm=0: no camera's picture is a screen's; where
-    # that of Debian 13 takes one for it, small parts that changed stay as they were.
-    "av1": {"preset": "11", "svtav1-params": "pred-struct=1:lookahead=0:rc=2:scm=0"},
+    # that of Debian 13 takes one for it, small parts that changed stay as they were. rtc=1: SVT-AV1's real-time mode;
+    # without it the threads of version 4.1 wait for each other for good on a busy machine, in one of 40 runs. Versions
+    # that do not know it warn, and go on.
+    "av1": {"preset": "11", "svtav1-params": "pred-struct=1:lookahead=0:rc=2:scm=0:rtc=1"},
     "mjpeg": {"qmin": "3", "qmax": "6"},
 }
 _LARGE_VP8 = 640 * 480
@@ -106,6 +108,7 @@ class VideoEncoding(Encoding[VideoFrame]):
         self._decimator = Decimator(request.frame_rate)
         self._last: VideoFrame | None = None
         self._last_ns = -1
+        self._shown_ns = -1  # time of the last frame that was none shown again
         super().__init__(
             source,
             UnitQueue(max_units=_MAX_FRAMES, max_bytes=_MAX_BYTES, size=lambda frame: len(frame.data)),
@@ -132,8 +135,12 @@ class VideoEncoding(Encoding[VideoFrame]):
 
     def _take(self, units: list[VideoFrame]) -> None:
         for frame in units:
-            if frame.pts_ns > self._last_ns and self._decimator.keep(frame.pts_ns):
-                self._encode(frame, frame.pts_ns)
+            pts_ns = frame.pts_ns
+            if self._shown_ns < pts_ns <= self._last_ns:
+                pts_ns = self._last_ns + MS  # late: the frame before was shown again in its place
+            if pts_ns > self._last_ns and self._decimator.keep(pts_ns):
+                self._shown_ns = frame.pts_ns
+                self._encode(frame, pts_ns)
 
     def _idle(self) -> None:
         if self._repeats and self._last is not None:

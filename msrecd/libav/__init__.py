@@ -14,12 +14,13 @@ from __future__ import annotations
 from msrecd.libav.colors import presentation_of
 from msrecd.libav.decoders import AudioDecoder, FlacFrame, VideoDecoder, flac_frames
 from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
-from msrecd.libav.encoders import AudioEncoder, VideoEncoder, encoder_for, most_channels
+from msrecd.libav.encoders import PCM_BYTES, AudioEncoder, VideoEncoder, encoder_for, most_channels
 from msrecd.libav.muxer import Muxer
 from msrecd.libav.pictures import jpeg, picture, planes
 from msrecd.libav.values import Demuxed, Encoded, LibavError, StreamInfo, encoder_sample_rate
 
 __all__ = [
+    "PCM_BYTES",
     "AudioDecoder",
     "AudioEncoder",
     "Demuxed",

@@ -48,7 +48,8 @@ _ENCODERS: Mapping[str, tuple[str, ...]] = {
     "pcm_s24le": ("pcm_s24le",),
     "pcm_s32le": ("pcm_s32le",),
 }
-_MOST_CHANNELS: Mapping[str, int] = {"aac": 8, "flac": 8}
+PCM_BYTES: Mapping[str, int] = {"pcm_s16le": 2, "pcm_s24le": 3, "pcm_s32le": 4}  # of a sample of one channel
+_MOST_CHANNELS: Mapping[str, int] = {"aac": 8, "opus": 8, "flac": 8}
 _OPUS_LIMIT = 256_000  # bits a second of each channel; libopus refuses more
 
 
@@ -66,6 +67,13 @@ def encoder_for(codec: str) -> str | None:
 def most_channels(codec: str) -> int:
     """How many channels the encoder of a codec takes."""
     return _MOST_CHANNELS.get(codec, 255)
+
+
+def nominal_rate(frame_rate: float) -> Fraction:
+    """A frame rate as encoders take it, however slow; the frames' own times tell it exactly."""
+    if frame_rate < 1:
+        return Fraction(1, round(1 / frame_rate))
+    return Fraction(frame_rate).limit_denominator(1001)
 
 
 class VideoEncoder:
@@ -107,7 +115,7 @@ class VideoEncoder:
         try:
             description = bytearray()
             self._container = av.open(Writer(description.extend), "w", format="nut")
-            rate = Fraction(frame_rate).limit_denominator(1001)
+            rate = nominal_rate(frame_rate)
             self._stream = self._container.add_stream(name, rate=rate, options=dict(options or {}))
             self._set_up(self._stream.codec_context, bit_rate, constant_bit_rate, threads)
             with ordinary_threads():
@@ -330,7 +338,7 @@ def _bits_of(codec: str, source: AudioFormat) -> int:
     """Bits of a sample that reach the file; 0 where the codec has no such thing."""
     if codec == "flac":
         return 24 if source.sample_format == "s32" else 16
-    return {"pcm_s16le": 16, "pcm_s24le": 24, "pcm_s32le": 32}.get(codec, 0)
+    return 8 * PCM_BYTES.get(codec, 0)
 
 
 def _sound(format: AudioFormat, layout: str, pcm: bytes) -> _AVAudioFrame:

@@ -11,6 +11,7 @@ from msrecd.dom.exceptions import NotSupportedError
 from msrecd.flow.encoded import EncodingRequest
 from msrecd.flow.shape import same_shape
 from msrecd.flow.units import AudioFormat, Kind
+from msrecd.libav import most_channels
 from msrecd.media.options import RecorderOptions, bit_rates, split_both
 from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.recording import WorkerOptions
@@ -86,9 +87,17 @@ def _request(
 ) -> EncodingRequest:
     format = track._source.format
     if isinstance(format, AudioFormat):
+        codec = selection.audio or ""
+        if codec == "pcm_s16le" and format.sample_format == "s32" and track._source.native_codec() != codec:
+            codec = "pcm_s24le" if format.bits == 24 else "pcm_s32le"  # as many bits as the card has
+        if track._source.native_codec() != codec and format.channels > (most := most_channels(codec)):
+            raise NotSupportedError(
+                f"{codec} holds {most} channels, {track.label!r} has {format.channels}: "
+                'ask for "audio/wav" or "video/x-matroska;codecs=pcm", or for fewer channels (channel_count)'
+            )
         return EncodingRequest(
             kind="audio",
-            codec=selection.audio or "",
+            codec=codec,
             bit_rate=audio,
             bitrate_mode="constant" if options.audio_bitrate_mode == "constant" else "variable",
             sample_rate=format.sample_rate,

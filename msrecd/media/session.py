@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from msrecd.clock import MS, Clock
@@ -77,6 +78,7 @@ class Session:
         self._first_created_ns: int | None = None
         self._timecode = 0.0
         self._requests = 0
+        self._rest: Data | None = None  # what came after the end was asked for, of the chunk at hand
 
     @property
     def worker(self) -> RecorderWorker:
@@ -172,12 +174,25 @@ class Session:
             self._fire_start()
         elif isinstance(fact, Data) and fact.request is not None:
             self._answer(fact.request, fact)
+        elif isinstance(fact, Data) and self._ending and not fact.chunk_end:
+            self._keep_rest(fact)  # exactly one `dataavailable` follows stop(), however late an encoder is
         elif isinstance(fact, Data):
-            self._fire_blob(fact)
+            self._fire_blob(self._with_rest(fact))
         elif isinstance(fact, GapSeen):
             self._owner._fire(GapEvent("gap", gap=fact.gap, at_ns=fact.at_ns))
         else:
             self._finish(fact)
+
+    def _keep_rest(self, data: Data) -> None:
+        self.worker.outstanding_bytes += _size(data)
+        self._rest = self._with_rest(data)
+
+    def _with_rest(self, data: Data) -> Data:
+        """The data with what was kept before it, of the same chunk."""
+        rest, self._rest = self._rest, None
+        if rest is None:
+            return data
+        return replace(data, parts=(*rest.parts, *data.parts), created_ns=rest.created_ns)
 
     def _answer(self, request: int, data: Data) -> None:
         for task in self._tasks:
@@ -243,7 +258,8 @@ class Session:
             self._owner._fire(ErrorEvent("error", error=error, message=str(error)))
         if not never_started:
             now = self._clock.monotonic_ns()
-            self._fire_blob(data or Data(parts=(), created_ns=now, chunk=1, started_ns=now, chunk_end=True))
+            last = data or Data(parts=(), created_ns=now, chunk=1, started_ns=now, chunk_end=True)
+            self._fire_blob(self._with_rest(last))
         self._owner._fire(Event("stop"))
         self.is_over = True
         for go_on in self._successors:

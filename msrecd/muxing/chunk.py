@@ -15,6 +15,7 @@ from msrecd.vocabulary.formats import Container
 NS = 1_000_000_000
 _TRAILER_BYTES = 500  # of a file, about
 _PACKET_BYTES = 24  # what the containers add to a packet, about
+_CUE_BYTES = 24  # what a key frame adds to the end of Matroska, about
 
 
 class ChunkWriter:
@@ -36,6 +37,7 @@ class ChunkWriter:
         self._streams = streams
         self._inputs = inputs
         self._units = [0] * len(streams)
+        self._cue_bytes = 0
         self._kept_bytes = 0  # payload that the muxer has not given yet
         self._end_ns = 0
         self._last_capture_ns = started_ns
@@ -57,7 +59,11 @@ class ChunkWriter:
     @property
     def expected_bytes(self) -> int:
         """Size of the file if it ended here: what is written and what the muxer still keeps, as far as can be told."""
-        return self._container.written_bytes + self._kept_bytes + _TRAILER_BYTES
+        return self._container.written_bytes + self._kept_bytes + self._cue_bytes + _TRAILER_BYTES
+
+    def holds(self, index: int) -> bool:
+        """Whether something of this track is in it."""
+        return self._units[index] > 0
 
     @property
     def pending_bytes(self) -> int:
@@ -72,6 +78,7 @@ class ChunkWriter:
             self._kept_bytes = 0
         self._kept_bytes += len(packet.data) + _PACKET_BYTES
         stream = self._streams[index]
+        self._cue_bytes += _CUE_BYTES * (stream.kind == "video" and packet.is_keyframe)
         self._units[index] += 1 if stream.kind == "video" else round(packet.duration_ns * stream.sample_rate / NS)
         self._end_ns = max(self._end_ns, dts_ns + duration_ns)
         self._last_capture_ns = max(self._last_capture_ns, packet.pts_ns + duration_ns)

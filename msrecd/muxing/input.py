@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import hub
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.source import Gate, Source
@@ -91,6 +91,12 @@ class TrackInput(ABC):
     @abstractmethod
     def is_blank(self) -> bool:
         """Whether black or silence is what counts now."""
+
+    @property
+    def frame_interval_ns(self) -> int:
+        """Nominal distance of frames; 0 for sound, and where there is none."""
+        rate = self.request.frame_rate or getattr(self.source.format, "frame_rate", None)
+        return round(NS / rate) if self.kind == "video" and rate else 0
 
     def take_refused(self) -> list[int]:
         """Capture times of the packets that the worker's queue had no room for, since the last call."""

@@ -154,7 +154,8 @@ class Joiner:
         if not infos:
             raise JoinError(f"{piece.path.name} holds neither picture nor sound")
         for info in infos:
-            if info.codec not in (self._container.video if info.kind == "video" else self._container.audio):
+            codec = "pcm_s16le" if info.codec in libav.PCM_BYTES else info.codec  # PCM of any width goes where PCM goes
+            if codec not in (self._container.video if info.kind == "video" else self._container.audio):
                 raise JoinError(f"this file format cannot hold {info.codec}; write to .mkv or .mka")
         return ChunkContainer(self._container, [of_input(info) for info in infos], fragment_ns=_FRAGMENT_NS)
 
@@ -310,6 +311,6 @@ def _samples(info: libav.StreamInfo, packet: libav.Demuxed) -> int:
         return info.frame_samples or _AAC_FRAME_SAMPLES
     if info.codec == "opus":
         return packet_samples(packet.data) * info.sample_rate // _OPUS_RATE
-    if info.codec == "pcm_s16le":
-        return len(packet.data) // (2 * max(1, info.channels))
+    if info.codec in libav.PCM_BYTES:
+        return len(packet.data) // (libav.PCM_BYTES[info.codec] * max(1, info.channels))
     return round(packet.duration_ns * info.sample_rate / NS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.flow.encoded import EncodingError
@@ -29,6 +29,7 @@ LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second
 _SOUND_HOLE_NS = 50 * MS  # between packets of sound; less is the rounding of time stamps
 _CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and transport vary by less
 _ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
+_LONGEST_TAIL_NS = 10 * NS  # of sound behind the last frame of a file
 _FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
 _LONGEST_FRAGMENT_NS = 500 * MS
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
@@ -131,10 +132,10 @@ class Recording:
             is_cut_point
             and self._before is None
             and cut_before(
-                self.options.limits,
+                self._limits(chunk),
                 elapsed_ns=self._timeline.place(packet.dts_ns) - chunk.zero_ns,
                 written_bytes=chunk.expected_bytes,
-                packet_bytes=len(packet.data),
+                packet_bytes=len(packet.data) + self._held_bytes,
                 is_cut_point=True,
                 asked=self._split_asked,
             )
@@ -146,6 +147,27 @@ class Recording:
             self._foresee_cut(chunk, packet)
         else:
             self._put(index, packet, packet.duration_ns)
+
+    def _limits(self, chunk: ChunkWriter) -> ChunkLimits:
+        """When the chunk ends. Sound that outlasts the frames a little stays with the last of them: players refuse a
+        chunk whose video track is empty.
+        """
+        limits = self.options.limits
+        if (
+            self._video is None
+            or limits.duration_ns is None
+            or not self._video_is_gone()
+            or not chunk.holds(self._video)
+        ):
+            return limits
+        is_device = bool(self._inputs[self._video].source.device_id)
+        grace_ns = min(NS // 2, limits.duration_ns // 2) if is_device else max(limits.duration_ns, _LONGEST_TAIL_NS)
+        return replace(limits, duration_ns=limits.duration_ns + grace_ns)
+
+    @property
+    def _held_bytes(self) -> int:
+        """Of frames that belong to the chunk and wait for their successor."""
+        return sum(len(held.data) for held in self._held if held is not None)
 
     def split(self) -> None:
         """The chunk ends at the next key frame."""

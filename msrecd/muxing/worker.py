@@ -224,6 +224,7 @@ class RecorderWorker(threading.Thread):
                 continue
             is_ours = track.output.has_encoder
             deadline_ns = ENCODER_DEADLINE_NS if is_ours else PARAMETERS_DEADLINE_NS
+            deadline_ns += 3 * track.frame_interval_ns
             if waited_ns > deadline_ns:
                 what = f"the {track.kind} {'encoder of' if is_ours else 'source'} {track.source.label!r}"
                 raise TimeoutError(f"{what} gave nothing for {deadline_ns / NS:g} s")
