@@ -85,7 +85,7 @@ class DriftMeter:
     _WINDOW_S = 4
     _WINDOWS = 75
     _LEAST = 6
-    _EARLIEST_S = 4
+    _EARLIEST_S = 8
 
     def __init__(self, sample_rate: int) -> None:
         self._period = NS / sample_rate

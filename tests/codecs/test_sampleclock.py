@@ -53,3 +53,22 @@ def test_the_rate_is_that_of_the_last_minutes() -> None:
         if block == 50 * 600:
             assert clock.drift_ppm == pytest.approx(20, abs=0.5)
     assert clock.drift_ppm == pytest.approx(-30, abs=0.5)
+
+
+@pytest.mark.parametrize("ppm", [-200.0, 60.0, 200.0])
+@pytest.mark.parametrize("seconds", [9, 12, 16, 22])
+def test_the_rate_is_true_from_the_beginning(ppm: float, seconds: int) -> None:
+    """Stamps a quarter of a second apart that jitter by a third of a millisecond, as medians of twelve blocks do."""
+    rng = random.Random(3)
+    clock = SampleClock(RATE)
+    for batch in range(4 * seconds):
+        sample = batch * RATE // 4
+        clock.observe(sample, round(sample * NS / (RATE * (1 + ppm * 1e-6)) + rng.gauss(0, 100_000)))
+    assert clock.drift_ppm == pytest.approx(ppm, abs=25)
+
+
+def test_no_rate_is_told_before_it_is_known() -> None:
+    clock = SampleClock(RATE)
+    for batch in range(8):
+        clock.observe(batch * RATE // 4, batch * NS // 4 + batch % 2 * 1_000_000)
+    assert clock.drift_ppm == 0.0

@@ -96,3 +96,42 @@ def test_pictures_that_an_encoder_does_not_give_before_the_deadline_are_told(mon
     (gap,) = [gap for gap in info.gaps if gap.at_s > seen_s - 0.1]
     assert gap.reason == "no_frames"
     assert gap.at_s + gap.duration_s == pytest.approx(info.duration_s, abs=0.05)
+
+
+@pytest.mark.parametrize("chunk_ms", [None, 1000])
+def test_after_stop_comes_one_blob_of_the_chunk_at_hand_and_the_end(
+    monkeypatch: pytest.MonkeyPatch, chunk_ms: int | None
+) -> None:
+    """However much a late encoder still gives, in as many pieces."""
+    encode = AudioEncoder.encode
+
+    def slow(self: AudioEncoder, pcm: bytes, first_sample: int, *, at_ns: int = 0) -> list[Encoded]:
+        packets = encode(self, pcm, first_sample, at_ns=at_ns)
+        time.sleep(1.5 * sum(packet.duration for packet in packets) / 48_000)
+        return packets
+
+    monkeypatch.setattr(AudioEncoder, "encode", slow)
+
+    async def main() -> tuple[Log, int]:
+        with Scene() as scene:
+            options: dict[str, object] = {"mime_type": "video/mp4"}
+            if chunk_ms is not None:
+                options["chunk_duration"] = chunk_ms
+            recorder = msrecd.MediaRecorder(scene.stream, options)
+            log = Log(recorder)
+            recorder.start(50)
+            await log.until_media(1.2)
+            before = len(log.events)
+            recorder.stop()
+            await log.until("stop")
+            return log, before
+
+    log, before = run(main())
+    after = [event for event in log.events[before:] if event.type in ("dataavailable", "stop")]
+    assert [event.type for event in after][-2:] == ["dataavailable", "stop"]
+    blobs = [event for event in after if isinstance(event, msrecd.BlobEvent)]
+    assert len({event.chunk for event in blobs}) == len(blobs)
+    assert chunk_ms is not None or len(blobs) == 1
+    assert all(event.chunk_end for event in blobs)
+    for chunk in log.chunks:
+        judged(chunk)
