@@ -1,0 +1,129 @@
+"""The board out of its device tree, and picamera2 that is imported before the board's drivers are there."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from msrecd import devices
+from msrecd.devices import board as board_module
+from msrecd.devices.board import Board, has_pisp, read_board
+from msrecd.devices.picamera.guard import WrongPlatform, check_platform, wait_for_pisp
+
+# model and compatible of the device trees in arch/arm64/boot/dts/broadcom/ of raspberrypi/linux
+TREES = {
+    "Zero 2 W": ("Raspberry Pi Zero 2 W Rev 1.0", "raspberrypi,model-zero-2-w", "brcm,bcm2837"),
+    "3": ("Raspberry Pi 3 Model B Plus Rev 1.3", "raspberrypi,3-model-b-plus", "brcm,bcm2837"),
+    "4": ("Raspberry Pi 4 Model B Rev 1.5", "raspberrypi,4-model-b", "brcm,bcm2711"),
+    "5": ("Raspberry Pi 5 Model B Rev 1.0", "raspberrypi,5-model-b", "brcm,bcm2712"),
+    "Compute Module 5": ("Raspberry Pi Compute Module 5 Rev 1.0", "raspberrypi,5-compute-module", "brcm,bcm2712"),
+}
+PI_5 = Board(name="Raspberry Pi 5 Model B Rev 1.0", soc="bcm2712")
+PI_4 = Board(name="Raspberry Pi 4 Model B Rev 1.5", soc="bcm2711")
+
+
+def plant(root: Path, name: str) -> Board:
+    model, *compatible = TREES[name]
+    folder = root / "proc/device-tree"
+    folder.mkdir(parents=True)
+    (folder / "model").write_bytes(model.encode() + b"\0")
+    (folder / "compatible").write_bytes(b"".join(entry.encode() + b"\0" for entry in compatible))
+    return read_board(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "has_encoder"),
+    [
+        *[(name, "vc4", True) for name in ("Zero 2 W", "3", "4")],
+        *[(name, "pisp", False) for name in ("5", "Compute Module 5")],
+    ],
+)
+def test_boards(tmp_path: Path, name: str, platform: str, has_encoder: bool) -> None:
+    board = plant(tmp_path, name)
+    assert board.is_pi
+    assert board.name == TREES[name][0]
+    assert (board.platform, board.has_encoder) == (platform, has_encoder)
+
+
+def test_a_machine_without_a_device_tree(tmp_path: Path) -> None:
+    board = read_board(tmp_path)
+    assert (board.is_pi, board.platform, board.has_encoder) == (False, "", False)
+
+
+def test_the_image_processor_of_a_pi_5_is_waited_for(tmp_path: Path) -> None:
+    node = tmp_path / "sys/class/video4linux/video20/name"
+    assert not has_pisp(tmp_path)
+
+    def load_driver() -> None:
+        node.parent.mkdir(parents=True)
+        node.write_text("pispbe-input\n")
+
+    timer = threading.Timer(0.3, load_driver)
+    timer.start()
+    wait_for_pisp(PI_5, has_pisp=lambda: has_pisp(tmp_path), timeout_s=30)
+    assert has_pisp(tmp_path)
+    timer.join()
+    wait_for_pisp(PI_4, has_pisp=lambda: pytest.fail("not on this board"))
+    wait_for_pisp(PI_5, has_pisp=lambda: False, timeout_s=0.2)  # not for ever
+
+
+def test_picamera2_that_takes_the_board_for_another_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else libcamera reads the other board's configuration file, and registers no camera until the process ends."""
+    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "picamera2.platform", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setenv("LIBCAMERA_RPI_CONFIG_FILE", "/usr/share/libcamera/pipeline/rpi/vc4/rpi_apps.yaml")
+    check_platform("VC4", PI_4)
+    check_platform("VC4", Board())  # no Pi: whatever it says
+    assert "picamera2.platform" in sys.modules
+    with pytest.raises(WrongPlatform, match=r"takes this Raspberry Pi 5 Model B Rev 1\.0 for a VC4"):
+        check_platform("VC4", PI_5)
+    assert not {"picamera2", "picamera2.platform"} & sys.modules.keys()
+    assert "LIBCAMERA_RPI_CONFIG_FILE" not in os.environ
+    monkeypatch.setenv("LIBCAMERA_RPI_CONFIG_FILE", "/etc/own.yaml")
+    with pytest.raises(WrongPlatform):
+        check_platform("VC4", PI_5)
+    assert os.environ["LIBCAMERA_RPI_CONFIG_FILE"] == "/etc/own.yaml"  # set by a person
+
+
+@pytest.mark.parametrize(("failures", "is_found"), [(0, True), (2, True), (3, False)])
+def test_the_import_is_tried_again(
+    failures: int, is_found: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = [WrongPlatform("picamera2 takes this Raspberry Pi 5 for a VC4")] * failures
+    real = importlib.import_module
+
+    def import_module(name: str) -> Any:
+        if name != "msrecd.devices.picamera.backend":
+            return real(name)
+        if left:
+            raise left.pop()
+        return SimpleNamespace(PicameraBackend=lambda **options: SimpleNamespace(name="libcamera", **options))
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setattr(devices, "_TRY_AGAIN_S", 0.0)
+    names = [backend.name for backend in devices.default_backends()]
+    assert ("libcamera" in names) is is_found
+    assert ("restart the service when the camera is ready" in caplog.text) is not is_found
+
+
+def test_a_pi_without_picamera2_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "_is_installed", lambda library: False)
+    with caplog.at_level(logging.WARNING):
+        devices.default_backends()
+        assert not caplog.records  # no Pi, no word
+        monkeypatch.setattr(board_module, "read_board", lambda: PI_4)
+        devices.default_backends()
+    (record,) = caplog.records
+    assert "no cameras on this Raspberry Pi 4" in record.message
+    assert "apt install --no-install-recommends python3-picamera2" in record.message
