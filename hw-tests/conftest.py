@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ def need(request: pytest.FixtureRequest, option: str) -> object:
 def pytest_configure(config: pytest.Config) -> None:
     # Warnings are errors here, but not those of libraries that come with the device.
     config.addinivalue_line("filterwarnings", r"ignore::DeprecationWarning:picamera2\..*")
+
+
+def pytest_report_header() -> list[str]:
+    """What `msrecd doctor` says of the board comes first: a test that fails for what stands there is no riddle."""
+    command = [sys.executable, "-m", "msrecd", "doctor"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return ["msrecd doctor: no answer within 60 s"]
+    return ["msrecd doctor:", *(done.stdout + done.stderr).splitlines()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "the daemon",
     "check-config": "check the configuration and name every problem",
     "devices": "list cameras and microphones with what they can do",
+    "doctor": "say what is wrong with this machine, in the order to fix it",
     "record": "make one recording without daemon and broker",
     "ctl": "send a command to a recorder and print the reply",
     "recordings": "list, verify, recover, prune, protect or export recordings",

@@ -36,6 +36,7 @@ class Source(ABC):
     `on_ended(error)` is called once, from any thread, when the source stops for good by itself (unplugged, end of file:
     error None; failure: the error). `on_muted(muted)` when it temporarily has nothing to give, or has again.
     `on_restarted(silent_s)` when it gave nothing for so many seconds that it starts its device anew by itself.
+    `on_silence(is_silent)` when a microphone has given nothing but zeros for a minute, or gives sound again.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class Source(ABC):
         self.on_ended: Callable[[BaseException | None], None] = _ignore
         self.on_muted: Callable[[bool], None] = _ignore
         self.on_restarted: Callable[[float], None] = _ignore
+        self.on_silence: Callable[[bool], None] = _ignore
 
     @property
     @abstractmethod

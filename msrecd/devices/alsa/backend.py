@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,8 +55,13 @@ _ENCODINGS = (
 class AlsaPcm:
     """A non-blocking capture PCM of alsa-lib as `AlsaSource` wants it; see CapturePcm. One thread at a time."""
 
-    def __init__(self, address: str, *, encoding: _Encoding, sample_rate: int, channels: int) -> None:
+    def __init__(
+        self, address: str, *, encoding: _Encoding, sample_rate: int, channels: int, mixes: bool = False
+    ) -> None:
         """
+        Args:
+            mixes: deliver the mean of the channels.
+
         Raises:
             alsaaudio.ALSAAudioError: it cannot be opened.
             _Unfit: it is open only with other parameters, or not safely.
@@ -79,7 +85,10 @@ class AlsaPcm:
             raise
         self._address = address
         self._encoding = encoding
-        self.format = AudioFormat(sample_rate=sample_rate, channels=channels, sample_format=encoding.becomes)
+        self._is_mixed = mixes
+        bits = encoding.bits if encoding.bits not in (16, 32) else 0
+        heard = 1 if mixes else channels
+        self.format = AudioFormat(sample_rate=sample_rate, channels=heard, sample_format=encoding.becomes, bits=bits)
         self.period_samples = int(info["period_size"])
         self.buffer_samples = int(info["buffer_size"])
         self._use_monotonic_timestamps()
@@ -100,6 +109,8 @@ class AlsaPcm:
             raise NotReadableError(f"reading {self._address} failed: {exc}") from exc
         if samples > 0 and self._encoding.bits == 24:
             data = widen_24(data, packed=self._encoding.stored_bits == 24)
+        if samples > 0 and self._is_mixed:
+            data = mean_of_two(data, self.format.sample_format)
         return samples, data
 
     def timestamp(self) -> tuple[int, int]:
@@ -118,6 +129,15 @@ class AlsaPcm:
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
         except (alsaaudio.ALSAAudioError, RuntimeError) as exc:  # SampleClock then takes the time of reading
             log.info("%s has no monotonic timestamps: %s", self._address, exc)
+
+
+def mean_of_two(data: bytes, sample_format: Literal["s16", "s32"]) -> bytes:
+    """Two channels as one: the mean of each pair of samples, which never clips."""
+    samples = array("h" if sample_format == "s16" else "i", data)
+    mixed = array(
+        samples.typecode, [(left + right) >> 1 for left, right in zip(samples[::2], samples[1::2], strict=True)]
+    )
+    return mixed.tobytes()
 
 
 class _Unfit(Exception):
@@ -279,9 +299,10 @@ class AlsaBackend:
     def _probe(self, address: str, key: str) -> Capabilities:
         pcm = alsaaudio.PCM(type=alsaaudio.PCM_CAPTURE, mode=alsaaudio.PCM_NONBLOCK, device=address, periodsize=1024)
         try:
-            capabilities = preferred(
-                _rates(pcm.getrates()), set(pcm.getchannels()), {known.bits for known in _known_encodings(pcm)}
-            )
+            channels = set(pcm.getchannels())
+            if 2 in channels:
+                channels.add(1)  # mixed here where the card itself has no such mode: most I2S microphones
+            capabilities = preferred(_rates(pcm.getrates()), channels, {known.bits for known in _known_encodings(pcm)})
         finally:
             pcm.close()
         with self._lock:
@@ -315,7 +336,12 @@ class AlsaBackend:
         number = error_number(exc)
         if number == errno.EBUSY:
             return NotReadableError(f"{device.label} is busy: {self._who_holds(address)}")
-        if number in {errno.EACCES, errno.EPERM}:
+        if number == errno.EPERM:  # not the mode of the file, but the device list of the service
+            return NotAllowedError(
+                f"{device.label}: the service may not use the sound device: see DeviceAllow= in `systemctl cat msrecd`,"
+                " restart it"
+            )
+        if number == errno.EACCES:
             return NotAllowedError(f"{device.label}: no access to the sound device; add the user to the group audio")
         if number in _GONE:
             return NotFoundError(f"{device.label} is not there any more")
@@ -361,11 +387,18 @@ def _open_pcm(address: str, wanted: _Wanted) -> AlsaPcm:
     """Open with the wanted sample size, else another one, else through alsa-lib's conversion of sample formats."""
     order = sorted(_ENCODINGS, key=lambda known: _how_far(known, wanted.sample_size))
     reason: _Unfit | None = None
-    for encoding in order:
-        try:
-            return AlsaPcm(address, encoding=encoding, sample_rate=wanted.sample_rate, channels=wanted.channels)
-        except _Unfit as exc:
-            reason = reason or exc
+    for channels in (1, 2) if wanted.channels == 1 else (wanted.channels,):
+        for encoding in order:
+            try:
+                return AlsaPcm(
+                    address,
+                    encoding=encoding,
+                    sample_rate=wanted.sample_rate,
+                    channels=channels,
+                    mixes=channels != wanted.channels,
+                )
+            except _Unfit as exc:
+                reason = reason or exc
     if reason is not None:
         log.info("%s: %s; trying alsa-lib's conversion", address, reason)
     converted = f"plug:SLAVE='{address}'"

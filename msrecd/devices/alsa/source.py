@@ -26,6 +26,7 @@ _BLOCK_NS = 20 * MS
 _NAP_NS = 2 * MS
 _LONGEST_STEP_NS = 100 * MS
 MUTED_AFTER_NS = 2 * NS
+SILENCE_NS = 60 * NS
 FAILED_AFTER_NS = 10 * NS
 CLOSE_TIMEOUT_S = 2.0
 
@@ -75,6 +76,7 @@ class AlsaSource(Source):
         self._pending: list[bytes] = []
         self._pending_samples = 0
         self._overrun = False
+        self._silent_samples = 0  # that are all zero, up to now
         self._thread = SourceThread(f"alsa {label}", self._run, self._end)
         self._thread.start()
 
@@ -189,10 +191,38 @@ class AlsaSource(Source):
             data=self._pending[0] if len(self._pending) == 1 else b"".join(self._pending),
             lost_before=stamp.lost_before,
         )
+        self._watch_silence(block)
         self._pending.clear()
         self._pending_samples = 0
         self.stats.delivered += 1
         self._feed.put(block)
+
+    def _watch_silence(self, block: AudioBlock) -> None:
+        """Warn once of a microphone that gives nothing but zeros: a mixer that is closed, or a wire that is off.
+
+        A quiet room is no digital silence: the lowest bits of every converter are noise.
+        """
+        if block.data.count(0) != len(block.data):
+            if self._is_silent:
+                log.info("microphone %s: there is sound again", self.label)
+                self.on_silence(False)
+            self._silent_samples = 0
+            return
+        limit = SILENCE_NS * self.format.sample_rate // NS
+        was_silent = self._is_silent
+        self._silent_samples = min(self._silent_samples + block.samples, limit)
+        if self._is_silent and not was_silent:
+            log.warning(
+                "microphone %s gives digital silence for %d s: look at its mixer (alsamixer, F4), at the wires of an I2S"
+                " microphone; see docs/microphones.md",
+                self.label,
+                SILENCE_NS // NS,
+            )
+            self.on_silence(True)
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._silent_samples >= SILENCE_NS * self.format.sample_rate // NS
 
     def _end(self, error: Exception | None) -> None:
         self._feed.end(error)
