@@ -30,6 +30,8 @@ class SourceUser(Protocol):
 
     def _restart_by_implementation(self, silent_s: float) -> None: ...
 
+    def _silence_by_implementation(self, is_silent: bool) -> None: ...
+
 
 @runtime_checkable
 class Controllable(Protocol):
@@ -79,6 +81,7 @@ class SharedSource:
         self.source.on_ended = self._ended_in_thread
         self.source.on_muted = self._muted_in_thread
         self.source.on_restarted = self._restarted_in_thread
+        self.source.on_silence = self._silence_in_thread
         try:
             feed = self.source.raw()
         except NotSupportedError:
@@ -175,6 +178,9 @@ class SharedSource:
     def _restarted_in_thread(self, silent_s: float) -> None:
         self._post(lambda: self._restart_all(silent_s))
 
+    def _silence_in_thread(self, is_silent: bool) -> None:
+        self._post(lambda: self._silence_all(is_silent))
+
     def _post(self, task: Callable[[], None]) -> None:
         if self._loop is None:
             return  # nobody has looked at the tracks on a loop yet; they read `source.muted` when somebody does
@@ -191,6 +197,10 @@ class SharedSource:
     def _mute_all(self, muted: bool) -> None:
         for user in self._reachable():
             user._mute_by_implementation(muted)
+
+    def _silence_all(self, is_silent: bool) -> None:
+        for user in self._reachable():
+            user._silence_by_implementation(is_silent)
 
     def _restart_all(self, silent_s: float) -> None:
         for user in self._reachable():

@@ -32,7 +32,8 @@ class MediaStreamTrack(EventTarget):
     """Audio or video of one source. Belongs to the loop's thread.
 
     Events: mute, unmute, ended. `ended` is fired when the source ends, not after `stop()`. An extension: restart
-    (SourceRestartEvent), when the device gave nothing for so long that it is started anew.
+    (SourceRestartEvent), when the device gave nothing for so long that it is started anew; silence, when a microphone
+    has given nothing but zeros for a minute, and sound, when that is over.
     """
 
     onmute = event_handler("mute")
@@ -245,6 +246,11 @@ class MediaStreamTrack(EventTarget):
         """The source starts its device anew: called on the loop; the event fires in a later turn."""
         if (loop := self._shared.loop) is not None:
             queue_task(lambda: self._fire(SourceRestartEvent("restart", silent_s=silent_s)), loop)
+
+    def _silence_by_implementation(self, is_silent: bool) -> None:
+        """The source has given digital silence for long, or gives sound again: called on the loop."""
+        if (loop := self._shared.loop) is not None:
+            queue_task(lambda: self._fire(Event("silence" if is_silent else "sound")), loop)
 
     def _update_gate(self) -> None:
         self._gate.set(self._enabled and not self._muted, is_lost=self._enabled and self._muted)

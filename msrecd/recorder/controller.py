@@ -432,6 +432,11 @@ class RecorderController:
         if self.is_wanted:
             self._report_error("device_busy", f"no data from {_name_of(track)} for {silent_s:.1f} s; restarting it")
 
+    def attempt_silent(self, track: MediaStreamTrack) -> None:
+        """A microphone has given nothing but zeros for a minute: recorded as it is, but hardly what was wanted."""
+        if self.is_wanted:
+            self._report_error("device_busy", f"digital silence from {_name_of(track)} for a minute: mixer or wires")
+
     # --- what the files say ------------------------------------------------------------------------------------------
 
     def _chunk_done(self, line: Mapping[str, Any]) -> None:

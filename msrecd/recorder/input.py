@@ -31,11 +31,13 @@ class RecorderInput:
         self._on_ended: Callable[[MediaStreamTrack], None] = _ignore
         self._on_muted: Callable[[MediaStreamTrack, bool], None] = _ignore
         self._on_restarted: Callable[[MediaStreamTrack, float], None] = _ignore
+        self._on_silent: Callable[[MediaStreamTrack], None] = _ignore
         self.unmet = unmet(stream.get_tracks(), constraints or {})
         for track in stream.get_tracks():
             track.add_event_listener("ended", lambda event: self._on_ended(event.target))
             track.add_event_listener("mute", lambda event: self._on_muted(event.target, True))
             track.add_event_listener("unmute", lambda event: self._on_muted(event.target, False))
+            track.add_event_listener("silence", lambda event: self._on_silent(event.target))
             track.add_event_listener("restart", lambda event: self._on_restarted(event.target, event.silent_s))
 
     @classmethod
@@ -105,14 +107,15 @@ class RecorderInput:
         ended: Callable[[MediaStreamTrack], None],
         muted: Callable[[MediaStreamTrack, bool], None],
         restarted: Callable[[MediaStreamTrack, float], None],
+        silent: Callable[[MediaStreamTrack], None],
     ) -> None:
-        """Call these when a track ends, gives nothing (True) or gives again (False), or its device is started anew
-        after so many seconds of nothing; they take the place of those before."""
-        self._on_ended, self._on_muted, self._on_restarted = ended, muted, restarted
+        """Call these when a track ends, gives nothing (True) or gives again (False), its device is started anew after
+        so many seconds of nothing, or has given digital silence for long; they take the place of those before."""
+        self._on_ended, self._on_muted, self._on_restarted, self._on_silent = ended, muted, restarted, silent
 
     def close(self) -> None:
         """End the tracks; a device closes with its last track, of whichever recorder that is."""
-        self.listen(ended=_ignore, muted=_ignore, restarted=_ignore)
+        self.listen(ended=_ignore, muted=_ignore, restarted=_ignore, silent=_ignore)
         if self._element is not None:
             self._element.close()
         for track in self.stream.get_tracks():

@@ -100,17 +100,35 @@ def test_a_microphone_that_hangs_is_muted_until_it_goes_on(alsa_sim: AlsaSim) ->
 def test_24_bits_arrive_exactly_in_32(alsa_sim: AlsaSim, device: str) -> None:  # noqa: F811
     """Also where pyalsaaudio 0.10 cannot read S24_LE safely: then alsa-lib packs them into three bytes."""
     result = record(alsa_sim, device, seconds=0.3, settings={"channel_count": 1, "sample_size": 24})
-    assert result["format"] == {"sample_rate": 48000, "channels": 1, "sample_format": "s32"}
+    assert result["format"] == {"sample_rate": 48000, "channels": 1, "sample_format": "s32", "bits": 24}
     head = bytes.fromhex(result["head"])
     values = [int.from_bytes(head[at : at + 4], "little", signed=True) for at in range(0, len(head), 4)]
     assert [round(value / 65536) for value in values] == list(range(len(values)))
     assert all(value & 0xFF == 0 for value in values)
 
 
-@pytest.mark.parametrize("device", ["mic_s32", "mic_s24"])
-def test_other_formats_become_s32(alsa_sim: AlsaSim, device: str) -> None:  # noqa: F811
+def test_mono_of_a_card_that_has_two_channels_only(alsa_sim: AlsaSim) -> None:  # noqa: F811
+    result = record(alsa_sim, "mic_s32", seconds=0.5, settings={"channel_count": 1})
+    assert result["format"] == {"sample_rate": 48000, "channels": 1, "sample_format": "s32"}
+    assert sum(block["samples"] for block in result["blocks"]) > 0.3 * 48000
+    assert result["head"].strip("0")
+
+
+def test_the_mean_of_two_channels_never_clips() -> None:
+    from msrecd.devices.alsa.backend import mean_of_two
+
+    def s16(*values: int) -> bytes:
+        return b"".join(value.to_bytes(2, "little", signed=True) for value in values)
+
+    mixed = mean_of_two(s16(32767, 32767, -32768, -32768, 1000, 0, -3, -4), "s16")
+    assert mixed == s16(32767, -32768, 500, -4)
+    assert mean_of_two(b"\0\0\0\x40\0\0\0\x20", "s32") == b"\0\0\0\x30"
+
+
+@pytest.mark.parametrize(("device", "bits"), [("mic_s32", {}), ("mic_s24", {"bits": 24})])
+def test_other_formats_become_s32(alsa_sim: AlsaSim, device: str, bits: dict[str, int]) -> None:  # noqa: F811
     result = record(alsa_sim, device, seconds=0.5)
-    assert result["format"] == {"sample_rate": 48000, "channels": 2, "sample_format": "s32"}
+    assert result["format"] == {"sample_rate": 48000, "channels": 2, "sample_format": "s32"} | bits
     assert len(result["blocks"]) > 10
 
 
@@ -155,7 +173,7 @@ def test_capabilities_are_probed_and_ids_are_stable(alsa_sim: AlsaSim) -> None: 
     assert [row[0] for row in rows] == ["mic_mono44", "mic_s32"]
     assert rows[0][2:] == ["(44100,)", "(1,)", "(16,)", "free"]
     assert rows[1][2].startswith("(48000, 8000,")
-    assert rows[1][3:] == ["(2,)", "(32,)", "free"]
+    assert rows[1][3:] == ["(2, 1)", "(32,)", "free"]
     assert len({row[1] for row in rows}) == 2
 
 

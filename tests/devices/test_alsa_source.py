@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from msrecd.clock import MS, NS
 from msrecd.devices.alsa import source as alsa_source
 from msrecd.devices.alsa.source import AlsaSource, PcmGone
@@ -252,3 +254,41 @@ def test_close_gives_up_on_a_driver_that_does_not_return() -> None:
     assert watch.pcm.closed.wait(5)
     assert alsa_source.CLOSE_TIMEOUT_S <= took < alsa_source.CLOSE_TIMEOUT_S + 1
     assert watch.ended == []
+
+
+def test_digital_silence_for_a_minute_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    def loud(pcm: Script) -> tuple[int, bytes]:
+        return samples(1024)(pcm)[0], b"\1\0" * 1024
+
+    minute = [samples(1024)] * (62 * RATE // 1024)
+    pcm = Script([*minute, *minute, loud, *minute])
+    source = AlsaSource(pcm, label="mic", clock=pcm)
+    told: list[bool] = []
+    news = threading.Event()
+
+    def on_silence(is_silent: bool) -> None:
+        told.append(is_silent)
+        if len(told) == 3:
+            news.set()
+
+    source.on_silence = on_silence
+    try:
+        assert news.wait(30)
+    finally:
+        source.close()
+    assert told == [True, False, True]
+    assert caplog.text.count("gives digital silence for 60 s: look at its mixer and its wires") == 2
+
+
+def test_a_quiet_room_is_no_digital_silence(caplog: pytest.LogCaptureFixture) -> None:
+    def quiet(pcm: Script) -> tuple[int, bytes]:
+        return samples(1024)(pcm)[0], bytes(1000) + b"\1\0" + bytes(1046)
+
+    pcm = Script([quiet] * (65 * RATE // 1024))
+    source = AlsaSource(pcm, label="mic", clock=pcm)
+    deadline = time.monotonic() + 30
+    while pcm.steps and time.monotonic() < deadline:
+        time.sleep(0.01)
+    source.close()
+    assert not pcm.steps
+    assert "silence" not in caplog.text

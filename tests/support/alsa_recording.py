@@ -110,7 +110,7 @@ def record(device: str, options: dict[str, Any]) -> dict[str, Any]:
     source.close()
     blocks = sink.blocks
     return {
-        "format": asdict(source.format),
+        "format": {name: value for name, value in asdict(source.format).items() if value},
         "blocks": [{"pts_ns": b.pts_ns, "samples": b.samples, "lost": b.lost_before} for b in blocks],
         "onsets": onsets(blocks) if source.format.sample_format == "s16" else [],
         "head": blocks[0].data[:64].hex() if blocks else "",

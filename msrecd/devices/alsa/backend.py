@@ -86,7 +86,8 @@ class AlsaPcm:
         self._address = address
         self._encoding = encoding
         self._is_mixed = mixes
-        bits = encoding.bits if encoding.bits not in (16, 32) else 0
+        significant = min(encoding.bits, int(info["significant_bits"]) or encoding.bits)
+        bits = significant if significant not in (16, 32) else 0
         heard = 1 if mixes else channels
         self.format = AudioFormat(sample_rate=sample_rate, channels=heard, sample_format=encoding.becomes, bits=bits)
         self.period_samples = int(info["period_size"])

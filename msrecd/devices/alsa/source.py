@@ -213,8 +213,7 @@ class AlsaSource(Source):
         self._silent_samples = min(self._silent_samples + block.samples, limit)
         if self._is_silent and not was_silent:
             log.warning(
-                "microphone %s gives digital silence for %d s: look at its mixer (alsamixer, F4), at the wires of an I2S"
-                " microphone; see docs/microphones.md",
+                "microphone %s gives digital silence for %d s: look at its mixer and its wires (docs/microphones.md)",
                 self.label,
                 SILENCE_NS // NS,
             )
