@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
+import logging
+import os
 import sys
 
 
@@ -30,6 +32,11 @@ def run(args: argparse.Namespace) -> int:
     configure(args.log_level)
     from msrecd.daemon.daemon import run as run_daemon
 
+    if os.geteuid() == 0 and "INVOCATION_ID" not in os.environ:
+        logging.getLogger(__name__).warning(
+            "running as root outside of systemd: files will belong to root, and no sandbox of msrecd.service protects "
+            "this machine; run as another user, or with systemctl start msrecd"
+        )
     try:
         return asyncio.run(run_daemon(config, args.config))
     except MsrecdError as exc:

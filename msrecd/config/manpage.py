@@ -81,7 +81,7 @@ stop = "sunset+30m"
 .fi
 .SH SEE ALSO
 .BR msrecd (1),
-.I /usr/share/doc/msrecd/configuration.md.gz
+.I /usr/share/doc/msrecd/configuration.md
 """
 
 

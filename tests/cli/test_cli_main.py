@@ -272,3 +272,19 @@ def test_a_configuration_that_was_named_must_be_usable(tmp_path: Path) -> None:
             done = run(*command, "--config", path)
             assert (done.returncode, done.stdout) == (2, "")
             assert words in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("environment", "warns"), [({}, True), ({"INVOCATION_ID": "0"}, False)])
+def test_root_outside_of_systemd_is_warned_of(tmp_path: Path, environment: dict[str, str], warns: bool) -> None:
+    (tmp_path / "m.toml").write_text('[device]\nid = "x"\n[storage]\npath = "/proc/no"\n')  # it ends at once
+    kept = {name: value for name, value in os.environ.items() if name != "INVOCATION_ID"}
+    done = subprocess.run(
+        [sys.executable, "-m", "msrecd", "run", "--config", str(tmp_path / "m.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=kept | environment,
+    )
+    assert ("running as root outside of systemd" in done.stderr) is warns, done.stderr

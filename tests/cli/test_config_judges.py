@@ -11,6 +11,7 @@ import pytest
 from msrecd.config import check, load
 from msrecd.config.model import Camera
 from msrecd.daemon.checks import config_checks
+from msrecd.vocabulary.secrets import read_secret
 
 CONFIG = """[device]
 id = "x"
@@ -150,3 +151,48 @@ def test_a_wrong_camera_is_named(tmp_path: Path, text: str, key: str, words: str
     (problem,) = check(path)
     assert problem.path == f"camera[0].{key}"
     assert words in problem.message
+
+
+def checked(path: Path) -> tuple[int, str]:
+    command = [sys.executable, "-m", "msrecd", "check-config", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        (b"secret\n", 0o600, ""),
+        (b"\xef\xbb\xbfsecret\r\nsecond line\r\n", 0o600, ""),
+        (b"secret", 0o640, "chmod 0600"),
+        (b"\nsecret", 0o600, "first line"),
+        (b"\xe4", 0o600, "not UTF-8"),
+        (None, 0o600, "No such file"),
+    ],
+)
+def test_files_of_secrets_are_checked(tmp_path: Path, content: bytes | None, mode: int, words: str) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+        (tmp_path / "secret").chmod(mode)
+        if not words:
+            assert read_secret(tmp_path / "secret", "x") == "secret"
+    path = tmp_path / "m.toml"
+    path.write_text('[device]\nid = "x"\n[mqtt]\nusername = "u"\npassword_file = "secret"\n')
+    code, said = checked(path)
+    assert code == (2 if words else 0)
+    assert words in said
+    assert not said or said.startswith("mqtt.password_file: ")
+    assert b"secret" not in (content or b"") or "secret\n" not in said
+
+
+def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path) -> None:
+    certificate = tmp_path / "both.pem"
+    certificate.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
+    certificate.chmod(0o644)
+    path = tmp_path / "m.toml"
+    path.write_text('[device]\nid = "x"\n[mqtt]\nhost = "b"\ncert_file = "both.pem"\n')
+    code, said = checked(path)
+    assert code == 2
+    assert said.startswith(f"mqtt.cert_file: {certificate} holds a private key and is open to everyone")
+    certificate.chmod(0o640)
+    assert checked(path) == (0, "")
