@@ -168,6 +168,7 @@ def test_one_refusal_of_many_is_1(fleet: Fleet) -> None:
     assert done.stdout.count("wrong_state") == 2
 
 
+@pytest.mark.promise("ctl-without-a-broker")
 def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=CAM0)) as daemon:
 

@@ -122,6 +122,7 @@ def test_two_devices_with_one_id_recognise_it_and_say_when_it_is_over(broker, se
 # --- packets that are too large --------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("replies-fit-the-broker")
 def test_a_reply_that_the_broker_does_not_take_is_shortened_or_dropped(tmp_path, service_for, caplog):
     with (
         Broker(tmp_path / "small", config="max_packet_size 8000") as broker,
@@ -271,6 +272,7 @@ def dynamic_security(folder: Path, *, subscribe: bool) -> str:
 
 
 @pytest.mark.skipif(not DYNAMIC_SECURITY, reason="mosquitto comes without its dynamic security plugin")
+@pytest.mark.promise("online-when-heard")
 def test_online_only_with_granted_subscriptions(tmp_path, service_for, caplog, monkeypatch):
     monkeypatch.setattr(connection, "SUBSCRIBE_AGAIN_S", 0.5)
     folder = tmp_path / "strict"
