@@ -1,4 +1,4 @@
-"""Tasks that belong to somebody: kept until they are done, cancelled together, and none fails unseen."""
+"""Tasks: asyncio tasks of one owner; kept until done, cancelled together, and each failure is logged."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Tasks:
     def keep(
         self, round_: Callable[[], Coroutine[Any, Any, None]], name: str, failed: Callable[[str], None]
     ) -> asyncio.Task[Any]:
-        """Run what never ends by itself; should it fail, that is logged and told, and it begins again after AGAIN_S.
+        """Run what never ends by itself; if it fails, that is logged and reported, and it restarts after AGAIN_S.
 
-        A daemon that lives on without its schedules or its rotation would be worse than one that has died.
+        A daemon that stays alive without its schedules or its rotation would be worse than one that has died.
         """
         return self.spawn(self._keep(round_, name, failed), name)
 
@@ -41,12 +41,12 @@ class Tasks:
                 await round_()
                 return
             except Exception as exc:
-                self._log.exception("%s failed and begins again in %g s", name, AGAIN_S)
-                failed(f"{name} failed and begins again: {_first_line(exc)}")
+                self._log.exception("%s failed; restarting it in %g s", name, AGAIN_S)
+                failed(f"{name} failed and is restarted: {_first_line(exc)}")
             await asyncio.sleep(AGAIN_S)
 
     def cancel(self) -> None:
-        """Cancel all but the one that asks for it."""
+        """Cancel all but the calling one."""
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
 
@@ -57,7 +57,7 @@ class Tasks:
 
 
 def _first_line(exc: BaseException) -> str:
-    """A group's first member says more than the group."""
+    """Of the exception, or of the first one in a group."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return f"{type(exc).__name__}: {exc}".splitlines()[0]

@@ -28,7 +28,7 @@ from msrecd.control.recorders import Recorders
 from msrecd.daemon import health, systemd
 from msrecd.daemon.archive import DaemonArchive, recovered_event
 from msrecd.daemon.backends import backends_for
-from msrecd.daemon.driver_restart import LastResort
+from msrecd.daemon.driver_restart import DriverRestart
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings
 from msrecd.daemon.reload import Reloader
 from msrecd.daemon.storing import limits_of, open_store, recorder_limits_of
@@ -110,7 +110,7 @@ class Daemon:
         self._at_work: set[str] = set()
         self._stop = asyncio.Event()
         self._exit_code = 0
-        self._last_resort = LastResort(config.storage.state_path)
+        self._driver_restart = DriverRestart(config.storage.state_path)
         self._signals = 0
         self._signalled_ns = 0
         self._tasks = Tasks(log)
@@ -331,12 +331,12 @@ class Daemon:
         """See driver_restart.py; only where a service manager starts the process again."""
         wanted = [unit for unit in self.recorders.units.values() if unit.is_wanted]
         stuck = left_behind()
-        if systemd.is_managed() and self._last_resort.look(
+        if systemd.is_managed() and self._driver_restart.look(
             stuck,
             is_waited_for=any(unit.lacks_device for unit in wanted),
             begins_again=all(unit.status.cause in _BEGIN_AGAIN for unit in wanted),
         ):
-            message = f"the driver of {', '.join(stuck)} hangs: the service starts anew to free the device"
+            message = f"the driver of {', '.join(stuck)} hangs; restarting the service to free the device"
             self.publisher.report_error("internal", message)
             self._exit_code = 1
             self._stop.set()

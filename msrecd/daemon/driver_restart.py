@@ -1,8 +1,8 @@
-"""The last rung of the ladder: a device that hangs in its driver is freed by the end of the process.
+"""DriverRestart: whether to restart the service to free a device whose driver hangs. Only the end of the process does.
 
-It is taken when a recorder waits for a device, a driver has not come back for a minute, and nothing is lost by it:
-every recording under way begins again by itself after a restart. And not more than three times a day of the machine: a
-driver that hangs again each time is no reason to interrupt the other recorders for ever.
+It is due when a recorder waits for a device, a driver has not returned for a minute, and nothing is lost by a restart:
+every recording under way begins again by itself. At most three times in 24 hours: a driver that hangs again each time
+must not interrupt the other recorders for ever.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 log = logging.getLogger(__name__)
 
 STUCK_NS = 60 * NS
-MOST = 3
+LIMIT = 3
 WITHIN_NS = 24 * 3600 * NS
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def is_due(now_ns: int, stuck_since_ns: int | None, taken_ns: Sequence[int]) -> bool:
-    """Whether it is time; all on CLOCK_MONOTONIC, which goes on from one process to the next. Pure."""
+    """Whether it is time; all on CLOCK_MONOTONIC, which continues from one process to the next. Pure."""
     if stuck_since_ns is None or now_ns - stuck_since_ns < STUCK_NS:
         return False
-    return sum(1 for at_ns in taken_ns if now_ns - at_ns < WITHIN_NS) < MOST
+    return sum(1 for at_ns in taken_ns if now_ns - at_ns < WITHIN_NS) < LIMIT
 
 
-class LastResort:
-    """Ask it every few seconds; it remembers over restarts when it was taken. Lives on the loop."""
+class DriverRestart:
+    """Call `look` every few seconds; restarts are remembered in the state folder. Lives on the loop."""
 
     def __init__(self, state_path: Path, *, clock: Clock = SYSTEM_CLOCK, boot_id: Path = _BOOT_ID) -> None:
         self._file = state_path / "restarts.json"
@@ -43,7 +43,7 @@ class LastResort:
 
         Args:
             stuck: devices whose driver hangs.
-            is_waited_for: whether a recorder lacks a device.
+            is_waited_for: whether a recorder waits for a device.
             begins_again: whether all that is being recorded begins again by itself.
         """
         now_ns = self._clock.monotonic_ns()
@@ -57,7 +57,7 @@ class LastResort:
         taken = self._taken()
         if not is_due(now_ns, self._since_ns, taken):
             return False
-        return self._take([*taken, now_ns][-MOST:])
+        return self._take([*taken, now_ns][-LIMIT:])
 
     def _taken(self) -> list[int]:
         try:
@@ -69,8 +69,8 @@ class LastResort:
     def _take(self, taken: list[int]) -> bool:
         try:
             self._file.write_text(json.dumps({"boot_id": self._boot(), "taken_ns": taken}))
-        except OSError as exc:  # without a memory it would be taken again and again
-            log.warning("the service does not start anew, for that could not be written down: %s", exc)
+        except OSError as exc:  # without a memory of it, it would be restarted again and again
+            log.warning("not restarting to free the device: the restart could not be recorded: %s", exc)
             return False
         return True
 

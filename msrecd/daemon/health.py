@@ -1,4 +1,4 @@
-"""How the machine is: facts from /proc and /sys; each is None where the machine does not tell."""
+"""The state of the machine, from /proc and /sys; None where the machine does not have the figure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What waited in memory goes back to the system once it is gone.
+"""Heap: returns freed memory to the system.
 
-glibc gives back only the end of its heap. After a disk that stalled for half a minute some 25 MB of packets are freed
-and stay with the process for good, which a board with 512 MB feels. A smaller threshold for mmap would give each packet
-back at once and cost up to a tenth of the processor time of recording; to ask once a minute costs nothing.
+glibc returns only the end of its heap. After a disk has stalled for half a minute, some 25 MB of packets are freed and
+stay with the process for good, which matters on a board with 512 MB. A smaller mmap threshold would return each packet
+at once and cost up to a tenth of the CPU time of recording; trimming once a minute costs nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _WORTH_BYTES = 8 << 20
 
 
 def is_worth(now_bytes: int, least_bytes: int) -> bool:
-    """Whether so much more is resident than there was at the least that trimming may give something back. Pure."""
+    """Whether so much more is resident than at the least that trimming may return some of it. Pure."""
     return now_bytes >= least_bytes + _WORTH_BYTES
 
 
 def trim() -> None:
     """malloc_trim(3); does nothing where the C library has none."""
-    import ctypes  # a third of a megabyte, for those few who need it
+    import ctypes  # here: a third of a megabyte that most runs never need
 
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
@@ -42,7 +42,7 @@ class Heap:
         self._least: int | None = None
 
     def look(self) -> None:
-        """Call it now and then."""
+        """Trim if it is worth it; call it about once a minute."""
         now = self._resident()
         if now is None:
             return
@@ -50,6 +50,6 @@ class Heap:
             self._trim()
             after = self._resident() or now
             log.debug("memory: %.1f MiB, %.1f after trimming", now / 2**20, after / 2**20)
-            self._least = after  # what is left is in use: only more than that is worth another look
+            self._least = after  # what is left is in use
         else:
             self._least = now if self._least is None else min(self._least, now)

@@ -1,4 +1,4 @@
-"""Logging: journal fields under systemd, readable lines on a terminal, priorities in a pipe."""
+"""Logging: journal fields under systemd, plain lines on a terminal, priorities in a pipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _LineFormatter(logging.Formatter):
 
 
 def configure(level: str = "info") -> None:
-    """Send the program's log where it is read."""
+    """Send the program's log to the journal, or to standard error."""
     root = logging.getLogger()
     for known in list(root.handlers):
         root.removeHandler(known)

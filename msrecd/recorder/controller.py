@@ -31,9 +31,10 @@ PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so 
 _RETRY_LIMIT_S = 60.0
 _DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not say that a device is back, recording resumes within 5 s too
 _INPUT_RETRY_S = 1.0  # an input that answers again is recorded within 2 s …
-_INPUT_PATIENCE_NS = 120 * NS  # … unless it has been away for so long
+_INPUT_QUICKLY_NS = 120 * NS  # … unless it has been away for so long
 _INPUT_RETRY_LIMIT_S = 10.0
 _STORAGE_RETRY_S = 5.0
+_HANGS = "hangs"  # cause of a storage problem
 
 
 class Listener(Protocol):
@@ -74,7 +75,8 @@ class RecorderController:
         self._attempts = 0
         self._first_attempt = 1  # of the present recording
         self._is_beginning = False  # what ends an attempt is the business of whoever begins it
-        self._lacking: Problem | None = None  # why the last try did not have all devices
+        self._unmet: list[dict[str, Any]] = []  # as it was last logged
+        self._missing: Problem | None = None  # why the last try did not have all devices
 
     # --- what it is doing --------------------------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class RecorderController:
     def arm(self) -> None:
         """Hold the inputs open while idle, where `pre_roll` is configured; it takes its time, and is kept up."""
         if self.settings.options.get("pre_roll") and not self._is_file and self.state is State.IDLE:
-            self._supervisor.repair("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
+            self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
         """Begin a recording; False when one is under way already.
@@ -375,7 +377,7 @@ class RecorderController:
 
     def _forget_recording(self) -> None:
         self._wanted_since_ns = None
-        self._lacking = None
+        self._missing = None
         self.status.end()
 
     # --- what an attempt says (AttemptListener) ----------------------------------------------------------------------
@@ -399,28 +401,28 @@ class RecorderController:
             self._listener.played_out(self)
             self._tasks.spawn(self.stop("ended"), f"{self.name}-ended")
             return
-        problem = attempt.problem or self._lacking or Problem("device_missing", "the device went away")
-        self._lacking = None
+        problem = attempt.problem or self._missing or Problem("device_missing", "the device went away")
+        self._missing = None
         self._close_attempt()
         self._go_down(problem)
 
     def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None:
-        """One of its devices went away. The others are recorded; what is only armed is opened anew."""
+        """One of its devices went away. The others are recorded; what is only armed is opened again."""
         if attempt is not self._attempt:
             return
         if self.is_armed:
-            self.log.warning("%s went away; the pre-roll begins again when it is back", _name_of(track))
+            self.log.warning("%s went away; the pre-roll resumes when it is back", _name_of(track))
             self._close_attempt()
             self._machine.do(Trigger.DISARM)
             self.status.changed()
             self.arm()
         elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
-            self._lacking = Problem("device_missing", f"{_name_of(track)} went away")
+            self._missing = Problem("device_missing", f"{_name_of(track)} went away")
         elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
             self._report_error("device_missing", f"{_name_of(track)} went away; the other tracks are recorded")
-            self._lacking = Problem("device_missing", "")
+            self._missing = Problem("device_missing", "")
             self.status.changed()
-            self._supervisor.repair("complete", self._try_complete, limit_s=self._retry_limit_s)
+            self._supervisor.keep_trying("complete", self._try_complete, limit_s=self._retry_limit_s)
 
     def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile, as a gap), or gives again."""
@@ -452,15 +454,15 @@ class RecorderController:
     def _storage_failed(self, error: StorageError) -> None:
         if self.is_wanted:
             self._set_storage_problem(problem_of(error))
-            self._supervisor.repair("write", self._try_write, limit_s=lambda: _STORAGE_RETRY_S, first_s=0.0)
+            self._supervisor.keep_trying("write", self._try_write, limit_s=lambda: _STORAGE_RETRY_S, first_s=0.0)
         else:
             self.log.error("%s", error)
 
     def _disk_hangs(self, is_hanging: bool) -> None:
         if is_hanging:
-            message = f"the disk has not answered for {HANG_S:g} s; recording goes on in memory until that is full"
-            self._set_storage_problem(Problem("no_space", message))
-        elif self.status.storage_problem is not None:
+            message = f"the disk has not answered for {HANG_S:g} s; recording continues in memory until that is full"
+            self._set_storage_problem(Problem("no_space", message, cause=_HANGS))
+        elif self.status.storage_problem is not None and self.status.storage_problem.cause == _HANGS:
             self.log.info("the disk answers again")
             self.status.recovered(storage=True)
             self.status.changed()
@@ -472,7 +474,7 @@ class RecorderController:
         if before is None or before.key != problem.key:
             self.status.changed()
 
-    # --- repairs, by the supervisor; each says whether it is over ----------------------------------------------------
+    # --- what the supervisor tries; each says whether it is over ----------------------------------------------------
 
     @property
     def _is_file(self) -> bool:
@@ -480,11 +482,11 @@ class RecorderController:
 
     def _retry_limit_s(self) -> float:
         """At most so long to the next try."""
-        problem = self.status.run_problem or self._lacking
+        problem = self.status.run_problem or self._missing
         if self.settings.url is not None:
             since_ns = None if problem is None else problem.since_ns
             away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
-            return _INPUT_RETRY_S if away_ns < _INPUT_PATIENCE_NS else _INPUT_RETRY_LIMIT_S
+            return _INPUT_RETRY_S if away_ns < _INPUT_QUICKLY_NS else _INPUT_RETRY_LIMIT_S
         # A device that is missing may come at any moment; one that is there and refuses, less so.
         return _DEVICE_RETRY_LIMIT_S if problem is None or problem.code == "device_missing" else _RETRY_LIMIT_S
 
@@ -495,7 +497,7 @@ class RecorderController:
         if self.files.is_open and not was_paused:  # what is paused loses nothing
             self.files.begin_loss(self.files.media_until_ns or self._wanted_since_ns or 0, problem.code)
         self._set_run_problem(problem)
-        self._supervisor.repair("begin", self._try_begin, limit_s=self._retry_limit_s)
+        self._supervisor.keep_trying("begin", self._try_begin, limit_s=self._retry_limit_s)
 
     async def _try_begin(self) -> bool:
         """Record again, in a new chunk of the same recording."""
@@ -538,7 +540,7 @@ class RecorderController:
             try:
                 input = await RecorderInput.open(self.settings, self._devices)
             except CommandError as exc:
-                self._lacking = problem_of(exc)
+                self._missing = problem_of(exc)
                 return False
             self._attempt = None
             try:
@@ -556,7 +558,7 @@ class RecorderController:
                 self._go_down(self._problem_of(exc))
                 return True
             self._pause_again()
-            self._lacking = None
+            self._missing = None
             self.log.info("all devices are recorded again")
             self.status.changed()
             return self._attempt is None or not self._attempt.input.has_lost_track
@@ -595,11 +597,11 @@ class RecorderController:
                     raise
             except Exception as exc:
                 problem = self._problem_of(exc)
-                if self._lacking is None or self._lacking.message != problem.message:
+                if self._missing is None or self._missing.message != problem.message:
                     self.log.warning("no pre-roll for now: %s; trying again", problem.message)
-                self._lacking = problem
+                self._missing = problem
                 return False
-            self._lacking = None
+            self._missing = None
             self._attempt = attempt
             self._machine.do(Trigger.ARM)
             self.status.changed()
@@ -621,7 +623,8 @@ class RecorderController:
             self.status.changed()
 
     def _warn_of_unmet(self, input: RecorderInput) -> None:
-        if input.unmet:
+        news, self._unmet = input.unmet != self._unmet, input.unmet
+        if news and input.unmet:
             text = ", ".join(
                 f"{one['kind']} {one['constraint']} {one['asked']} (is {one['got']})" for one in input.unmet
             )

@@ -110,10 +110,10 @@ class RecordingFiles:
         self._writer = ChunkWriter(
             recording,
             make_facts=self._facts,
-            on_chunk=self._chunk_done,
+            on_chunk=lambda line: self._chunk_done(recording.recording_id, line),
             on_lost=self._on_lost,
             on_error=self._on_error,
-            on_hang=self._on_hang,
+            on_hang=lambda is_hanging: self._hangs(recording.recording_id, is_hanging),
         )
         self._pending.pass_on(self._write)
 
@@ -195,8 +195,15 @@ class RecordingFiles:
         """In the writer's thread: what the manifest says of a chunk."""
         return self._archive.facts(info=info, gaps=gaps, **known)
 
-    def _chunk_done(self, line: Mapping[str, Any]) -> None:
-        self.chunks += 1
-        self.bytes += int(line.get("bytes", 0))
-        self.last_chunk = line
-        self._on_chunk(line)
+    # A disk that hung at the end of a recording may answer during the next one.
+
+    def _chunk_done(self, recording_id: str, line: Mapping[str, Any]) -> None:
+        if recording_id == self.recording_id:
+            self.chunks += 1
+            self.bytes += int(line.get("bytes", 0))
+            self.last_chunk = line
+        self._on_chunk({**line, "recording_id": recording_id})
+
+    def _hangs(self, recording_id: str, is_hanging: bool) -> None:
+        if self._writer is not None and recording_id == self.recording_id:
+            self._on_hang(is_hanging)

@@ -1,7 +1,7 @@
-"""Supervisor: repeats a repair with a back-off until it has succeeded or is not wanted any more.
+"""Supervisor: tries again, with a back-off, until it has succeeded or is not wanted any more.
 
-Repairs of a recorder: begin a new attempt (nothing is recorded), open all devices (one of several is away), write again
-(the storage refuses) and hold the inputs open (pre-roll). What one try does, the controller knows.
+What a recorder may have to try: begin a new attempt (nothing is recorded), open all devices (one of several is away),
+write again (the storage refuses), hold the inputs open (pre-roll). What one try does, the controller knows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class Supervisor:
-    """Lives on the loop. One task for each kind of repair, however often it is asked for."""
+    """Lives on the loop. One task for each kind of try, however often it is asked for."""
 
     def __init__(self, name: str, tasks: Tasks, log: Log) -> None:
         self._name = name
@@ -28,7 +28,7 @@ class Supervisor:
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._hurries: dict[str, asyncio.Event] = {}
 
-    def repair(
+    def keep_trying(
         self, kind: str, try_once: Callable[[], Awaitable[bool]], *, limit_s: Callable[[], float], first_s: float = 1.0
     ) -> None:
         """Call `try_once` until it returns True: first after `first_s`, then after at most `limit_s()` each time.
@@ -47,7 +47,7 @@ class Supervisor:
             hurry.set()
 
     def cancel(self) -> None:
-        """Nothing is to be repaired any more."""
+        """Try nothing any more."""
         for task in self._under_way.values():
             if task is not asyncio.current_task():
                 task.cancel()
@@ -70,6 +70,6 @@ class Supervisor:
                 if await try_once():
                     return
             except Exception:
-                self._log.exception("repair %s failed; trying again", kind)
+                self._log.exception("%s failed; trying again", kind)
             back_off.limit_s = limit_s()
             wait_s = back_off.next_s()

@@ -193,7 +193,7 @@ class ChunkWriter:
         except Exception:
             log.exception("%s: internal error while writing", self.recording.recording_id)
         finally:
-            self._tell(self._answered, future)
+            self._post(self._answered, future)
 
     def _write(self, blob: BlobData) -> None:
         try:
@@ -246,7 +246,7 @@ class ChunkWriter:
         except StorageError as exc:
             self._not_finished(chunk, exc)
             if exc.code != "empty":
-                self._tell(self._on_error, exc)
+                self._post(self._on_error, exc)
             return exc.code != "empty"
         self._finished(line)
         return True
@@ -255,7 +255,7 @@ class ChunkWriter:
         self._loss_before = None
         self._last_duration_s = float(line.get("duration_s") or 0.0)
         self.stats.chunks += 1
-        self._tell(self._on_chunk, line)
+        self._post(self._on_chunk, line)
 
     def _forget_open(self) -> None:
         self._open = self._open_key = self._held_info = None
@@ -297,7 +297,7 @@ class ChunkWriter:
         news_s = round(lost_s - loss.published_s, 3)
         loss.published_s = lost_s
         if news_s > 0:
-            self._tell(self._on_lost, news_s, loss.reason)
+            self._post(self._on_lost, news_s, loss.reason)
 
     def _lost_until(self, blob: BlobData) -> None:
         if self._loss is not None:
@@ -321,7 +321,7 @@ class ChunkWriter:
         if self._loss is None:  # what the file has is not missing: the gap begins behind it
             self._loss = _Loss(blob.started_ns + round(finished_s * NS), error.code)
         self._lost_until(blob)
-        self._tell(self._on_error, error)
+        self._post(self._on_error, error)
 
     # --- the end ---
 
@@ -341,7 +341,7 @@ class ChunkWriter:
                 self.recording.close()
             except Exception:
                 log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
-            self._tell(self._ended.set)
+            self._post(self._ended.set)
 
     def _end_files(self, loss: _Loss | None) -> None:
         after: list[dict[str, Any]] = []
@@ -364,7 +364,7 @@ class ChunkWriter:
             except StorageError as exc:
                 log.warning("%s: %s", self.recording.recording_id, exc)
 
-    def _tell(self, callback: Callable[..., None], *facts: Any) -> None:
+    def _post(self, callback: Callable[..., None], *facts: Any) -> None:
         """On the loop. Where that has ended before a slow disk was done, the next start publishes it."""
         try:
             self._loop.call_soon_threadsafe(callback, *facts)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msrecd.clock import NS
-from msrecd.daemon.driver_restart import LastResort, is_due
+from msrecd.daemon.driver_restart import DriverRestart, is_due
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker, left_behind
 
 HOUR_NS = 3600 * NS
@@ -33,8 +33,8 @@ class Machine:
         self.state = folder / "state"
         self.state.mkdir()
 
-    def process(self) -> LastResort:
-        return LastResort(self.state, clock=self.clock, boot_id=self.boot_id)  # type: ignore[arg-type]
+    def process(self) -> DriverRestart:
+        return DriverRestart(self.state, clock=self.clock, boot_id=self.boot_id)  # type: ignore[arg-type]
 
     def passes(self, seconds: float) -> None:
         self.clock.now_ns += round(seconds * NS)
@@ -45,7 +45,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def look(process: LastResort, *, stuck: bool = True, waited_for: bool = True, again: bool = True) -> bool:
+def look(process: DriverRestart, *, stuck: bool = True, waited_for: bool = True, again: bool = True) -> bool:
     return process.look(["Front"] if stuck else [], is_waited_for=waited_for, begins_again=again)
 
 

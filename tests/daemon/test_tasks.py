@@ -1,4 +1,4 @@
-"""What never ends by itself begins again when it fails: a daemon without its schedules is worse than a dead one."""
+"""What never ends by itself is restarted when it fails: a daemon without its schedules is worse than a dead one."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_a_round_that_fails_is_told_and_begins_again(
 
     asyncio.run(main())
     assert told == [
-        "rotation failed and begins again: ValueError: a surprise",
-        "rotation failed and begins again: KeyError: 'within a group'",
+        "rotation failed and is restarted: ValueError: a surprise",
+        "rotation failed and is restarted: KeyError: 'within a group'",
     ]
     assert sum(record.exc_info is not None for record in caplog.records) == 2
 

@@ -25,7 +25,7 @@ def run(main: Any) -> Any:
     return asyncio.run(guarded())
 
 
-class Repair:
+class Work:
     """Succeeds at a given try."""
 
     def __init__(self, *, tries: int = 1, raises: bool = False) -> None:
@@ -57,45 +57,45 @@ def at_once() -> float:
 @pytest.mark.parametrize("raises", [False, True])
 def test_it_tries_until_it_is_over_and_only_once_at_a_time(raises: bool) -> None:
     async def main() -> None:
-        repair, made = Repair(tries=3, raises=raises), supervisor()
-        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
-        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
-        await repair.done.wait()
+        work, made = Work(tries=3, raises=raises), supervisor()
+        made.keep_trying("begin", work, limit_s=at_once, first_s=0.0)
+        made.keep_trying("begin", work, limit_s=at_once, first_s=0.0)
+        await work.done.wait()
         await asyncio.sleep(0.05)
-        assert repair.tried == 3
+        assert work.tried == 3
 
     run(main())
 
 
 def test_a_device_that_comes_ends_the_waiting() -> None:
     async def main() -> None:
-        repair, made = Repair(), supervisor()
-        made.repair("begin", repair, limit_s=lambda: 60.0, first_s=60.0)
+        work, made = Work(), supervisor()
+        made.keep_trying("begin", work, limit_s=lambda: 60.0, first_s=60.0)
         await asyncio.sleep(0)  # it waits
         made.hurry()
-        await repair.done.wait()
+        await work.done.wait()
 
     run(main())
 
 
 def test_cancelled_it_tries_no_more() -> None:
     async def main() -> None:
-        repair, made = Repair(tries=10**6), supervisor()
-        made.repair("begin", repair, limit_s=at_once, first_s=0.0)
-        await repair.at_try.wait()
+        work, made = Work(tries=10**6), supervisor()
+        made.keep_trying("begin", work, limit_s=at_once, first_s=0.0)
+        await work.at_try.wait()
         made.cancel()
-        before = repair.tried
+        before = work.tried
         await asyncio.sleep(0.05)
-        assert repair.tried <= before + 1
+        assert work.tried <= before + 1
 
     run(main())
 
 
-def test_repairs_of_different_kinds_do_not_wait_for_each_other() -> None:
+def test_tries_of_different_kinds_do_not_wait_for_each_other() -> None:
     async def main() -> None:
-        slow, quick, made = Repair(), Repair(), supervisor()
-        made.repair("begin", slow, limit_s=lambda: 60.0, first_s=60.0)
-        made.repair("write", quick, limit_s=at_once, first_s=0.0)
+        slow, quick, made = Work(), Work(), supervisor()
+        made.keep_trying("begin", slow, limit_s=lambda: 60.0, first_s=60.0)
+        made.keep_trying("write", quick, limit_s=at_once, first_s=0.0)
         await quick.done.wait()
         assert slow.tried == 0
 
