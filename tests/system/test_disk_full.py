@@ -101,7 +101,9 @@ def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for:
         if not card.error_trigger.exists():
             pytest.skip("this kernel cannot pretend an error of ext4")
         card.error_trigger.write_text("test")
-        assert console.wait_state("error", code="internal")["recording_id"] == recording_id
+        told = console.wait_state("error", code="no_space")
+        assert told["recording_id"] == recording_id
+        assert "read-only" in told["error"]["message"]
         time.sleep(8)  # longer than the daemon waits between two tries
         assert len(outage_events(console)) == 1
         assert "read-only" in daemon.log.read_text()
@@ -113,7 +115,7 @@ def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for:
         assert console.wait_state("recording", since=since)["recording_id"] == recording_id
         daemon.wait_for_chunks(3)
         assert daemon.stop() == 0
-    assert len(outage_events(console)) == 1
+    assert len(outage_events(console)) == 2, "read-only, then not mounted"
     assert_one_gap(assert_sound(daemon), 5.0)
 
 
