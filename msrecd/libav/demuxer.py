@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import struct
 from collections import deque
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import av
 import av.error
+import av.logging
 from av.bitstream import BitStreamFilterContext
 from av.container.input import InputContainer
 
@@ -60,6 +62,22 @@ _WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after th
 _SHOWS_ITS_COLORS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "mpeg4", "mpeg2video")
 _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
+
+
+class _Losses(logging.Handler):
+    """Hears libav say that packets of RTP over UDP did not come; it marks nothing that is built from the others."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard = False
+        logger = logging.getLogger("libav")
+        logger.propagate = False
+        logger.handlers = [self]
+        av.logging.set_level(av.logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "missed" in record.getMessage():
+            self.heard = True
 
 
 class _TransportRefused(LibavError):
@@ -258,6 +276,8 @@ class Demuxer:
         scales = {stream.index: (stream.time_base * NS).as_integer_ratio() for stream in streams}
         pictures = {stream.index for stream in streams if stream.type == "video"}
         has_reports = self.times == "rtp"
+        losses = _Losses() if has_reports and self.transport == "udp" else None
+        damaged = 0  # frames that may lack something: the one that comes with the message, and the next
         for packet in self._timed(streams) if self._restamp else self._all():
             # A packet that libav's filter has timed has lost its stream; raw streams have one alone.
             index = indexes[0] if self._restamp else packet.stream.index
@@ -265,6 +285,12 @@ class Demuxer:
                 continue
             scale_n, scale_d = scales[index]
             pts, dts = packet.pts, packet.dts
+            is_damaged = bool(packet.is_corrupt)
+            if losses is not None:
+                if losses.heard:
+                    losses.heard, damaged = False, 2
+                if damaged and index in pictures:
+                    damaged, is_damaged = damaged - 1, True
             data: bytes | memoryview = memoryview(packet) if index in pictures else bytes(packet)
             if index in self._adts:
                 data = without_header(data)
@@ -276,7 +302,7 @@ class Demuxer:
                 (packet.duration or 0) * scale_n // scale_d,
                 bool(packet.is_keyframe),
                 _wall_ns(packet) if has_reports else None,
-                bool(packet.is_corrupt),
+                is_damaged,
             )
 
     def _all(self) -> Iterator[Any]:

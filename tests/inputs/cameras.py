@@ -133,6 +133,7 @@ class Faults:
     sound_late_s: float = 0.0
     changes: tuple[float, Clip] | None = None
     hangs: bool = False
+    loses: Callable[[int], bool] = field(default=lambda number: False)  # by the number of the RTP packet of frames
     stamp_s: Callable[[float], float] = field(default=lambda at: at)
 
 
@@ -303,7 +304,8 @@ class RtspCamera(Server):
                     sequence[track] += 1
                     count[track] += 1
                     octets[track] += len(payload)
-                    channels[track](head + payload, False)
+                    if track == 2 or not self.faults.loses(count[track]):
+                        channels[track](head + payload, False)
 
 
 def _aac(frame: bytes) -> bytes:

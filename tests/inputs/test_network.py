@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,22 @@ def test_tcp_is_refused_and_udp_is_taken(media: Clip) -> None:
     with RtspCamera(media, Faults(refuses="tcp")) as camera, Played(camera.url) as played:
         played.taken["video"].wait(30)
         assert any("client_port" in request for request in camera.requests)
+
+
+def test_what_is_lost_on_the_way_is_counted_and_nothing_broken_follows() -> None:
+    """RTP over UDP loses a piece of a frame: frames resume at the next key frame, and the others are counted."""
+    big = clip(640, 480)
+    faults = Faults(loses=lambda number: number == 300)
+    with (
+        RtspCamera(big, faults, has_sound=False) as camera,
+        Played(camera.url, SourceOptions(timeout_s=5, transport="udp")) as played,
+    ):
+        frames = played.taken["video"].wait(150)
+        source = played.playback.sources[0]
+    assert source.stats.dropped > 0
+    holes = [after for before, after in pairwise(frames) if after.pts_ns - before.pts_ns > 60 * MS]
+    assert holes
+    assert all(frame.is_keyframe for frame in holes)
 
 
 def test_a_transport_that_is_refused_is_said(media: Clip) -> None:
