@@ -51,9 +51,10 @@ class AudioEncoding(Encoding[AudioBlock]):
         self._line = SoundLine(format, self.output.facts)
 
     def _hurry(self, until_ns: int) -> None:
-        self._hurry_until_ns = until_ns
-        self._queue.set_batch(1)
-        self._queue.nudge()
+        if not self._hurry_until_ns:
+            self._queue.set_batch(1)
+            self._queue.nudge()
+        self._hurry_until_ns = max(until_ns, self._hurry_until_ns)
 
     def _open(self) -> StreamParameters:
         request = self._request

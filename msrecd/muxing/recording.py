@@ -31,6 +31,8 @@ _CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and
 _ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _LONGEST_TAIL_NS = 10 * NS  # of sound behind the last frame of a file
 _FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
+SHORT_TIMESLICE_NS = 460 * MS  # twice what audio encoders gather, which spares wake-ups
+_SHORTEST_FRAGMENT_NS = 20 * MS
 _LONGEST_FRAGMENT_NS = 500 * MS
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
 
@@ -53,7 +55,7 @@ class WorkerOptions:
         """Longest piece of media that the muxer keeps before it gives bytes."""
         if self.timeslice_ns is None:
             return _UNASKED_FRAGMENT_NS
-        return max(20 * MS, min(_LONGEST_FRAGMENT_NS, self.timeslice_ns // 2))
+        return max(_SHORTEST_FRAGMENT_NS, min(_LONGEST_FRAGMENT_NS, self.timeslice_ns // 2))
 
 
 class Recording:
@@ -427,9 +429,17 @@ class Recording:
             container=self.options.container,
             streams=[track.parameters for track in self._inputs if track.parameters is not None],
             inputs=self._inputs,
-            fragment_ns=self.options.fragment_ns,
+            fragment_ns=self._fragment_ns,
             started_ns=started_ns,
         )
+
+    @property
+    def _fragment_ns(self) -> int:
+        """Short timeslices of sound alone are kept to a packet; with video a fragment for each would cost too much."""
+        timeslice_ns = self.options.timeslice_ns
+        if self._video is None and timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
+            return _SHORTEST_FRAGMENT_NS
+        return self.options.fragment_ns
 
     def _next_chunk(self, packet: Packet) -> ChunkWriter:
         self._release_held(packet)

@@ -17,7 +17,7 @@ from msrecd.muxing.input import Arrival, TrackInput
 from msrecd.muxing.interleave import Interleaver
 from msrecd.muxing.patience import POLL_S, patience_s
 from msrecd.muxing.preroll import PreRoll
-from msrecd.muxing.recording import Recording, WorkerOptions
+from msrecd.muxing.recording import SHORT_TIMESLICE_NS, Recording, WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,11 @@ class RecorderWorker(threading.Thread):
         if begin is None:
             return
         recording = self._start_recording(begin)
+        timeslice_ns = begin.options.timeslice_ns
         while True:
+            if timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
+                for track in self._inputs:
+                    track.hurry(self._clock.monotonic_ns() + NS)  # an encoder's batches are longer than that
             arrivals = self._queue.take(self._patience_s(recording))
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
@@ -190,6 +194,7 @@ class RecorderWorker(threading.Thread):
             drained = self._is_drained()
             for index, packet in self._interleaver.ready(flush=drained):
                 recording.write(index, packet)
+                recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
             self._answer(recording)
             recording.emit_slice()
             if drained:
