@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
 STATUS = "status"
-_WHO = "does msrecd run there, with this broker? `msrecd ctl --all status` shows who is known"
-_COLLECT_S = 5.0  # replies of a group: nobody knows how many will come
+_WHO = "does msrecd run there, with this broker? `msrecd ctl --all status` shows the known devices"
+_COLLECT_S = 5.0  # replies of a group: how many will come is not known
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,7 +199,7 @@ def _to_group(
     from msrecd.mqtt.ctl import fleet_status, send_group
 
     group = "all" if args.all else args.group
-    # Of all, those that are online must answer; of a group nobody knows who is in it.
+    # Of all, those that are online must answer; the members of a group are not known.
     expect = (
         {device.device_id for device in fleet_status(settings) if device.availability == "online"}
         if args.all

@@ -21,7 +21,7 @@ def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
     """state/recorder/<rec>, but for `rev`."""
     files = unit.files
     last = files.last_chunk
-    idle = unit.status.state == "inactive"  # a start that is under way is not told before it has succeeded
+    idle = unit.status.state == "inactive"  # a start is published when it has succeeded
     return {
         "state": unit.status.state,
         "since": stamp(unit.status.since_ns),

@@ -48,7 +48,7 @@ class Revisions:
             pass
         except (OSError, ValueError, RecursionError) as exc:
             self._base = self._clock.realtime_ns() // NS  # greater than what years of changes have reached
-            log.warning("%s cannot be read (%s): rev goes on from %d", self._path, exc, self._base)
+            log.warning("%s cannot be read (%s): rev continues from %d", self._path, exc, self._base)
         self._limit = self._base + _BLOCK
         if not self._save(self._limit):
             self._base = max(self._base, self._clock.realtime_ns() // NS)  # else the next start would begin here again

@@ -1,4 +1,4 @@
-"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted, told ever more rarely."""
+"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted and published more rarely."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 
 WINDOW_S = 10.0
 LONGEST_WINDOW_S = 600.0
-# Different messages of one code and recorder that are told apart within a window; further ones share an event.
+# Different messages of one code and recorder that are counted apart within a window; further ones share an event.
 MESSAGES_LIMIT = 8
 KINDS_LIMIT = 256
 

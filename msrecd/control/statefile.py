@@ -14,7 +14,7 @@ def load(path: Path) -> object:
 
     Raises:
         OSError: it cannot be read; FileNotFoundError when it is missing.
-        ValueError: it is no JSON, or longer than 1 MiB.
+        ValueError: it is not JSON, or longer than 1 MiB.
     """
     with path.open("rb") as file:
         return json.loads(file.read(LIMIT_BYTES))

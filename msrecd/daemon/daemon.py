@@ -360,7 +360,7 @@ def _model() -> str:
 
 
 async def run(config: Config, config_path: Path) -> int:
-    """Run a daemon until it is told to stop.
+    """Run a daemon until it is stopped.
 
     Raises:
         StorageError: the storage cannot be used.

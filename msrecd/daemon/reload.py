@@ -35,7 +35,7 @@ _SUFFIXES = ("_bytes", "_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Names of recorders: those that go, those that are made anew, those that are new. All others are not touched."""
+    """Names of recorders: removed, replaced and new ones. All others are not touched."""
 
     removed: tuple[str, ...]
     replaced: tuple[str, ...]
@@ -173,7 +173,7 @@ class Reloader:
         except ScheduleError as exc:
             raise CommandError("bad_args", f"the configuration was not loaded: {exc}") from exc
         fresh = {r.name: self._make_unit(r) for r in config.recorders if r.name in (*todo.replaced, *todo.added)}
-        # From here on nothing is refused, and up to the first await nobody sees a state in between.
+        # From here on nothing is refused, and there is no state in between up to the first await.
         self.leaving = [recorders.units.pop(name) for name in todo.ending]
         recorders.config = config
         self._conductor.adopt(planners)

@@ -28,12 +28,12 @@ def notify_status(text: str) -> None:
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, for example `notify("READY=1")`; see sd_notify(3)."""
+    """Notify the service manager, for example `notify("READY=1")`; see sd_notify(3)."""
     if _daemon is not None and "NOTIFY_SOCKET" in os.environ:
         try:
             _daemon.notify("\n".join(lines))
         except OSError as exc:  # the manager is being replaced, or was never there: no reason to stop recording
-            log.debug("the service manager cannot be told: %s", exc)
+            log.debug("the service manager cannot be notified: %s", exc)
 
 
 def is_managed() -> bool:

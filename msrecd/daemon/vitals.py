@@ -102,10 +102,16 @@ class Vitals:
             "free_bytes": usage.free_bytes,
             "total_bytes": usage.capacity_bytes,
             "recordings_bytes": usage.total_bytes,
-            "seconds_left_estimate": usage.seconds_left,
+            "seconds_left_estimate": usage.seconds_left if self._is_written() else None,
             "written_bytes": usage.written_bytes,
             "sync_s_max": round(usage.sync_s_max, 3),
         }
+
+    def _is_written(self) -> bool:
+        """Whether all that records reaches the disk: else the free space says nothing about the time that is left."""
+        units = self._units().values()
+        blocked = any(unit.status.storage_problem is not None for unit in units)
+        return not blocked and any(unit.is_recording for unit in units)
 
     def _report_disk(self, message: str) -> None:
         """Log it once, until the disk answers again."""

@@ -29,9 +29,9 @@ class LocalDaemon:
     def __init__(self, path: Path | None = None) -> None:
         """
         Raises:
-            OSError: nobody listens there (FileNotFoundError, ConnectionRefusedError), or it may not be opened
+            OSError: no daemon listens there (FileNotFoundError, ConnectionRefusedError), or it may not be opened
                 (PermissionError).
-            LocalError: what answers is no daemon.
+            LocalError: something else answers there.
         """
         self._socket = socket.socket(socket.AF_UNIX)
         self._buffer = b""
@@ -91,5 +91,5 @@ class LocalDaemon:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise LocalError("what answers there is no msrecd")
+            raise LocalError("something else than msrecd answers there")
         return value

@@ -68,7 +68,7 @@ class LocalSocket(Adapter):
                 listening.bind(str(self._path))
                 with contextlib.suppress(KeyError, OSError):  # no such group, or not a member of it
                     os.chown(self._path, -1, grp.getgrnam(GROUP).gr_gid)
-                self._path.chmod(0o660)  # nobody can connect before it listens
+                self._path.chmod(0o660)  # no client can connect before it listens
                 self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=REQUEST_LIMIT_BYTES)
             except OSError:
                 listening.close()
@@ -142,7 +142,7 @@ class LocalSocket(Adapter):
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether somebody accepts connections there; what a killed daemon left behind refuses them."""
+    """Whether a process accepts connections there; a socket that a killed daemon left behind refuses them."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0.5)
         try:

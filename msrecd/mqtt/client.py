@@ -1,6 +1,6 @@
 """One connection to the broker: the only importer of paho.
 
-One paho client lives for one connection, and is thrown away with it; so there is no hidden queue, no half-dead
+One paho client lives for one connection and is thrown away with it: there is no hidden queue, no half-dead
 thread and no stale certificate to reason about.
 
 Threads: paho's network thread calls the `_on_*` methods, which only hand facts to the loop. Everything else is
@@ -89,7 +89,7 @@ class Session:
 
         Raises: ConfigError when a secret or certificate cannot be used.
         """
-        # For proxies, which nobody uses here: all of http, email and tempfile come with it, 1.6 MB.
+        # paho needs it for proxies only; it would load http, email and tempfile, 1.6 MB.
         with lazily("urllib.request"):
             import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
@@ -312,41 +312,41 @@ class Session:
 
     # The network thread's side: each hands one fact over and returns.
 
-    def _tell(self, function: Callable[..., None], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+    def _post(self, function: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *args)
 
     def _on_socket_open(self, _client: Any, _userdata: Any, connection: Any) -> None:
         if connection.fileno() >= DESCRIPTOR_LIMIT:
             # paho would say "connection lost" without a reason, again and again.
-            self._tell(self._end, f"more than {DESCRIPTOR_LIMIT} files are open here, which the network library cannot")
+            self._post(self._end, f"more than {DESCRIPTOR_LIMIT} files are open here, which the network library cannot")
 
     def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, properties: Any) -> None:
         if reason_code.is_failure:
-            self._tell(self._end, f"refused: {reason_code}")
+            self._post(self._end, f"refused: {reason_code}")
         else:
-            self._tell(self._accept, properties)
+            self._post(self._accept, properties)
 
     def _on_connect_fail(self, _client: Any, _userdata: Any) -> None:
         # paho calls this while it handles the error, and keeps the error to itself.
-        self._tell(self._end, unreachable(sys.exc_info()[1]) + _tls_hint(self._settings, sys.exc_info()[1]))
+        self._post(self._end, unreachable(sys.exc_info()[1]) + _tls_hint(self._settings, sys.exc_info()[1]))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason_code: Any, _properties: Any) -> None:
         # "Unspecified error" is paho's word for: it just broke off.
         reason = str(reason_code)
         text = "the connection broke" if reason == "Unspecified error" else f"disconnected: {reason}"
-        self._tell(self._lost, text, reason == "Session taken over")
+        self._post(self._lost, text, reason == "Session taken over")
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         if self._inbox.put(_convert(message)):
-            self._tell(self._drain)
+            self._post(self._drain)
 
     def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason_code: Any, _properties: Any) -> None:
-        self._tell(self._acknowledge, mid, str(reason_code) if reason_code.is_failure else None, str(reason_code))
+        self._post(self._acknowledge, mid, str(reason_code) if reason_code.is_failure else None, str(reason_code))
 
     def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reason_codes: Any, _properties: Any) -> None:
         refusals = [str(code) if code.is_failure else "" for code in reason_codes]
-        self._tell(self._subscription_answered, mid, refusals)
+        self._post(self._subscription_answered, mid, refusals)
 
 
 def _tls_hint(settings: MqttSettings, error: BaseException | None = None) -> str:

@@ -64,13 +64,13 @@ class Rival:
         return self.is_suspected and lasted_s >= self._quiet_s
 
     def forget(self) -> int:
-        """Begin anew; how many connections were lost."""
+        """Start over; how many connections were lost."""
         losses, self.losses, self._is_certain = self.losses, 0, False
         return losses
 
 
 class ClientListener(Protocol):
-    """What the owner of a client is told, always on the loop."""
+    """Callbacks to the owner of a client, always on the loop."""
 
     def connected(self, hears: bool) -> None:
         """The broker accepted the connection. `hears`: commands arrive from now on.
@@ -209,7 +209,7 @@ class MqttClient:
             except ConfigError as exc:
                 reason = str(exc)
             except Exception:
-                log.exception("the MQTT client failed and is built anew")
+                log.exception("internal error in the MQTT client; reconnecting with a new one")
                 reason = "internal error"
             if self._stopping.is_set():
                 return

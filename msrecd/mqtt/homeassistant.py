@@ -1,4 +1,4 @@
-"""What Home Assistant is told about a device: one retained discovery message. Pure functions.
+"""Home Assistant discovery: one retained message about a device. Pure functions.
 
 https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 `unique_id`s are stable for ever: changing one makes a new entity and loses the old one's history.

@@ -29,7 +29,7 @@ class _Finder:
 def lazily(*names: str) -> Iterator[None]:
     """Modules of these names that are imported meanwhile, for the first time, are loaded when they are used.
 
-    For whoever imports them nothing is different, but that an error in them comes later.
+    The importer sees no difference, except that an error in them is raised later.
     """
     finder = _Finder(names)
     sys.meta_path.insert(0, finder)

@@ -59,7 +59,7 @@ class MqttService(Adapter):
     ) -> None:
         """`model` and `version` are what Home Assistant shows.
 
-        Raises: ValueError when the device id or a group is no name.
+        Raises: ValueError when the device id or a group is not a valid name.
         """
         self._settings = settings
         self._bus = bus
@@ -297,7 +297,7 @@ class MqttService(Adapter):
             removal = homeassistant.with_removals(payload, known)
             if not await self._deliver(topic, encode(removal)):
                 return
-        # Remembered before it is published: a kill in between must not leave something that nobody removes.
+        # Remembered before it is published: a kill in between must not leave something behind for good.
         if dict(known) != current:
             self._remember(components={**known, **current})
         if await self._deliver(topic, encode(payload)) and self._memory.components != current:

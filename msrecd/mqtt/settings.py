@@ -1,4 +1,4 @@
-"""What the MQTT side must be told, and where its secrets come from."""
+"""The settings of a connection, and where its secrets come from."""
 
 from __future__ import annotations
 

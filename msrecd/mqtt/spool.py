@@ -1,7 +1,7 @@
 """Events on disk until the broker has them: in order, bounded, across outages, restarts and kills.
 
-The database belongs to one thread. The loop hands events over and is told when there is something to send; it
-never waits for a disk. An event is on disk before it is sent, so that its number cannot be given twice.
+The database belongs to one thread. The loop hands events over and is called when there is something to send;
+it never waits for a disk. An event is on disk before it is sent, so that its number cannot be given twice.
 When the disk refuses (full, read-only), events are kept in memory, sent from there, and written as soon as it works
 again.
 """

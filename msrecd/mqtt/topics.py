@@ -17,7 +17,7 @@ class Topics:
     """The topics of one device."""
 
     def __init__(self, device_id: str, groups: Collection[str] = ()) -> None:
-        """Raises: ValueError when `device_id` or a group is no name that may stand in a topic."""
+        """Raises: ValueError when `device_id` or a group is not a name that may stand in a topic."""
         if not is_device_id(device_id):
             raise ValueError(
                 f"device id {device_id!r}: only a-z, 0-9 and inner hyphens, at most 63, not 'group' or 'all'"
@@ -62,7 +62,7 @@ class Topics:
     def allows_response_topic(self, topic: str) -> bool:
         """Only below the device's own reply tree, without wildcards, up to 256 bytes.
 
-        Otherwise whoever may send a command could make the device publish anywhere.
+        Otherwise a sender of commands could make the device publish anywhere.
         """
         own = f"{self.base}/reply/"
         if not topic.startswith(own) or topic == own:

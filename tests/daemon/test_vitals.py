@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,10 +65,34 @@ def test_a_disk_that_is_well() -> None:
         "free_bytes": 10,
         "total_bytes": 20,
         "recordings_bytes": 5,
-        "seconds_left_estimate": 3.0,
+        "seconds_left_estimate": None,  # nothing is recorded
         "written_bytes": 7,
         "sync_s_max": 0.123,
     }
+
+
+def recorder(*, is_recording: bool, storage_problem: object = None) -> Any:
+    """What state/health reads of a recorder."""
+    files = SimpleNamespace(last_chunk=None, chunks=0, queue_s=0.0, discarded_bytes=0)
+    status = SimpleNamespace(state="recording", storage_problem=storage_problem)
+    return SimpleNamespace(is_recording=is_recording, status=status, files=files, pre_roll_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("recorders", "expected"),
+    [
+        ([recorder(is_recording=True)], 3.0),
+        ([recorder(is_recording=True), recorder(is_recording=False)], 3.0),
+        ([recorder(is_recording=False)], None),
+        ([recorder(is_recording=True), recorder(is_recording=False, storage_problem="full")], None),
+    ],
+)
+def test_the_time_that_is_left_is_said_only_while_all_is_written(recorders: list[Any], expected: float | None) -> None:
+    told: list[Mapping[str, Any]] = []
+    health = vitals(Disk(), told)
+    health._units = lambda: {str(number): recorder for number, recorder in enumerate(recorders)}
+    facts = asyncio.run(health.measure())
+    assert facts["disk"]["seconds_left_estimate"] == expected
 
 
 def test_a_disk_that_hangs_costs_one_thread_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
