@@ -1,4 +1,4 @@
-"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted and published more rarely."""
+"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted, published more rarely."""
 
 from __future__ import annotations
 
