@@ -126,7 +126,7 @@ def test_code_of_the_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_reader_of_the_pipe_that_has_enough(config: Path) -> None:
     config.write_text(GOOD + "[[recorder.schedule]]\nstart = '* * * * *'\nduration = '1s'\n", "utf-8")
-    command = f"{sys.executable} -m msrecd schedule --json --days 30 --config {config} | head -n 1"
+    command = f"{sys.executable} -m msrecd schedule --json --days 3 --config {config} | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("[\n", "")
 
@@ -230,7 +230,7 @@ def test_bash_completes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         words = " ".join(line.split())
         where = f"COMP_WORDS=({words}); COMP_CWORD={len(line.split()) - 1}"
         probe = f"source {script}; {where}; _msrecd; echo ${{COMPREPLY[@]}}"
-        done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.split() == [expected]
 
 

@@ -86,5 +86,5 @@ def test_pages_are_of_this_version_and_can_be_set(name: str) -> None:
     if tool is None:
         pytest.skip("neither mandoc nor groff is installed")
     options = ["-T", "lint", "-W", "warning"] if tool == "mandoc" else ["-man", "-Tutf8", "-ww", "-z"]
-    done = subprocess.run([tool, *options, str(FOLDER / name)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([tool, *options, str(FOLDER / name)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("", "")

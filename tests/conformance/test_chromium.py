@@ -14,7 +14,7 @@ from msrecd.media.stream import MediaStream
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(240),  # the first test waits for all recordings and playbacks
+    pytest.mark.timeout(300),  # the first test waits for all recordings and playbacks
     pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing())),
 ]
 

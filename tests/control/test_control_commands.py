@@ -274,7 +274,7 @@ def resident_bytes():
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.timeout(120 + FUZZ // 1000)
+@pytest.mark.timeout(300 + FUZZ // 1000)
 def test_fuzz_payloads():
     fuzz(20_000, 9)  # what is loaded and cached only once is there then
     before, begun = resident_bytes(), time.monotonic()

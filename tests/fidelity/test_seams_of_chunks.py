@@ -71,7 +71,7 @@ def joined(chunks: list[tuple[ChunkInfo, Path]], target: Path) -> Judged:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 10 * SEAMS)
+@pytest.mark.timeout(300 + 10 * SEAMS)
 @pytest.mark.parametrize(("mime_type", "video", "audio"), FORMS, ids=[f"{a} in {m}" for m, _, a in FORMS])
 def test_a_tone_runs_through_all_seams(tmp_path: Path, mime_type: str, video: str | None, audio: str) -> None:
     ppm = 100.0

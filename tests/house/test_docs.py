@@ -23,7 +23,7 @@ def tracked(*patterns: str) -> list[Path]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=True,
         ).stdout.splitlines()
         return [ROOT / name for name in listed if (ROOT / name).is_file()]

@@ -19,7 +19,7 @@ from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
 
 SECONDS = float(os.environ.get("MSRECD_LEAK_S", "6"))
-pytestmark = pytest.mark.timeout(SECONDS + 180)
+pytestmark = pytest.mark.timeout(SECONDS + 300)
 LEAST_ROUNDS = 4
 WARM_UP = 2  # rounds: pools, caches and code come to their size
 # What memory may grow by from the second quarter to the last one of a long run: malloc's arenas breathe.

@@ -28,7 +28,7 @@ def bridge_to(centre: Broker) -> str:
     return text
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_site_is_commanded_from_the_centre_and_tells_it_everything(
     tmp_path: Path, service_for: Callable[..., Any]
 ) -> None:

@@ -37,7 +37,7 @@ def example_config(folder, certificates, *, client_certificates=False, bound_ids
     passwd = folder / "passwd"
     passwd.touch(mode=0o600)
     for user, password in PASSWORDS.items():
-        subprocess.run(["mosquitto_passwd", "-b", str(passwd), user, password], check=True, timeout=20)
+        subprocess.run(["mosquitto_passwd", "-b", str(passwd), user, password], check=True, timeout=60)
     text = (CONFIG / "msrecd.conf").read_text()
     if client_certificates:
         text = text.replace("# require_certificate true", "require_certificate true")

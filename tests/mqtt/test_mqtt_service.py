@@ -173,7 +173,7 @@ def kill_during_traffic(broker, service_for, times, seed):
             assert fresh.wait_for(at("state/recorder/cam0")).json["state"] == expected
 
 
-@pytest.mark.timeout(120 + 10 * KILLS)
+@pytest.mark.timeout(300 + 10 * KILLS)
 def test_a_broker_killed_during_commands(broker, service_for):
     kill_during_traffic(broker, service_for, KILLS, 1)
 

@@ -93,7 +93,7 @@ class Starvation:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.promise("losses-are-counted")
 def test_sound_is_whole_and_in_its_chunk_while_frames_go(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=RECORDER, more=DEVICES)) as daemon:

@@ -107,7 +107,7 @@ def play_through(base: Path) -> None:
     store.close()
 
 
-@pytest.mark.timeout(900 if ALL else 120)
+@pytest.mark.timeout(900 if ALL else 300)
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize(("module", "name"), CALLS, ids=[name for _, name in CALLS])
 def test_every_call_may_fail_and_nothing_lies(

@@ -33,13 +33,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def mounted(point: Path, *arguments: str) -> Iterator[Path]:
     """Something mounted at `point`; skips where it cannot be."""
     point.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         pytest.skip(f"mount {' '.join(arguments)}: {done.stderr.strip()}")
     try:
         yield point
     finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=False, timeout=20)
+        subprocess.run(["umount", "--lazy", str(point)], check=False, timeout=60)
 
 
 def assert_true_to_its_manifests(root: Path) -> list[dict]:
@@ -128,7 +128,7 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
         recording = store.begin("cam0", "video/mp4")
         chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         chunk.write([storage_media.make("mp4")])
-        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
+        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)
         with pytest.raises(StorageError) as caught:
             store.begin("cam1", "video/mp4").open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         assert caught.value.code == "missing_mount"
@@ -163,7 +163,7 @@ def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either
 
         def keep_and_lose() -> None:
             keep_journal()
-            subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
+            subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)
 
         monkeypatch.setattr(recording, "_keep_journal", keep_and_lose)
         with pytest.raises(StorageError) as caught:
@@ -185,7 +185,7 @@ def test_a_disk_that_turns_read_only_keeps_its_chunk_for_later(tmp_path: Path) -
         chunk.write([storage_media.make("mp4")])
         # A file that is open for writing keeps a file system from being remounted: another view of it is.
         with mounted(tmp_path / "view", "--bind", str(root)) as view:
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True, timeout=20)
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True, timeout=60)
             with pytest.raises(OSError) as failed:
                 (view / "x").touch()
             assert failed.value.errno == errno.EROFS
@@ -207,7 +207,7 @@ def test_vfat_gives_names_once_as_well(tmp_path: Path) -> None:
     image = tmp_path / "card.img"
     with image.open("wb") as file:
         file.truncate(64 << 20)
-    subprocess.run(["mkfs.vfat", str(image)], check=True, capture_output=True, timeout=20)
+    subprocess.run(["mkfs.vfat", str(image)], check=True, capture_output=True, timeout=60)
     with mounted(tmp_path / "recordings", "-t", "vfat", "-o", "loop", str(image)) as root:
         store = make_store(tmp_path)
         store.open()

@@ -121,7 +121,7 @@ FILE_SYSTEMS = [
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
-@pytest.mark.timeout(60 + 2 * KILLS)
+@pytest.mark.timeout(300 + 2 * KILLS)
 @pytest.mark.promise("finished-is-complete")
 def test_a_kill_at_any_moment_harms_no_finished_chunk(tmp_path: Path, kind: str) -> None:
     """Nothing is lost that had been written: a kill does not take what the kernel has."""
@@ -217,7 +217,7 @@ def edges_of(data: bytes, extension: str) -> set[int]:
     return edges
 
 
-@pytest.mark.timeout(1200 if ALL else 120)
+@pytest.mark.timeout(1200 if ALL else 300)
 @pytest.mark.parametrize("extension", sorted(storage_media.FORMATS))
 def test_a_part_that_ends_anywhere_becomes_what_it_holds(quick_path: Path, extension: str) -> None:
     """Through a start: the file of another chunk is untouched, the loss is less than one fragment."""

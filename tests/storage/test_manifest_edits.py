@@ -43,7 +43,7 @@ def edited_lines(findings: tuple[Finding, ...]) -> set[int]:
     return {int(text.split()[0]) for text in texts}
 
 
-@pytest.mark.timeout(600 if ALL else 120)
+@pytest.mark.timeout(600 if ALL else 300)
 def test_every_byte_of_every_line_counts(copy: Path) -> None:
     """In the ordinary run the reading of each edit, and all of `verify` for a sample."""
     path = manifest_of(copy)

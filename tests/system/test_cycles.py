@@ -32,7 +32,7 @@ def taken_along(line: dict[str, Any], kills: list[float]) -> bool:
     return any(begun - 10 < kill < ended + 10 for kill in kills)
 
 
-@pytest.mark.timeout(120 + 15 * CYCLES)
+@pytest.mark.timeout(300 + 15 * CYCLES)
 @pytest.mark.promise("inactive-means-finished", "commands-are-idempotent")
 def test_state_replies_and_files_agree_after_many_cycles(
     daemon_for: DaemonFor, broker: Broker, console: Console
@@ -82,7 +82,7 @@ def test_state_replies_and_files_agree_after_many_cycles(
     print(f"{CYCLES} cycles: {len(lines)} chunks, states, replies and files agree")
 
 
-@pytest.mark.timeout(120 + 5 * STARTS)
+@pytest.mark.timeout(300 + 5 * STARTS)
 def test_how_long_a_start_and_a_stop_take(daemon_for: DaemonFor, console: Console) -> None:
     to_recording, to_chunk = [], []
     with daemon_for(RECORDER):

@@ -158,6 +158,6 @@ def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, se
     assert_consecutive(numbers_of(daemon.chunks()))
 
 
-@pytest.mark.timeout(180 + COUNT // 200)
+@pytest.mark.timeout(300 + COUNT // 200)
 def test_hostile_messages(tmp_path: Path, broker: Broker, daemon_for: DaemonFor) -> None:
     attack(tmp_path, broker, daemon_for(camera(chunk_duration="5s")), COUNT, 2)

@@ -55,7 +55,7 @@ def written(daemon: DaemonProcess) -> set[str]:
     return {path.relative_to(daemon.recordings).parts[0] for path in daemon.parts()}
 
 
-@pytest.mark.timeout(120 + 40 * KILLS)
+@pytest.mark.timeout(300 + 40 * KILLS)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.promise("finished-is-complete", "open-chunk-is-recovered", "no-part-no-doubt", "loss-of-a-kill")
 def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:

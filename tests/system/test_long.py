@@ -30,7 +30,7 @@ RECORDER = recorder(
 )
 
 
-@pytest.mark.timeout(200 + 2 * LONG_S)
+@pytest.mark.timeout(300 + 2 * LONG_S)
 @pytest.mark.promise("chunks-are-seamless")
 def test_every_frame_once_over_all_chunks(tmp_path: Path, alsa_sim: AlsaSim) -> None:
     config = configuration(tmp_path, port=None, recorders=RECORDER, more=DEVICES)

@@ -104,7 +104,7 @@ def ask(console: Console, number: int, verb: str) -> tuple[dict[str, Any], int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200 + 30 * KILLS)
+@pytest.mark.timeout(300 + 30 * KILLS)
 @pytest.mark.promise("an-id-acts-once")
 def test_no_command_acts_twice_and_none_by_halves(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
     chance = random.Random(6)

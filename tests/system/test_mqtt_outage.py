@@ -85,7 +85,7 @@ def recorded(daemon: DaemonProcess) -> dict[str, list[tuple[str, int]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + EVENTS // 10)
+@pytest.mark.timeout(300 + EVENTS // 10)
 @pytest.mark.promise("events-survive-outages")
 def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
     tmp_path: Path, at_last: contextlib.ExitStack

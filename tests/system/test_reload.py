@@ -80,7 +80,7 @@ def reload_by_signal(daemon: DaemonProcess) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 2 * RELOADS)
+@pytest.mark.timeout(300 + 2 * RELOADS)
 @pytest.mark.alone  # a busy machine drops frames, and is right to
 def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(
     daemon_for: DaemonFor, broker: Broker, console: Console

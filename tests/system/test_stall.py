@@ -74,7 +74,7 @@ def record_through(daemon: DaemonProcess, card: Card, stall_s: float) -> list[di
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("stall_s", STALLS)
 def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Card, stall_s: float) -> None:
     daemon = daemon_with_film(tmp_path, 8)
@@ -92,7 +92,7 @@ def test_a_stall_costs_nothing_while_memory_allows(tmp_path: Path, card: Card, s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
 def test_what_waited_in_memory_goes_back_to_the_system(tmp_path: Path, card: Card) -> None:
     """glibc gives back the end of its heap only; the daemon asks for the rest within a minute."""
@@ -111,7 +111,7 @@ def test_what_waited_in_memory_goes_back_to_the_system(tmp_path: Path, card: Car
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif("MSRECD_STALLS" not in os.environ, reason="MSRECD_STALLS is not set")
 @pytest.mark.promise("disk-stalls")
 def test_what_memory_cannot_hold_goes_in_whole_groups_and_is_told(tmp_path: Path, card: Card) -> None:
