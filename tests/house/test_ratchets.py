@@ -84,6 +84,7 @@ NAMES_LEFT = {
     "ctl.py",
     "device.py",
     "devices.py",
+    "doctor.py",
     "errors.py",
     "events.py",
     "files.py",
