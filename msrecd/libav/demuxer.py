@@ -161,7 +161,9 @@ class Demuxer:
 
     def _open(self, url: str, options: dict[str, str], format: str | None = None) -> None:
         try:
-            self._container: InputContainer = av.open(url, "r", format=format, options=options)
+            self._container: InputContainer = av.open(
+                url, "r", format=format, options=options, metadata_errors="replace"
+            )
         except (av.error.FFmpegError, ValueError, OSError) as exc:
             refused = "rtsp_transport" in options and _refuses_transport(exc)
             raise (_TransportRefused if refused else LibavError)(explain(exc)) from None  # PyAV's holds the URL
@@ -261,9 +263,14 @@ class Demuxer:
         """
         wanted = [s for s in self._container.streams if s.type in (self._kinds or ("video", "audio"))]
         try:
-            for packet in self._container.demux(*wanted):
-                if packet.size:
-                    yield packet
+            while True:
+                try:
+                    for packet in self._container.demux(*wanted):
+                        if packet.size:
+                            yield packet
+                    return
+                except IndexError:  # a stream that was not there at the beginning; PyAV does not know it
+                    continue
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, ValueError, OSError) as exc:
