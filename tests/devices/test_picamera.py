@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import itertools
 import sys
@@ -28,6 +29,7 @@ from msrecd.devices.camera.source import CameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError, OverconstrainedError
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
+from msrecd.media.devices import MediaDevices
 
 MJPEG = EncodingRequest(kind="video", codec="mjpeg", bit_rate=20_000_000, frame_rate=50.0)
 H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
@@ -1190,3 +1192,25 @@ def test_what_the_sensor_cannot_turn_is_left_to_the_player(rig: Rig) -> None:
     sink.wait_for(1)
     assert feed.parameters is not None
     assert feed.parameters.presentation.rotation == 90
+
+
+@pytest.mark.parametrize(
+    ("frame_rate", "limits", "rate"),
+    [
+        ({"min": 5, "ideal": 30}, (33333, 200_000), 30),
+        ({"min": 5, "max": 30}, (33333, 200_000), 30),
+        ({"exact": 25}, (40_000, 40_000), 25),
+        (20, (50_000, 50_000), 20),
+    ],
+)
+def test_constraints_of_the_frame_rate(rig: Rig, frame_rate: Any, limits: tuple[int, int], rate: float) -> None:
+    async def opened() -> tuple[Any, Any]:
+        devices = MediaDevices(backends=[rig.backend(imx219())])
+        stream = await devices.get_user_media({"video": {"width": 1280, "height": 720, "frame_rate": frame_rate}})
+        (track,) = stream.get_tracks()
+        found = camera_of(track._source).set["FrameDurationLimits"], track.get_settings()["frame_rate"]  # type: ignore[arg-type]
+        track.stop()
+        await devices.close()
+        return found
+
+    assert asyncio.run(opened()) == (limits, rate)
