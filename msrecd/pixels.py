@@ -1,4 +1,4 @@
-"""Pictures and sound as arrays: the only importer of numpy.
+"""Frames and sound as arrays: the only importer of numpy.
 
 Import this module only where arrays are needed (canvas, snapshots, tests): loading numpy takes time and memory that a
 recorder of encoded units never needs. All functions are pure and may be called from any thread.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def rgb24_from_array(array: object, width: int, height: int) -> bytes:
-    """The bytes of an RGB picture, rows from the top, three bytes a pixel.
+    """The bytes of an RGB frame, rows from the top, three bytes a pixel.
 
     Args:
         array: an ndarray of shape (height, width, 3) and dtype uint8; need not be contiguous.
@@ -43,7 +43,7 @@ def rgb24_from_array(array: object, width: int, height: int) -> bytes:
 
 
 def solid_rgb24(width: int, height: int, color: tuple[int, int, int]) -> bytes:
-    """A picture of one colour: (red, green, blue), 0 to 255 each.
+    """A frame of one colour: (red, green, blue), 0 to 255 each.
 
     Raises:
         ValueError: a component is out of range.
@@ -52,7 +52,7 @@ def solid_rgb24(width: int, height: int, color: tuple[int, int, int]) -> bytes:
 
 
 def solid_yuv420p(width: int, height: int, color: tuple[int, int, int]) -> bytes:
-    """A picture of one colour: (Y, U, V), 0 to 255 each; planes one after the other; odd sizes have rounded-up chroma.
+    """A frame of one colour: (Y, U, V), 0 to 255 each; planes one after the other; odd sizes have rounded-up chroma.
 
     Raises:
         ValueError: a component is out of range.
@@ -63,7 +63,7 @@ def solid_yuv420p(width: int, height: int, color: tuple[int, int, int]) -> bytes
 
 
 def array_from_frame(frame: VideoFrame) -> Picture:
-    """The picture as an array of its own, shape (height, width, 3), uint8 RGB.
+    """The frame as an array of its own, shape (height, width, 3), uint8 RGB.
 
     yuv420p is taken as BT.601, limited range, and its chroma is repeated, not interpolated.
 

@@ -1,4 +1,4 @@
-"""Black in real time: what a disabled or muted track of pictures records.
+"""Black in real time: what a disabled or muted track of frames records.
 
 https://www.w3.org/TR/mediacapture-streams/#track-muted: "a muted or disabled MediaStreamTrack renders either silence,
 black frames, or a zero-information-content equivalent".
@@ -21,7 +21,7 @@ _LONGEST_BACKLOG_NS = 5 * NS
 
 
 class BlankSource(Source):
-    """Black pictures on the monotonic clock, while somebody looks.
+    """Black frames on the monotonic clock, while somebody looks.
 
     They begin at `since_ns`, which may have passed: opening an encoder takes a while, and the hole would be seen.
     """
@@ -57,11 +57,11 @@ class BlankSource(Source):
     def _run(self, stopping: threading.Event) -> None:
         format = self._format
         pixels = format.width * format.height
-        picture = bytes([16]) * pixels + bytes([128]) * (2 * ((format.width + 1) // 2) * ((format.height + 1) // 2))
+        black = bytes([16]) * pixels + bytes([128]) * (2 * ((format.width + 1) // 2) * ((format.height + 1) // 2))
         period = round(NS / (format.frame_rate or _DEFAULT_FRAME_RATE))
         at_ns = max(self._since_ns, self._clock.monotonic_ns() - _LONGEST_BACKLOG_NS)
         while not self._clock.wait_until(at_ns, stopping):
-            self._feed.put(VideoFrame(pts_ns=at_ns, format=format, data=picture))
+            self._feed.put(VideoFrame(pts_ns=at_ns, format=format, data=black))
             at_ns += period
 
 
@@ -71,8 +71,8 @@ def blank_for(
     """A black source, and the request by which it is encoded like the stream it stands in for."""
     width, height = parameters.width or request.width, parameters.height or request.height
     rate = request.frame_rate or parameters.frame_rate or _DEFAULT_FRAME_RATE
-    picture = VideoFormat(width=width, height=height, frame_rate=rate)
-    return BlankSource(picture, since_ns=since_ns, clock=clock), replace(
+    black = VideoFormat(width=width, height=height, frame_rate=rate)
+    return BlankSource(black, since_ns=since_ns, clock=clock), replace(
         request, codec=parameters.codec, width=width, height=height, frame_rate=rate
     )
 

@@ -63,17 +63,17 @@ def of_input(info: libav.StreamInfo) -> StreamParameters:
 
 
 def camera_parameters(
-    picture: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
+    key_frame: bytes, *, codec: str, width: int, height: int, frame_rate: float | None, encoder: str
 ) -> StreamParameters:
     """Of what a camera's encoder makes, from its first key frame: H.264 in Annex B form with SPS and PPS, or a JPEG.
 
     Raises:
         LibavError: the key frame has no parameter sets.
     """
-    info = libav.stream_info_of_annexb(picture, codec)
+    info = libav.stream_info_of_annexb(key_frame, codec)
     extradata = info.extradata
     if codec == "h264" and not extradata:
-        sets = [unit for unit in nal_units(picture) if is_parameter_set(unit, "h264")]
+        sets = [unit for unit in nal_units(key_frame) if is_parameter_set(unit, "h264")]
         extradata = b"".join(b"\0\0\0\1" + unit for unit in sets)
     return replace(
         of_input(info),

@@ -89,7 +89,7 @@ class SoundLine:
                 block = rest
             if block.lost_before and self._clock.started:
                 self._release(parts)
-                self._lack(block.lost_before, runs, parts)
+                self._lose(block.lost_before, runs, parts)
             position = self.samples + self._held_samples
             if not self._clock.started:
                 self._clock.observe(position, block.pts_ns)
@@ -144,7 +144,7 @@ class SoundLine:
         agree = all((deviation > 0) == (shift_ns > 0) for deviation in self._held_deviations)
         samples = round(shift_ns * self._format.sample_rate / NS) if agree else 0
         if samples > 0:
-            self._lack(samples, runs, parts)
+            self._lose(samples, runs, parts)
         elif samples < 0:
             self._facts.dropped += 1
         self._excess = max(0, -samples)
@@ -167,7 +167,7 @@ class SoundLine:
             data=block.data[skip * self._format.frame_bytes :],
         )
 
-    def _lack(self, samples: int, runs: list[Run], parts: list[bytes]) -> None:
+    def _lose(self, samples: int, runs: list[Run], parts: list[bytes]) -> None:
         """So much is missing here."""
         lost_ns = samples * NS // self._format.sample_rate
         self._facts.gap_samples += samples

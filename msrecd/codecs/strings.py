@@ -66,7 +66,7 @@ def _av1(extradata: bytes) -> str:
 
 
 def _vp9_level(pixels: int) -> int:
-    """The lowest level whose picture size fits (https://www.webmproject.org/vp9/levels/)."""
+    """The lowest level whose frame size fits (https://www.webmproject.org/vp9/levels/)."""
     for level, largest in ((10, 36864), (11, 73728), (20, 122880), (21, 245760), (30, 552960), (31, 983040)):
         if pixels <= largest:
             return level

@@ -1,4 +1,4 @@
-"""VideoEncoding: raw pictures in, packets out, in a thread of its own."""
+"""VideoEncoding: raw frames in, packets out, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from msrecd.flow.shape import reshaped
 from msrecd.flow.units import UPRIGHT, Packet, Presentation, VideoFrame
 
 DEFAULT_KEY_FRAME_INTERVAL_NS = 2 * NS
-# A picture that nothing follows is shown again after this long: what is seen is what is recorded, also of a source
+# A frame that nothing follows is shown again after this long: what is seen is what is recorded, also of a source
 # that delivers only changes (a canvas).
 REPEAT_AFTER_NS = 200_000_000
-_MAX_FRAMES = 64  # two seconds of small pictures; of large ones what the bytes allow
+_MAX_FRAMES = 64  # two seconds of small frames; of large ones what the bytes allow
 _MAX_BYTES = 48 << 20
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "hevc": {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1", "x265-params": "log-level=error:pools=1"},
     "vp8": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "error-resilient": "1"},
     "vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
-    # Low delay, which SVT-AV1 has with a constant bit rate only (rc=2). scm=0: no camera's picture is a screen's; where
+    # Low delay, which SVT-AV1 has with a constant bit rate only (rc=2). scm=0: no camera's frame is a screen's; where
     # that of Debian 13 takes one for it, small parts that changed stay as they were. rtc=1: SVT-AV1's real-time mode;
     # without it the threads of version 4.1 wait for each other for good on a busy machine, in one of 40 runs. Versions
     # that do not know it warn, and go on.
@@ -40,14 +40,14 @@ _EVEN_ONLY = frozenset({"h264", "hevc", "av1"})  # libx264, libx265, and the SVT
 
 
 class Decimator:
-    """Which pictures of a faster source a slower track keeps (https://w3c.github.io/mediacapture-main/: decimation)."""
+    """Which frames of a faster source a slower track keeps (https://w3c.github.io/mediacapture-main/: decimation)."""
 
     def __init__(self, frame_rate: float | None) -> None:
         self._period = NS / frame_rate if frame_rate else 0.0
         self._due: float | None = None
 
     def keep(self, pts_ns: int) -> bool:
-        """Whether the picture at `pts_ns` is delivered; times must rise."""
+        """Whether the frame at `pts_ns` is delivered; times must rise."""
         if not self._period:
             return True
         if self._due is None or pts_ns >= self._due + 4 * self._period:
@@ -59,7 +59,7 @@ class Decimator:
 
 
 class KeyFrames:
-    """Decides which pictures become key frames; `ask` from any thread, `due` from the encoder's."""
+    """Decides which frames become key frames; `ask` from any thread, `due` from the encoder's."""
 
     def __init__(self, interval_ns: int, interval_count: int) -> None:
         self._interval_ns = interval_ns or (0 if interval_count else DEFAULT_KEY_FRAME_INTERVAL_NS)
@@ -72,7 +72,7 @@ class KeyFrames:
         self._asked.ask(at_ns)
 
     def due(self, pts_ns: int) -> bool:
-        """Whether the picture at `pts_ns` is to be a key frame; counts it as given."""
+        """Whether the frame at `pts_ns` is to be a key frame; counts it as given."""
         asked = self._asked.take(pts_ns)
         self._since += 1
         key = (
@@ -88,7 +88,7 @@ class KeyFrames:
 
 
 class VideoEncoding(Encoding[VideoFrame]):
-    """Pictures of a raw feed for one request; shows the last one again when none follows and the source has no rate."""
+    """Frames of a raw feed for one request; shows the last one again when none follows and the source has no rate."""
 
     def __init__(
         self,
@@ -152,8 +152,8 @@ class VideoEncoding(Encoding[VideoFrame]):
         self._last, self._last_ns = frame, pts_ns
         encoder = self._encoder
         shaped = reshaped(frame, (encoder.width, encoder.height), crops=self._request.crops)
-        picture = libav.picture(shaped.format, shaped.data)
-        self._deliver(encoder.encode(picture, pts_ns, key_frame=self._keys.due(pts_ns)))
+        encoded = libav.picture(shaped.format, shaped.data)
+        self._deliver(encoder.encode(encoded, pts_ns, key_frame=self._keys.due(pts_ns)))
 
     def _finish(self) -> None:
         self._deliver(self._encoder.flush())
@@ -178,12 +178,12 @@ class VideoEncoding(Encoding[VideoFrame]):
 def threads_for(codec: str, width: int, height: int) -> int:
     """How many threads an encoder gets; 0: what libav and the machine have.
 
-    libvpx's threads for VP8 wait for each other by spinning. On a busy machine a picture of 160x96 takes 5 to 13 ms of
+    libvpx's threads for VP8 wait for each other by spinning. On a busy machine a frame of 160x96 takes 5 to 13 ms of
     CPU with two of them and 0.6 ms with one.
     """
     return 1 if codec == "vp8" and width * height < _LARGE_VP8 else 0
 
 
 def encoded_size(codec: str, width: int, height: int) -> tuple[int, int]:
-    """The size that a codec's encoder takes for a picture; some have even ones only."""
+    """The size that a codec's encoder takes for a frame; some have even ones only."""
     return (max(2, width & ~1), max(2, height & ~1)) if codec in _EVEN_ONLY else (max(1, width), max(1, height))

@@ -130,17 +130,17 @@ class Conductor:
                 seen = (
                     self._clocks()
                 )  # before the look: opening a camera takes its time, the clock may be set meanwhile
-                wait_s = await self.look(patience_s=_PATIENCE_S)
+                wait_s = await self.look(poll_interval_s=_PATIENCE_S)
                 await self._sleep(max(_SHORTEST_S, wait_s), seen)
         finally:
             for task in self._looking.values():
                 task.cancel()
 
-    async def look(self, *, patience_s: float | None = None) -> float:
+    async def look(self, *, poll_interval_s: float | None = None) -> float:
         """Bring all recorders to where they have to be; seconds until a decision may change.
 
         Args:
-            patience_s: how long to wait for those that take their time (None: until they are done). They go on by
+            poll_interval_s: how long to wait for those that take their time (None: until they are done). They go on by
                 themselves, and what comes of them is looked at when they are done.
         """
         self._follow_time_zone()
@@ -151,7 +151,7 @@ class Conductor:
                 task.add_done_callback(partial(self._looked, name))
         waits = [_LONGEST_S]
         if self._looking:
-            done, late = await asyncio.wait(self._looking.values(), timeout=patience_s)
+            done, late = await asyncio.wait(self._looking.values(), timeout=poll_interval_s)
             waits += [task.result() for task in done]
             for task in late:
                 task.add_done_callback(lambda _: self._wake.set())

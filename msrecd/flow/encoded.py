@@ -22,7 +22,7 @@ class EncodingRequest:
 
     codec: libav's codec name ("h264", "vp9", "aac", "opus", "flac", "pcm_s16le", …).
     width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
-    crops: pictures of another shape than that are cropped around the middle, else fitted in with black beside them.
+    crops: frames of another shape than that are cropped around the middle, else fitted in with black beside them.
     key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).
     bit_rate: bits a second, a hint.
     """
@@ -156,8 +156,8 @@ class EncodedFeed:
         """
         Args:
             on_demand: see Feed.
-            request_key_frame: makes the next picture a key frame.
-            key_frame_at: makes the first picture at or after a monotonic time (ns) a key frame; the better of the two.
+            request_key_frame: makes the next frame a key frame.
+            key_frame_at: makes the first frame at or after a monotonic time (ns) a key frame; the better of the two.
             coming_ns: capture time of the oldest unit that is on its way through the encoder; None when none is.
             hurry: somebody waits for what was captured up to this time: no batches until it is delivered.
         """
@@ -199,9 +199,9 @@ class EncodedFeed:
         call(self._parameters)
 
     def request_key_frame(self, at_ns: int = 0) -> None:
-        """Ask for a key frame at the first picture at or after `at_ns` (0: as soon as can be).
+        """Ask for a key frame at the first frame at or after `at_ns` (0: as soon as can be).
 
-        A source that cannot time it takes the next picture; one that cannot force any ignores it.
+        A source that cannot time it takes the next frame; one that cannot force any ignores it.
         """
         if self._key_frame_at is not None:
             self._key_frame_at(at_ns)

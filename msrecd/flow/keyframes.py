@@ -17,7 +17,7 @@ class KeyFrameRequests:
         self._lock = threading.Lock()
 
     def ask(self, at_ns: int) -> None:
-        """The first picture at or after this time is to be a key frame."""
+        """The first frame at or after this time is to be a key frame."""
         with self._lock:
             if at_ns not in self._moments:
                 self._moments.append(at_ns)
@@ -29,7 +29,7 @@ class KeyFrameRequests:
         return bool(self._moments)
 
     def take(self, pts_ns: int) -> bool:
-        """Whether one is wanted at or before the picture of this time; that is settled then."""
+        """Whether one is wanted at or before the frame of this time; that is settled then."""
         if not self._moments:
             return False
         with self._lock:

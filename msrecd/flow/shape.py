@@ -1,6 +1,6 @@
-"""Which part of a picture is used for a size of another shape. Pure.
+"""Which part of a frame is used for a size of another shape. Pure.
 
-https://w3c.github.io/mediacapture-main/#dfn-crop-and-scale: a picture is never stretched. Two cases differ: a track
+https://w3c.github.io/mediacapture-main/#dfn-crop-and-scale: a frame is never stretched. Two cases differ: a track
 that asked for another shape than its device has is cropped around the middle; a source that changes its shape while it
 is recorded is fitted into the first size, with black beside it, for nothing of it may get lost in a file.
 """
@@ -17,9 +17,9 @@ Size: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle in a picture's coordinates; one that is larger than the picture has black around it.
+    """A rectangle in a frame's coordinates; one that is larger than the frame has black around it.
 
-    x, y: of the left upper corner, negative outside of the picture; even, as subsampled chroma has it.
+    x, y: of the left upper corner, negative outside of the frame; even, as subsampled chroma has it.
     """
 
     x: int
@@ -34,22 +34,22 @@ def same_shape(one: Size, other: Size) -> bool:
     return abs(width - large_width * height / large_height) < 2 and abs(height - large_height * width / large_width) < 2
 
 
-def cropped(picture: Size, shape: Size) -> Window | None:
-    """The largest window of that shape in the middle of the picture; None for all of it."""
-    if same_shape(picture, shape):
+def cropped(frame: Size, shape: Size) -> Window | None:
+    """The largest window of that shape in the middle of the frame; None for all of it."""
+    if same_shape(frame, shape):
         return None
-    width = min(picture[0], max(1, round(picture[1] * shape[0] / shape[1])))
-    height = min(picture[1], max(1, round(picture[0] * shape[1] / shape[0])))
-    return Window(_even((picture[0] - width) // 2), _even((picture[1] - height) // 2), width, height)
+    width = min(frame[0], max(1, round(frame[1] * shape[0] / shape[1])))
+    height = min(frame[1], max(1, round(frame[0] * shape[1] / shape[0])))
+    return Window(_even((frame[0] - width) // 2), _even((frame[1] - height) // 2), width, height)
 
 
-def padded(picture: Size, shape: Size) -> Window | None:
-    """The smallest window of that shape around the picture; None for the picture itself."""
-    if same_shape(picture, shape):
+def padded(frame: Size, shape: Size) -> Window | None:
+    """The smallest window of that shape around the frame; None for the frame itself."""
+    if same_shape(frame, shape):
         return None
-    width = max(picture[0], round(picture[1] * shape[0] / shape[1]))
-    height = max(picture[1], round(picture[0] * shape[1] / shape[0]))
-    return Window(-_even((width - picture[0]) // 2), -_even((height - picture[1]) // 2), width, height)
+    width = max(frame[0], round(frame[1] * shape[0] / shape[1]))
+    height = max(frame[1], round(frame[0] * shape[1] / shape[0]))
+    return Window(-_even((width - frame[0]) // 2), -_even((height - frame[1]) // 2), width, height)
 
 
 def _even(number: int) -> int:
@@ -68,7 +68,7 @@ def reshaped(frame: VideoFrame, shape: Size, *, crops: bool) -> VideoFrame:
 
 
 def cut(frame: VideoFrame, window: Window) -> VideoFrame:
-    """What the window shows, as a picture of its own.
+    """What the window shows, as a frame of its own.
 
     Raises:
         ValueError: the pixel format is neither rgb24 nor yuv420p.

@@ -1,4 +1,4 @@
-"""Decoders: packets of one stream to pictures or PCM."""
+"""Decoders: packets of one stream to frames or PCM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msrecd.libav.values import LibavError
 
 
 class VideoDecoder:
-    """Decodes Demuxed or encoded packets of one stream to pictures. Belongs to one thread.
+    """Decodes Demuxed or encoded packets of one stream to frames. Belongs to one thread.
 
     Raises:
         LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
@@ -29,7 +29,7 @@ class VideoDecoder:
         self._context.options = {"max_pixels": str(MAX_PIXELS)}
 
     def decode(self, data: bytes | memoryview, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
-        """Pictures that became ready, with their pts in ns."""
+        """Frames that became ready, with their pts in ns."""
         packet = av.Packet(cast(bytes, data))
         packet.pts = packet.dts = pts_ns
         packet.time_base = NS_BASE
@@ -45,7 +45,7 @@ class VideoDecoder:
             return []
 
     def close(self) -> None:
-        """Free the decoder with its threads and pictures."""
+        """Free the decoder with its threads and frames."""
         self._context = None
         close_quietly(self._template)
 

@@ -29,7 +29,7 @@ from msrecd.libav.resampler import TimeResampler
 from msrecd.libav.threads import ordinary_threads
 from msrecd.libav.values import Encoded, LibavError, encoder_sample_rate, scaled
 
-_PICTURE_TYPE_I = 1
+_TYPE_I = 1
 
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 greets on stderr otherwise: errors only
 
@@ -141,35 +141,35 @@ class VideoEncoder:
         describe(context, self.presentation)
         context.flags |= GLOBAL_HEADER
 
-    def encode(self, picture: _AVVideoFrame, pts_ns: int, *, key_frame: bool = False) -> list[Encoded]:
+    def encode(self, frame: _AVVideoFrame, pts_ns: int, *, key_frame: bool = False) -> list[Encoded]:
         """Encode one frame; pts_ns must rise from call to call."""
         pts_us = pts_ns // 1000
         self._times[pts_us] = pts_ns
-        picture = converted(picture, self._pixel_format, self.width, self.height)
-        picture.pts = pts_us
-        picture.time_base = US_BASE
-        picture.pict_type = _PICTURE_TYPE_I if key_frame else 0
-        return self._collect(picture)
+        frame = converted(frame, self._pixel_format, self.width, self.height)
+        frame.pts = pts_us
+        frame.time_base = US_BASE
+        frame.pict_type = _TYPE_I if key_frame else 0
+        return self._collect(frame)
 
     def flush(self) -> list[Encoded]:
-        """What the encoder still holds; it takes no more pictures."""
+        """What the encoder still holds; it takes no more frames."""
         return self._collect(None)
 
-    def _collect(self, picture: _AVVideoFrame | None) -> list[Encoded]:
+    def _collect(self, frame: _AVVideoFrame | None) -> list[Encoded]:
         encoded = []
-        for packet in _packets(self.name, self._stream, picture):
+        for packet in _packets(self.name, self._stream, frame):
             if self._scale is None:
                 self._scale = (packet.time_base / US_BASE).as_integer_ratio()
             pts_us = scaled(packet.pts, self._scale)
             pts_ns = self._times.pop(pts_us, pts_us * 1000)
             encoded.append(Encoded(bytes(packet), pts_ns, pts_ns, 0, bool(packet.is_keyframe)))
-        if len(self._times) > 64:  # pictures that the encoder swallowed
+        if len(self._times) > 64:  # frames that the encoder swallowed
             for known in sorted(self._times)[:-32]:
                 del self._times[known]
         return encoded
 
     def close(self) -> None:
-        """Free the encoder with its threads and pictures, now and not when somebody collects garbage; idempotent."""
+        """Free the encoder with its threads and frames, now and not when somebody collects garbage; idempotent."""
         container, self._container, self._stream = self._container, None, None
         if container is not None:
             close_quietly(container)

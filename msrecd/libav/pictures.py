@@ -1,4 +1,4 @@
-"""Pictures between packed planes, libav's frames and JPEG."""
+"""Frames between packed planes, libav's frames and JPEG."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def planes(frame: _AVVideoFrame, pixel_format: str, *, size: tuple[int, int] | N
 
 
 def jpeg(frame: _AVVideoFrame, *, max_width: int = 1920) -> bytes:
-    """A JPEG file of one picture, scaled down to `max_width`."""
+    """A JPEG file of one frame, scaled down to `max_width`."""
     width = min(frame.width, max_width) & ~1
     height = (frame.height * width // frame.width) & ~1
     encoder = VideoEncoder(codec="mjpeg", width=width, height=height, frame_rate=25, bit_rate=0, threads=1)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from msrecd.clock import Clock
 from msrecd.media.plan import Plan
 from msrecd.media.track import MediaStreamTrack
+from msrecd.muxing.audioinput import AudioInput
 from msrecd.muxing.input import TrackInput
-from msrecd.muxing.pictureinput import PictureInput
 from msrecd.muxing.recording import WorkerOptions
-from msrecd.muxing.soundinput import SoundInput
+from msrecd.muxing.videoinput import VideoInput
 from msrecd.muxing.worker import RecorderWorker
 
 
@@ -57,7 +57,7 @@ GateWatchers = list[tuple[MediaStreamTrack, Callable[[bool], None]]]
 
 def inputs_of(plan: Plan, clock: Clock) -> list[TrackInput]:
     return [
-        (PictureInput if track.kind == "video" else SoundInput)(index, track._source, track._gate, request, clock=clock)
+        (VideoInput if track.kind == "video" else AudioInput)(index, track._source, track._gate, request, clock=clock)
         for index, (track, request) in enumerate(zip(plan.tracks, plan.requests, strict=True))
     ]
 

@@ -90,7 +90,7 @@ class ChunkContainer:
 
 
 def _options(muxer: str, fragment_ns: int) -> dict[str, str]:
-    # Sound and picture come interleaved already; a track that gives nothing must not hold back the other.
+    # Sound and frame come interleaved already; a track that gives nothing must not hold back the other.
     common = {"max_interleave_delta": "500000"}
     if muxer == "mp4":
         return common | {

@@ -1,7 +1,7 @@
 """Shifting the decode time of one track in the fragmented MP4 that libav writes.
 
 With `empty_moov` the header exists before the first packet, and libav then starts every track at 0: sound that begins
-some milliseconds after the picture would be early by as much. An edit list would say it, but needs the header to be
+some milliseconds after the frame would be early by as much. An edit list would say it, but needs the header to be
 delayed, and not every player honours edit lists of fragmented files. The decode time of each fragment (`tfdt`,
 ISO/IEC 14496-12 8.8.12) is the place that all of them read.
 """

@@ -18,7 +18,7 @@ _MAX_REFUSED = 4096  # capture times that wait to be counted
 class Lane:
     """A sink that marks what passes with the lane it came by. In the producer's thread.
 
-    What the worker's queue refuses is counted; after a lost picture nothing follows until the next key frame, for the
+    What the worker's queue refuses is counted; after a lost frame nothing follows until the next key frame, for the
     rest of its group could not be decoded.
     """
 

@@ -259,7 +259,7 @@ def _open(piece: Piece) -> libav.Demuxer:
 
 
 def _streams(source: libav.Demuxer) -> list[libav.StreamInfo]:
-    """Picture first, one of each kind."""
+    """Frame first, one of each kind."""
     found: dict[str, libav.StreamInfo] = {}
     for info in source.streams:
         found.setdefault(info.kind, info)

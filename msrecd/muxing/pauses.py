@@ -58,18 +58,18 @@ def join_after_pause(
     audio_end_ns: int,
     audio_starts_ns: list[int],
 ) -> tuple[int, int]:
-    """Where the first picture after a pause goes, so that the sound joins without a hole.
+    """Where the first frame after a pause goes, so that the sound joins without a hole.
 
-    The sound's frames are on a grid of their own; the picture may be some milliseconds longer or shorter instead, which
+    The sound's frames are on a grid of their own; the frame may be some milliseconds longer or shorter instead, which
     nobody sees.
 
     Args:
-        key_ns: capture time of the first picture (a key frame).
+        key_ns: capture time of the first frame (a key frame).
         last_video_ns, video_end_ns, audio_end_ns: on the recording's line, of what is written.
         audio_starts_ns: capture times of the sound frames that may be the first, latest first.
 
     Returns:
-        (time of the picture on the line, index into `audio_starts_ns` of the first sound frame).
+        (time of the frame on the line, index into `audio_starts_ns` of the first sound frame).
     """
     usable: int | None = None
     for index, start_ns in enumerate(audio_starts_ns):

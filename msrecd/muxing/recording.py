@@ -24,7 +24,7 @@ from msrecd.vocabulary.formats import Container
 log = logging.getLogger(__name__)
 
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
-KEY_FRAME_LEAD_NS = 5 * NS  # pictures wait for their sound: the encoder may be that far ahead of what is written
+KEY_FRAME_LEAD_NS = 5 * NS  # frames wait for their sound: the encoder may be that far ahead of what is written
 LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
 _SOUND_HOLE_NS = 50 * MS  # between packets of sound; less is the rounding of time stamps
 _CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and transport vary by less
@@ -85,7 +85,7 @@ class Recording:
         self._timeline = Timeline(len(inputs))
         self._video = next((i for i, track in enumerate(inputs) if track.kind == "video"), None)
         self._audio = next((i for i, track in enumerate(inputs) if track.kind == "audio"), None)
-        self._held: list[Packet | None] = [None] * len(inputs)  # pictures, until the successor tells their duration
+        self._held: list[Packet | None] = [None] * len(inputs)  # frames, until the successor tells their duration
         self._chunk: ChunkWriter | None = None
         self._side = SideTracks(inputs, self._video)
         self._before: ChunkWriter | None = None  # the chunk before, while a side track still belongs to it
@@ -93,6 +93,7 @@ class Recording:
         self._chunks = 0
         self._blob_capture_ns: int | None = None
         self._newest_ns = 0
+        self._sliced_until_ns = 0  # capture time up to which the last blob reaches
         self._split_asked = False
         self._key_asked_ns = -1
         self._wait_for_key = self._video is not None
@@ -321,7 +322,7 @@ class Recording:
     def _can_begin(self, index: int, packet: Packet) -> bool:
         if index == self._video:
             return packet.is_keyframe
-        # Sound alone begins only when the picture does not come.
+        # Sound alone begins only when the frame does not come.
         return self._video_is_gone() or (
             self._clock.monotonic_ns() - self._started_ns > FIRST_VIDEO_DEADLINE_NS
             and packet.pts_ns - self._started_ns > FIRST_VIDEO_DEADLINE_NS // 2
@@ -406,7 +407,7 @@ class Recording:
             return
         assert self._video is not None
         track = self._inputs[self._video]
-        # A source that can only make the next picture a key frame is asked when the next one is the one. Others are not
+        # A source that can only make the next frame a key frame is asked when the next one is the one. Others are not
         # asked much sooner than needed: what is asked for stays with an encoder that others share, also when this
         # recording has ended.
         lead_ns = KEY_FRAME_LEAD_NS if track.output.can_time_key_frames else 0
@@ -501,8 +502,14 @@ class Recording:
         chunk, timeslice = self._before or self._chunk, self.options.timeslice_ns
         if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
             return
-        if self._newest_ns - self._blob_capture_ns >= timeslice:
+        if self._newest_ns - self._slice_begin_ns >= timeslice:
+            self._sliced_until_ns = self._newest_ns
             self._post(self._data(chunk))
+
+    @property
+    def _slice_begin_ns(self) -> int:
+        """Where the blob at hand begins: tracks overlap by a frame where one has just been given."""
+        return max(self._blob_capture_ns or 0, self._sliced_until_ns)
 
     @property
     def slice_lacks_ns(self) -> int | None:
@@ -512,7 +519,7 @@ class Recording:
             return None
         if self._blob_capture_ns is None:
             return timeslice
-        return max(0, timeslice - (self._newest_ns - self._blob_capture_ns))
+        return max(0, timeslice - (self._newest_ns - self._slice_begin_ns))
 
     def answer(self, request: int, asked_ns: int) -> None:
         """Give what there is, perhaps nothing."""

@@ -95,7 +95,7 @@ def plan_join(pieces: Sequence[Piece], from_ns: int | None = None) -> list[Step]
 def seam_ns(before: Ends, piece: Piece, audio_begin_ns: int | None) -> int:
     """Where, on the time line of `piece`, the chunk that follows without a seam has its zero.
 
-    The sound of consecutive chunks is one row of packets without holes, so it says it best; then the last picture's
+    The sound of consecutive chunks is one row of packets without holes, so it says it best; then the last frame's
     end, which is the cut; then the length that was written down.
 
     Args:

@@ -53,7 +53,7 @@ class Timeline:
     def resume(self, capture_ns: int, at_ns: int) -> None:
         """After a pause: `capture_ns` continues the line at `at_ns`, and cuts short what still lasted there.
 
-        Otherwise a picture that joins the sound early would be refused as overlapping: a key frame, of all things.
+        Otherwise a frame that joins the sound early would be refused as overlapping: a key frame, of all things.
         """
         self._zero_ns = capture_ns - at_ns
         self._pieces.append((capture_ns, at_ns))

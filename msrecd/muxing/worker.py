@@ -15,7 +15,7 @@ from msrecd.flow.shutdown import end_with_process
 from msrecd.muxing.facts import Data, Fact, Finished, Ready
 from msrecd.muxing.input import Arrival, TrackInput
 from msrecd.muxing.interleave import Interleaver
-from msrecd.muxing.patience import POLL_S, patience_s
+from msrecd.muxing.poll_interval import POLL_S, poll_interval_s
 from msrecd.muxing.preroll import PreRoll
 from msrecd.muxing.recording import SHORT_TIMESLICE_NS, Recording, WorkerOptions
 
@@ -26,7 +26,7 @@ ENCODER_DEADLINE_NS = 120 * NS  # for an encoder to be opened
 DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
 LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
-EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives pictures when it likes, and has given none so far
+EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives frames when it likes, and has given none so far
 _MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # nobody meets them on purpose
 _BATCH = 128
 _MAX_UNITS = 20_000
@@ -172,7 +172,7 @@ class RecorderWorker(threading.Thread):
     def _record(self) -> None:
         for track in self._inputs:
             track.connect(self._queue.offer, self._queue.nudge)
-            # A picture of before the start, which the encoder may still have, would be of no use as a key frame.
+            # A frame of before the start, which the encoder may still have, would be of no use as a key frame.
             track.request_key_frame(0 if self._begin is None else self._begin.at_ns)
         if not self._wait_for_parameters():
             return
@@ -187,7 +187,7 @@ class RecorderWorker(threading.Thread):
             if timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
                 for track in self._inputs:
                     track.hurry(self._clock.monotonic_ns() + NS)  # an encoder's batches are longer than that
-            arrivals = self._queue.take(self._patience_s(recording))
+            arrivals = self._queue.take(self._poll_interval_s(recording))
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
             recording.count_losses(self._clock.monotonic_ns())
@@ -249,9 +249,9 @@ class RecorderWorker(threading.Thread):
                         return None
         return self._begin
 
-    def _patience_s(self, recording: Recording) -> float:
+    def _poll_interval_s(self, recording: Recording) -> float:
         is_filled = any(track.is_blank for track in self._inputs)  # by the time that passes, not by what arrives
-        return patience_s(recording.options.timeslice_ns, None if is_filled else recording.slice_lacks_ns)
+        return poll_interval_s(recording.options.timeslice_ns, None if is_filled else recording.slice_lacks_ns)
 
     def _start_recording(self, begin: _Begin) -> Recording:
         kept = self._pre_roll.take()
@@ -387,7 +387,7 @@ class RecorderWorker(threading.Thread):
         if track.ended or (newest is not None and newest >= stop_ns):
             return True
         if track.kind == "audio" and self._interleaver.end_of(index) >= stop_ns:
-            return True  # sound knows where it ends; a picture ends where the next one begins
+            return True  # sound knows where it ends; a frame ends where the next one begins
         coming_ns = track.coming_ns()
         if coming_ns is not None and coming_ns < stop_ns:
             return False

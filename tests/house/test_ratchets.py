@@ -50,16 +50,13 @@ IN_LOGS = REPLACED | {
 # Uses that are left, by package.
 WORDS_LEFT = {
     "cli": 1,
-    "codecs": 5,
     "control": 6,
     "daemon": 5,
     "devices": 2,
-    "flow": 2,
     "inputs": 2,
-    "libav": 6,
+    "libav": 2,
     "media": 13,
     "mqtt": 2,
-    "muxing": 12,
     "pixels": 1,
     "recorder": 15,
     "storage": 16,

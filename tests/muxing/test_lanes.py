@@ -12,9 +12,9 @@ from msrecd.clock import NS
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.source import Gate
 from msrecd.flow.units import Packet
-from msrecd.muxing import pictureinput
+from msrecd.muxing import videoinput
 from msrecd.muxing.input import Arrival
-from msrecd.muxing.pictureinput import PictureInput
+from msrecd.muxing.videoinput import VideoInput
 
 FRAME_NS = NS // 10
 PARAMETERS = StreamParameters(kind="video", codec="mjpeg", header=b"", codec_string="mjpeg")
@@ -31,10 +31,10 @@ class Lease:
 
 
 @pytest.fixture
-def track(monkeypatch: pytest.MonkeyPatch) -> PictureInput:
-    monkeypatch.setattr(pictureinput.hub, "acquire", lambda *_, **__: Lease())
-    monkeypatch.setattr(pictureinput, "blank_for", lambda *_, **__: (SimpleNamespace(), REQUEST))
-    made = PictureInput(0, StillCamera(label="Front"), Gate(), REQUEST)
+def track(monkeypatch: pytest.MonkeyPatch) -> VideoInput:
+    monkeypatch.setattr(videoinput.hub, "acquire", lambda *_, **__: Lease())
+    monkeypatch.setattr(videoinput, "blank_for", lambda *_, **__: (SimpleNamespace(), REQUEST))
+    made = VideoInput(0, StillCamera(label="Front"), Gate(), REQUEST)
     made.connect(lambda _: True, lambda: None)
     return made
 
@@ -46,7 +46,7 @@ def packet(at_ns: int, *, is_keyframe: bool) -> Packet:
 class Judge:
     """Knows what a decoder could do with what passes."""
 
-    def __init__(self, track: PictureInput) -> None:
+    def __init__(self, track: VideoInput) -> None:
         self._track = track
         self._last: dict[bool, int] = {}  # by lane: number of the last picture that was offered
         self._shown: tuple[bool, int] | None = None  # the last that passed
@@ -63,7 +63,7 @@ class Judge:
         self.passed.append((at_ns // FRAME_NS, lane))
 
 
-def test_closed_again_before_the_key_frame_came(track: PictureInput) -> None:
+def test_closed_again_before_the_key_frame_came(track: VideoInput) -> None:
     """Seen with a camera that stalled twice: after black its pictures passed without the one they refer to."""
     judge = Judge(track)
     judge.offer(False, 0, is_keyframe=True)
@@ -81,7 +81,7 @@ def test_closed_again_before_the_key_frame_came(track: PictureInput) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_any_order_of_gates_and_key_frames(track: PictureInput, seed: int) -> None:
+def test_any_order_of_gates_and_key_frames(track: VideoInput, seed: int) -> None:
     dice = random.Random(seed)
     judge = Judge(track)
     late = dice.randrange(0, 6)  # pictures that the camera is behind

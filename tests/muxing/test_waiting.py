@@ -19,8 +19,8 @@ from msrecd.flow.units import Packet
 from msrecd.media.events import BlobEvent
 from msrecd.media.session import Session
 from msrecd.muxing.facts import Data, Fact, Finished
-from msrecd.muxing.pictureinput import PictureInput
 from msrecd.muxing.recording import WorkerOptions
+from msrecd.muxing.videoinput import VideoInput
 from msrecd.muxing.worker import RecorderWorker
 from msrecd.vocabulary.formats import CONTAINERS
 
@@ -32,7 +32,7 @@ def test_packets_wait_within_the_bound_while_an_encoder_opens(monkeypatch: pytes
     output = EncodedFeed()  # its parameters never come
     lease = SimpleNamespace(output=output, close=lambda: None)
     monkeypatch.setattr(hub, "acquire", lambda *_, **__: lease)
-    track = PictureInput(0, StillCamera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
+    track = VideoInput(0, StillCamera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
     options = WorkerOptions(container=CONTAINERS["video/mp4"], max_buffered_bytes=ROOM * len(PACKET.data))
     worker = RecorderWorker(options, [track])
     facts: list[Fact] = []

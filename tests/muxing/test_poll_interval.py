@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msrecd.clock import MS, NS
-from msrecd.muxing.patience import patience_s
+from msrecd.muxing.poll_interval import poll_interval_s
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ from msrecd.muxing.patience import patience_s
 def test_the_next_look_comes_when_a_blob_can_be_due(
     timeslice_ns: int | None, lacks_ns: int | None, seconds: float
 ) -> None:
-    assert patience_s(timeslice_ns, lacks_ns) == pytest.approx(seconds)
+    assert poll_interval_s(timeslice_ns, lacks_ns) == pytest.approx(seconds)

@@ -9,7 +9,7 @@ _SHORTEST_S = 0.01
 _LONGEST_S = 0.5  # while the next blob has time; what comes meanwhile waits in the queue
 
 
-def patience_s(timeslice_ns: int | None, lacks_ns: int | None) -> float:
+def poll_interval_s(timeslice_ns: int | None, lacks_ns: int | None) -> float:
     """Each look costs as much as the packets of a tenth of a second: the next one comes when a blob can be due.
 
     Args:

@@ -1,4 +1,4 @@
-"""SoundInput: a sound track, with silence while its gate is closed."""
+"""AudioInput: a sound track, with silence while its gate is closed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SILENT_SOURCE_NS = 500 * MS  # what a source gives has come by then; encoders work on a quarter of a second at a time
 
 
-class SoundInput(TrackInput):
+class AudioInput(TrackInput):
     """The packets of its encoding; where the gate is closed silence takes their place, or that of what did not come."""
 
     def __init__(

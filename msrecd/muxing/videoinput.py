@@ -1,4 +1,4 @@
-"""PictureInput: a track of pictures, with black while its gate is closed."""
+"""VideoInput: a track of frames, with black while its gate is closed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msrecd.flow.units import Packet
 from msrecd.muxing.input import Arrival, Lane, TrackInput
 
 
-class PictureInput(TrackInput):
+class VideoInput(TrackInput):
     """Two lanes, the source's encoding and one of black; each takes over from the other with a key frame."""
 
     def __init__(
@@ -26,7 +26,7 @@ class PictureInput(TrackInput):
         self._switch_ns = 0
         self._waiting = False  # for the first key frame of the lane that comes next
         self._blank_is_over = False
-        self._unbroken = {False: True, True: False}  # by lane (black or not): its next picture may refer to the last
+        self._unbroken = {False: True, True: False}  # by lane (black or not): its next frame may refer to the last
         self._last_dts_ns: int | None = None
         self._blank_adapter: Adapter | None = None
         self._live_adapter: Adapter | None = None
@@ -71,7 +71,7 @@ class PictureInput(TrackInput):
         packet, lane = arrival.packet, arrival.blank
         if packet is None:
             return ()
-        # Whatever the gate does: what refers to a picture that did not pass, or stands behind one of the other lane,
+        # Whatever the gate does: what refers to a frame that did not pass, or stands behind one of the other lane,
         # could not be decoded.
         if not (packet.is_keyframe or self._unbroken[lane]) or not self._passes(lane, packet):
             self._unbroken[lane] = False
@@ -97,7 +97,7 @@ class PictureInput(TrackInput):
         return True
 
     def _holds_over(self, blank: bool) -> bool:
-        """Black goes on until the first key frame of the picture that comes back."""
+        """Black goes on until the first key frame of the frame that comes back."""
         return blank and self._waiting and not self._use_blank and not self._blank_is_over
 
     def _fit(self, blank: bool, packet: Packet) -> Packet:
