@@ -108,7 +108,7 @@ def _check_camera(camera: Camera, at: str, seen: dict[str, int], number: int, re
 def _check_mime_type(recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
     text = recorder.mime_type
     if not _MIME_TYPE.fullmatch(text):
-        report.add(at, f'"{text}" is no MIME type of video or audio; write for example "video/mp4"')
+        report.add(at, f'"{text}" is not a MIME type of video or audio; write for example "video/mp4"')
     elif recorder.has_video and text.strip().lower().startswith("audio/"):
         report.add(at, f'"{text}" cannot hold video; take a type that begins with "video/", or video = false')
     elif message := checks.mime_type(text):
@@ -148,7 +148,9 @@ def _time_problem(text: str) -> str | None:
     plain = text.strip()
     if _CLOCK_TIME.fullmatch(plain) or _SUN_TIME.fullmatch(plain) or len(plain.split()) == 5:
         return None
-    return f'"{text}" is no time; write "06:30", "sunrise-30m", "sunset+1h" or five cron fields like "30 6 * * mon-fri"'
+    return (
+        f'"{text}" is not a time; write "06:30", "sunrise-30m", "sunset+1h" or five cron fields like "30 6 * * mon-fri"'
+    )
 
 
 def _check_timezone(name: str, at: str, report: Report) -> None:
@@ -158,7 +160,7 @@ def _check_timezone(name: str, at: str, report: Report) -> None:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = sorted(zoneinfo.available_timezones())
-        report.add(at, f'"{name}" is no time zone of this machine{suggestion(name, known)}')
+        report.add(at, f'"{name}" is not a time zone of this machine{suggestion(name, known)}')
 
 
 def _check_mqtt(mqtt: Mqtt, report: Report) -> None:
@@ -172,7 +174,7 @@ def _check_mqtt(mqtt: Mqtt, report: Report) -> None:
         report.add("mqtt.groups", '"all" has every device already; remove it')
     if any(char.isspace() or char in "/@?#" for char in mqtt.host) or (":" in mqtt.host and not _is_ipv6(mqtt.host)):
         report.add(
-            "mqtt.host", f'"{mqtt.host}" is no host name; write only name or address, the port goes to mqtt.port'
+            "mqtt.host", f'"{mqtt.host}" is not a host name; write only name or address, the port goes to mqtt.port'
         )
 
 

@@ -124,7 +124,7 @@ def parse(text: str) -> Expression:
     if match := _CLOCK_TIME.fullmatch(plain):
         hour, minute = int(match[1]), int(match[2])
         if hour > 23 or minute > 59:
-            raise ScheduleError(f'"{text}" is no time of the day; midnight is "00:00"')
+            raise ScheduleError(f'"{text}" is not a time of the day; midnight is "00:00"')
         return Expression(kind="clock", at=time(hour, minute))
     if match := _SUN_TIME.fullmatch(plain):
         sign = -1 if match[2] == "-" else 1
@@ -134,7 +134,7 @@ def parse(text: str) -> Expression:
         cron.check(plain)
         return Expression(kind="cron", cron=plain)
     raise ScheduleError(
-        f'"{text}" is no time; write "06:30", "sunrise-30m", "sunset+1h" or five cron fields like "30 6 * * mon-fri"'
+        f'"{text}" is not a time; write "06:30", "sunrise-30m", "sunset+1h" or five cron fields like "30 6 * * mon-fri"'
     )
 
 
@@ -152,7 +152,7 @@ def _offset(text: str, whole: str) -> timedelta:
     while position < len(text):
         match = _OFFSET_PART.match(text, position)
         if match is None or len(match[1]) > 6:
-            raise ScheduleError(f'the offset in "{whole}" is no duration; write for example "+30m" or "-1h15m"')
+            raise ScheduleError(f'the offset in "{whole}" is not a duration; write for example "+30m" or "-1h15m"')
         seconds += int(match[1]) * _OFFSET_UNITS[match[2]]
         position = match.end()
     if timedelta(seconds=seconds) > MAX_OFFSET:

@@ -38,7 +38,7 @@ def zone_named(name: str | None) -> tzinfo:
         return system_zone()
     zone = _known_zone(name)
     if zone is None:
-        raise ScheduleError(f'"{name}" is no time zone of this machine')
+        raise ScheduleError(f'"{name}" is not a time zone of this machine')
     return zone
 
 
@@ -65,7 +65,7 @@ def system_zone() -> tzinfo:
         return UTC
     zone = _zone_of_file(Path(text)) if text.startswith("/") else _known_zone(text) or _posix_zone(text)
     if zone is None:
-        log.warning("TZ=%s is no time zone of this machine: UTC is used; set it with timedatectl", setting)
+        log.warning("TZ=%s is not a time zone of this machine: UTC is used; set it with timedatectl", setting)
     return zone or UTC
 
 

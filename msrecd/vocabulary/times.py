@@ -19,7 +19,7 @@ def parse_utc(text: str) -> int:
     """Nanoseconds since 1970 of an ISO 8601 time or date; without a zone it is UTC.
 
     Raises:
-        ValueError: the text is no time.
+        ValueError: the text is not a time.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -34,5 +34,5 @@ def parse_rfc3339(text: str) -> int:
         ValueError: the text has another form, or there is no such time.
     """
     if _RFC3339.match(text) is None:
-        raise ValueError(f"{text!r} is no time like 2026-11-20T18:00:00Z")
+        raise ValueError(f"{text!r} is not a time like 2026-11-20T18:00:00Z")
     return parse_utc(text.upper())

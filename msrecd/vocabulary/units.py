@@ -20,17 +20,17 @@ def parse_duration(text: str) -> float:
     """
     seconds, position, seen = 0.0, 0, set[float]()
     if not text.strip() or len(text) > _MAX_DIGITS:
-        raise ValueError(f'"{text[:_MAX_DIGITS]}" is no duration; write for example "10m", "1h30m" or "500ms"')
+        raise ValueError(f'"{text[:_MAX_DIGITS]}" is not a duration; write for example "10m", "1h30m" or "500ms"')
     while position < len(text):
         match = _DURATION_PART.match(text, position)
         if match is None:
-            raise ValueError(f'"{text}" is no duration; write for example "10m", "1h30m" or "500ms"')
+            raise ValueError(f'"{text}" is not a duration; write for example "10m", "1h30m" or "500ms"')
         number, unit = match.groups()
         if not unit:
             raise ValueError(f'"{text}" lacks a unit (ms, s, m, h, d, w); write for example "{number}s"')
         factor = _DURATION_UNITS.get(unit)
         if factor is None:
-            raise ValueError(f'"{unit}" in "{text}" is no unit of time; there are ms, s, m, h, d and w')
+            raise ValueError(f'"{unit}" in "{text}" is not a unit of time; there are ms, s, m, h, d and w')
         if factor in seen:
             raise ValueError(f'"{text}" names the unit "{unit}" twice')
         seen.add(factor)
@@ -60,7 +60,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text) if len(text) <= _MAX_DIGITS else None
     if match is None:
-        raise ValueError(f'"{text[:_MAX_DIGITS]}" is no size; write for example "2GiB" or "500MB"')
+        raise ValueError(f'"{text[:_MAX_DIGITS]}" is not a size; write for example "2GiB" or "500MB"')
     number, unit = match.groups()
     if not unit:
         raise ValueError(
@@ -68,7 +68,9 @@ def parse_size(text: str) -> int:
         )
     factor = _SIZE_UNITS.get(unit.lower())
     if factor is None:
-        raise ValueError(f'"{unit}" in "{text}" is no unit of size; there are B, kB, MB, GB, TB, KiB, MiB, GiB and TiB')
+        raise ValueError(
+            f'"{unit}" in "{text}" is not a unit of size; there are B, kB, MB, GB, TB, KiB, MiB, GiB and TiB'
+        )
     return round(float(number) * factor)
 
 

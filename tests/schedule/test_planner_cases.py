@@ -257,16 +257,16 @@ def test_times_that_are_understood(text: str) -> None:
     ("text", "words"),
     [
         ("24:00", '"00:00"'),
-        ("12:60", "no time of the day"),
-        ("noon", "no time"),
-        ("", "no time"),
+        ("12:60", "not a time of the day"),
+        ("noon", "not a time"),
+        ("", "not a time"),
         ("sunrise+13h", "longer than 12 hours"),
-        ("sunrise+", "no time"),
-        ("sunrise+x", "no duration"),
+        ("sunrise+", "not a time"),
+        ("sunrise+x", "not a duration"),
         ("61 6 * * *", "bad minute"),
         ("0 6 * * funday", "bad day-of-week"),
         ("0 6 31 2 *", "bad day-of-month"),
-        ("0 0 6 * * *", "no time"),
+        ("0 0 6 * * *", "not a time"),
         ("a b c d e", "no cron"),
         ("1/0 * * * *", "no cron"),
     ],
@@ -283,8 +283,8 @@ def test_planner_names_the_schedule_that_is_wrong() -> None:
     for bad, words in (
         (Rule(start="sunrise", duration_s=60, timezone="UTC"), "location"),
         (Rule(start="06:00", timezone="UTC"), "stop or duration"),
-        (Rule(start="06:00", duration_s=60, timezone="Europe/Berln"), "no time zone"),
-        (Rule(start="x", duration_s=60, timezone="UTC"), "no time"),
+        (Rule(start="06:00", duration_s=60, timezone="Europe/Berln"), "not a time zone"),
+        (Rule(start="x", duration_s=60, timezone="UTC"), "not a time"),
     ):
         with pytest.raises(ScheduleError, match=rf"^schedule\[1\]: .*{words}"):
             Planner([good, bad])

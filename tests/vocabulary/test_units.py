@@ -21,15 +21,15 @@ def test_durations(text: str, seconds: float) -> None:
     ("text", "hint"),
     [
         ("60", "60s"),
-        ("", "no duration"),
-        ("m", "no duration"),
+        ("", "not a duration"),
+        ("m", "not a duration"),
         ("10y", '"y"'),
         ("1m1m", "twice"),
         ("1m1min", "twice"),
-        ("-5s", "no duration"),
-        ("1e9s", "no unit of time"),
+        ("-5s", "not a duration"),
+        ("1e9s", "not a unit of time"),
         ("5s\n6", "lacks a unit"),
-        ("9" * 50 + "s", "no duration"),
+        ("9" * 50 + "s", "not a duration"),
     ],
 )
 def test_wrong_durations_say_what_is_wrong(text: str, hint: str) -> None:
@@ -53,7 +53,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(("text", "hint"), [("20", "20MiB"), ("", "no size"), ("2G", '"G"'), ("-1GB", "no size")])
+@pytest.mark.parametrize(("text", "hint"), [("20", "20MiB"), ("", "not a size"), ("2G", '"G"'), ("-1GB", "not a size")])
 def test_wrong_sizes_say_what_is_wrong(text: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         parse_size(text)
