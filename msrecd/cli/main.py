@@ -25,6 +25,7 @@ DEFAULT_CONFIG = Path("/etc/msrecd/msrecd.toml")
 COMMANDS = {
     "run": "the daemon",
     "check-config": "check the configuration and name every problem",
+    "check-broker": "try the MQTT broker against what msrecd relies on",
     "devices": "list cameras and microphones with what they can do",
     "doctor": "say what is wrong with this machine, in the order to fix it",
     "record": "make one recording without daemon and broker",
@@ -33,7 +34,7 @@ COMMANDS = {
     "schedule": "show when the recorders will record",
     "completion": "print a script for the shell's completion",
 }
-_MODULES = {"check-config": "check_config"}
+_MODULES = {"check-broker": "check_broker", "check-config": "check_config"}
 _NO_CONFIG = "begin with an example (of the package: /usr/share/doc/msrecd/examples), or name a file with --config"
 _SHOW_TRACEBACK = "MSRECD_TRACEBACK"
 
