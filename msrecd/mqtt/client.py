@@ -26,6 +26,8 @@ from msrecd.mqtt.wire import Inbox, Message, PublishError, Will, unreachable
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.subscribeoptions import SubscribeOptions
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,87 @@ PACKET_OVERHEAD_BYTES = 32  # fixed header, lengths, packet id, expiry interval
 WATCH_S = 2.0
 SUBSCRIBE_DEADLINE_S = 10.0
 DESCRIPTOR_LIMIT = 1024  # FD_SETSIZE: paho waits with select()
+
+
+def new_client(settings: MqttSettings, client_id: str, *, limit_bytes: int | None = None) -> paho.Client:
+    """A client with the settings' secrets that connects once; it is not connected yet.
+
+    Args:
+        settings: of the connection.
+        client_id: as the broker will know it.
+        limit_bytes: a larger packet ends the connection before paho makes room for it; None: no limit.
+
+    Raises:
+        ConfigError: a secret or certificate cannot be used.
+    """
+    # paho needs it for proxies only; it would load http, email and tempfile, 1.6 MB.
+    with lazily("urllib.request"):
+        import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    class BoundedClient(paho.Client):  # here: paho is loaded only where there is a broker
+        def _sock_recv(self, bufsize: int) -> bytes:
+            if limit_bytes is not None and bufsize > limit_bytes:
+                raise ConnectionError("packet too large")
+            return super()._sock_recv(bufsize)
+
+    client = BoundedClient(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=False
+    )
+    client.suppress_exceptions = True
+    client.connect_timeout = 10.0
+    password = read_password(settings)
+    username = settings.username or (settings.device_id if password is not None else None)
+    if username is not None:
+        client.username_pw_set(username, password)
+    if settings.tls:
+        from msrecd.mqtt.settings import tls_context
+
+        client.tls_set_context(tls_context(settings))
+    return client
+
+
+def connect_properties(*, session_expiry_s: int, packet_limit_bytes: int | None = None) -> Properties:
+    """Of a connection: how long the broker keeps its session, and the largest packet that it may send."""
+    properties = _properties("CONNECT")
+    properties.SessionExpiryInterval = session_expiry_s
+    if packet_limit_bytes is not None:
+        properties.MaximumPacketSize = packet_limit_bytes
+    return properties
+
+
+def publish_properties(
+    *,
+    response_topic: str | None = None,
+    correlation_data: bytes | None = None,
+    expiry_s: int | None = None,
+    will_delay_s: int | None = None,
+) -> Properties:
+    """Of a message; with `will_delay_s` of a will."""
+    properties = _properties("PUBLISH" if will_delay_s is None else "WILLMESSAGE")
+    if correlation_data is not None:
+        properties.CorrelationData = correlation_data
+    if response_topic is not None:
+        properties.ResponseTopic = response_topic
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    if will_delay_s is not None:
+        properties.WillDelayInterval = will_delay_s
+    return properties
+
+
+def subscribe_options(*, retain_handling: int = 0) -> SubscribeOptions:
+    """QoS 1, live messages with their retain flag; `retain_handling` 2: nothing that was retained before."""
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+
+    return SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=retain_handling)
+
+
+def _properties(packet: str) -> Properties:
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    return Properties(getattr(PacketTypes, packet))  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True)
@@ -89,45 +172,13 @@ class Session:
 
         Raises: ConfigError when a secret or certificate cannot be used.
         """
-        # paho needs it for proxies only; it would load http, email and tempfile, 1.6 MB.
-        with lazily("urllib.request"):
-            import paho.mqtt.client as paho
-        from paho.mqtt.enums import CallbackAPIVersion
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
         settings = self._settings
-
-        class BoundedClient(paho.Client):  # here: paho is loaded only where there is a broker
-            """Ends the connection at a packet above the announced limit, before paho makes room for it."""
-
-            def _sock_recv(self, bufsize: int) -> bytes:
-                if bufsize > PACKET_LIMIT_BYTES:
-                    raise ConnectionError("packet too large")
-                return super()._sock_recv(bufsize)
-
-        client = BoundedClient(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            protocol=paho.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.suppress_exceptions = True
-        client.connect_timeout = 10.0
+        client = new_client(settings, client_id, limit_bytes=PACKET_LIMIT_BYTES)
         client.max_inflight_messages_set(self.window)
         client.max_queued_messages_set(OUTSTANDING_LIMIT)
         client.reconnect_delay_set(min_delay=0.01, max_delay=0.01)  # type: ignore[arg-type]
-        password = read_password(settings)
-        username = settings.username or (settings.device_id if password is not None else None)
-        if username is not None:
-            client.username_pw_set(username, password)
-        if settings.tls:
-            from msrecd.mqtt.settings import tls_context
-
-            client.tls_set_context(tls_context(settings))
         if will is not None:
-            properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
-            properties.WillDelayInterval = will.delay_s
+            properties = publish_properties(will_delay_s=will.delay_s)
             client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -136,9 +187,9 @@ class Session:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.MaximumPacketSize = PACKET_LIMIT_BYTES
-        properties.SessionExpiryInterval = settings.session_expiry_s if persistent else 0
+        properties = connect_properties(
+            session_expiry_s=settings.session_expiry_s if persistent else 0, packet_limit_bytes=PACKET_LIMIT_BYTES
+        )
         client.connect_async(
             settings.address,
             settings.effective_port,
@@ -166,10 +217,7 @@ class Session:
         import paho.mqtt.client as paho
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
-        filters = [
-            (topic, SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND))
-            for topic in commands
-        ]
+        filters = [(topic, subscribe_options(retain_handling=2)) for topic in commands]
         # Without retainAsPublished the flag says: this was stored, it was not said just now.
         filters += [(topic, SubscribeOptions(qos=1)) for topic in plain]
         if not filters or self._client is None:
@@ -216,8 +264,6 @@ class Session:
         expiry_s: int | None,
     ) -> asyncio.Future[str]:
         import paho.mqtt.client as paho
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
 
         if self._client is None:
             return failed(PublishError("not connected to the broker"))
@@ -225,17 +271,16 @@ class Session:
         size = len(payload) + len(topic.encode()) + properties_size + PACKET_OVERHEAD_BYTES
         if self._packet_limit_bytes is not None and size > self._packet_limit_bytes:
             # Sent anyway, it would end the connection, again and again.
-            limit = self._packet_limit_bytes
-            return failed(PublishError(f"{size} bytes are more than the broker takes ({limit})", too_large=True))
+            return failed(
+                PublishError(
+                    f"{size} bytes are more than the broker takes ({self._packet_limit_bytes})", too_large=True
+                )
+            )
         if len(self._acks) >= OUTSTANDING_LIMIT:
             return failed(PublishError("too many publications are waiting for the broker"))
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if correlation_data is not None:
-            properties.CorrelationData = correlation_data
-        if response_topic is not None:
-            properties.ResponseTopic = response_topic
-        if expiry_s is not None:
-            properties.MessageExpiryInterval = expiry_s
+        properties = publish_properties(
+            response_topic=response_topic, correlation_data=correlation_data, expiry_s=expiry_s
+        )
         try:
             info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
         except (ValueError, OSError, RuntimeError) as exc:
