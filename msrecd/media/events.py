@@ -168,18 +168,6 @@ class BlobEvent(Event):
 _unwatched: set[asyncio.Future[object]] = set()
 
 
-class SourceRestartEvent(Event):
-    """The device of a track gave nothing for `silent_s` seconds and is started anew: `restart`, an extension."""
-
-    def __init__(self, type: str, *, silent_s: float) -> None:
-        super().__init__(type)
-        self._silent_s = silent_s
-
-    @property
-    def silent_s(self) -> float:
-        return self._silent_s
-
-
 class GapEvent(Event):
     """Media that should have been recorded is known to be lost: `gap`, an extension."""
 

@@ -14,11 +14,22 @@ from msrecd.dom.exceptions import OverconstrainedError
 from msrecd.flow.source import Gate, Source
 from msrecd.flow.units import Kind
 from msrecd.media.constraints import ConstraintSets, Space, choose, convert, fixed_space
-from msrecd.media.events import SourceRestartEvent
 from msrecd.media.sources import SharedSource
 
 _KEPT_AFTER_END = ("device_id", "facing_mode", "group_id")
 _CONSTRUCTION = object()
+
+
+class SourceRestartEvent(Event):
+    """The device of a track gave nothing for `silent_s` seconds and is started anew: `restart`, an extension."""
+
+    def __init__(self, type: str, *, silent_s: float) -> None:
+        super().__init__(type)
+        self._silent_s = silent_s
+
+    @property
+    def silent_s(self) -> float:
+        return self._silent_s
 
 
 class ReadyState(StrEnum):

@@ -64,7 +64,7 @@ WORDS_LEFT = {
 
 # --- no import circles ------------------------------------------------------------------------------------------------
 
-CIRCLES_LEFT = {"msrecd.media.events msrecd.media.track"}
+CIRCLES_LEFT: set[str] = set()
 
 # --- the daemon is an application of the public API -------------------------------------------------------------------
 
