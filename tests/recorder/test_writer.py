@@ -239,7 +239,8 @@ def test_a_disk_that_is_done_after_the_end_of_the_loop_finishes_the_file(caplog:
     writer._executor.shutdown(wait=True)
     assert recording.closes == 1
     assert [line["content"] for line in recording.lines] == [b"head and", b"head2"]
-    assert caplog.records == []
+    ours = [record for record in caplog.records if record.name != "asyncio"]  # it remarks on a slow machine
+    assert ours == []
     assert writer.stats.chunks == 2
 
 
