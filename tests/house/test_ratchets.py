@@ -50,15 +50,13 @@ IN_LOGS = REPLACED | {
 # Uses that are left, by package.
 WORDS_LEFT = {
     "cli": 1,
-    "control": 6,
-    "daemon": 5,
+    "control": 4,
+    "daemon": 3,
     "devices": 2,
     "inputs": 2,
     "libav": 2,
     "media": 13,
-    "mqtt": 2,
     "pixels": 1,
-    "recorder": 15,
     "storage": 16,
 }
 
