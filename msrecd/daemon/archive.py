@@ -88,24 +88,11 @@ class DaemonArchive:
                 log.info("deleted %s (%s)", entry.file, entry.reason)
 
     async def run(self, after: Callable[[], None]) -> None:
-        """The janitor's round, until cancelled; beside it an index that was lost is built again."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._build_index())
-            while True:
-                await self.tidy()
-                after()
-                await asyncio.sleep(JANITOR_INTERVAL_S)
-
-    async def _build_index(self) -> None:
-        while self.store.is_building:
-            try:
-                await asyncio.to_thread(self.store.build_index)
-            except (StorageError, OSError) as exc:
-                log.warning("the index is not built yet: %s", exc)
-                await asyncio.sleep(JANITOR_INTERVAL_S)
-            else:
-                await self.tidy()  # what the limits say had to wait for it
-                return
+        """The janitor's round, until cancelled."""
+        while True:
+            await self.tidy()
+            after()
+            await asyncio.sleep(JANITOR_INTERVAL_S)
 
 
 def recovered_event(line: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

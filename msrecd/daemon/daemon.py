@@ -31,7 +31,7 @@ from msrecd.daemon.backends import backends_for
 from msrecd.daemon.driver_restart import DriverRestart
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings
 from msrecd.daemon.reload import Reloader
-from msrecd.daemon.storing import limits_of, open_store, recorder_limits_of
+from msrecd.daemon.storing import limits_of, move_old_state, open_store, recorder_limits_of
 from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
 from msrecd.devices.deadline import left_behind
@@ -57,6 +57,7 @@ class Daemon:
     """One running daemon. Everything on the loop."""
 
     def __init__(self, config: Config, config_path: Path) -> None:
+        move_old_state(config)
         self.walltime = WallTime(config.storage.state_path)
         self.recorders = Recorders(config, self.walltime)
         self.devices = MediaDevices(backends=backends_for(config))
@@ -129,7 +130,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reloader.by_signal(), "reload"))
         systemd.notify_status("recovering recordings")
         config = self.recorders.config
-        store, recovered = await asyncio.to_thread(open_store, config, self.walltime)
+        store, recovered = await asyncio.to_thread(open_store, config, self.walltime, _report_index)
         archive = self.archive = DaemonArchive(store, lambda line: self.publisher.late_chunk(*recovered_event(line)))
         await asyncio.to_thread(self._revisions.open)
         for recorder in config.recorders:
@@ -357,6 +358,13 @@ def _model() -> str:
         return Path("/sys/firmware/devicetree/base/model").read_text().strip("\0\n")
     except OSError:
         return os.uname().machine
+
+
+def _report_index(done: int, total: int) -> None:
+    """From a worker thread, while an index is built before READY: the start may take longer."""
+    if done % 100 == 0:
+        systemd.notify_status(f"building the index of the recordings: {100 * done // max(1, total)} %")
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
 
 
 async def run(config: Config, config_path: Path) -> int:

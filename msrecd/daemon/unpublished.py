@@ -27,7 +27,7 @@ def untold_chunks(
     for recorder, marks in told.items():
         for recording_id, seq in marks:
             try:
-                found += [(recorder, line) for line in lines_since(store.ground, recorder, recording_id, seq)]
+                found += [(recorder, line) for line in lines_since(store.root, recorder, recording_id, seq)]
             except (StorageError, OSError) as exc:
                 log.warning("%s: what was not told before the last end cannot be read: %s", recorder, exc)
     known = {line["file"] for _, line in found}

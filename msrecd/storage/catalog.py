@@ -11,8 +11,11 @@ from pathlib import Path
 from msrecd.clock import NS
 from msrecd.clock.wall import Corrections
 from msrecd.errors import StorageError
-from msrecd.storage import files, layout, manifest, recovery
+from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
+from msrecd.storage.listing import first_edition_boot_id, index_path
+from msrecd.storage.medium import Medium, open_medium
+from msrecd.storage.root import protected_ranges
 from msrecd.vocabulary.times import parse_utc
 
 _JOINT_NS = NS // 2  # times of consecutive chunks are rounded; less than this between them is no gap
@@ -35,6 +38,7 @@ class ChunkEntry:
     recovered: bool
     lost_s: float
     exists: bool
+    protected: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +67,16 @@ class RecordingEntry:
 class Catalog:
     """Reads beside a running daemon: the index says where to look, the manifests what is there. Blocking."""
 
-    def __init__(self, path: Path, index: Index | None, corrections: Corrections, *, state_path: Path) -> None:
+    def __init__(self, medium: Medium, index: Index | None, corrections: Corrections) -> None:
         """
         Args:
             index: None: look at all manifests.
         """
         self.problems: list[str] = []  # what the last question had to skip
-        self._path = path
+        self._path = medium.path
+        self._medium = medium
         self._index = index
         self._corrections = corrections
-        self._state_path = state_path
 
     @property
     def is_indexed(self) -> bool:
@@ -80,9 +84,10 @@ class Catalog:
         return self._index is not None
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Let go of index and medium."""
         if self._index is not None:
             self._index.close()
+        self._medium.close()
 
     def recordings(
         self, *, recorder: str | None = None, since_ns: int | None = None, until_ns: int | None = None
@@ -94,10 +99,10 @@ class Catalog:
         """
         found = []
         self.problems.clear()
-        with files.storage_errors(f"read {self._path}"), files.closing_fd(files.open_root(self._path)) as root:
+        with files.storage_errors(f"read {self._path}"), files.closing_fd(os.dup(self._medium.fd)) as root:
             for recording_id, place in self._candidates(root, recorder, since_ns, until_ns):
                 try:
-                    contents = recovery.read_manifest(root, place)
+                    contents = tree.read_manifest(root, place)
                 except FileNotFoundError:  # deleted meanwhile
                     continue
                 except OSError as exc:
@@ -135,8 +140,9 @@ class Catalog:
         self, root: int, recorder: str | None, since_ns: int | None, until_ns: int | None
     ) -> list[tuple[str, str]]:
         if self._index is not None:
-            return self._index.recordings(since_ns, until_ns, recorder)
-        pairs = [(layout.parse_manifest_name(file.rpartition("/")[2]), file) for file in recovery.manifest_files(root)]
+            with contextlib.suppress(StorageError):  # else all manifests are read
+                return self._index.recordings(since_ns, until_ns, recorder)
+        pairs = [(layout.parse_manifest_name(file.rpartition("/")[2]), file) for file in tree.manifest_files(root)]
         return [
             (recording_id, file)
             for recording_id, file in pairs
@@ -157,6 +163,7 @@ class Catalog:
         gone = {deletion.seq: deletion.reason for deletion in contents.deletions}
         chunks: list[ChunkEntry] = []
         gaps: list[GapEntry] = []
+        ranges = protected_ranges(self._medium.fd, recording_id) or ()
         end_ns: int | None = None
         for line in sorted(contents.chunks, key=lambda line: line["seq"]):
             try:
@@ -189,7 +196,8 @@ class Catalog:
                 if ending.after == line["seq"]
                 for gap in ending.gaps
             ]
-            chunks.append(self._chunk(line, started_ns, ended_ns, corrected=corrected))
+            is_protected = any(low <= line["seq"] <= high for low, high in ranges)
+            chunks.append(self._chunk(line, started_ns, ended_ns, corrected=corrected, protected=is_protected))
         if not chunks:
             return None
         return RecordingEntry(
@@ -198,7 +206,7 @@ class Catalog:
             manifest=place,
             started_ns=chunks[0].started_ns,
             ended_ns=max(chunk.ended_ns for chunk in chunks),
-            protected=(self._state_path / "protected" / recording_id).exists(),
+            protected=any(chunk.protected for chunk in chunks),
             chunks=tuple(chunks),
             gaps=tuple(gaps),
         )
@@ -206,12 +214,16 @@ class Catalog:
     def _times(self, line: manifest.ManifestLine) -> tuple[int, int, bool]:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
         if line["clock"] != "synchronized":
-            truth = self._corrections.correct(line.get("boot_id", ""), started_ns)
+            boots = self._medium.identity.first_edition_boots
+            boot_id = line.get("boot_id") or first_edition_boot_id(boots, line)
+            truth = self._corrections.correct(boot_id, started_ns)
             if truth is not None:
                 return truth, truth + ended_ns - started_ns, True
         return started_ns, ended_ns, False
 
-    def _chunk(self, line: manifest.ManifestLine, started_ns: int, ended_ns: int, *, corrected: bool) -> ChunkEntry:
+    def _chunk(
+        self, line: manifest.ManifestLine, started_ns: int, ended_ns: int, *, corrected: bool, protected: bool
+    ) -> ChunkEntry:
         return ChunkEntry(
             seq=line["seq"],
             file=line["file"],
@@ -226,6 +238,7 @@ class Catalog:
             recovered=line["recovered"],
             lost_s=line["lost_s"],
             exists=self._is_there(line["file"]),
+            protected=protected,
         )
 
     def _is_there(self, file: str) -> bool:
@@ -235,8 +248,7 @@ class Catalog:
             return False
         with (
             contextlib.suppress(OSError),
-            files.closing_fd(files.open_root(self._path)) as root,
-            files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder,
+            files.closing_fd(files.open_folder(self._medium.fd, f"{split[0]}/{split[1]}")) as folder,
         ):
             return stat.S_ISREG(os.stat(split[2], dir_fd=folder, follow_symlinks=False).st_mode)
         return False
@@ -247,12 +259,17 @@ def _gap(started_ns: int, ended_ns: int, reason: str) -> GapEntry:
 
 
 def open_catalog(path: Path, state_path: Path, corrections: Corrections) -> Catalog:
-    """A catalog with the index where there is a good one, without it otherwise."""
+    """A catalog with the index where there is a good one, without it otherwise.
+
+    Raises:
+        StorageError: `not_found`, `missing_mount`: there is nothing to read.
+    """
+    medium = open_medium(path, state_path, create=False)
     index: Index | None = None
-    database = state_path / "index.sqlite"
-    if database.exists() and not (state_path / "index.stale").exists():
+    database = index_path(state_path, medium.id)
+    if medium.is_kept and database.exists() and not database.with_name("index.stale").exists():
         try:
             index = Index(database, read_only=True)
         except StorageError:
             index = None
-    return Catalog(path, index, corrections, state_path=state_path)
+    return Catalog(medium, index, corrections)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msrecd.clock import NS, Clock
 from msrecd.storage import files
@@ -58,6 +59,8 @@ class ChunkFile:
             StorageError: nothing of `parts` is in the file.
         """
         now_ns = self._clock.monotonic_ns()
+        if self._unsynced_since_ns is None:  # before the write, which may hang as well
+            self._unsynced_since_ns = now_ns
         try:
             self.size += files.write_all(self._fd, parts)
         except OSError as exc:
@@ -65,8 +68,6 @@ class ChunkFile:
             raise files.storage_error(exc, f"write {self.name}{PART}") from exc
         for part in parts:
             self._hash.update(part)
-        if self._unsynced_since_ns is None:
-            self._unsynced_since_ns = now_ns
         # The next write comes about as late as this one came; what would be too old by then is synced now.
         pause_ns = 0 if self._last_write_ns is None else now_ns - self._last_write_ns
         self._last_write_ns = now_ns
@@ -81,14 +82,27 @@ class ChunkFile:
         """
         if self._unsynced_since_ns is None:
             return
-        begun_ns = self._clock.monotonic_ns()
-        with files.storage_errors(f"sync {self.name}{PART}"):
+        with files.storage_errors(f"sync {self.name}{PART}"), self._measured():
             os.fdatasync(self._fd)
             if not self._is_in_folder:  # a long name on FAT lies in more than the entry that belongs to the file
                 os.fsync(self._folder)
                 self._is_in_folder = True
-        self.sync_s_max = max(self.sync_s_max, (self._clock.monotonic_ns() - begun_ns) / NS)
         self._unsynced_since_ns = None
+
+    @property
+    def unsynced_s(self) -> float:
+        """For how long data has been waiting to be on the disk; 0.0: all of it is. Any thread."""
+        since_ns = self._unsynced_since_ns
+        return 0.0 if since_ns is None else max(0.0, (self._clock.monotonic_ns() - since_ns) / NS)
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Measure a sync, also one that fails."""
+        begun_ns = self._clock.monotonic_ns()
+        try:
+            yield
+        finally:
+            self.sync_s_max = max(self.sync_s_max, (self._clock.monotonic_ns() - begun_ns) / NS)
 
     @property
     def fd(self) -> int:
@@ -116,16 +130,23 @@ class ChunkFile:
         self.size, is_changed = complete(self._fd, self.size, self.name)
         if is_changed:
             self._hash = hash_prefix(self._fd, self.size)
-        os.fsync(self._fd)
-        os.fsync(self._folder)
+        if self._unsynced_since_ns is None:
+            self._unsynced_since_ns = self._clock.monotonic_ns()
+        with self._measured():
+            os.fsync(self._fd)
+            os.fsync(self._folder)
         if files.exists(self._folder, self.name + PART):
             files.rename_new(self._folder, self.name + PART, self.name)
         os.fsync(self._fd)  # FAT notes length and place under the new name only when the file is synced again
         os.fsync(self._folder)
+        self._unsynced_since_ns = None
         return self._hash.hexdigest()
 
     def close(self) -> None:
         """Let go of the file as it is; an error of the close is logged: all has been synced, or is a `.part`."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # it was synced; its pages would push out those that somebody needs
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         for fd in (self._fd, self._folder):
             if fd >= 0:
                 try:

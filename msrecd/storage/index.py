@@ -1,4 +1,4 @@
-"""The index of finished chunks: SQLite in the state directory, a cache of the manifests.
+"""The index of finished chunks of one medium: SQLite in the state folder, a cache of the manifests.
 
 Nothing is true because it stands here: when it is missing or damaged it is built again from the manifests. One row a
 chunk; sums are kept by triggers, so that no question costs more with a million chunks than with a thousand.
@@ -7,11 +7,10 @@ chunk; sums are kept by triggers, so that no question costs more with a million 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from msrecd.storage.retention import ChunkRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 _BATCH = 256
 _BUILD_BATCH = 2000
 _SCHEMA = """
@@ -40,6 +39,7 @@ CREATE TABLE recording (
   started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX recording_ended ON recording (ended_ns);
 CREATE INDEX recording_recorder ON recording (recorder, recording_id);
+CREATE TABLE folder (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE total (recorder TEXT PRIMARY KEY, bytes INTEGER NOT NULL, chunks INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
   INSERT INTO total VALUES (NEW.recorder, NEW.bytes, 1)
@@ -99,7 +99,8 @@ class Index:
                 self._db.execute(
                     "DELETE FROM chunk WHERE recording_id = ? AND seq = ?", (chunk.recording_id, chunk.seq)
                 )
-                self._db.execute(f"INSERT INTO chunk ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(chunk))
+                (last,) = self._db.execute("SELECT coalesce(max(ord), 0) FROM chunk").fetchone()
+                self._db.execute(_INSERT_AT, (max(last + 1, _order_of(chunk)), *_row(chunk)))
                 self._db.execute(
                     _UPSERT, (chunk.recording_id, chunk.recorder, manifest, chunk.started_ns, chunk.ended_ns)
                 )
@@ -107,8 +108,7 @@ class Index:
     def build(self, chunks: Iterable[tuple[ChunkRef, str]]) -> int:
         """Fill an empty index from chunks in any order, a batch of them in memory at a time; how many there are.
 
-        Their order is that of their beginnings; what is added later comes behind them. It ends early when the index is
-        closed meanwhile.
+        Their order is that of their beginnings; what is added later comes behind them.
 
         Raises:
             StorageError: it fails; it is then not complete, and `is_fresh` still.
@@ -144,46 +144,20 @@ class Index:
                 recordings[chunk.recording_id] = (chunk.recording_id, chunk.recorder, manifest, *span)
             self._db.executemany(_UPSERT, recordings.values())
 
-    def adopt(self, built: Path, *, removed: Iterable[tuple[str, int]], protected: Callable[[str], bool]) -> None:
-        """Take a complete index, made beside this one, in its place; what was added here meanwhile is added to it.
+    def insert(self, chunks: Iterable[tuple[ChunkRef, str]]) -> None:
+        """Add chunks that were recorded earlier, each at the place of its beginning."""
+        self._put(list(chunks))
 
-        Args:
-            built: file of a closed index; it is moved.
-            removed: chunks that were deleted meanwhile.
-            protected: whether a recording is, now.
+    def has_chunk(self, recording_id: str, seq: int) -> bool:
+        return bool(self._all("SELECT 1 FROM chunk WHERE recording_id = ? AND seq = ?", (recording_id, seq)))
 
-        Raises:
-            StorageError: it failed; this one goes on as it was.
-        """
-        assert self._path is not None
-        with self._lock:
-            with _errors():
-                own = self._db.execute(
-                    f"SELECT {_COLUMNS}, (SELECT manifest FROM recording r WHERE r.recording_id = c.recording_id)"
-                    " FROM chunk c ORDER BY ord"
-                ).fetchall()
-                self._db.close()
-            try:
-                _sync(built)
-                for suffix in ("-wal", "-shm"):
-                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-                built.replace(self._path)
-                _sync(self._path.parent)
-            except OSError as exc:
-                self._db = self._connect(str(self._path))
-                raise StorageError(f"the new index cannot be put into its place: {exc}") from exc
-            self._db = self._connect(str(self._path))
-            with _errors():
-                self._prepare()
-            self.add_all((_chunk(row), str(row[-1])) for row in own)
-            for recording_id, seq in removed:
-                if self.remove(recording_id, seq):
-                    self.remove_recording(recording_id)
-            marked = self._all("SELECT DISTINCT recording_id FROM chunk WHERE protected = 1")
-            for (recording_id,) in marked:
-                if not protected(recording_id):
-                    self.protect(recording_id, protected=False)
-            self.is_fresh = False
+    def has_seen(self, folder: str, changed_ns: int) -> bool:
+        """Whether a folder was looked into when it was last changed at this time."""
+        return bool(self._all("SELECT 1 FROM folder WHERE name = ? AND changed_ns = ?", (folder, changed_ns)))
+
+    def see(self, folder: str, changed_ns: int) -> None:
+        with self._lock, _errors(), self._db:
+            self._db.execute("INSERT OR REPLACE INTO folder VALUES (?, ?)", (folder, changed_ns))
 
     def remove(self, recording_id: str, seq: int) -> bool:
         """Forget a chunk; whether it was the last of its recording."""
@@ -196,9 +170,33 @@ class Index:
         with self._lock, _errors(), self._db:
             self._db.execute("DELETE FROM recording WHERE recording_id = ?", (recording_id,))
 
-    def protect(self, recording_id: str, *, protected: bool) -> None:
+    def protect(self, recording_id: str, ranges: Sequence[tuple[int, int]]) -> None:
+        """Protect these inclusive ranges of seq of a recording, and nothing else of it."""
         with self._lock, _errors(), self._db:
-            self._db.execute("UPDATE chunk SET protected = ? WHERE recording_id = ?", (protected, recording_id))
+            self._db.execute("UPDATE chunk SET protected = 0 WHERE recording_id = ?", (recording_id,))
+            self._db.executemany(
+                "UPDATE chunk SET protected = 1 WHERE recording_id = ? AND seq BETWEEN ? AND ?",
+                [(recording_id, low, high) for low, high in ranges],
+            )
+
+    def protected_bytes(self) -> int:
+        return int(self._all("SELECT coalesce(sum(bytes), 0) FROM chunk WHERE protected = 1")[0][0])
+
+    def seqs(self, recording_id: str, low: int = 1, high: int = 1 << 31) -> tuple[int, int, int, int]:
+        """The first and last seq (0: there is none), number and bytes of a recording's chunks in a range of seq."""
+        sql = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*), coalesce(sum(bytes), 0) FROM chunk"
+        row = self._all(f"{sql} WHERE recording_id = ? AND seq BETWEEN ? AND ?", (recording_id, low, high))[0]
+        return int(row[0]), int(row[1]), int(row[2]), int(row[3])
+
+    def seqs_between(self, recorder: str, from_ns: int, to_ns: int) -> list[tuple[str, int, int]]:
+        """(recording_id, first seq, last seq) of the chunks of a recorder that touch a time range."""
+        rows = self._all(
+            "SELECT c.recording_id, min(c.seq), max(c.seq) FROM recording r JOIN chunk c USING (recording_id)"
+            " WHERE r.recorder = ? AND r.ended_ns >= ? AND r.started_ns <= ? AND c.ended_ns >= ? AND c.started_ns <= ?"
+            " GROUP BY c.recording_id ORDER BY c.recording_id",
+            (recorder, from_ns, to_ns, from_ns, to_ns),
+        )
+        return [(str(row[0]), int(row[1]), int(row[2])) for row in rows]
 
     def has_recording(self, recording_id: str) -> bool:
         return bool(self._all("SELECT 1 FROM recording WHERE recording_id = ?", (recording_id,)))
@@ -290,8 +288,9 @@ class Index:
                 f" ORDER BY {key}, ord LIMIT {_BATCH}",
                 (*values, *last),
             )
-            for row in rows:
-                yield _chunk(row)
+            with _errors():
+                chunks = [_chunk(row) for row in rows]
+            yield from chunks
             if len(rows) < _BATCH:
                 return
             last = (rows[-1][-2], rows[-1][-1])
@@ -343,20 +342,12 @@ class _errors:  # noqa: N801  # used as a context manager only
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StorageError(f"the index fails: {error}") from error
+            raise StorageError(f"the index fails: {error}", "index") from error
 
 
 def _order_of(chunk: ChunkRef) -> int:
     """A key that sorts by the beginning, to the millisecond, and is most likely nobody else's."""
     return (max(0, chunk.started_ns) // MS << 20) | (zlib.crc32(chunk.file.encode()) & 0xFFFFF)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _row(chunk: ChunkRef) -> tuple[object, ...]:
@@ -367,6 +358,13 @@ def _row(chunk: ChunkRef) -> tuple[object, ...]:
 
 
 def _chunk(row: tuple[Any, ...]) -> ChunkRef:
+    """
+    Raises:
+        sqlite3.DataError: a value is none that was written here.
+    """
+    texts, numbers = (row[0], row[1], row[3], row[9]), (row[2], row[4], row[5], row[6])
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+        raise sqlite3.DataError("a value of a wrong type")
     return ChunkRef(
         recording_id=row[0],
         recorder=row[1],

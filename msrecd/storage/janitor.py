@@ -11,15 +11,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from msrecd.errors import StorageError
-from msrecd.storage import files, layout, recovery
-from msrecd.storage.ground import Ground
+from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
 from msrecd.storage.listing import Listing
 from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan
+from msrecd.storage.root import StorageRoot
 
 log = logging.getLogger(__name__)
 
 LEAST_ROOM_BYTES = 2 << 20
+LEAST_FILES = 64  # inodes that stay free: chunks, manifests and folders need some
 _MAX_FAILURES = 8  # of one round: on a disk that fails as a whole there is no use in trying all
 _IMPLIED_FREE_BYTES = 16 << 20
 
@@ -64,56 +65,34 @@ class _Without:
         return (chunk for chunk in self._index.aged(recorder, before_ns) if chunk.file not in self._without)
 
 
-class _FromDisk:
-    """The oldest chunks straight from the storage, while there is no index: enough to make room with.
-
-    How much there is in all, and how old it is, is not known then; rules that need it have to wait.
-    """
-
-    def __init__(self, listing: Listing, without: AbstractSet[str], places: dict[str, str]) -> None:
-        self._listing = listing
-        self._without = without
-        self._places = places
-
-    def total_bytes(self, recorder: str | None) -> int:
-        raise NotImplementedError
-
-    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
-        for chunk, place in self._listing.oldest_on_disk():
-            if not chunk.protected and chunk.file not in self._without and recorder in (None, chunk.recorder):
-                self._places[chunk.recording_id] = place
-                yield chunk
-
-    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
-        raise NotImplementedError
-
-
 class Janitor:
     """Any thread; one of them deletes at a time. No lock of anybody else is held while a file is deleted."""
 
     def __init__(
         self,
-        ground: Ground,
+        root: StorageRoot,
         listing: Listing,
         *,
         limits: Limits,
         recorder_limits: Mapping[str, Limits],
         open_space: Callable[[], OpenSpace],
         is_open: Callable[[str], bool],
+        is_leased: Callable[[str, int], bool],
     ) -> None:
         """
         Args:
             open_space: what is being written now.
             is_open: whether a recording id is being recorded.
+            is_leased: whether somebody needs a chunk for now.
         """
         self.limits = limits
         self.recorder_limits = dict(recorder_limits)
-        self._ground = ground
+        self._root = root
         self._listing = listing
         self._open_space = open_space
         self._is_open = is_open
+        self._is_leased = is_leased
         self._deleting = threading.Lock()
-        self._places: dict[str, str] = {}  # manifests of planned chunks that no index knows
         self._announced: set[str] = set()  # their manifests say deleted, and they could not be: tried again
 
     def plan(self) -> list[Planned]:
@@ -126,24 +105,21 @@ class Janitor:
 
     def _plan(self, without: AbstractSet[str]) -> list[Planned]:
         self._listing.apply_corrections()
-        status = self._ground.status()
+        status = self._root.status()
         space = self._open_space()
         limits = self.limits
         if limits.min_free_bytes is None and limits.max_total_bytes is not None:
-            # Whoever limits the total wants a ring: it must go round on a smaller disk as well.
+            # max_total implies a ring: it must go round on a smaller disk as well.
             capacity = status.f_blocks * status.f_frsize
             limits = replace(limits, min_free_bytes=max(LEAST_ROOM_BYTES, min(_IMPLIED_FREE_BYTES, capacity // 100)))
         situation = Situation(
-            age_now_ns=self._ground.walltime.age_now_ns(),
+            age_now_ns=self._root.walltime.age_now_ns(),
             free_bytes=status.f_bavail * status.f_frsize,
             headroom_bytes=sum(space.headrooms),
             one_chunk_bytes=max(space.headrooms, default=0),
             open_bytes=space.by_recorder,
+            missing_files=_missing_files(status),
         )
-        if self._listing.is_building:
-            self._places.clear()
-            room_only = Limits(min_free_bytes=limits.min_free_bytes)
-            return plan(_FromDisk(self._listing, without, self._places), room_only, {}, situation)
         return plan(_Without(self._listing.index, without), limits, self.recorder_limits, situation)
 
     def rotate(self) -> list[Deleted]:
@@ -153,7 +129,7 @@ class Janitor:
             StorageError: nothing could be planned; `missing_mount`.
         """
         with self._deleting:
-            return self._rotate()
+            return self._rotate_or_fall_back()
 
     def require_room(self) -> None:
         """Make sure that a chunk may begin. While another thread makes room already, wait only if there is none.
@@ -163,7 +139,7 @@ class Janitor:
         """
         if self._deleting.acquire(blocking=False):
             try:
-                self._rotate()
+                self._rotate_or_fall_back()
             finally:
                 self._deleting.release()
         elif self.missing_room() is not None:
@@ -178,27 +154,41 @@ class Janitor:
         Raises:
             StorageError: index or file system cannot be read.
         """
-        status = self._ground.status()
+        status = self._root.status()
         free = status.f_bavail * status.f_frsize
         least = max(self.limits.min_free_bytes or 0, LEAST_ROOM_BYTES)
         if free < least:
-            return f"{free} bytes are free in {self._ground.path} and {least} must stay free"
-        if self._listing.is_building:
-            return None  # how much there is in all is not known yet
+            kept = self._listing.index.protected_bytes()
+            why = f"; {kept} bytes of recordings are protected" if kept else ""
+            return f"{free} bytes are free in {self._root.path}, and {least} must stay free{why}"
+        if _missing_files(status):
+            return f"{status.f_favail} inodes are free in {self._root.path} and {LEAST_FILES} must stay free"
         total = self._listing.index.total_bytes(None) + self._open_space().total_bytes
         if self.limits.max_total_bytes is not None and total > self.limits.max_total_bytes:
-            return f"recordings take {total} bytes of max_total = {self.limits.max_total_bytes} and none may be deleted"
+            kept = self._listing.index.protected_bytes()
+            why = f"; {kept} bytes of them are protected" if kept else ""
+            limit = self.limits.max_total_bytes
+            return f"recordings take {total} bytes of max_total = {limit}, and none may be deleted{why}"
         return None
 
+    def _rotate_or_fall_back(self) -> list[Deleted]:
+        try:
+            return self._rotate()
+        except StorageError as exc:
+            if exc.code != "index":
+                raise
+            self._listing.fall_back(exc)
+            return self._rotate()
+
     def _rotate(self) -> list[Deleted]:
-        self._ground.check_mount(create=False)  # what is away is not deleted
+        self._root.check()  # an unmounted disk is not a deleted file
         deleted: list[Deleted] = []
         failed: set[str] = set()
         while len(failed) < _MAX_FAILURES:
             others_needed = False
             for planned in self._plan(failed):
                 chunk = planned.chunk
-                if self._ground.is_protected(chunk.recording_id):  # since the plan was made
+                if self._is_kept(chunk):  # since the plan was made
                     failed.add(chunk.file)
                     others_needed = True
                     continue
@@ -208,6 +198,8 @@ class Janitor:
                     else:
                         others_needed = True  # somebody had taken it: the room it gave is there already
                 except (OSError, StorageError) as exc:
+                    if isinstance(exc, StorageError) and exc.code == "index":
+                        raise
                     log.warning("%s cannot be deleted: %s", chunk.file, exc)
                     failed.add(chunk.file)
                     others_needed = True
@@ -215,8 +207,11 @@ class Janitor:
                         break
             if not others_needed:
                 break
-        self._ground.ensure_reserve()
+        self._root.ensure_reserve()
         return deleted
+
+    def _is_kept(self, chunk: ChunkRef) -> bool:
+        return self._root.is_protected(chunk.recording_id, chunk.seq) or self._is_leased(chunk.recording_id, chunk.seq)
 
     def _delete(self, chunk: ChunkRef, reason: str) -> bool:
         """Whether there was a file; where there is none any more, the index forgets it.
@@ -231,13 +226,13 @@ class Janitor:
         if split is None or parsed is None or parsed.is_part or parsed.recording_id != chunk.recording_id:
             index.remove(chunk.recording_id, chunk.seq)
             raise StorageError("not a name of ours", "unsafe_path")
-        place = index.manifest_of(chunk.recording_id) or self._places.get(chunk.recording_id)
-        with files.closing_fd(self._ground.open_root()) as root:
+        place = index.manifest_of(chunk.recording_id)
+        with files.closing_fd(self._root.open_root()) as root:
             try:
                 with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
                     if files.exists(folder, split[2]):  # what somebody else took stays missing for `verify`
                         if place is not None and chunk.file not in self._announced:
-                            self._ground.append_deletion(root, place, chunk.seq, str(reason))
+                            self._root.append_deletion(root, place, chunk.seq, str(reason))
                             self._announced.add(chunk.file)
                         os.unlink(split[2], dir_fd=folder)
                         os.fsync(folder)  # or a power cut brings it back after the index has forgotten it
@@ -245,23 +240,15 @@ class Janitor:
             except FileNotFoundError:
                 pass
             self._announced.discard(chunk.file)
-            self._listing.removed(chunk.recording_id, chunk.seq)
-            if index.remove(chunk.recording_id, chunk.seq) and not self._has_chunks(root, place):
+            if index.remove(chunk.recording_id, chunk.seq) and not self._has_live_chunks(root, place):
                 self._drop_recording(root, chunk.recording_id, place)
             files.remove_empty_folders(root, f"{split[0]}/{split[1]}")
         return was_there
 
-    def _has_chunks(self, root: int, place: str | None) -> bool:
-        """Whether a manifest lists chunks that are there, although the index that is being built knows none of them."""
-        if not self._listing.is_building or place is None:
-            return False
-        for line in recovery.read_manifest(root, place).chunks:
-            split = layout.split_file(line["file"])
-            with contextlib.suppress(FileNotFoundError):
-                if split is not None:
-                    with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
-                        if files.exists(folder, split[2]):
-                            return True
+    def _has_live_chunks(self, root: int, place: str | None) -> bool:
+        """Whether a manifest lists chunks that were not deleted: somebody took them, and may bring them back."""
+        with contextlib.suppress(OSError):
+            return place is not None and bool(manifest.live_chunks(tree.read_manifest(root, place)))
         return False
 
     def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:
@@ -285,3 +272,8 @@ def _deleted(planned: Planned) -> Deleted:
         bytes=chunk.bytes,
         reason=str(planned.reason),
     )
+
+
+def _missing_files(status: os.statvfs_result) -> int:
+    """How many inodes are missing; 0 where the file system does not count them."""
+    return max(0, LEAST_FILES - status.f_favail) if getattr(status, "f_files", 0) else 0

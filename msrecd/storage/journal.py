@@ -1,18 +1,21 @@
-"""Which recordings are open: one small file each in the state directory, so that a start looks at nothing else."""
+"""Which recordings are open: one small file each on the medium, so that a start looks at nothing else."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from msrecd.storage import files, layout
+from msrecd.storage.medium import FOLDER
 
 log = logging.getLogger(__name__)
+
+_FOLDER = f"{FOLDER}/open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,41 +41,44 @@ class OpenRecording:
 
 
 class Journal:
-    """Files `<state>/open/<recording_id>.json`. Different recordings may be written by different threads.
+    """Files `.msrecd/open/<recording_id>.json` on the medium. Different recordings may be written by different threads.
+
+    Methods take a descriptor of the medium's folder.
 
     Raises:
         OSError: from every method.
     """
 
-    def __init__(self, state_path: Path) -> None:
-        self._path = state_path / "open"
-
-    def write(self, recording: OpenRecording) -> None:
-        if not self._path.is_dir():
-            self._path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
-            with files.closing_fd(files.open_root(self._path.parent)) as state:
-                os.fsync(state)
-        with files.closing_fd(files.open_root(self._path)) as folder:
+    def write(self, root: int, recording: OpenRecording) -> None:
+        with files.closing_fd(files.open_folder(root, _FOLDER, create=True)) as folder:
             files.replace_file(folder, f"{recording.recording_id}.json", json.dumps(asdict(recording)).encode())
 
-    def remove(self, recording_id: str) -> None:
-        (self._path / f"{recording_id}.json").unlink(missing_ok=True)
+    def remove(self, root: int, recording_id: str) -> None:
+        with contextlib.suppress(FileNotFoundError), files.closing_fd(files.open_folder(root, _FOLDER)) as folder:
+            os.unlink(f"{recording_id}.json", dir_fd=folder)
 
-    def is_open(self, recording_id: str) -> bool:
-        return (self._path / f"{recording_id}.json").exists()
-
-    def recording_ids(self) -> list[str]:
+    def is_open(self, root: int, recording_id: str) -> bool:
         try:
-            names = sorted(path.name for path in self._path.iterdir())
+            with files.closing_fd(files.open_folder(root, _FOLDER)) as folder:
+                return files.exists(folder, f"{recording_id}.json")
+        except FileNotFoundError:
+            return False
+
+    def recording_ids(self, root: int) -> list[str]:
+        try:
+            with files.closing_fd(files.open_folder(root, _FOLDER)) as folder:
+                names = sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
         except FileNotFoundError:
             return []
-        return [n.removesuffix(".json") for n in names if layout.parse_recording_id(n.removesuffix(".json"))]
+        ids = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        return [recording_id for recording_id in ids if layout.parse_recording_id(recording_id) is not None]
 
-    def read_all(self) -> Iterator[OpenRecording]:
+    def read_all(self, root: int) -> Iterator[OpenRecording]:
         """Whole entries with names that can be ours; a torn one is passed over (its folder is looked at anyway)."""
-        for recording_id in self.recording_ids():
+        for recording_id in self.recording_ids(root):
             try:
-                yield _recording(recording_id, json.loads(files.read_path(self._path / f"{recording_id}.json")))
+                with files.closing_fd(files.open_folder(root, _FOLDER)) as folder:
+                    yield _recording(recording_id, json.loads(files.read_at(folder, f"{recording_id}.json")))
             except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
                 log.warning("skipping the journal of %s, which cannot be read: %s", recording_id, exc)
 

@@ -25,6 +25,7 @@ EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 _CHUNK = re.compile(
     rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
 )
+_BOOT_FOLDER = re.compile(r"[^/]+/boot(\d{4,})/", re.ASCII)
 _DAY = re.compile(r"(\d{4}/\d{2}/\d{2}|boot\d{4,})\Z", re.ASCII)
 
 
@@ -146,6 +147,12 @@ def split_file(file: str) -> tuple[str, str, str] | None:
     recording_id = parse_manifest_name(name)
     known = parse_recording_id(recording_id) if recording_id is not None else None
     return (recorder, day, name) if known is not None and known.recorder == recorder else None
+
+
+def boot_of(file: str) -> int | None:
+    """The number of the boot in whose folder a chunk lies, its clock was not trusted then; None: that of a day."""
+    match = _BOOT_FOLDER.match(file)
+    return int(match[1]) if match is not None and len(match[1]) < 10 else None
 
 
 def next_suffix(previous: str | None, prefix: str, draw: int) -> int | None:

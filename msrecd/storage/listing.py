@@ -1,4 +1,4 @@
-"""Listing: the index of a storage, kept in step with its manifests and with what is learnt about the clock."""
+"""Listing: the index of a medium, kept in step with its manifests, its files and what is learnt about the clock."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from msrecd.clock import NS
 from msrecd.errors import StorageError
-from msrecd.storage import files, layout, recovery
-from msrecd.storage.ground import Ground
+from msrecd.storage import files, layout, tree
 from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.medium import FOLDER
 from msrecd.storage.retention import ChunkRef
+from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.times import parse_utc
 
 log = logging.getLogger(__name__)
@@ -25,97 +27,156 @@ log = logging.getLogger(__name__)
 _FOLDERS = 32
 _NEXT = 4
 _FOREVER_NS = 1 << 62
+Progress = Callable[[int, int], None]
+
+
+def index_path(state_path: Path, medium_id: str) -> Path:
+    """The index of a medium, in the state folder: what is known of one says nothing of another."""
+    return state_path / "media" / medium_id / "index.sqlite"
 
 
 class Listing:
-    """Any thread may call anything once it is open.
+    """Any thread may call anything once it is open."""
 
-    Attributes:
-        is_building: the index is not complete, and knows only what was recorded since it was opened.
-    """
-
-    def __init__(self, ground: Ground) -> None:
-        self.is_building = False
-        self._ground = ground
+    def __init__(self, root: StorageRoot) -> None:
+        self._root = root
         self._index: Index | None = None
+        self._path: Path | None = None
         self._corrected_revision = -1
-        self._removed: list[tuple[str, int]] = []
-        self._stop = threading.Event()
+        self._has_fallen_back = False
+        self._lock = threading.RLock()
 
-    def open(self, *, beside: bool = False) -> None:
-        """Open the index. Where it is missing, damaged or known to be behind it `is_building` until `build` is done.
+    def open(self, progress: Progress | None = None, *, beside: bool = False) -> None:
+        """Open the index of the medium that is there. Where it is missing, damaged or behind, build it.
 
         Args:
-            beside: a daemon uses it, and builds it if need be.
+            progress: called with (manifests read, manifests).
+            beside: a daemon uses it.
 
         Raises:
-            StorageError: it can neither be read nor written.
+            StorageError: the storage cannot be read.
         """
-        self._stop.clear()
-        is_stale = self._stale.exists()
-        if is_stale and not beside:
-            self._remove(self._path)
-        self._index = Index(self._path)
-        self.is_building = self._index.is_fresh or is_stale
-        if not self.is_building:
-            self.apply_corrections()
-
-    def build(self) -> int:
-        """Make the index from the manifests, beside the one in use, and put it in its place; how many chunks it has.
-
-        Takes about 30 µs a chunk and little memory; recordings may begin, end and go meanwhile.
-
-        Raises:
-            StorageError: the storage cannot be read, or the index not written; it is tried again at the next start.
-        """
-        new = self._path.with_name("index.new.sqlite")
-        with contextlib.suppress(OSError):
-            self._stale.touch()  # for those who look meanwhile
-        self._remove(new)
-        built = Index(new)
-        try:
-            with files.storage_errors(f"read {self._ground.path}"), files.closing_fd(self._ground.open_root()) as root:
-                count = built.build(self._all_files(root))
-            built.close()
-            if self._stop.is_set():
-                return 0
-            self.index.adopt(new, removed=self._removed, protected=self._ground.is_protected)
-        finally:
-            built.close()
-            self._remove(new)
-        self.is_building = False
-        self._removed.clear()
-        with contextlib.suppress(OSError):
-            self._stale.unlink(missing_ok=True)
+        self.close()
+        medium = self._root.medium
         self._corrected_revision = -1
+        self._has_fallen_back = False
+        if not medium.is_kept:
+            self._path, self._index = None, Index(None)  # nothing can be recorded there either
+            self._build(progress)
+            return
+        self._path = index_path(self._root.state_path, medium.id)
+        try:
+            self._path.parent.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+            if self._stale.exists() and not beside:
+                _remove(self._path)
+                self._stale.unlink(missing_ok=True)
+            self._index = Index(self._path)
+            if self._index.is_fresh:
+                self._build(progress)
+        except (OSError, StorageError) as exc:
+            self.fall_back(exc, progress)
         self.apply_corrections()
-        return count
 
-    def removed(self, recording_id: str, seq: int) -> None:
-        """A chunk has been deleted."""
-        if self.is_building:
-            self._removed.append((recording_id, seq))
+    def fall_back(self, reason: Exception, progress: Progress | None = None) -> None:
+        """Keep the index on the recordings' medium, because the state folder takes nothing; until the next `open`.
 
-    @property
-    def _path(self) -> Path:
-        return self._ground.state_path / "index.sqlite"
+        Raises:
+            StorageError: it cannot be kept there either.
+        """
+        with self._lock:
+            if self._has_fallen_back:
+                raise StorageError(f"the index of the recordings cannot be written: {reason}", "index") from reason
+            self._has_fallen_back = True
+            log.warning(
+                "the state folder %s cannot be written, the index is kept beside the recordings meanwhile: %s",
+                self._root.state_path,
+                reason,
+            )
+            self.close()
+            self._path = self._root.path / FOLDER / "index.sqlite"
+            try:
+                with files.closing_fd(self._root.medium.folder()):
+                    pass
+                _remove(self._path)
+                self._index = Index(self._path)
+            except (OSError, StorageError):
+                self._path, self._index = None, Index(None)
+            self._build(progress)
+
+    def _build(self, progress: Progress | None) -> None:
+        """Fill the index from the manifests: about 70 µs a chunk, and little memory."""
+        begun_ns = self._root.clock.monotonic_ns()
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            names = _FolderNames(root)
+            count = self.index.build(self._all_files(root, names, progress))
+            self._note_folders(root)
+        if count:
+            took_s = (self._root.clock.monotonic_ns() - begun_ns) / NS
+            log.info("built the index from the manifests: %d chunks in %.1f s", count, took_s)
+
+    def _all_files(self, root: int, names: _FolderNames, progress: Progress | None) -> Iterator[tuple[ChunkRef, str]]:
+        manifests = list(tree.manifests_by_day(root))
+        for number, file in enumerate(manifests):
+            if progress is not None:
+                progress(number, len(manifests))
+            recording_id = layout.parse_manifest_name(file.rpartition("/")[2]) or ""
+            for ref in self._listed_files(root, file, recording_id, names):
+                yield ref, file
+
+    def reconcile(self) -> int:
+        """Take up chunks that were away and are there again; how many. Looks into folders that have changed.
+
+        What is away is counted until its turn comes, and what comes back is counted again.
+
+        Raises:
+            StorageError: the storage cannot be read, or the index fails.
+        """
+        found: list[tuple[ChunkRef, str]] = []
+        index = self.index
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            names = _FolderNames(root)
+            for recorder in tree.recorders(root):
+                for day in tree.days(root, recorder):
+                    folder_name = f"{recorder}/{day}"
+                    changed_ns = _changed_ns(root, folder_name)
+                    if changed_ns is None or index.has_seen(folder_name, changed_ns):
+                        continue
+                    new: dict[str, set[int]] = {}
+                    for name in tree.names_in(root, folder_name):
+                        parsed = layout.parse_chunk_name(name)
+                        if parsed is None or parsed.is_part or parsed.recorder != recorder:
+                            continue
+                        if not index.has_chunk(parsed.recording_id, parsed.seq):
+                            new.setdefault(parsed.recording_id, set()).add(parsed.seq)
+                    for recording_id, seqs in new.items():
+                        place = index.manifest_of(recording_id) or tree.find_manifest(root, recorder, recording_id)
+                        if place is not None:
+                            refs = self._listed_files(root, place, recording_id, names)
+                            found += [(ref, place) for ref in refs if ref.seq in seqs]
+                    index.see(folder_name, changed_ns)
+        if found:
+            index.insert(found)
+            log.info("%d chunks that had been away are listed and counted again", len(found))
+        return len(found)
+
+    def _note_folders(self, root: int) -> None:
+        for recorder in tree.recorders(root):
+            for day in tree.days(root, recorder):
+                changed_ns = _changed_ns(root, f"{recorder}/{day}")
+                if changed_ns is not None:
+                    self.index.see(f"{recorder}/{day}", changed_ns)
 
     @property
     def _stale(self) -> Path:
-        return self._ground.state_path / "index.stale"
-
-    @staticmethod
-    def _remove(path: Path) -> None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        assert self._path is not None
+        return self._path.with_name("index.stale")
 
     def close(self) -> None:
-        """Let go of the index; one that is being built is given up."""
-        self._stop.set()
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+        """Let go of the index."""
+        with self._lock:
+            if self._index is not None:
+                self._index.close()
+                self._index = None
 
     @property
     def index(self) -> Index:
@@ -123,9 +184,10 @@ class Listing:
         Raises:
             StorageError: it is not open.
         """
-        if self._index is None:
+        index = self._index
+        if index is None:
             raise StorageError("the store is not open")
-        return self._index
+        return index
 
     def manifests_next_to_change(self) -> list[str]:
         """Manifests of the chunks that rotation deletes next, by whatever rule: what it was at when the power went.
@@ -142,32 +204,18 @@ class Listing:
                         found[place] = None
         return list(found)
 
-    def oldest_on_disk(self) -> Iterator[tuple[ChunkRef, str]]:
-        """Chunks and their manifests, the oldest days first, straight from the storage: for when there is no index.
-
-        Raises:
-            StorageError: the storage cannot be read.
-        """
-        with files.storage_errors(f"read {self._ground.path}"), files.closing_fd(self._ground.open_root()) as root:
-            yield from self._all_files(root)
-
-    def _all_files(self, root: int) -> Iterator[tuple[ChunkRef, str]]:
-        names = _FolderNames(root)
-        for file in recovery.manifests_by_day(root):
-            recording_id = layout.parse_manifest_name(file.rpartition("/")[2]) or ""
-            for ref in self._listed_files(root, file, recording_id, names):
-                yield ref, file
-            if self._stop.is_set():
-                return
-
     def add(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
         """Put a finished chunk into the index; a failure costs only a new build of the index."""
+        ref = self._ref(recorder, recording_id, line)
         try:
-            self.index.add(self._ref(recorder, recording_id, line), manifest_file)
+            try:
+                self.index.add(ref, manifest_file)
+            except StorageError as exc:
+                self.fall_back(exc)  # built from the manifests, in which the chunk stands already
         except StorageError as exc:
             log.warning("%s is not in the index, which will be built again: %s", line["file"], exc)
-            with contextlib.suppress(OSError):
-                (self._ground.state_path / "index.stale").touch()
+            with contextlib.suppress(OSError, AssertionError):
+                self._stale.touch()
 
     def add_recovered(self, recordings: Iterable[OpenRecording]) -> None:
         """What stands in the manifests of recordings that were open, and may not be in the index yet.
@@ -175,7 +223,7 @@ class Listing:
         Raises:
             StorageError: the storage cannot be read, or the index fails.
         """
-        with files.storage_errors(f"read {self._ground.path}"), files.closing_fd(self._ground.open_root()) as root:
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
             names = _FolderNames(root)
             for recording in recordings:
                 refs = self._listed_files(root, recording.manifest, recording.recording_id, names)
@@ -188,47 +236,55 @@ class Listing:
         Raises:
             StorageError: the index fails.
         """
-        walltime = self._ground.walltime
+        walltime = self._root.walltime
         walltime.poll()
         revision = walltime.revision
         if revision != self._corrected_revision:
-            count = self.index.correct(self._correct)
+            count = self.index.correct(walltime.corrections.correct)
             self._corrected_revision = revision
             if count:
                 log.info("the times of %d chunks have been corrected", count)
 
-    def _ref(self, recorder: str, recording_id: str, line: ManifestLine, *, protected: bool | None = None) -> ChunkRef:
+    def _ref(
+        self, recorder: str, recording_id: str, line: ManifestLine, protected: Callable[[int], bool] | None = None
+    ) -> ChunkRef:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
         trusted = line["clock"] == "synchronized"
-        boot_id = line.get("boot_id", "")
-        if not trusted and (corrected := self._correct(boot_id, started_ns)) is not None:
+        boot_id = self._boot_id(line)
+        if not trusted and (corrected := self._root.walltime.corrections.correct(boot_id, started_ns)) is not None:
             started_ns, ended_ns, trusted = corrected, corrected + ended_ns - started_ns, True
+        seq = line["seq"]
         return ChunkRef(
             recording_id=recording_id,
             recorder=recorder,
-            seq=line["seq"],
+            seq=seq,
             file=line["file"],
             bytes=line["bytes"],
             started_ns=started_ns,
             ended_ns=ended_ns,
             trusted=trusted,
-            protected=self._ground.is_protected(recording_id) if protected is None else protected,
+            protected=self._root.is_protected(recording_id, seq) if protected is None else protected(seq),
             boot_id=boot_id,
         )
 
-    def _correct(self, boot_id: str, utc_ns: int) -> int | None:
-        return self._ground.walltime.corrections.correct(boot_id, utc_ns)
+    def _boot_id(self, line: ManifestLine) -> str:
+        return line.get("boot_id") or first_edition_boot_id(self._root.medium.identity.first_edition_boots, line)
 
     def _listed_files(self, root: int, manifest_file: str, recording_id: str, names: _FolderNames) -> list[ChunkRef]:
         refs = []
         try:
-            contents = recovery.read_manifest(root, manifest_file)
+            contents = tree.read_manifest(root, manifest_file)
         except FileNotFoundError:  # its last chunk went meanwhile, or nothing was listed before the power went
             return []
         except OSError as exc:
-            log.warning("%s cannot be read: %s", manifest_file, exc)
+            tree.skip(manifest_file, exc)
             return []
-        protected = self._ground.is_protected(recording_id)
+        if contents.unreadable:
+            which = ", ".join(map(str, contents.unreadable[:5]))
+            log.warning(
+                "%s: skipped %d lines that are none of a manifest: %s", manifest_file, len(contents.unreadable), which
+            )
+        ranges = self._root.protected_ranges(recording_id) or ()
         for line in contents.chunks:  # one that says deleted and is still there wants to be deleted again
             split = layout.split_file(line["file"])
             parsed = layout.parse_chunk_name(split[2]) if split else None
@@ -236,8 +292,28 @@ class Listing:
                 continue
             with contextlib.suppress(OSError, ValueError):
                 if split[2] in names.of(f"{split[0]}/{split[1]}"):
-                    refs.append(self._ref(split[0], recording_id, line, protected=protected))
+                    is_kept = lambda seq: any(low <= seq <= high for low, high in ranges)  # noqa: E731
+                    refs.append(self._ref(split[0], recording_id, line, is_kept))
         return refs
+
+
+def first_edition_boot_id(boots: dict[int, str], line: ManifestLine) -> str:
+    """The boot of a chunk whose line carries no boot id; "": nobody knows."""
+    number = layout.boot_of(line["file"])
+    return boots.get(number, "") if number is not None else ""
+
+
+def _changed_ns(root: int, folder_name: str) -> int | None:
+    try:
+        with files.closing_fd(files.open_folder(root, folder_name)) as folder:
+            return os.fstat(folder).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 class _FolderNames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -14,9 +15,9 @@ from msrecd.clock.wall import Stamp
 from msrecd.errors import StorageError
 from msrecd.storage import files, fragments, layout
 from msrecd.storage.chunkfile import ChunkFile
-from msrecd.storage.ground import Ground
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Leftover:
     """A chunk that could not be finished. `line`: all is done but its place in the manifest."""
 
     bytes: int
+    medium_id: str
+    manifest: str
     recording: Recording
     entry: OpenEntry
     facts: ChunkFacts | None
@@ -48,19 +51,24 @@ class Leftover:
 class Home(Protocol):
     """What a recording needs of its Store."""
 
-    ground: Ground
+    root: StorageRoot
     journal: Journal
     sync_interval_s: float
 
     def require_room(self) -> None: ...
     def forget(self, recording: Recording) -> None: ...
     def leave(self, leftover: Leftover) -> None: ...
+    def rename(self, recording: Recording) -> str: ...
     def account(self, recorder: str, written: int, sync_s: float) -> None: ...
     def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None: ...
 
 
 class Recording:
-    """One start to stop of a recorder. One thread at a time, besides `settled` and `is_last`."""
+    """One start to stop of a recorder. One thread at a time, besides `settled` and `is_last`.
+
+    A recording lies on one medium. Where another one is found at the path, it goes on there as a recording of its own,
+    with another `recording_id` and from chunk 1.
+    """
 
     def __init__(self, store: Home, recorder: str, recording_id: str, mime_type: str, extension: str) -> None:
         self.recorder = recorder
@@ -68,11 +76,14 @@ class Recording:
         self.mime_type = mime_type
         self.manifest = ""
         self.open_bytes = 0  # read by other threads
+        self.chunk: OpenChunk | None = None  # the one being written
         self._store = store
         self._extension = extension
         self._next_seq = 1
         self._unfinished: dict[int, OpenEntry] = {}
         self._day: str | None = None
+        self._medium_id: str | None = None
+        self._journal_failed = False
         self._lock = threading.RLock()  # the janitor settles what was left behind
         self._is_closed = False
 
@@ -84,9 +95,22 @@ class Recording:
         """
         store = self._store
         store.require_room()
-        stamp = store.ground.walltime.stamp(started_ns)
+        stamp = store.root.walltime.stamp(started_ns)
         with self._lock:
+            medium_id = store.root.check().id
+            if self._medium_id not in (None, medium_id):
+                self._begin_again()
+            self._medium_id = medium_id
             return self._open_chunk(stamp)
+
+    def _begin_again(self) -> None:
+        before = self.recording_id
+        self.recording_id = self._store.rename(self)
+        self.manifest = ""
+        self._day = None
+        self._next_seq = 1
+        self._unfinished.clear()
+        log.warning("%s goes on as %s on another medium", before, self.recording_id)
 
     def _open_chunk(self, stamp: Stamp) -> OpenChunk:
         store = self._store
@@ -105,23 +129,35 @@ class Recording:
         self._unfinished[seq] = entry
         try:
             with files.storage_errors(f"create {entry.file}"):
-                self._keep_journal()
+                root = store.root.open_root()  # from here on it is this medium, whatever is mounted at its path
                 try:
-                    file = self._create(folder_name, name)
-                except FileNotFoundError:  # the janitor took the folder in this moment, because it was empty
-                    file = self._create(folder_name, name)
+                    self._keep_journal(root)
+                    try:
+                        file = self._create(root, folder_name, name)
+                    except FileNotFoundError:  # the janitor took the folder in this moment, because it was empty
+                        file = self._create(root, folder_name, name)
+                except BaseException:
+                    os.close(root)
+                    raise
         except StorageError:
             self._unfinished.pop(seq, None)
             raise
         self._next_seq = seq + 1
-        return OpenChunk(self, store, file, entry, stamp)
+        self.chunk = OpenChunk(self, store, file, entry, stamp, root=root, medium_id=self._medium_id or "")
+        return self.chunk
 
-    def _create(self, folder_name: str, name: str) -> ChunkFile:
-        store = self._store
-        with files.closing_fd(store.ground.open_root()) as root:
-            store.ground.check_mount(create=False)  # once more: it may have gone since, but not from this descriptor
-            folder = files.open_folder(root, folder_name, create=True)
-        return ChunkFile(folder, name, sync_interval_s=store.sync_interval_s, clock=store.ground.clock)
+    @property
+    def unsynced_s(self) -> float:
+        """For how long data has been waiting to be on the disk; 0.0: all of it is, or nothing is being written.
+
+        Any thread; it does not wait for the disk.
+        """
+        chunk = self.chunk
+        return 0.0 if chunk is None else chunk.unsynced_s
+
+    def _create(self, root: int, folder_name: str, name: str) -> ChunkFile:
+        folder = files.open_folder(root, folder_name, create=True)
+        return ChunkFile(folder, name, sync_interval_s=self._store.sync_interval_s, clock=self._store.root.clock)
 
     def end_line(self, *, ended_ns: int, lost_s: float, gaps: Sequence[Mapping[str, float | str]]) -> None:
         """Write down what was lost between the last chunk and the end; before `close`, and when no chunk follows.
@@ -136,17 +172,17 @@ class Recording:
         with self._lock:
             after = self._next_seq - 1
             if not self.manifest:
-                stamp = self._store.ground.walltime.stamp(ended_ns)
+                stamp = self._store.root.walltime.stamp(ended_ns)
                 folder_name = f"{self.recorder}/{self._folder_for(stamp)}"
                 self.manifest = f"{folder_name}/{layout.manifest_name(self.recording_id)}"
         line = {
-            "ended": format_utc(self._store.ground.walltime.stamp(ended_ns).utc_ns),
+            "ended": format_utc(self._store.root.walltime.stamp(ended_ns).utc_ns),
             "after": after,
             "lost_s": round(max(0.0, lost_s), 3),
             "gaps": [dict(gap) for gap in gaps],
         }
-        with files.storage_errors(f"end {self.manifest}"), files.closing_fd(self._store.ground.open_root()) as root:
-            self._store.ground.append_line(root, self.manifest, line)
+        with files.storage_errors(f"end {self.manifest}"), files.closing_fd(self._store.root.open_root()) as root:
+            self._store.root.append_line(root, self.manifest, line)
 
     def close(self) -> None:
         """The recording has ended; called by the last chunk's `finish(final=True)`, else by whoever ends it."""
@@ -156,13 +192,20 @@ class Recording:
             if not self._unfinished:  # else the janitor finishes them, or the next start
                 self._keep_journal_or_log()
 
-    def settled(self, seq: int, *, used: bool) -> None:
+    def settled(self, seq: int, *, used: bool, medium_id: str | None = None) -> None:
         """A chunk is finished (`used`) or gone. Any thread; for OpenChunk and the janitor."""
         with self._lock:
+            if medium_id not in (None, self._medium_id):
+                return  # its recording has gone on elsewhere
             self._unfinished.pop(seq, None)
             if not used and seq == self._next_seq - 1:
                 self._next_seq = seq
             self._keep_journal_or_log()
+
+    def unfinished(self) -> list[int]:
+        """The seqs of chunks that are being written or wait to be finished. Any thread."""
+        with self._lock:
+            return sorted(self._unfinished)
 
     def is_last(self, seq: int) -> bool:
         """Whether the recording has ended with this chunk. Any thread."""
@@ -176,10 +219,11 @@ class Recording:
 
     def _keep_journal_or_log(self) -> None:
         try:
-            if self._is_closed and not self._unfinished:
-                self._store.journal.remove(self.recording_id)
-            else:
-                self._keep_journal()
+            with files.closing_fd(self._store.root.open_root()) as root:
+                if self._is_closed and not self._unfinished:
+                    self._store.journal.remove(root, self.recording_id)
+                else:
+                    self._keep_journal(root)
         except OSError as exc:  # it names a chunk too many then, which the next start finds done
             log.debug("journal of %s: %s", self.recording_id, exc)
 
@@ -191,23 +235,50 @@ class Recording:
         self._day = day
         return day
 
-    def _keep_journal(self) -> None:
-        self._store.journal.write(
-            OpenRecording(
-                recording_id=self.recording_id,
-                recorder=self.recorder,
-                manifest=self.manifest,
-                chunks=tuple(self._unfinished.values()),
+    def _keep_journal(self, root: int) -> None:
+        """Where that fails, recording goes on: a start looks into the newest folders as well."""
+        try:
+            self._store.journal.write(
+                root,
+                OpenRecording(
+                    recording_id=self.recording_id,
+                    recorder=self.recorder,
+                    manifest=self.manifest,
+                    chunks=tuple(self._unfinished.values()),
+                ),
             )
-        )
+        except OSError as exc:
+            if exc.errno in (errno.EROFS, errno.ENODEV, errno.ENXIO):
+                raise
+            if not self._journal_failed:
+                log.warning("the journal of %s cannot be written: %s", self.recording_id, exc)
+            self._journal_failed = True
 
 
 class OpenChunk:
     """A chunk being written. One thread at a time; `finish` or `abandon` ends it."""
 
-    def __init__(self, recording: Recording, store: Home, file: ChunkFile, entry: OpenEntry, stamp: Stamp) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        store: Home,
+        file: ChunkFile,
+        entry: OpenEntry,
+        stamp: Stamp,
+        *,
+        root: int,
+        medium_id: str,
+    ) -> None:
+        """
+        Args:
+            root: descriptor of the medium's folder, which the chunk takes over.
+        """
         self.seq = entry.seq
-        self.path = store.ground.path / (entry.file + layout.PART)
+        self._root = root
+        self._medium_id = medium_id
+        self._recording_id = recording.recording_id
+        self._manifest = recording.manifest
+        self.path = store.root.path / (entry.file + layout.PART)
         self._recording = recording
         self._store = store
         self._file = file
@@ -230,6 +301,14 @@ class OpenChunk:
         finally:
             self._recording.open_bytes = self._file.size
             self._store.account(self._recording.recorder, self._file.size - before, self._file.sync_s_max)
+
+    @property
+    def unsynced_s(self) -> float:
+        """For how long data has been waiting to be on the disk: more than a few seconds, and the disk hangs.
+
+        Any thread.
+        """
+        return self._file.unsynced_s
 
     def sync(self) -> None:
         """Put what is written onto the disk now.
@@ -254,16 +333,12 @@ class OpenChunk:
         if self._line is None:
             self._line = self._name(facts)
         line = self._line
-        with (
-            files.storage_errors(f"finish {self._entry.file}"),
-            files.closing_fd(self._store.ground.open_root()) as root,
-        ):
-            self._store.ground.append_line(root, self._recording.manifest, dict(line))
-        self._is_done = True
-        self._file.close()
-        self._recording.open_bytes = 0
-        self._store.listed(self._recording.recorder, self._recording.recording_id, self._recording.manifest, line)
-        self._recording.settled(self.seq, used=True)
+        with files.storage_errors(f"finish {self._entry.file}"):
+            self._store.root.append_line(self._root, self._manifest, dict(line))
+        self._end()
+        if self._medium_id == self._store.root.medium.id:
+            self._store.listed(self._recording.recorder, self._recording_id, self._manifest, line)
+        self._recording.settled(self.seq, used=True, medium_id=self._medium_id)
         if facts.final:
             self._recording.close()
         return line
@@ -272,13 +347,13 @@ class OpenChunk:
         """Give up: an empty file is removed, another stays `.part` and is finished as soon as that is possible."""
         if self._is_done:
             return
-        self._is_done = True
-        self._recording.open_bytes = 0
         if self._file.size or self._line is not None:
-            self._file.close()
+            self._end()
             self._store.leave(
                 Leftover(
                     bytes=self._file.size,
+                    medium_id=self._medium_id,
+                    manifest=self._manifest,
                     recording=self._recording,
                     entry=self._entry,
                     facts=self._facts,
@@ -290,10 +365,12 @@ class OpenChunk:
 
     def _name(self, facts: ChunkFacts) -> ManifestLine:
         duration_s, tracks = facts.duration_s, facts.tracks
-        if not duration_s or tracks is None or self._file.failed:  # nothing is no chunk: a header alone does not play
+        if (
+            not duration_s or tracks is None or self._file.failed
+        ):  # an empty chunk is discarded: a header alone does not play
             duration_s, tracks = self._look(facts)
         with_hash: list[str] = []
-        self._store.ground.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))
+        self._store.root.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))
         ended_ns = self._stamp.utc_ns + round(duration_s * NS)
         if facts.ended_ns is not None and not self._file.failed:
             ended_ns = self._stamp.utc_ns + facts.ended_ns - self._stamp.monotonic_ns
@@ -324,11 +401,17 @@ class OpenChunk:
             if found.cut:
                 self._file.cut(found.cut)
         if not found.cut:
-            self._is_done = True
-            self._recording.open_bytes = 0
             self._remove()
-            raise StorageError(f"{self._entry.file} held nothing that can be played and is removed", "empty")
+            raise StorageError(f"removed {self._entry.file}, which held nothing that can be played", "empty")
         return found.duration_s, found.manifest_tracks()
+
+    def _end(self) -> None:
+        self._is_done = True
+        self._recording.open_bytes = 0
+        if self._recording.chunk is self:
+            self._recording.chunk = None
+        self._file.close()
+        os.close(self._root)
 
     def _remove(self) -> None:
         try:
@@ -337,4 +420,6 @@ class OpenChunk:
         except StorageError as exc:
             log.warning("%s", exc)  # the next start looks at it
             return
-        self._recording.settled(self.seq, used=False)
+        finally:
+            self._end()
+        self._recording.settled(self.seq, used=False, medium_id=self._medium_id)

@@ -1,31 +1,33 @@
-"""What a `.part` that was left behind becomes: cut at its last whole fragment, finished, listed; or deleted.
+"""Recovery: what a crash, or a disk that failed, left unfinished becomes chunks: cut, named, listed; or is deleted.
 
-The work is that of the open chunks: they stand in the journal. Without one, the newest folders are looked at.
+At a start the journal on the medium says what was open; without one the newest folders are looked at. While the daemon
+runs the janitor has those chunks finished whose finishing failed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from msrecd.clock import NS
-from msrecd.storage import files, fragments, layout, manifest
+from msrecd.errors import StorageError
+from msrecd.storage import files, fragments, layout, manifest, tree
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.finishing import complete
-from msrecd.storage.journal import OpenEntry
+from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.recording import ChunkFacts, Leftover, Recording
+from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.formats import TYPE_OF_SUFFIX
-from msrecd.vocabulary.names import NAME_PATTERN
 from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
-_MAX_SKIPPED = 1000
-_skipped: set[str] = set()
-_MARGIN_S = 5.0  # between the last write and what it held
+MAX_WAITING = 1000  # a failing disk may leave one every few seconds for days
+_MARGIN_S = 1.0  # between the last write and what it held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,222 @@ class Lost:
     file: str
     seq: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A chunk that a crash left; `file`: its final name; `kept_bytes`: 0 when nothing of it can be played."""
+
+    file: str
+    bytes: int
+    kept_bytes: int
+    duration_s: float
+
+
+class Recovery:
+    """`recover` only while nothing is being recorded; the rest from any thread, `finish_leftovers` from one at a time.
+
+    No more than MAX_WAITING leftovers wait: what comes then stays a `.part` in the journal, for the next start.
+
+    Attributes:
+        lost: chunks of which nothing was left.
+        touched: the recordings that were open, to be looked up in their manifests.
+    """
+
+    def __init__(
+        self,
+        root: StorageRoot,
+        journal: Journal,
+        *,
+        sync_interval_s: float,
+        listed: Callable[[Recording, ManifestLine], None],
+    ) -> None:
+        """
+        Args:
+            listed: called with each leftover that stands in its manifest now.
+        """
+        self.lost: list[Lost] = []
+        self.touched: list[OpenRecording] = []
+        self._root = root
+        self._journal = journal
+        self._sync_interval_s = sync_interval_s
+        self._listed = listed
+        self._lock = threading.Lock()
+        self._waiting: list[Leftover] = []
+        self._problem = ""
+
+    # --- at a start ---
+
+    def unfinished(self, *, everywhere: bool = True) -> list[Unfinished]:
+        """What `recover` would finish or delete, in the order of names; nothing is changed.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        found: dict[str, Unfinished] = {}
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            entries = [entry for recording in self._journal.read_all(root) for entry in recording.chunks]
+            for entry in (*entries, *self._strays(root, everywhere=everywhere)):
+                unfinished = _look(root, entry)
+                if unfinished is not None:
+                    found[entry.file] = unfinished
+        return [found[file] for file in sorted(found)]
+
+    def recover(self, *, everywhere: bool) -> list[ManifestLine]:
+        """Finish all that is unfinished; the lines of what became chunks.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        recovered: list[ManifestLine] = []
+        with files.storage_errors(f"recover {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            known: set[str] = set()
+            for recording in self._journal.read_all(root):
+                known.update(entry.file for entry in recording.chunks)
+                if self._recover_recording(root, recording, recovered):
+                    self._journal.remove(root, recording.recording_id)
+            strays: dict[str, list[OpenEntry]] = {}
+            for entry in self._strays(root, everywhere=everywhere):
+                parsed = layout.parse_chunk_name(entry.file.rpartition("/")[2])
+                if entry.file not in known and parsed is not None:
+                    strays.setdefault(parsed.recording_id, []).append(entry)
+            for recording_id, entries in strays.items():
+                recorder = entries[0].file.partition("/")[0]
+                place = tree.find_manifest(root, recorder, recording_id)
+                stray = OpenRecording(
+                    recording_id=recording_id, recorder=recorder, manifest=place or "", chunks=tuple(entries)
+                )
+                self._recover_recording(root, stray, recovered)
+        return recovered
+
+    def cut_torn_ends(self, places: Iterable[str]) -> None:
+        """Cut the torn last lines of these manifests: a power cut may have come while a deletion was written down."""
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            for place in places:
+                folder_name, _, name = place.rpartition("/")
+                try:
+                    with files.closing_fd(files.open_folder(root, folder_name)) as folder:
+                        if manifest.cut_torn_end(folder, name):
+                            log.warning("%s: removed a last line that a power cut had torn", place)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    log.warning("%s cannot be repaired: %s", place, exc)
+
+    def _strays(self, root: int, *, everywhere: bool) -> Iterator[OpenEntry]:
+        """`.part` files, whether the journal knows them or not: in the newest folders of each recorder, or in all."""
+        for recorder in tree.recorders(root):
+            for day in list(tree.days(root, recorder)) if everywhere else tree.newest_days(root, recorder):
+                yield from _parts(root, f"{recorder}/{day}", self._root.medium.identity.boots)
+
+    def _recover_recording(self, root: int, recording: OpenRecording, recovered: list[ManifestLine]) -> bool:
+        """Finish a recording's chunks; whether nothing of it is left to do."""
+        done = True
+        place = recording.manifest
+        for entry in sorted(recording.chunks, key=lambda entry: entry.seq):
+            is_last = entry.seq == max(chunk.seq for chunk in recording.chunks)
+            try:
+                result = self._finish(root, place, entry, is_last=is_last)
+                if result is None or isinstance(result, Lost):
+                    continue
+                own = entry.file.rpartition("/")[0] + "/" + layout.manifest_name(recording.recording_id)
+                place = place or own
+                self._root.append_line(root, place, dict(result))
+                recovered.append(result)
+                log.warning("recovered %s; about %.1f s are lost", entry.file, result["lost_s"])
+            except (OSError, StorageError) as exc:
+                log.warning("%s cannot be recovered now: %s", entry.file, exc)
+                done = False
+        if place:
+            self.touched.append(replace(recording, manifest=place))
+        return done
+
+    def _finish(self, root: int, place: str, entry: OpenEntry, *, is_last: bool) -> ManifestLine | Lost | None:
+        """Finish one chunk; the caller lists it in the manifest `place`. None: nothing is there, or it is listed.
+
+        Raises:
+            OSError, StorageError: it is still unfinished.
+        """
+        if place and _is_listed(root, place, entry.seq):
+            return None
+        result = recover_chunk(root, entry, is_last=is_last, sync_interval_s=self._sync_interval_s)
+        if isinstance(result, Lost):
+            self.lost.append(result)
+            log.warning("deleted %s.part, which held not one whole fragment", entry.file)
+            if not is_last and place:
+                self._root.append_deletion(root, place, entry.seq, "lost")
+        return result
+
+    # --- while the daemon runs ---
+
+    def leave(self, leftover: Leftover) -> None:
+        """A chunk could not be finished; `finish_leftovers` tries again."""
+        with self._lock:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(leftover)
+                return
+        log.warning("%s stays unfinished until the next start: %d wait already", leftover.entry.file, MAX_WAITING)
+
+    def leftover_bytes(self) -> dict[str, int]:
+        """What they take on the disk, by recorder."""
+        found: dict[str, int] = {}
+        with self._lock:
+            for leftover in self._waiting:
+                recorder = leftover.recording.recorder
+                found[recorder] = found.get(recorder, 0) + leftover.bytes
+        return found
+
+    def forget_leftovers(self) -> None:
+        """Another medium lies here; theirs has a journal, and is recovered when it is back."""
+        with self._lock:
+            self._waiting.clear()
+
+    def finish_leftovers(self) -> list[ManifestLine]:
+        """Finish them as far as that goes now; the lines of what became chunks. A problem is logged once."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        finished: list[ManifestLine] = []
+        problem = ""
+        for leftover in waiting:
+            try:
+                line = self._finish_leftover(leftover)
+            except (OSError, StorageError) as exc:
+                problem = f"{leftover.entry.file} is still unfinished: {exc}"
+                self.leave(leftover)
+                continue
+            if line is not None:
+                log.warning("finished %s, which had been left unfinished", leftover.entry.file)
+                finished.append(line)
+        if problem and problem != self._problem:
+            log.warning("%s", problem)
+        self._problem = problem
+        return finished
+
+    def _finish_leftover(self, leftover: Leftover) -> ManifestLine | None:
+        recording, entry, line = leftover.recording, leftover.entry, leftover.line
+        if self._root.check().id != leftover.medium_id:  # an unmounted disk is not a deleted file
+            return None
+        is_last = recording.is_last(entry.seq)
+        with files.closing_fd(self._root.open_root()) as root:
+            if line is None:
+                is_newest = recording.is_newest(entry.seq)
+                found = self._finish(root, leftover.manifest, entry, is_last=is_newest)
+                if found is None or isinstance(found, Lost):
+                    recording.settled(entry.seq, used=not (is_newest and isinstance(found, Lost)))
+                    return None
+                facts = leftover.facts or ChunkFacts(final=False)
+                line = {
+                    **found,
+                    "final": is_last,
+                    "lost_s": round(found["lost_s"] + facts.lost_s, 3),
+                    "gaps": [dict(gap) for gap in facts.gaps],
+                }
+            else:
+                line = {**line, "final": is_last}
+            self._root.append_line(root, leftover.manifest, dict(line))
+        self._listed(recording, line)
+        recording.settled(entry.seq, used=True)
+        return line
 
 
 def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s: float) -> ManifestLine | Lost | None:
@@ -110,94 +328,36 @@ def _keep_one(folder: int, final: str) -> bool:
     return is_part
 
 
-def stray_parts(root: int, *, everywhere: bool = False) -> Iterator[OpenEntry]:
-    """`.part` files that no journal knows: in the newest folders of each recorder, or in all."""
-    for recorder in _names(root, "", NAME_PATTERN):
-        folders = list(days(root, recorder)) if everywhere else _newest(root, recorder)
-        for day in folders:
-            yield from _parts(root, f"{recorder}/{day}")
-
-
-def manifest_files(root: int) -> Iterator[str]:
-    """All manifests below the root, relative; in the order of names within each recorder."""
-    for recorder in _names(root, "", NAME_PATTERN):
-        for day in days(root, recorder):
-            yield from _manifests_in(root, f"{recorder}/{day}")
-
-
-def manifests_by_day(root: int) -> Iterator[str]:
-    """All manifests below the root, relative: those of one day, of all recorders, in the order of their beginnings."""
-    recorders = _names(root, "", NAME_PATTERN)
-    by_day: dict[str, list[str]] = {}
-    for recorder in recorders:
-        for day in days(root, recorder):
-            by_day.setdefault(day, []).append(recorder)
-    # Nobody knows when a boot folder was: as names are given they come behind.
-    for day in sorted(by_day, key=lambda day: (day.startswith("boot"), len(day), day)):
-        found = [file for recorder in by_day[day] for file in _manifests_in(root, f"{recorder}/{day}")]
-        yield from sorted(found, key=lambda file: file.rpartition("/")[2])
-
-
-def _manifests_in(root: int, day: str) -> list[str]:
-    files_ = [f"{day}/{name}" for name in names_in(root, day) if layout.parse_manifest_name(name) is not None]
-    return [file for file in files_ if layout.split_file(file) is not None]
-
-
-def names_in(root: int, relative: str) -> list[str]:
-    """What lies in a folder below the root, sorted; nothing where it may not be read, which is logged, or has gone."""
+def _is_listed(root: int, place: str, seq: int) -> bool:
     try:
-        with files.closing_fd(files.open_folder(root, relative)) as folder:
-            return sorted(os.listdir(folder))  # noqa: PTH208  # a descriptor
+        return any(line["seq"] == seq for line in tree.read_manifest(root, place).chunks)
     except FileNotFoundError:
-        return []
-    except OSError as exc:
-        _skip(relative, exc)
-        return []
+        return False
 
 
-def _skip(relative: str, exc: OSError) -> None:
-    """Leave out what is no folder of ours or may not be read; said once for each."""
-    if relative not in _skipped and len(_skipped) < _MAX_SKIPPED:
-        _skipped.add(relative)
-        log.warning("skipping %s in the storage folder: %s", ascii(relative), exc.strerror or exc)
-
-
-def last_recording_id(root: int, recorder: str, below: str) -> str | None:
-    """The greatest id in a recorder's newest folders that sorts before `below`: for when there is no index."""
-    if not files.exists(root, recorder):
+def _look(root: int, entry: OpenEntry) -> Unfinished | None:
+    """None: it is finished, or gone, or cannot be read."""
+    split = layout.split_file(entry.file)
+    parsed = layout.parse_chunk_name(split[2]) if split is not None else None
+    if split is None or parsed is None:
         return None
-    names = [name for day in _newest(root, recorder) for name in names_in(root, f"{recorder}/{day}")]
-    ids = [layout.parse_manifest_name(name) for name in names]
-    return max((known for known in ids if known is not None and known < below), default=None)
+    try:
+        with (
+            files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder,
+            os.fdopen(files.open_file(folder, parsed.final + layout.PART), "rb") as file,
+        ):
+            size = os.fstat(file.fileno()).st_size
+            scanned = fragments.scan(file, size, parsed.extension)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        tree.skip(f"{entry.file}{layout.PART}", exc)
+        return None
+    return Unfinished(file=entry.file, bytes=size, kept_bytes=scanned.cut, duration_s=scanned.duration_s)
 
 
-def is_empty(root: int) -> bool:
-    """Whether no recorder has ever had a folder here."""
-    return not _names(root, "", NAME_PATTERN)
-
-
-def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
-    """Where a recording's manifest lies, looked for from the newest folder back."""
-    for day in reversed(list(days(root, recorder))):
-        if layout.manifest_name(recording_id) in names_in(root, f"{recorder}/{day}"):
-            return f"{recorder}/{day}/{layout.manifest_name(recording_id)}"
-    return None
-
-
-def read_manifest(root: int, file: str) -> manifest.ManifestContents:
-    """
-    Raises:
-        OSError: it cannot be read.
-    """
-    split = layout.split_file(file)
-    if split is None:
-        raise FileNotFoundError(file)
-    with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
-        return manifest.read_at(folder, split[2])
-
-
-def _parts(root: int, day: str) -> Iterator[OpenEntry]:
-    for name in names_in(root, day):
+def _parts(root: int, day: str, boots: Mapping[int, str]) -> Iterator[OpenEntry]:
+    for name in tree.names_in(root, day):
         parsed = layout.parse_chunk_name(name)
         if parsed is None or not parsed.is_part or not day.startswith(parsed.recorder + "/"):
             continue
@@ -209,7 +369,7 @@ def _parts(root: int, day: str) -> Iterator[OpenEntry]:
                 status = os.fstat(file.fileno())
                 duration_s = fragments.scan(file, status.st_size, parsed.extension).duration_s
         except OSError as exc:
-            _skip(f"{day}/{name}", exc)
+            tree.skip(f"{day}/{name}", exc)
             continue
         known = layout.parse_recording_id(parsed.recording_id)
         yield OpenEntry(
@@ -218,44 +378,8 @@ def _parts(root: int, day: str) -> Iterator[OpenEntry]:
             mime_type=TYPE_OF_SUFFIX[f".{parsed.extension}"],
             started_ns=status.st_mtime_ns - round(duration_s * NS),
             trusted=known is not None and known.utc_s is not None,
+            boot_id=boots.get(known.boot, "") if known is not None and known.boot is not None else "",
         )
-
-
-_BOOT = re.compile(r"boot\d{4,}\Z", re.ASCII)
-_FOUR, _TWO = re.compile(r"\d{4}\Z", re.ASCII), re.compile(r"\d{2}\Z", re.ASCII)
-
-
-def days(root: int, recorder: str) -> Iterator[str]:
-    """Day and boot folders in the order of recording, as far as names tell."""
-    for year in _names(root, recorder, _FOUR):
-        for month in _names(root, f"{recorder}/{year}", _TWO):
-            for day in _names(root, f"{recorder}/{year}/{month}", _TWO):
-                yield f"{year}/{month}/{day}"
-    yield from _names(root, recorder, _BOOT)
-
-
-def _newest(root: int, recorder: str) -> list[str]:
-    found: list[str] = []
-    years = _names(root, recorder, _FOUR)
-    if years:
-        months = _names(root, f"{recorder}/{years[-1]}", _TWO)
-        if months:
-            days = _names(root, f"{recorder}/{years[-1]}/{months[-1]}", _TWO)
-            found += [f"{years[-1]}/{months[-1]}/{day}" for day in days[-2:]]
-    return found + _names(root, recorder, _BOOT)[-1:]
-
-
-def _names(root: int, relative: str, pattern: re.Pattern[str]) -> list[str]:
-    try:
-        with files.closing_fd(files.open_folder(root, relative)) as folder, os.scandir(folder) as entries:
-            names = [e.name for e in entries if pattern.match(e.name) and e.is_dir(follow_symlinks=False)]
-    except OSError as exc:
-        if not relative:  # without the root there is nothing
-            raise
-        if not isinstance(exc, FileNotFoundError):
-            _skip(relative, exc)
-        return []
-    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _lost_s(

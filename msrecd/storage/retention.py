@@ -77,7 +77,8 @@ class Situation:
     """What the plan depends on besides chunks and limits.
 
     age_now_ns: the time by which chunks are old, None while no clock is trusted; open_bytes: of unfinished chunks by
-    recorder; headroom_bytes: what open chunks may still grow by; one_chunk_bytes: what one of them may.
+    recorder; missing_files: inodes that must become free; headroom_bytes: what open chunks may still grow by;
+    one_chunk_bytes: what one of them may.
     """
 
     age_now_ns: int | None
@@ -85,6 +86,7 @@ class Situation:
     headroom_bytes: int = 0
     one_chunk_bytes: int = 0
     open_bytes: Mapping[str, int] = field(default_factory=dict)
+    missing_files: int = 0
 
 
 def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
@@ -97,6 +99,8 @@ def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits],
         planner.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
     planner.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
     planner.by_free(limits.min_free_bytes)
+    if limits.min_free_bytes is not None:
+        planner.by_files()
     return planner.planned
 
 
@@ -129,6 +133,15 @@ class _Planner:
         if limit is not None:
             free = self._situation.free_bytes + sum(self._freed.values()) - self._situation.headroom_bytes
             self._free(None, limit - free, Reason.MIN_FREE)
+
+    def by_files(self) -> None:
+        """Each chunk that goes frees an inode; so many are missing."""
+        missing = self._situation.missing_files - len(self.planned)
+        if missing > 0:
+            for chunk in self._view.oldest(None):
+                missing -= self._take(chunk, Reason.MIN_FREE)
+                if missing <= 0:
+                    return
 
     def _free(self, recorder: str | None, excess: int, reason: Reason) -> None:
         if excess <= 0:

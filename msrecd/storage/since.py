@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
-from msrecd.storage import files, layout, manifest, recovery
-from msrecd.storage.ground import Ground
+from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.root import StorageRoot
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def is_of_boot(recording_id: str) -> bool:
 
 
 def lines_since(
-    ground: Ground, recorder: str, recording_id: str, seq: int, *, limit: int = LIMIT
+    storage: StorageRoot, recorder: str, recording_id: str, seq: int, *, limit: int = LIMIT
 ) -> list[ManifestLine]:
     """The lines of a recorder's chunks behind chunk `seq` of a recording (0: its first and all behind), oldest first.
 
@@ -33,15 +33,15 @@ def lines_since(
         StorageError: the storage cannot be read.
     """
     lines: list[ManifestLine] = []
-    with files.storage_errors(f"read {ground.path}"), files.closing_fd(ground.open_root()) as root:
+    with files.storage_errors(f"read {storage.path}"), files.closing_fd(storage.open_root()) as root:
         try:
-            folders = [f"{recorder}/{day}" for day in recovery.days(root, recorder)]
+            folders = [f"{recorder}/{day}" for day in tree.days(root, recorder)]
         except FileNotFoundError:
             return []
         for folder in reversed(folders):
             if is_of_boot(folder.removeprefix(f"{recorder}/")) != is_of_boot(recording_id):
                 continue
-            names = reversed(recovery.names_in(root, folder))
+            names = reversed(tree.names_in(root, folder))
             ids = [found for name in names if (found := layout.parse_manifest_name(name)) is not None]
             for found in ids:
                 if found < recording_id:

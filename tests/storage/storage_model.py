@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import storage_media
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -113,14 +112,14 @@ class StorageModel(RuleBasedStateMachine):
 
     # --- the machine around the storage ------------------------------------------------------------------------------
 
-    def start(self, *, build_later: bool = False) -> None:
+    def start(self) -> None:
         if not hasattr(self, "walltime"):
             self.boot()
         self.store: Store = make_store(
             self.base, limits=self.limits, recorder_limits=self.own, walltime=self.walltime, clock=self.clock
         )
-        self.store.ground.status = self.status  # type: ignore[method-assign]
-        for line in self.store.open(build_later=build_later):
+        self.store.root.status = self.status  # type: ignore[method-assign]
+        for line in self.store.open():
             self.note(line)
         self.left.clear()
         assert not list(self.root.rglob("*.wav.part")), "recovery left something unfinished"
@@ -291,24 +290,17 @@ class StorageModel(RuleBasedStateMachine):
         self.boot()
         self.start()
 
-    @rule(later=st.booleans())
-    def lose_the_index(self, later: bool) -> None:
+    @rule()
+    def lose_the_index(self) -> None:
         self.order_is_known = self.order_is_known and not self.stepped and self.boots == 1
         self.store.close()
-        (self.base / "state" / "index.sqlite").unlink()
+        next((self.base / "state").rglob("index.sqlite")).unlink()
         self.store = None  # type: ignore[assignment]
         for chunk in self.chunks.values():
             chunk._file.close()
         self.chunks.clear()
         self.recordings.clear()
-        self.start(build_later=later)
-
-    @rule()
-    def build_the_index(self) -> None:
-        """What was recorded, protected and deleted meanwhile is known to it."""
-        self.store.build_index()
-        assert not self.store.is_building
-        self.rotate()
+        self.start()
 
     @precondition(lambda self: self.present())
     @rule(data=st.data())
@@ -374,7 +366,10 @@ class StorageModel(RuleBasedStateMachine):
         self.keep(data.draw(st.sampled_from(sorted({self.known[file].owner for file in self.present()}))), keep=keep)
 
     def keep(self, recording_id: str, *, keep: bool) -> None:
-        (self.store.protect if keep else self.store.unprotect)(recording_id)
+        if keep:
+            self.store.protect(recording_id, whole=True)
+        else:
+            self.store.unprotect(recording_id)
         (self.protected.add if keep else self.protected.discard)(recording_id)
 
     @rule(
@@ -408,13 +403,9 @@ class StorageModel(RuleBasedStateMachine):
         beside = make_store(
             self.base, limits=self.limits, recorder_limits=self.own, walltime=self.walltime, clock=self.clock
         )
-        beside.ground.status = self.status  # type: ignore[method-assign]
+        beside.root.status = self.status  # type: ignore[method-assign]
         beside.open_beside()
-        if self.store.is_building:
-            with pytest.raises(StorageError, match="building"):
-                beside.rotate()
-        else:
-            beside.rotate()
+        beside.rotate()
         beside.close()
         self.judge()
 
@@ -432,8 +423,6 @@ class StorageModel(RuleBasedStateMachine):
         loose = [entry for entry in self.present().values() if self.is_loose(entry)]
         own = [entry for entry in loose if entry.recorder == "cam0"]
         total, quota = self.limits.max_total_bytes, self.own.get("cam0", Limits()).max_total_bytes
-        if self.store.is_building:  # only room is made then
-            total = quota = None
         if total is not None and loose:
             assert self.used() <= total, f"{self.used()} bytes of {total}"
         if quota is not None and own:
@@ -441,7 +430,7 @@ class StorageModel(RuleBasedStateMachine):
             assert taken <= quota, f"cam0 has {taken} bytes of {quota}"
         if loose and self.limits.min_free_bytes:
             assert self.status().f_bavail >= self.limits.min_free_bytes, "less is free than must be"
-        for entry in loose if not self.store.is_building else ():
+        for entry in loose:
             assert not self.is_aged(entry, slack_s=1), f"{entry} is too old and still there"
 
     def is_aged(self, entry: Known, *, slack_s: float = 0) -> bool:
@@ -509,7 +498,7 @@ class StorageModel(RuleBasedStateMachine):
 
     @invariant()
     def no_limit_is_exceeded_by_more_than_the_open_chunks(self) -> None:
-        if not hasattr(self, "store") or self.limits.max_total_bytes is None or self.store.is_building:
+        if not hasattr(self, "store") or self.limits.max_total_bytes is None:
             return
         if any(self.is_loose(entry) for entry in self.present().values()):
             allowed = self.limits.max_total_bytes + MAX_CHUNK * len(RECORDERS)
@@ -519,7 +508,6 @@ class StorageModel(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         try:
-            self.store.build_index()
             self.crash()
             # What somebody took by hand may be counted until its turn comes.
             assert len(self.present()) <= self.store.index.totals()[1] <= len(self.known)

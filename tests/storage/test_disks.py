@@ -33,13 +33,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def mounted(point: Path, *arguments: str) -> Iterator[Path]:
     """Something mounted at `point`; skips where it cannot be."""
     point.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=20)
     if done.returncode:
         pytest.skip(f"mount {' '.join(arguments)}: {done.stderr.strip()}")
     try:
         yield point
     finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=False, timeout=60)
+        subprocess.run(["umount", "--lazy", str(point)], check=False, timeout=20)
 
 
 def assert_true_to_its_manifests(root: Path) -> list[dict]:
@@ -128,7 +128,7 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
         recording = store.begin("cam0", "video/mp4")
         chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         chunk.write([storage_media.make("mp4")])
-        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)
+        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
         with pytest.raises(StorageError) as caught:
             store.begin("cam1", "video/mp4").open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         assert caught.value.code == "missing_mount"
@@ -141,7 +141,6 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
         chunk.abandon()
         assert store.finish_leftovers() == []
         recording.close()
-        assert store.journal.is_open(recording.recording_id)
         store.close()
     with pytest.raises(StorageError) as caught:
         make_store(tmp_path).open()
@@ -161,9 +160,9 @@ def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either
         recording = store.begin("cam0", "video/mp4")
         keep_journal = recording._keep_journal
 
-        def keep_and_lose() -> None:
-            keep_journal()
-            subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)
+        def keep_and_lose(root: int) -> None:
+            keep_journal(root)
+            subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
 
         monkeypatch.setattr(recording, "_keep_journal", keep_and_lose)
         with pytest.raises(StorageError) as caught:
@@ -185,14 +184,14 @@ def test_a_disk_that_turns_read_only_keeps_its_chunk_for_later(tmp_path: Path) -
         chunk.write([storage_media.make("mp4")])
         # A file that is open for writing keeps a file system from being remounted: another view of it is.
         with mounted(tmp_path / "view", "--bind", str(root)) as view:
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True, timeout=60)
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True, timeout=20)
             with pytest.raises(OSError) as failed:
                 (view / "x").touch()
             assert failed.value.errno == errno.EROFS
             beside = make_store(tmp_path)
-            beside.ground.path = view
-            with pytest.raises(StorageError) as caught, files.closing_fd(beside.ground.open_root()) as fd:
-                beside.ground.append_line(fd, recording.manifest, {"seq": 1})
+            beside.root.path = view
+            with pytest.raises(StorageError) as caught, files.closing_fd(beside.root.open_root()) as fd:
+                beside.root.append_line(fd, recording.manifest, {"seq": 1})
             assert caught.value.code == "read_only"
             assert "remount" in str(caught.value)
         assert chunk.finish(ChunkFacts(final=True))["seq"] == 1
@@ -207,7 +206,7 @@ def test_vfat_gives_names_once_as_well(tmp_path: Path) -> None:
     image = tmp_path / "card.img"
     with image.open("wb") as file:
         file.truncate(64 << 20)
-    subprocess.run(["mkfs.vfat", str(image)], check=True, capture_output=True, timeout=60)
+    subprocess.run(["mkfs.vfat", str(image)], check=True, capture_output=True, timeout=20)
     with mounted(tmp_path / "recordings", "-t", "vfat", "-o", "loop", str(image)) as root:
         store = make_store(tmp_path)
         store.open()
@@ -323,7 +322,7 @@ def test_a_failing_link_leaves_a_part_that_is_finished_later(
     assert line["gaps"] == [gap]
     assert store.finish_leftovers() == []
     assert store.index.totals()[1] == 2
-    assert list((tmp_path / "state" / "open").iterdir()) == []
+    assert list((tmp_path / "recordings" / ".msrecd" / "open").iterdir()) == []
     store.close()
     lines = assert_true_to_its_manifests(tmp_path / "recordings")
     assert sorted(entry["seq"] for entry in lines) == [1, 2]
@@ -373,7 +372,7 @@ def test_a_manifest_that_could_not_be_written_gets_its_line_later(
     assert line["tracks"] == {"video": {"frames": 20, "dropped": 3}}  # nothing of it was lost
     assert line["final"]
     assert not line["recovered"]
-    assert list((tmp_path / "state" / "open").iterdir()) == []
+    assert list((tmp_path / "recordings" / ".msrecd" / "open").iterdir()) == []
     store.close()
     again = make_store(tmp_path)
     assert again.open() == []

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import storage_media
-from test_store import make_store, record
+from test_store import index_of, make_store, record
 
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import Corrections
 from msrecd.errors import StorageError
-from msrecd.storage import files, recovery
+from msrecd.storage import files, tree
 from msrecd.storage.catalog import Catalog, open_catalog
+from msrecd.storage.medium import open_medium
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 
@@ -51,7 +52,7 @@ def test_an_export_has_the_chunks_of_the_range_and_names_what_is_missing(tmp_pat
     catalog = (
         open_catalog(tmp_path / "recordings", tmp_path / "state", Corrections())
         if indexed
-        else Catalog(tmp_path / "recordings", None, Corrections(), state_path=tmp_path / "state")
+        else Catalog(open_medium(tmp_path / "recordings", tmp_path / "state", create=False), None, Corrections())
     )
     chunks, gaps = catalog.export_plan("cam0", zero + 1 * NS, zero + 35 * NS)
     assert spans_of(chunks, zero) == [(0, 10), (10, 20), (25, 30)]
@@ -74,7 +75,7 @@ def test_a_stale_index_is_not_asked(tmp_path: Path) -> None:
     store.open()
     record(store, 2)
     store.close()
-    (tmp_path / "state" / "index.sqlite").write_bytes(b"rubbish")
+    index_of(tmp_path).write_bytes(b"rubbish")
     catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", Corrections())
     (entry,) = catalog.recordings()
     assert [chunk.seq for chunk in entry.chunks] == [1, 2]
@@ -122,7 +123,8 @@ def test_parts_are_found_everywhere_when_asked(tmp_path: Path) -> None:
     (old / "foreign.part").write_bytes(b"x")
     (old / f"{name.replace('cam0', 'cam9')}.part").write_bytes(b"x")
     with files.closing_fd(files.open_root(root)) as fd:
-        near = {entry.file for entry in recovery.stray_parts(fd)}
-        everywhere = {entry.file for entry in recovery.stray_parts(fd, everywhere=True)}
-    assert near == {f"cam0/boot0002/{name}"}
-    assert everywhere == {f"{place.relative_to(root)}/{name}" for place in places}
+        near = {f"cam0/{day}" for day in tree.newest_days(fd, "cam0")}
+    assert "cam0/boot0002" in near
+    assert "cam0/boot0001" not in near
+    store = make_store(tmp_path)
+    assert {found.file for found in store.unfinished()} == {f"{place.relative_to(root)}/{name}" for place in places}

@@ -15,7 +15,7 @@ import pytest
 import storage_media
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_store import make_store, record
+from test_store import index_of, make_store, record
 
 from msrecd.clock import NS
 from msrecd.clock.wall import Corrections, WallTime, read_history
@@ -129,7 +129,7 @@ def test_a_folder_that_may_not_be_read_affects_nothing_else(tmp_path: Path, monk
     record(store, 2)
     assert store.rotate() == []
     store.close()
-    (tmp_path / "state" / "index.sqlite").unlink(missing_ok=True)
+    index_of(tmp_path).unlink()
     store = make_store(tmp_path)
     store.open()
     assert store.index.totals()[1] == 2
@@ -287,14 +287,13 @@ def test_an_odd_journal_is_skipped(tmp_path: Path) -> None:
     chunk = store.begin("cam0", "video/mp4").open_chunk(started_ns=store.clock.monotonic_ns())
     chunk.write([storage_media.make("mp4")])
     chunk._file.close()
-    journal = store.journal
     store.close()
-    (name,) = journal.recording_ids()
-    path = journal._path / f"{name}.json"
+    (path,) = (tmp_path / "recordings" / ".msrecd" / "open").iterdir()
     good = json.loads(path.read_text())
     for values in ODD_JOURNALS:
         path.write_text(json.dumps({**good, **values}))
-        assert list(journal.read_all()) == [], values
+        with files.closing_fd(files.open_root(tmp_path / "recordings")) as root:
+            assert list(Journal().read_all(root)) == [], values
     store = make_store(tmp_path)
     (line,) = store.open()  # its folder is looked at all the same
     store.close()
@@ -348,7 +347,8 @@ def test_the_end_of_a_recording_without_a_chunk_is_a_line_of_its_own(tmp_path: P
     (entry,) = catalog.recordings()
     catalog.close()
     assert [(found.duration_s, found.reason) for found in entry.gaps] == [(7.5, "device_missing")]
-    assert Journal(tmp_path / "state").recording_ids() == []
+    with files.closing_fd(files.open_root(tmp_path / "recordings")) as root:
+        assert Journal().recording_ids(root) == []
 
 
 def test_a_copy_with_what_rotation_deleted_elsewhere_is_judged_too(tmp_path: Path) -> None:

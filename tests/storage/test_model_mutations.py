@@ -28,8 +28,8 @@ from msrecd.storage import (
     naming,
     recording,
     recovery,
-    repair,
     retention,
+    root,
     store,
 )
 from msrecd.storage.index import Index
@@ -49,12 +49,12 @@ def replace_result(patch: Patch, owner: Any, name: str, change: Callable[..., An
 
 def protection_is_not_looked_up(patch: Patch) -> None:
     patch.setattr(Index, "protect", lambda *_, **__: None)
-    patch.setattr(janitor.Ground, "is_protected", lambda *_: False)
+    patch.setattr(root.StorageRoot, "is_protected", lambda *_: False)
 
 
 def protection_is_forgotten_with_the_index(patch: Patch) -> None:
     replace_result(patch, listing.Listing, "_ref", lambda ref, *_, **__: dataclasses.replace(ref, protected=False))
-    patch.setattr(janitor.Ground, "is_protected", lambda *_: False)
+    patch.setattr(root.StorageRoot, "is_protected", lambda *_: False)
 
 
 # --- open ------------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def what_was_open_is_thrown_away(patch: Patch) -> None:
             os.unlink(found["file"], dir_fd=root)
         return found
 
-    patch.setattr(repair.recovery, "recover_chunk", recover)
+    patch.setattr(recovery, "recover_chunk", recover)
 
 
 def what_was_open_is_not_looked_for(patch: Patch) -> None:
@@ -206,13 +206,13 @@ def what_was_open_is_not_looked_for(patch: Patch) -> None:
 
 
 def a_recovered_chunk_is_not_listed(patch: Patch) -> None:
-    real = janitor.Ground.append_line
+    real = root.StorageRoot.append_line
 
     def append(self: Any, root: int, place: str, values: Mapping[str, object]) -> None:
         if not values.get("recovered"):
             real(self, root, place, values)
 
-    patch.setattr(janitor.Ground, "append_line", append)
+    patch.setattr(root.StorageRoot, "append_line", append)
 
 
 def a_torn_end_stays(patch: Patch) -> None:
@@ -220,7 +220,7 @@ def a_torn_end_stays(patch: Patch) -> None:
 
 
 def deletions_are_not_listed(patch: Patch) -> None:
-    patch.setattr(janitor.Ground, "append_deletion", lambda *_: None)
+    patch.setattr(root.StorageRoot, "append_deletion", lambda *_: None)
 
 
 def a_chunk_is_not_indexed(patch: Patch) -> None:

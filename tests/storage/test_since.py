@@ -10,9 +10,9 @@ import pytest
 
 from msrecd.clock.wall import WallTime
 from msrecd.daemon.unpublished import untold_chunks
-from msrecd.storage.ground import Ground
 from msrecd.storage.manifest import encode_line
 from msrecd.storage.retention import Limits
+from msrecd.storage.root import StorageRoot
 from msrecd.storage.since import behind, lines_since
 from msrecd.storage.store import Store
 
@@ -43,19 +43,21 @@ def write(root: Path, recording_id: str, lines: Iterable[dict[str, object]]) -> 
 def store(tmp_path: Path) -> Store:
     for recording_id in DAYS:
         write(tmp_path / "r", recording_id, [line(recording_id, seq) for seq in (1, 2, 3)])
-    return Store(
+    store = Store(
         tmp_path / "r", tmp_path / "s", limits=Limits(), recorder_limits={}, sync_interval_s=2.0,
         walltime=WallTime(tmp_path / "s"),
     )  # fmt: skip
+    store.root.open(create=True)
+    return store
 
 
-def numbers(ground: Ground, recording_id: str, seq: int, **options: int) -> list[tuple[str, int]]:
+def numbers(ground: StorageRoot, recording_id: str, seq: int, **options: int) -> list[tuple[str, int]]:
     found = lines_since(ground, "cam0", recording_id, seq, **options)
     return [(str(one["file"]).rpartition("-")[0][-4:], one["seq"]) for one in found]
 
 
 def test_only_what_lies_behind_and_in_order(store: Store) -> None:
-    ground = store.ground
+    ground = store.root
     assert numbers(ground, "20261119T235900Z-cam0-aaaa", 2) == [
         ("aaaa", 3), *(("bbbb", n) for n in (1, 2, 3)), *(("cccc", n) for n in (1, 2, 3)),
     ]  # fmt: skip
@@ -65,7 +67,7 @@ def test_only_what_lies_behind_and_in_order(store: Store) -> None:
 
 
 def test_a_recording_that_is_gone_and_one_before_the_clock_was_set(store: Store) -> None:
-    ground = store.ground
+    ground = store.root
     assert numbers(ground, "20261120T063000Z-cam0-0000", 7) == [("cccc", 1), ("cccc", 2), ("cccc", 3)]
     assert numbers(ground, "boot0002-0000001000-cam0-dddd", 2) == [("dddd", 3), *(("eeee", n) for n in (1, 2, 3))]
     assert lines_since(ground, "nobody", "20261120T063000Z-nobody-0000", 0) == []
@@ -75,7 +77,7 @@ def test_what_rotation_took_is_not_told(store: Store, tmp_path: Path) -> None:
     id_ = "20261120T070000Z-cam0-cccc"
     deletion = {"deleted": 2, "at": "2026-11-20T08:00:00Z", "reason": "max_total"}
     write(tmp_path / "r", id_, [line(id_, 1), line(id_, 2), deletion, line(id_, 3)])
-    assert numbers(store.ground, id_, 0) == [("cccc", 1), ("cccc", 3)]
+    assert numbers(store.root, id_, 0) == [("cccc", 1), ("cccc", 3)]
 
 
 def test_a_long_manifest_is_read_from_its_end() -> None:

@@ -41,6 +41,12 @@ def make_store(
     )
 
 
+def index_of(base: Path) -> Path:
+    """The index of the only medium that was used."""
+    (path,) = (base / "state").rglob("index.sqlite")
+    return path
+
+
 def record(store: Store, chunks: int, data: bytes | None = None) -> list[dict]:
     recording = store.begin("cam0", "video/mp4")
     lines = []
@@ -218,7 +224,7 @@ def test_a_header_alone_is_no_chunk(tmp_path: Path, facts: ChunkFacts) -> None:
     recording.close()
     store.close()
     assert [path for path in (tmp_path / "recordings").rglob("*") if path.suffix in (".mp4", ".part", ".jsonl")] == []
-    assert list((tmp_path / "state" / "open").iterdir()) == []
+    assert list((tmp_path / "recordings" / ".msrecd" / "open").iterdir()) == []
 
 
 def test_rotation_keeps_the_limit_the_protected_and_the_open(tmp_path: Path) -> None:
@@ -255,7 +261,7 @@ def test_the_index_is_built_again_when_damaged(tmp_path: Path) -> None:
     record(store, 4)
     totals = store.index.totals()
     store.close()
-    (tmp_path / "state" / "index.sqlite").write_bytes(b"no database at all" * 100)
+    index_of(tmp_path).write_bytes(b"no database at all" * 100)
     again = make_store(tmp_path)
     again.open()
     assert again.index.totals() == totals

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_store import make_store, record
+from test_store import index_of, make_store, record
 
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
@@ -178,7 +178,7 @@ def test_a_clock_set_wrongly_by_hand_under_a_recording_does_not_make_its_times_w
     store.limits = Limits(max_age_s=60, min_free_bytes=0)
     assert store.rotate() == []
     store.close()
-    (tmp_path / "state" / "index.sqlite").unlink()
+    index_of(tmp_path).unlink()
     for _ in range(2):  # from the manifests, then from the index
         catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", walltime.corrections)
         (entry,) = catalog.recordings(since_ns=1_800_000_000 * NS)

@@ -13,7 +13,7 @@ from msrecd.cli.errors import UsageError
 from msrecd.clock.wall import ReadOnlyWallTime, parse_moment
 from msrecd.config import Config, load
 from msrecd.daemon.checks import config_checks
-from msrecd.daemon.storing import make_store
+from msrecd.daemon.storing import make_store, move_old_state
 from msrecd.errors import StorageError
 from msrecd.storage.catalog import Catalog, open_catalog
 from msrecd.storage.store import Store
@@ -27,17 +27,6 @@ def configuration(path: Path) -> Config:
     return load(path, checks=config_checks())
 
 
-def _check_folder(path: Path) -> None:
-    """
-    Raises:
-        StorageError: the folder of the recordings is not there.
-    """
-    if not path.is_dir():
-        raise StorageError(
-            f"the folder {path} is not there: nothing was recorded yet, or the medium is not mounted", "not_found"
-        )
-
-
 @contextmanager
 def catalog_of(config: Config) -> Iterator[Catalog]:
     """What is there, for reading.
@@ -46,7 +35,6 @@ def catalog_of(config: Config) -> Iterator[Catalog]:
         StorageError: the folder of the recordings is not there.
     """
     storage = config.storage
-    _check_folder(storage.path)
     catalog = open_catalog(storage.path, storage.state_path, ReadOnlyWallTime(storage.state_path).corrections)
     try:
         yield catalog
@@ -62,8 +50,12 @@ def store_of(config: Config) -> Iterator[Store]:
         StorageError: the folder of the recordings is not there.
     """
     storage = config.storage
-    _check_folder(storage.path)
+    if not storage.path.is_dir():
+        raise StorageError(
+            f"the folder {storage.path} is not there: nothing was recorded yet, or it is not mounted", "not_found"
+        )
     become_owner(storage.state_path if storage.state_path.exists() else storage.path)
+    move_old_state(config)
     store = make_store(config, ReadOnlyWallTime(storage.state_path))
     try:
         yield store

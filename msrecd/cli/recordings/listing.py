@@ -11,8 +11,9 @@ from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
 from msrecd.clock import NS
 from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
-from msrecd.storage.files import is_locked
+from msrecd.storage.files import closing_fd, open_root
 from msrecd.storage.journal import Journal, OpenRecording
+from msrecd.storage.medium import is_in_use
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -34,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
         note(problem)
     if len(problems) > _MAX_PROBLEMS:
         note(f"{len(problems) - _MAX_PROBLEMS} more manifests with lines that had to be skipped")
-    open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.state_path)}
-    is_running = is_locked(config.storage.state_path / "lock")
+    open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.path)}
+    is_running = is_in_use(config.storage.path)
     word = "recording" if is_running else "unfinished"
     if is_running and not is_indexed:
-        note("the index is being built again, or cannot be read: the list is made from the manifests, and complete")
+        note("the index cannot be read: the list is made from the manifests, and complete")
     if args.json:
         print_json([_to_json(entry, word if entry.recording_id in open_ else "finished") for entry in entries])
         return Exit.OK
@@ -65,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _open_recordings(state_path: Path) -> Sequence[OpenRecording]:
+def _open_recordings(path: Path) -> Sequence[OpenRecording]:
     try:
-        return list(Journal(state_path).read_all())
+        with closing_fd(open_root(path)) as root:
+            return list(Journal().read_all(root))
     except OSError:
         return []  # not for us to read
 
@@ -77,7 +79,7 @@ def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
     missing = sum(not chunk.exists for chunk in entry.chunks)
     notes = [
         state,
-        "protected" if entry.protected else "",
+        _protected(entry),
         "times corrected" if any(chunk.corrected for chunk in entry.chunks) else _doubt(entry),
         f"{recovered} recovered" if recovered else "",
         f"{missing} missing" if missing else "",
@@ -91,6 +93,13 @@ def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
         format_size(entry.bytes),
         ", ".join(filter(None, notes)),
     )
+
+
+def _protected(entry: RecordingEntry) -> str:
+    count = sum(chunk.protected for chunk in entry.chunks)
+    if count in (0, len(entry.chunks)):
+        return "protected" if count else ""
+    return f"{count} chunks protected"
 
 
 def _doubt(entry: RecordingEntry) -> str:
@@ -150,6 +159,7 @@ def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
                 "recovered": chunk.recovered,
                 "lost_s": chunk.lost_s,
                 "missing": not chunk.exists,
+                "protected": chunk.protected,
             }
             for chunk in entry.chunks
         ],

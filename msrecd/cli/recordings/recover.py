@@ -9,7 +9,7 @@ from msrecd.cli.errors import Exit
 from msrecd.cli.output import print_json
 from msrecd.cli.recordings.access import configuration, store_of
 from msrecd.errors import StorageError
-from msrecd.storage.rehearsal import Unfinished, rehearse
+from msrecd.storage.recovery import Unfinished
 from msrecd.storage.store import Store
 from msrecd.vocabulary.units import format_size
 
@@ -21,13 +21,13 @@ def run(args: argparse.Namespace) -> int:
     with store_of(config) as store:
         try:
             if args.dry_run:
-                return _print_plan(rehearse(store.path, store.state_path), as_json=args.json)
+                return _print_plan(store.unfinished(), as_json=args.json)
             return _recover(store, as_json=args.json)
         except StorageError as exc:
             if exc.code != "locked":
                 raise
             raise StorageError(
-                f"a daemon uses {store.state_path}; it recovers by itself when it starts, so there is nothing to do",
+                f"a daemon records into {store.path}; it recovers by itself when it starts, so there is nothing to do",
                 "locked",
             ) from exc
 
@@ -36,7 +36,7 @@ def _recover(store: Store, *, as_json: bool) -> int:
     lines = store.open(everywhere=True)
     lost = store.lost
     store.close()
-    failed = rehearse(store.path, store.state_path)
+    failed = store.unfinished()
     if as_json:
         print_json({"recovered": [dict(line) for line in lines], "lost": [entry.file for entry in lost]})
     else:
