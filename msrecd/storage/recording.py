@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -411,7 +412,8 @@ class OpenChunk:
         if self._recording.chunk is self:
             self._recording.chunk = None
         self._file.close()
-        os.close(self._root)
+        with contextlib.suppress(OSError):  # it is closed all the same
+            os.close(self._root)
 
     def _remove(self) -> None:
         try:

@@ -87,7 +87,7 @@ def test_what_root_changes_belongs_to_the_service(open_folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     below = [*(open_folder / "state").rglob("*"), *(open_folder / "recordings").rglob("*")]
-    assert open_folder / "state" / "protected" / recording_id in below
+    assert open_folder / "recordings" / ".msrecd" / "protected" / recording_id in below
     assert {(path.stat().st_uid, path.stat().st_gid) for path in below} == {(SOMEBODY, SOMEBODY)}
 
 

@@ -74,7 +74,7 @@ def test_a_long_flac_file_is_looked_through_in_blocks(monkeypatch: pytest.Monkey
 
 CALLS = [
     (os, "writev"), (os, "fsync"), (os, "fdatasync"), (os, "ftruncate"), (os, "replace"), (os, "mkdir"),
-    (files, "rename_new"), (files, "open_file"), (os, "close"), (os, "statvfs"),
+    (files, "rename_new"), (files, "open_file"), (os, "close"), (os, "fstatvfs"),
 ]  # fmt: skip
 ALL = bool(os.environ.get("MSRECD_FAULTS"))  # otherwise every so-many-th call of the many
 CODES = [errno.ENOSPC, errno.EIO, errno.EROFS]

@@ -20,7 +20,7 @@ from test_store import make_store, record
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
-from msrecd.storage import files, leftovers
+from msrecd.storage import files, recovery
 from msrecd.storage.fragments import scan
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
@@ -83,14 +83,14 @@ def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp
         assert caught.value.code == "no_space"
         line = chunk.finish(ChunkFacts(final=False))
         assert line["seq"] == 1
-        assert not store.usage().has_room
+        assert store._janitor.missing_room() is not None
         with pytest.raises(StorageError) as caught:
             recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         assert caught.value.code == "no_space"
         foreign.unlink()
         store.rotate()
         assert (root / ".msrecd-reserve").stat().st_size == 1 << 20  # for the next time
-        assert store.usage().has_room
+        assert store._janitor.missing_room() is None
         chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         chunk.write([data])
         assert chunk.finish(ChunkFacts(final=True))["seq"] == 2
@@ -111,7 +111,7 @@ def test_a_ring_goes_round_on_a_disk_smaller_than_its_limit(tmp_path: Path) -> N
             chunk.write([data, (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)])
             chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
             store.rotate()
-        assert store.usage().has_room
+        assert store._janitor.missing_room() is None
         assert 3 < store.usage().chunks < 12
         store.close()
         assert verify(root).is_proven
@@ -165,10 +165,13 @@ def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either
             subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
 
         monkeypatch.setattr(recording, "_keep_journal", keep_and_lose)
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())  # on the medium, by its descriptor
+        chunk.write([storage_media.make("mp4")])
+        chunk.finish(ChunkFacts(final=False))
+        monkeypatch.undo()
         with pytest.raises(StorageError) as caught:
             recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         assert caught.value.code == "missing_mount"
-        monkeypatch.undo()
         recording.close()
         store.close()
     assert list(point.iterdir()) == []
@@ -188,10 +191,8 @@ def test_a_disk_that_turns_read_only_keeps_its_chunk_for_later(tmp_path: Path) -
             with pytest.raises(OSError) as failed:
                 (view / "x").touch()
             assert failed.value.errno == errno.EROFS
-            beside = make_store(tmp_path)
-            beside.root.path = view
-            with pytest.raises(StorageError) as caught, files.closing_fd(beside.root.open_root()) as fd:
-                beside.root.append_line(fd, recording.manifest, {"seq": 1})
+            with pytest.raises(StorageError) as caught, files.closing_fd(files.open_root(view)) as fd:
+                store.root.append_line(fd, recording.manifest, {"seq": 1})
             assert caught.value.code == "read_only"
             assert "remount" in str(caught.value)
         assert chunk.finish(ChunkFacts(final=True))["seq"] == 1
@@ -332,7 +333,7 @@ def test_what_waits_for_a_failing_disk_has_a_bound_and_the_next_start_finishes_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(files, "_renameat2", lambda *_: errno.ENOSYS)
-    monkeypatch.setattr(leftovers, "MAX_WAITING", 2)
+    monkeypatch.setattr(recovery, "MAX_WAITING", 2)
     failing = Failing(monkeypatch, "link", errno.EIO)
     store = make_store(tmp_path)
     store.open()
@@ -425,7 +426,7 @@ def test_deleting_holds_no_recording_up(tmp_path: Path, monkeypatch: pytest.Monk
         chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         chunk.write([storage_media.make("mp4")])
         chunk.finish(ChunkFacts(final=True))
-        assert store.usage().has_room
+        assert store._janitor.missing_room() is None
         assert thread.is_alive()
     finally:
         go_on.set()
