@@ -22,7 +22,7 @@ WELL = Usage(
     free_bytes=10,
     capacity_bytes=20,
     seconds_left=3.0,
-    has_room=True,
+    unsynced_s=0.0,
     written_bytes=7,
     sync_s_max=0.12345,
 )

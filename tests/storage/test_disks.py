@@ -162,13 +162,13 @@ def test_a_medium_that_goes_while_a_chunk_is_being_opened_is_not_replaced_either
 
         def keep_and_lose(root: int) -> None:
             keep_journal(root)
+            monkeypatch.undo()
             subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=20)
 
         monkeypatch.setattr(recording, "_keep_journal", keep_and_lose)
         chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())  # on the medium, by its descriptor
         chunk.write([storage_media.make("mp4")])
         chunk.finish(ChunkFacts(final=False))
-        monkeypatch.undo()
         with pytest.raises(StorageError) as caught:
             recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
         assert caught.value.code == "missing_mount"
