@@ -14,7 +14,7 @@ SUBCOMMANDS = {
     "verify": "prove a folder, also a copy elsewhere, against its manifests",
     "recover": "finish what a crash or a power cut left unfinished; not while a daemon records",
     "prune": "delete what the limits of the configuration do not allow",
-    "protect": "keep a recording whatever the limits say",
+    "protect": "keep a recording, or a part of one, whatever the limits say",
     "unprotect": "let a recording go by the limits again",
     "export": "join the chunks of a time range into one file, without encoding again",
 }
@@ -48,7 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subs[name].add_argument("--dry-run", action="store_true", help="only say what would be done")
         subs[name].add_argument("--json", action="store_true", help="print what is done as JSON")
     for name in ("protect", "unprotect"):
-        subs[name].add_argument("recording_id", metavar="RECORDING_ID", help="as `msrecd recordings list` shows it")
+        subs[name].add_argument(
+            "recording_id", metavar="RECORDING_ID", nargs="?", help="as `msrecd recordings list` shows it"
+        )
+        subs[name].add_argument("--chunks", metavar="A-B", help="only these chunks of it, by their numbers")
+    protect = subs["protect"]
+    protect.add_argument("--whole", action="store_true", help="of a recording that is running also what is to come")
+    protect.add_argument("--recorder", metavar="NAME", help="instead of RECORDING_ID: a time range of a recorder")
+    protect.add_argument("--from", dest="since", metavar="T", help=f"begin of the range: {_TIME}")
+    protect.add_argument("--to", dest="until", metavar="T", help="end of the range, likewise")
     export = subs["export"]
     export.add_argument("--recorder", metavar="NAME", required=True)
     export.add_argument("--from", dest="since", metavar="T", required=True, help=f"begin of the range: {_TIME}")
