@@ -295,7 +295,8 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
                 files.rename_new(folder, name, parsed.final)
                 os.fsync(file.fileno())  # as in ChunkFile.finish
         os.fsync(folder)
-    lost_s = _lost_s(entry, found.duration_s, size, status.st_size, status.st_mtime_ns, sync_interval_s)
+    kept = found.cut if is_part else status.st_size  # without what completing it has added
+    lost_s = _lost_s(entry, found.duration_s, kept, status.st_size, status.st_mtime_ns, sync_interval_s)
     line = ManifestLine(
         seq=entry.seq,
         file=entry.file,
