@@ -62,7 +62,6 @@ def _chunks(text: str | None) -> tuple[int, int] | None:
 def _report(store: Store, done: Protection) -> None:
     for recording_id in done.recording_ids:
         print_line(f"{recording_id}: protected")
-    print_line(f"{done.chunks} chunks, {format_size(done.bytes)}")
     limit = store.limits.max_total_bytes
     if done.is_endless:
         what = f"max_total = {format_size(limit)} is full of it" if limit is not None else "the disk is full"

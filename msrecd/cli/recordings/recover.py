@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
             if exc.code != "locked":
                 raise
             raise StorageError(
-                f"a daemon records into {store.path}; it recovers by itself when it starts, so there is nothing to do",
+                f"a daemon uses {store.path}; it recovers by itself when it starts, so there is nothing to do",
                 "locked",
             ) from exc
 
