@@ -33,12 +33,14 @@ class Actions:
         settled: Callable[[str], Awaitable[None]],
         reload: Callable[[], Awaitable[bool]],
         measure: Callable[[], Awaitable[Mapping[str, Any]]],
+        protect: Callable[[RecorderController, Arguments], Awaitable[Mapping[str, Any]]],
     ) -> None:
         """
         Args:
             settled: waits while a reload replaces this recorder.
             reload: reads the configuration again; whether it is another one.
             measure: publishes state/health; the payload.
+            protect: keeps chunks of a recorder whatever the limits say; what it kept.
         """
         self._bus = bus
         self._recorders = recorders
@@ -49,6 +51,7 @@ class Actions:
         self._settled = settled
         self._reload = reload
         self._measure = measure
+        self._protect = protect
 
     async def act(self, address: Address, args: Arguments, cause: str) -> Result:
         """Do what `address.verb` says. The state that it leads to is published before this returns.
@@ -97,6 +100,8 @@ class Actions:
                 changed = await unit.split()
             case "get":
                 return Result(data=self._publisher.recorder_state(unit))
+            case "protect":
+                return Result(changed=True, data=await self._protect(unit, args))
             case "snapshot":
                 return await self._snapshot(unit)
             case _:

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msrecd
@@ -35,7 +36,7 @@ from msrecd.daemon.storing import limits_of, move_old_state, open_store, recorde
 from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
 from msrecd.devices.deadline import left_behind
-from msrecd.errors import StorageError
+from msrecd.errors import CommandError, StorageError
 from msrecd.local.server import LocalSocket
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
@@ -103,6 +104,7 @@ class Daemon:
                 settled=self.reloader.settled,
                 reload=self.reloader.reload,
                 measure=self.vitals.measure,
+                protect=self._protect,
             ).act,
             self.recorders.names,
             clock_trusted=lambda: self.walltime.trusted,
@@ -269,6 +271,32 @@ class Daemon:
         assert self.archive is not None
         return self.archive.store.usage()
 
+    async def _protect(self, unit: RecorderController, args: Mapping[str, object]) -> dict[str, object]:
+        """The verb `protect`.
+
+        Raises: CommandError.
+        """
+        assert self.archive is not None
+        store, recording_id = self.archive.store, unit.files.recording_id
+        if args.get("whole"):
+            if recording_id is None:
+                raise CommandError("wrong_state", f"{unit.name} is not recording")
+            call = partial(store.protect, recording_id, whole=True)
+        else:
+            now_ns = self.walltime.stamp().utc_ns
+            call = partial(store.protect_range, unit.name, *protected_range(args, now_ns))
+        try:
+            kept = await asyncio.to_thread(call)
+        except StorageError as exc:
+            raise CommandError("bad_args" if exc.code == "not_found" else "no_space", exc.message) from exc
+        facts: dict[str, object] = {"recording_ids": kept.recording_ids, "chunks": kept.chunks, "bytes": kept.bytes}
+        if kept.is_endless:
+            facts["warning"] = (
+                "everything that this recording still brings is protected, too: when the limits are reached, nothing "
+                "of it can be deleted, and the recorder stops with no_space"
+            )
+        return facts
+
     def _set_limits(self, config: Config) -> None:
         assert self.archive is not None
         self.archive.store.limits = limits_of(config)
@@ -350,6 +378,15 @@ class Daemon:
         recording = sum(1 for unit in self.recorders.units.values() if unit.is_recording)
         adapters = [summary for adapter in self.adapters if (summary := adapter.summary())]
         return ", ".join([f"recording {recording}/{len(self.recorders.units)}", *adapters])
+
+
+def protected_range(args: Mapping[str, object], now_ns: int) -> tuple[int, int]:
+    """The range of UTC ns that checked arguments of `protect` mean. Pure."""
+
+    def ns(name: str) -> int:
+        return round(float(str(args[name])) * NS)
+
+    return (now_ns - ns("last_s"), now_ns) if "last_s" in args else (ns("from"), ns("to"))
 
 
 def _model() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-RECORDER_VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get")
+RECORDER_VERBS = ("start", "stop", "pause", "resume", "split", "snapshot", "get", "protect")
 DAEMON_VERBS = ("ping", "devices", "reload", "health")
 SWITCH_VERB = "set"  # takes ON or OFF; becomes start or stop
 VERBS = (*RECORDER_VERBS, SWITCH_VERB, *DAEMON_VERBS)

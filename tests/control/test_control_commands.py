@@ -80,11 +80,32 @@ def test_bad_payloads(payload):
         {"issued_at": "2026-13-01T00:00:00Z"}, {"issued_at": "2026-11-20 18:00:00"},
         {"issued_at": "2026-11-20T18:00:00"},
         {"args": []}, {"args": "x"}, {"args": {"duration_s": 0}}, {"args": {"duration_s": "5"}},
+        {"args": {"last_s": 5}},
         {"args": {"duration_s": 1e300}}, {"args": {"duration_s": None}}, {"args": {"profile": "720p"}},
     ],
 )  # fmt: skip
 def test_bad_args(value):
     assert code_of(json.dumps(value).encode()) == "bad_args"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {}, {"last_s": 0}, {"last_s": "60"}, {"last_s": True}, {"from": "2026-11-20T18:00:00Z"},
+        {"from": "2026-11-20T18:00:00Z", "to": "2026-11-20T18:00:00Z"}, {"from": 1, "to": 2},
+        {"last_s": 60, "from": "2026-11-20T18:00:00Z", "to": "2026-11-20T19:00:00Z"}, {"whole": 1},
+        {"whole": True, "last_s": 60}, {"seq": 4},
+    ],
+)  # fmt: skip
+def test_bad_ranges_to_protect(args):
+    assert code_of(json.dumps({"args": args}).encode(), "protect") == "bad_args"
+
+
+def test_ranges_to_protect():
+    assert check_args("protect", {"last_s": 60}) == {"last_s": 60}
+    assert check_args("protect", {"whole": True}) == {"whole": True}
+    times = {"from": "2026-11-20T18:00:00Z", "to": "2026-11-20T19:00:00Z"}
+    assert check_args("protect", times) == {"from": 1795197600.0, "to": 1795201200.0}
 
 
 def test_good_commands():
@@ -261,7 +282,7 @@ def fuzz(count, seed):
                 for target, name, verb, args, _ in handler.calls:
                     assert (target, name) in (("recorder", "cam0"), ("daemon", None))
                     assert verb in (*RECORDER_VERBS, *DAEMON_VERBS)
-                    assert set(args) <= {"duration_s"}
+                    assert set(args) <= {"duration_s", "last_s", "from", "to", "whole"}
                 handler.calls.clear()
         await commands.close(5)
         return sizes
@@ -312,7 +333,7 @@ def test_any_json_is_a_command_or_a_refusal(value, verb):
         assert exc.code in ("bad_payload", "bad_args")  # noqa: PT017 - it may also be accepted
     else:
         assert isinstance(value, dict)
-        assert set(command.args) <= {"duration_s"}
+        assert set(command.args) <= {"duration_s", "last_s", "from", "to", "whole"}
         encode_reply(command.id, Result(), TS)
 
 
