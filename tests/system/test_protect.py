@@ -1,0 +1,48 @@
+"""The verb `protect` in a running daemon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from config_text import camera
+from console import Console
+from daemon import DaemonFor
+
+
+@pytest.mark.promise("protect-by-message")
+def test_protect_by_message(daemon_for: DaemonFor, console: Console) -> None:
+    with daemon_for(camera(frame_rate=15, chunk_duration="1s")) as daemon:
+        console.wait("state/recorder/cam0")
+        refused = console.command("recorder/cam0/protect", {"last_s": 60})
+        assert refused["error"]["code"] == "bad_args", "there is nothing yet"
+        assert console.command("recorder/cam0/protect", {"whole": True})["error"]["code"] == "wrong_state"
+        recording_id = console.command("recorder/cam0/start")["data"]["recording_id"]
+        daemon.wait_for_chunks(2)
+        reply = console.command("recorder/cam0/protect", {"last_s": 600})
+        assert (reply["status"], reply["changed"]) == ("ok", True)
+        assert reply["data"]["recording_ids"] == [recording_id]
+        assert reply["data"]["chunks"] >= 2
+        assert reply["data"]["bytes"] > 0
+        now = datetime.now(UTC)
+        past = {"from": _text(now - timedelta(days=400)), "to": _text(now - timedelta(days=399))}
+        assert console.command("recorder/cam0/protect", past)["error"]["code"] == "bad_args"
+        around = {"from": _text(now - timedelta(hours=1)), "to": _text(now + timedelta(hours=1))}
+        assert console.command("recorder/cam0/protect", around)["status"] == "ok"
+        whole = console.command("recorder/cam0/protect", {"whole": True})
+        assert "no_space" in whole["data"]["warning"]
+        console.command("recorder/cam0/stop")
+        done = subprocess.run(
+            [sys.executable, "-m", "msrecd", "recordings", "list", "--config", str(daemon.config), "--json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert '"protected": true' in done.stdout
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
