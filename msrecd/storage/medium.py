@@ -9,6 +9,7 @@ medium was where, by which a missing mount is noticed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -147,6 +148,23 @@ class Medium:
             number = max(number, 1 + max(highest, *boots, 0)) if number <= max(highest, *boots, 0) else number
             self.keep(replace(self.identity, boots={**boots, number: boot_id}))
         return number
+
+    def reopen(self) -> None:
+        """Take it up again after `close`.
+
+        Raises:
+            OSError: another one is there, or none.
+            StorageError: `locked`: another daemon has taken it meanwhile.
+        """
+        fd = files.open_root(self.path)
+        status = os.fstat(fd)
+        found = _read_identity(fd)
+        if (status.st_dev, status.st_ino) != self.place or (self.is_kept and (found is None or found.id != self.id)):
+            os.close(fd)
+            self.place = (-1, -1)  # so that the next look sees that it has changed
+            raise OSError(errno.ENODEV, "another medium is there")
+        self.fd = fd
+        self.lock()
 
     def close(self) -> None:
         """Let go of it and of the lock."""

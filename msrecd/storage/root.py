@@ -117,7 +117,15 @@ class StorageRoot:
         with self._lock:
             if self._medium is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+            if self._medium.fd < 0:
+                self._medium.reopen()
             return os.dup(self._medium.fd)
+
+    def release(self) -> None:
+        """Hold no descriptor of a medium that fails, so that it can be unmounted; it is taken up again when needed."""
+        with self._lock:
+            if self._medium is not None:
+                self._medium.close()
 
     def status(self) -> os.statvfs_result:
         """

@@ -291,8 +291,20 @@ class Store:
         Raises:
             StorageError: it cannot.
         """
-        self.require_room()
-        self.root.probe()
+        try:
+            self.require_room()
+            self.root.probe()
+        except StorageError as exc:
+            if exc.code != "no_space" or not self._can_write():
+                self.root.release()
+            raise
+
+    def _can_write(self) -> bool:
+        try:
+            self.root.probe()
+        except StorageError:
+            return False
+        return True
 
     # --- upkeep ---
 
@@ -342,7 +354,7 @@ class Store:
         room = free - (limits.min_free_bytes or 0)
         if limits.max_total_bytes is not None:
             room = min(room, limits.max_total_bytes - total)
-        is_ring = room <= self._open_headroom() and self._janitor.missing_room() is None
+        is_ring = finished > self.index.protected_bytes() and room <= self._open_headroom()  # the oldest makes room
         return Usage(
             total_bytes=total,
             open_bytes=open_bytes,
