@@ -18,6 +18,7 @@ from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
+from msrecd.flow.source import Gate, SourceStats
 from msrecd.flow.units import AudioBlock, AudioFormat, Packet, VideoFormat, VideoFrame
 from msrecd.muxing.facts import ChunkInfo, Data, Fact, GapSeen
 from msrecd.muxing.interleave import Interleaver
@@ -44,6 +45,15 @@ def warming(ppm: float) -> Callable[[float], float]:
     )
 
 
+class _Now:
+    """The simulation's time, as a recording asks for it."""
+
+    ns = START_NS
+
+    def monotonic_ns(self) -> int:
+        return self.ns
+
+
 class _Port:
     """What a recording sees of a track."""
 
@@ -52,6 +62,8 @@ class _Port:
         self.ended, self.refused = False, 0
         self.source = self
         self.device_id = ""
+        self.stats, self.has_past, self.takes_past = SourceStats(), False, False
+        self.gate, self.began_open, self.is_blank, self.frame_interval_ns = Gate(), True, False, 0
         self.arrived: list[Packet] = []
         output.feed.add(self)
 
@@ -61,6 +73,9 @@ class _Port:
 
     def request_key_frame(self, at_ns: int = 0) -> None:
         self.output.request_key_frame(at_ns)
+
+    def take_refused(self) -> list[int]:
+        return []
 
     def put(self, unit: Packet) -> None:
         self.arrived.append(unit)
@@ -183,7 +198,14 @@ class SimulatedRecording:
         options = WorkerOptions(
             container=CONTAINERS[mime_type], timeslice_ns=5 * NS, limits=ChunkLimits(duration_ns=round(chunk_s * NS))
         )
-        self._recording = Recording(options, self._ports, self._post, started_ns=START_NS)  # type: ignore[arg-type]
+        self._now = _Now()
+        self._recording = Recording(
+            options,
+            self._ports,  # type: ignore[arg-type]
+            self._post,
+            started_ns=START_NS,
+            clock=self._now,  # type: ignore[arg-type]
+        )
 
     def run(self, seconds: float) -> Iterator[tuple[ChunkInfo, bytes]]:
         """Record so long; gives every chunk as it is finished."""
@@ -205,9 +227,11 @@ class SimulatedRecording:
                 blocks.clear()
                 self._pause_until(now_ns)
                 self._pass_on(flush=False)
-                self._recording.report_lost_sound()
+                self._now.ns = now_ns
+                self._recording.count_losses(now_ns)
                 self._recording.emit_slice()
                 yield from self._take_done()
+        self._now.ns = now_ns
         self._pass_on(flush=True)
         data, failure = self._recording.finish()
         if failure is not None:
