@@ -23,6 +23,7 @@ class Console:
         self.times: list[float] = []  # monotonic, of each message
         self.unlawful: list[str] = []  # what was published and is not as documented
         self._arrived = threading.Condition()
+        self._hears = False  # the device: commands that come before it has subscribed are lost
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_connect = lambda client, *_: client.subscribe("msrecd/#", qos=1)
         self._client.on_message = self._take
@@ -42,6 +43,8 @@ class Console:
         with self._arrived:
             self.messages.append((message.topic, payload))
             self.times.append(time.monotonic())
+            if message.topic == BASE + "availability":
+                self._hears = payload == "online"
             self._arrived.notify_all()
 
     def _judge(self, message: Any) -> None:
@@ -72,7 +75,9 @@ class Console:
                 self._arrived.wait(left)
 
     def command(self, path: str, args: dict[str, object] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
-        """Send a command and wait for its reply."""
+        """Send a command as soon as the device hears commands, and wait for its reply; `timeout` is for each."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self._hears, timeout), f"not online; last: {self.messages[-5:]}"
         self._number += 1
         id_ = f"test-{id(self)}-{self._number}"
         since = len(self.messages)

@@ -68,9 +68,10 @@ def pre_roll_bytes(console: Console) -> int:
 
 def begins_before_the_command(console: Console) -> float:
     """Record for a moment once the pre-roll is full; seconds from the beginning of the file to the command."""
-    until(lambda: console.command("recorder/cam0/get")["data"]["armed"], "it is not armed")
+    until(lambda: [state["armed"] for state in console.told("state/recorder/cam0")][-1:] == [True], "it is not armed")
+    until(lambda: pre_roll_bytes(console), "there is no pre-roll")
     begun = time.monotonic()  # of media that is certainly in the pre-roll
-    until(lambda: pre_roll_bytes(console) > 0 and time.monotonic() > begun + PRE_ROLL_S + 1.5, "there is no pre-roll")
+    until(lambda: time.monotonic() > begun + PRE_ROLL_S + 1.5, "time stands still")
     since = len(console.messages)
     commanded = datetime.now(UTC)
     reply = console.command("recorder/cam0/start")
