@@ -92,7 +92,7 @@ def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
             request,
             name=name,
             presentation=format.presentation,
-            repeats=not source.device_id,  # what a camera does not give is a loss, and is not made up
+            repeats=source.holds_last_frame,
             clock=clock,
         )
     encoding.start()

@@ -60,6 +60,14 @@ class Source(ABC):
     def format(self) -> VideoFormat | AudioFormat:
         """What `raw()` delivers at present."""
 
+    @property
+    def holds_last_frame(self) -> bool:
+        """Whether its last frame is what is to be seen until the next one comes, as of a canvas.
+
+        What a device does not give is a loss, and is not made up.
+        """
+        return not self.device_id
+
     @abstractmethod
     def raw(self) -> Feed[Any]:
         """The feed of VideoFrame or AudioBlock.

@@ -204,8 +204,21 @@ class _Generator:
 class VideoTrackGenerator(_Generator):
     """Frames as a track: `await generator.write(frame)`. A recorder that is too slow drops frames and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, init: Mapping[str, Any] | None = None) -> None:
+        """
+        Args:
+            init: extension: `{"width", "height"}` in pixels, for a recorder that is started before the first frame is
+                written: it scales everything to the size that the track has at its start. 640x480 by default.
+
+        Raises:
+            TypeError: one of them is no positive int.
+        """
         super().__init__(_GeneratedSource("video"))
+        given = dict(init or {})
+        size = [given.get("width", 640), given.get("height", 480)]
+        if any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in size):
+            raise TypeError(f"width and height must be positive ints, not {size!r}")
+        self._source.set_size(size[0], size[1])
 
     async def write(self, frame: VideoFrame) -> None:
         """Give a frame to all who use the track; it may be closed afterwards.
@@ -291,6 +304,14 @@ class _GeneratedSource(Source):
         if self.kind == "audio":
             return self._sound or AudioFormat(sample_rate=48000, channels=2)
         return self._shape or VideoFormat(width=640, height=480)
+
+    @property
+    def holds_last_frame(self) -> bool:
+        return False  # times are the program's: nothing is put between its frames
+
+    def set_size(self, width: int, height: int) -> None:
+        """Of the frames that will come."""
+        self._shape = VideoFormat(width=width, height=height)
 
     def set_format(self, format: AudioFormat) -> None:
         """The format of all sound that comes. Raises: NotSupportedError: it is another one already."""
