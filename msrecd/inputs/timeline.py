@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msrecd.clock import MS, NS, Clock
 from msrecd.libav.values import Demuxed
@@ -361,7 +361,7 @@ class FileLine:
         self._offset_ns: int | None = None  # monotonic minus the file's time
         self._end_ns = 0  # monotonic end of what was placed
         self._end_of_file_time = 0
-        self._paused_ns: int | None = None
+        self._begun_ns = 0  # when the time line last began at the present time: a pause of before does not count
         self._delivered_until_ns = 0
 
     def look_ahead(self, packets: Sequence[Demuxed]) -> None:
@@ -406,7 +406,10 @@ class FileLine:
 
     def _begin_ns(self, now: int) -> int:
         """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""
-        return self._end_ns if now - self._end_ns < _LATE_NS else now
+        if now - self._end_ns < _LATE_NS:
+            return self._end_ns
+        self._begun_ns = now
+        return now
 
     def is_due_later(self, dts_ns: int) -> bool:
         """Whether to wait before this packet: it lies behind what may be delivered by now."""
@@ -428,22 +431,15 @@ class FileLine:
             stream.last_raw, stream.shift = None, 0
             stream.order.restart()
 
-    def pause(self, at_ns: int) -> bool:
-        """Playing was paused at this time; False while something of before has still to be placed and delivered."""
-        if self._offset_ns is not None and self._end_ns < at_ns:
-            return False
-        self._paused_ns = at_ns
-        return True
-
-    def resume(self) -> None:
-        """Playing goes on: what follows moves by the length of the pause."""
-        if self._paused_ns is not None:
-            waited = self._clock.monotonic_ns() - self._paused_ns
-            self._paused_ns = None
-            if self._offset_ns is not None:
-                self._offset_ns += waited
-                self._end_ns += waited
-                self._delivered_until_ns = 0
+    def resume(self, unit: Placed, paused_ns: int, resumed_ns: int) -> Placed:
+        """Playing was paused and goes on: this packet, the first behind the pause, and all that follow come later."""
+        waited_ns = max(0, resumed_ns - max(paused_ns, self._begun_ns))
+        if self._offset_ns is not None:
+            self._offset_ns += waited_ns
+        self._end_ns += waited_ns
+        self._delivered_until_ns = 0
+        self._streams[unit.packet.stream].last_dts = unit.dts_ns + waited_ns
+        return replace(unit, pts_ns=unit.pts_ns + waited_ns, dts_ns=unit.dts_ns + waited_ns)
 
 
 def _raw(packet: Demuxed) -> int | None:

@@ -31,6 +31,8 @@ class MediaElement(EventTarget):
     Events: loadedmetadata, play, pause, ended, error. A local file is opened at once, a network stream in the
     background; its tracks join the captured streams (`addtrack`) when they are known. At the end of the media the
     tracks end, then leave the streams; playing again makes new ones.
+
+    As in a page, what plays is kept although the program forgets it or stops its tracks: until its end, or `close`.
     """
 
     onloadedmetadata = event_handler("loadedmetadata")
@@ -125,7 +127,7 @@ class MediaElement(EventTarget):
         return asyncio.ensure_future(self._play())
 
     def pause(self) -> None:
-        """Deliver nothing until `play`."""
+        """Deliver nothing that is captured from now on until `play`; what was captured before comes within a moment."""
         if self._paused:
             return
         self._paused = True

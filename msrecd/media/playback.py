@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -305,6 +306,14 @@ class StreamSource(Source):
         self._video_decoder = self._audio_decoder = None
 
 
+@dataclass(slots=True)
+class _Pause:
+    """From when until when a file was paused. Times, not a state: the thread may come to a pause after its end."""
+
+    begin_ns: int
+    end_ns: int | None = None
+
+
 class Playback:
     """Opens an input (blocking) and plays it in a thread. `on_end(error)` is called in that thread, once.
 
@@ -350,7 +359,7 @@ class Playback:
         self.sources = list(chosen.values())
         self._left: set[StreamSource] = set()
         self._playing = threading.Event()
-        self._paused_ns = 0
+        self._pauses: deque[_Pause] = deque()  # those that the thread has not come to yet
         self._thread: SourceThread | None = None
         self._lock = threading.Lock()
         self.on_end: Callable[[BaseException | None], None] = lambda _: None
@@ -363,6 +372,8 @@ class Playback:
 
     def play(self) -> None:
         """Begin, or continue after `pause`."""
+        if not self._playing.is_set() and self._pauses:
+            self._pauses[-1].end_ns = self.clock.monotonic_ns()
         self._playing.set()
         with self._lock:
             if self._thread is None:
@@ -372,8 +383,9 @@ class Playback:
     def pause(self) -> None:
         """Deliver nothing that comes later until `play`; what a live input gives meanwhile is lost."""
         if self._playing.is_set():
-            self._paused_ns = self.clock.monotonic_ns()
             self._playing.clear()
+            if not self.is_live:
+                self._pauses.append(_Pause(self.clock.monotonic_ns()))
 
     def leave(self, source: StreamSource) -> None:
         """This source is wanted no more."""
@@ -461,15 +473,29 @@ class Playback:
         """Deliver each packet when it is due; False when stopped."""
         line.look_ahead(batch)
         for packet in batch:
-            if stopping.is_set() or not (self._playing.is_set() or self._wait_to_play(line, stopping)):
+            unit = self._wait_for(line.place(packet), line, stopping)
+            if unit is None:
                 return False
-            unit = line.place(packet)
-            if line.is_due_later(unit.dts_ns):
-                self._give_gathered()
-                if self.clock.wait_until(unit.dts_ns + BATCH_NS, stopping):
-                    return False
             self._deliver(unit)
         return True
+
+    def _wait_for(self, unit: Placed, line: FileLine, stopping: threading.Event) -> Placed | None:
+        """Wait until a packet is due, behind the pauses that began before it: with its new times; None when stopped."""
+        while not stopping.is_set():
+            if self._pauses and self._pauses[0].begin_ns <= unit.dts_ns:
+                self._give_gathered()
+                pause = self._pauses[0]
+                if pause.end_ns is not None:
+                    self._pauses.popleft()
+                    unit = line.resume(unit, pause.begin_ns, pause.end_ns)
+                else:
+                    self._playing.wait(0.5)
+            elif line.is_due_later(unit.dts_ns):
+                self._give_gathered()
+                self.clock.wait_until(unit.dts_ns + BATCH_NS, stopping)
+            else:
+                return unit
+        return None
 
     def _deliver(self, unit: Placed) -> None:
         packet = unit.packet
@@ -479,17 +505,6 @@ class Playback:
     def _give_gathered(self) -> None:
         for source in self.sources:
             source.give_gathered()
-
-    def _wait_to_play(self, line: FileLine, stopping: threading.Event) -> bool:
-        """Paused: wait until that is over, or what comes belongs before it; False when stopped."""
-        self._give_gathered()
-        while not self._playing.is_set() and line.pause(self._paused_ns):
-            if self._playing.wait(0.5):
-                break
-            if stopping.is_set():
-                return False
-        line.resume()
-        return not stopping.is_set()
 
 
 def _is_pps(unit: bytes, codec: str) -> bool:
