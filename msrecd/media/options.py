@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.exceptions import NotSupportedError
 
 DEFAULT_VIDEO_BITS_PER_SECOND = 2_500_000
@@ -36,7 +37,7 @@ class RecorderOptions:
 
 
 def convert(options: Mapping[str, object] | None) -> RecorderOptions:
-    """Options as WebIDL would convert them; unknown members are ignored, None counts as absent.
+    """Options as WebIDL would convert them; unknown members are ignored with a warning, None counts as absent.
 
     Raises:
         TypeError: a member has a wrong type or an enum an unknown value.
@@ -46,6 +47,7 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
         return RecorderOptions()
     if not isinstance(options, Mapping):
         raise TypeError(f"options must be a mapping, not {type(options).__name__}")
+    warn_of_unknown("MediaRecorder", options, [field.name for field in fields(RecorderOptions)], stacklevel=4)
     mime_type = options.get("mime_type")
     if mime_type is None:
         mime_type = ""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from enum import StrEnum
+from typing import Any
 
 from msrecd.clock import MS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.table import Unsupported, can_encode, check_type, is_type_supported
@@ -128,6 +129,14 @@ class MediaRecorder(EventTarget):
     @property
     def audio_bitrate_mode(self) -> str:
         return self._options.audio_bitrate_mode
+
+    @property
+    def stopped(self) -> Awaitable[None]:
+        """The end of the recording: `await recorder.stopped` returns once its `stop` event has been delivered.
+
+        At once when nothing is under way; may be awaited as often as wanted. An extension.
+        """
+        return _Stopped(self)
 
     @property
     def pre_roll_bytes(self) -> int:
@@ -327,3 +336,15 @@ def _timeslice_ns(timeslice: float | None) -> int | None:
     if timeslice < 0:
         return None
     return int(max(timeslice, LEAST_TIMESLICE_MS) * MS)
+
+
+class _Stopped:
+    """Awaitable as often as wanted, for the recording that is under way when it is awaited."""
+
+    def __init__(self, recorder: MediaRecorder) -> None:
+        self._recorder = recorder
+
+    def __await__(self) -> Generator[Any, None, None]:
+        session = self._recorder._session or self._recorder._ending
+        if session is not None:
+            yield from session.over.wait().__await__()

@@ -59,8 +59,8 @@ class Session:
     """
 
     def __init__(self, owner: Owner, plan: Plan, clock: Clock, after: Session | None) -> None:
-        self.is_over: bool = False
         self._owner = owner
+        self.over = asyncio.Event()  # its `stop` event has been delivered
         self._plan = plan
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -252,6 +252,11 @@ class Session:
             self._fire_start()
         queue_task(lambda: self._terminate(error, finished.data, never_started), self._loop)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its `stop` event has been delivered."""
+        return self.over.is_set()
+
     def _terminate(self, error: DOMException | None, data: Data | None, never_started: bool) -> None:
         self._owner._session_over(self)
         if error is not None:
@@ -261,7 +266,7 @@ class Session:
             last = data or Data(parts=(), created_ns=now, chunk=1, started_ns=now, chunk_end=True)
             self._fire_blob(self._with_rest(last))
         self._owner._fire(Event("stop"))
-        self.is_over = True
+        self.over.set()
         for go_on in self._successors:
             go_on()
         self._successors.clear()

@@ -7,13 +7,12 @@ place delays its sound by the difference.
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
+from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.events import EventTarget
 from msrecd.dom.exceptions import IndexSizeError, InvalidAccessError, NotSupportedError
 from msrecd.webaudio.dsp import DelayLine, Samples, remix
@@ -102,11 +101,7 @@ class AudioNode(EventTarget):
         if not isinstance(options, Mapping):
             raise TypeError(f"the options of {type(self).__name__} must be a mapping, not {type(options).__name__}")
         known = (*self._options, "channel_count", "channel_count_mode", "channel_interpretation")
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                warnings.warn(f"{type(self).__name__} has no option {name!r}{hint}", UserWarning, stacklevel=4)
+        warn_of_unknown(type(self).__name__, options, known, stacklevel=5)
         return dict(options)
 
     def _param(

@@ -817,3 +817,35 @@ def test_multiple_start_stop() -> None:
                 assert len(judged(bytes(blob.data)).numbers) >= 5
 
     run(main())
+
+
+def test_the_end_of_a_recording_can_be_awaited() -> None:
+    """Done before the first start; pending while one is under way; done once `stop` has been delivered; as often as
+    wanted."""
+
+    async def run() -> None:
+        canvas = msrecd.Canvas(64, 64)
+        canvas.fill((1, 2, 3))
+        recorder = msrecd.MediaRecorder(canvas.capture_stream())
+        await recorder.stopped
+        heard: list[str] = []
+        recorder.ondataavailable = lambda event: heard.append(event.type)
+        recorder.onstop = lambda event: heard.append(event.type)
+        for _ in range(2):
+            recorder.start()
+            waiting = asyncio.ensure_future(_awaited(recorder))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            recorder.stop()
+            assert not waiting.done()
+            async with asyncio.timeout(60):
+                await waiting
+                await recorder.stopped
+            assert heard == ["dataavailable", "stop"]
+            heard.clear()
+
+    asyncio.run(run())
+
+
+async def _awaited(recorder: msrecd.MediaRecorder) -> None:
+    await recorder.stopped

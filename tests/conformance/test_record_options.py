@@ -178,8 +178,10 @@ def test_options_of_a_wrong_type(options: Any) -> None:
         MediaRecorder(MediaStream(), options)
 
 
-def test_unknown_options_are_ignored() -> None:
-    assert MediaRecorder(MediaStream(), {"banana": 1}).state == "inactive"
+def test_unknown_options_are_ignored_with_one_warning_at_the_callers_line() -> None:
+    with pytest.warns(UserWarning, match="MediaRecorder has no option 'mimetype'; did you mean mime_type") as warned:
+        assert MediaRecorder(MediaStream(), {"mimetype": "video/mp4"}).mime_type == ""
+    assert [one.filename for one in warned] == [__file__]
 
 
 @pytest.mark.parametrize(
