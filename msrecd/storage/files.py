@@ -83,6 +83,28 @@ def closing_fd(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+def require_no_file(path: Path) -> None:
+    """Make sure that a folder is at `path`, or can be made there.
+
+    Raises:
+        StorageError: `exists`: a file, or a link to nothing, is there or in the place of a folder above it.
+    """
+    for at in (path, *path.parents):
+        try:
+            is_folder = stat.S_ISDIR(at.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            if at.is_symlink():
+                what = f"{at} is a link to a place that is not there; mount that, or name another folder"
+                raise StorageError(f"{path} cannot be a folder: {what}", "exists") from None
+            continue
+        except OSError:
+            return  # whoever opens it says why
+        if is_folder:
+            return
+        what = f"{at} is a file; move it away, or name another folder"
+        raise StorageError(f"{path} cannot be a folder: {what}", "exists")
+
+
 def open_root(path: Path) -> int:
     """A descriptor of the root folder itself."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msrecd.errors import StorageError
 from msrecd.storage import files, layout, manifest, tree
@@ -16,13 +16,13 @@ from msrecd.storage.index import Index
 from msrecd.storage.listing import Listing
 from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan
 from msrecd.storage.root import StorageRoot
+from msrecd.vocabulary.units import format_size
 
 log = logging.getLogger(__name__)
 
-LEAST_ROOM_BYTES = 2 << 20
+LEAST_ROOM_BYTES = 2 << 20  # with less no chunk begins, whatever `min_free` says
 LEAST_FILES = 64  # inodes that stay free: chunks, manifests and folders need some
 _MAX_FAILURES = 8  # of one round: on a disk that fails as a whole there is no use in trying all
-_IMPLIED_FREE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +107,6 @@ class Janitor:
         self._listing.apply_corrections()
         status = self._root.status()
         space = self._open_space()
-        limits = self.limits
-        if limits.min_free_bytes is None and limits.max_total_bytes is not None:
-            # max_total implies a ring: it must go round on a smaller disk as well.
-            capacity = status.f_blocks * status.f_frsize
-            limits = replace(limits, min_free_bytes=max(LEAST_ROOM_BYTES, min(_IMPLIED_FREE_BYTES, capacity // 100)))
         situation = Situation(
             age_now_ns=self._root.walltime.age_now_ns(),
             free_bytes=status.f_bavail * status.f_frsize,
@@ -119,8 +114,9 @@ class Janitor:
             one_chunk_bytes=max(space.headrooms, default=0),
             open_bytes=space.by_recorder,
             missing_files=_missing_files(status),
+            least_free_bytes=LEAST_ROOM_BYTES,
         )
-        return plan(_Without(self._listing.index, without), limits, self.recorder_limits, situation)
+        return plan(_Without(self._listing.index, without), self.limits, self.recorder_limits, situation)
 
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.
@@ -156,20 +152,42 @@ class Janitor:
         """
         status = self._root.status()
         free = status.f_bavail * status.f_frsize
-        least = max(self.limits.min_free_bytes or 0, LEAST_ROOM_BYTES)
+        capacity = status.f_blocks * status.f_frsize
+        limits = self.limits
+        least = max(limits.min_free_bytes or 0, LEAST_ROOM_BYTES)
         if free < least:
-            kept = self._listing.index.protected_bytes()
-            why = f"; {kept} bytes of recordings are protected" if kept else ""
-            return f"{free} bytes are free in {self._root.path}, and {least} must stay free{why}"
+            return self._too_little_free(free, capacity, least)
         if _missing_files(status):
-            return f"{status.f_favail} inodes are free in {self._root.path} and {LEAST_FILES} must stay free"
+            return (
+                f"{status.f_favail} inodes are free in {self._root.path}, and a chunk begins only with {LEAST_FILES}: "
+                "remove files that are not recordings"
+            )
         total = self._listing.index.total_bytes(None) + self._open_space().total_bytes
-        if self.limits.max_total_bytes is not None and total > self.limits.max_total_bytes:
-            kept = self._listing.index.protected_bytes()
-            why = f"; {kept} bytes of them are protected" if kept else ""
-            limit = self.limits.max_total_bytes
-            return f"recordings take {total} bytes of max_total = {limit}, and none may be deleted{why}"
+        if limits.max_total_bytes is not None and total > limits.max_total_bytes:
+            return (
+                f"recordings take {format_size(total)} of storage.max_total = {format_size(limits.max_total_bytes)}, "
+                f"and none may be deleted{self._protected()}: raise it, or unprotect recordings"
+            )
         return None
+
+    def _too_little_free(self, free: int, capacity: int, least: int) -> str:
+        where = f"{format_size(free)} of {format_size(capacity)} are free in {self._root.path}"
+        if least == LEAST_ROOM_BYTES:
+            if self.limits.min_free_bytes is not None:
+                remedy = "raise storage.min_free, so that old recordings go, or remove other files"
+            elif self.limits.max_total_bytes is not None:
+                remedy = "all recordings that may go would not give as much; remove other files"
+            else:
+                remedy = "set storage.max_total, so that old recordings go, or remove other files"
+            return f"{where}, and a chunk begins only with {format_size(least)}{self._protected()}: {remedy}"
+        key = f"storage.min_free = {format_size(least)}"
+        if least > capacity:
+            return f"{where}, and {key} is more than there is at all: lower it"
+        return f"{where}, and {key} must stay free{self._protected()}: lower it, or remove files"
+
+    def _protected(self) -> str:
+        kept = self._listing.index.protected_bytes()
+        return f" ({format_size(kept)} of recordings are protected)" if kept else ""
 
     def _rotate_or_fall_back(self) -> list[Deleted]:
         try:

@@ -86,8 +86,9 @@ class Ending:
 class ManifestContents:
     """What a manifest says, and what is wrong with it.
 
-    broken: numbers (from 1) of lines that do not follow from the line before although both are what they were written
-    as (without hashes of their own: or one of them is not); edited: of lines that do not match their own hash;
+    removed: numbers (from 1) of lines that do not follow from the line before although their own hashes prove both:
+    lines between them were removed, or this one was put in; broken: of lines that do not follow from a line of an older
+    version, which was edited, if it is not the same; edited: of lines that do not match their own hash;
     unreadable: of lines that are none of ours; torn: the last line has no end. `chunks` has all lines that can be read,
     `doubtful` those among them that were edited.
     """
@@ -95,6 +96,7 @@ class ManifestContents:
     chunks: tuple[ManifestLine, ...]
     deletions: tuple[Deletion, ...]
     endings: tuple[Ending, ...]
+    removed: tuple[int, ...]
     broken: tuple[int, ...]
     edited: tuple[int, ...]
     unreadable: tuple[int, ...]
@@ -180,6 +182,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
     chunks: list[ManifestLine] = []
     deletions: list[Deletion] = []
     endings: list[Ending] = []
+    removed: list[int] = []
     broken: list[int] = []
     edited: list[int] = []
     unreadable: list[int] = []
@@ -187,6 +190,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
     expected = ""
     is_torn = False
     is_old, is_before_damaged = True, False
+    is_before_proven = True  # nothing is before the first line
     for number, (line, digest) in enumerate(_lines(file), 1):
         if not digest:  # the end of a line is missing
             is_torn = True
@@ -207,16 +211,18 @@ def read_file(file: BinaryIO) -> ManifestContents:
             if is_damaged:
                 edited.append(number)
             elif prev != expected and not is_before_damaged:
-                broken.append(number)
+                (removed if is_before_proven and not is_old else broken).append(number)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             unreadable.append(number)
             is_damaged = True
         expected = digest
         is_before_damaged = is_damaged
+        is_before_proven = not is_old
     return ManifestContents(
         chunks=tuple(chunks),
         deletions=tuple(deletions),
         endings=tuple(endings),
+        removed=tuple(removed),
         broken=tuple(broken),
         edited=tuple(edited),
         unreadable=tuple(unreadable),

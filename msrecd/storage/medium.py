@@ -187,6 +187,7 @@ def open_medium(path: Path, state_path: Path, *, create: bool) -> Medium:
     memory = _Memory(state_path, path)
     mount = checks.mount_at(path)
     _require_mounted(memory, path, mount, identity=None if not path.is_dir() else _look(path))
+    files.require_no_file(path)
     if create:
         with files.storage_errors(f"make the folder {path}"):
             path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ In this order, each rule seeing what the one before has freed:
    step of the clock makes nothing old;
 2. a recorder's `max_total`: its oldest chunks;
 3. the global `max_total`: the oldest chunks of all;
-4. `min_free`: the oldest chunks of all, so early that what is being written still fits.
+4. `min_free`: the oldest chunks of all, so early that what is being written still fits. Without it, where the global
+   `max_total` makes a ring, the file system may be smaller than that: then as few of the oldest as let recording go on
+   (`no_space`), and none where all of them together would not.
 
 Never: open chunks, protected recordings, files that are not in the index (nobody else's, that is).
 """
@@ -28,6 +30,7 @@ class Reason(StrEnum):
     RECORDER_MAX_TOTAL = "recorder_max_total"
     MAX_TOTAL = "max_total"
     MIN_FREE = "min_free"
+    NO_SPACE = "no_space"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class Situation:
 
     age_now_ns: the time by which chunks are old, None while no clock is trusted; open_bytes: of unfinished chunks by
     recorder; missing_files: inodes that must become free; headroom_bytes: what open chunks may still grow by;
-    one_chunk_bytes: what one of them may.
+    one_chunk_bytes: what one of them may; least_free_bytes: with less no chunk begins, whatever the limits are.
     """
 
     age_now_ns: int | None
@@ -87,6 +90,7 @@ class Situation:
     one_chunk_bytes: int = 0
     open_bytes: Mapping[str, int] = field(default_factory=dict)
     missing_files: int = 0
+    least_free_bytes: int = 0
 
 
 def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
@@ -98,9 +102,11 @@ def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits],
     for recorder, own in recorder_limits.items():
         planner.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
     planner.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
-    planner.by_free(limits.min_free_bytes)
     if limits.min_free_bytes is not None:
+        planner.by_free(limits.min_free_bytes)
         planner.by_files()
+    elif limits.max_total_bytes is not None:
+        planner.to_go_on()
     return planner.planned
 
 
@@ -129,10 +135,39 @@ class _Planner:
             written += self._situation.headroom_bytes - self._situation.one_chunk_bytes
         self._free(recorder, self._view.total_bytes(recorder) + written - freed - limit, reason)
 
-    def by_free(self, limit: int | None) -> None:
-        if limit is not None:
-            free = self._situation.free_bytes + sum(self._freed.values()) - self._situation.headroom_bytes
-            self._free(None, limit - free, Reason.MIN_FREE)
+    def by_free(self, limit: int) -> None:
+        self._free(None, limit + self._situation.headroom_bytes - self._free_bytes(), Reason.MIN_FREE)
+
+    def to_go_on(self) -> None:
+        """Room for what is being written; if that cannot be had, the least with which a chunk begins; or nothing."""
+        least = self._situation.least_free_bytes - self._free_bytes()
+        missing_files = self._situation.missing_files - len(self.planned)
+        for missing in (least + self._situation.headroom_bytes, least):
+            chunks = self._enough(missing, missing_files)
+            if chunks is not None:
+                for chunk in chunks:
+                    self._take(chunk, Reason.NO_SPACE)
+                return
+
+    def _enough(self, missing_bytes: int, missing_files: int) -> list[ChunkRef] | None:
+        """The oldest chunks that give so many bytes and inodes; None: all of them do not."""
+        found: list[ChunkRef] = []
+        if missing_bytes <= 0 and missing_files <= 0:
+            return found
+        if self._view.total_bytes(None) - sum(self._freed.values()) < missing_bytes:
+            return None  # without looking at each
+        for chunk in self._view.oldest(None):
+            if chunk.protected or chunk.file in self._files:
+                continue
+            found.append(chunk)
+            missing_bytes -= chunk.bytes
+            missing_files -= 1
+            if missing_bytes <= 0 and missing_files <= 0:
+                return found
+        return None
+
+    def _free_bytes(self) -> int:
+        return self._situation.free_bytes + sum(self._freed.values())
 
     def by_files(self) -> None:
         """Each chunk that goes frees an inode; so many are missing."""

@@ -480,12 +480,16 @@ class Store:
     def _use_state(self, *, lock: bool = True) -> None:
         """Make it and lock it. Where it takes nothing recordings are made all the same, which is logged."""
         try:
+            files.require_no_file(self.state_path)
             self.state_path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
             if not lock:
                 return
             fd = os.open(self.state_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.FILE_MODE)
         except OSError as exc:
             log.warning("the state folder %s cannot be written: %s", self.state_path, exc.strerror or exc)
+            return
+        except StorageError as exc:
+            log.warning("the state folder cannot be written: %s", exc)
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

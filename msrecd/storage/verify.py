@@ -24,7 +24,8 @@ class Fault(StrEnum):
     TORN = "torn"  # it is shorter than listed, or the manifest's last line has no end
     ALTERED = "altered"  # its bytes are others
     SWAPPED = "swapped"  # its bytes are those of another listed chunk
-    EDITED = "edited"  # a line of the manifest is not what was written, does not follow from the one before, or is none
+    EDITED = "edited"  # a line of the manifest is not what was written, or is none
+    REMOVED = "removed"  # lines of the manifest were removed, or one was put in: each is what was written
     UNLISTED = "unlisted"  # a chunk that no manifest knows
     UNFINISHED = "unfinished"  # a `.part`: being recorded, or waiting for recovery
     UNREADABLE = "unreadable"  # a folder that may not be read; a chunk that should be in it is a finding of its own
@@ -53,7 +54,8 @@ class Verdict:
 
     @property
     def is_proven(self) -> bool:
-        return not any(finding.is_failure for finding in self.findings)
+        """Something was there to prove, and nothing disproves it: an empty or a wrong folder proves nothing."""
+        return self.chunks > 0 and not any(finding.is_failure for finding in self.findings)
 
 
 def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Verdict:
@@ -148,11 +150,16 @@ class _Verification:
             self._find(Fault.EDITED, relative, f"line {number} is no line of a manifest")
         for number in contents.edited:
             self._find(Fault.EDITED, relative, f"line {number} was edited: it does not match its own hash")
-        for number in contents.broken:
-            which = "a line before the first was"
-            if number > 1:
-                which = f"line {number - 1} was edited, or a line behind it"
-            self._find(Fault.EDITED, relative, f"{which} removed: line {number} does not follow from it")
+        for number in contents.removed:
+            what = f"a line behind line {number - 1} was removed, or line {number} put in: it does not follow from it"
+            if number == 1:
+                what = "a line before line 1 was removed: it is not the first that was written"
+            self._find(Fault.REMOVED, relative, what)
+        for number in contents.broken:  # of an older version: its lines have no hash of their own
+            what = f"line {number - 1} was edited, or a line behind it removed: line {number} does not follow from it"
+            if number == 1:
+                what = "line 1 was edited, or a line before it removed: it is not the first that was written"
+            self._find(Fault.EDITED, relative, what)
         if contents.torn:
             self._find(Fault.TORN, relative, "the last line is torn")
         if is_unended(contents):

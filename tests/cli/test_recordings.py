@@ -155,6 +155,36 @@ def test_verify_names_each_finding(folder: Path) -> None:
     assert [finding["fault"] for finding in document["findings"]] == ["altered", "missing", "torn"]
 
 
+def test_nothing_is_proven_where_nothing_is(folder: Path, tmp_path: Path) -> None:
+    """A copy that failed must not pass a script."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for wrong in (empty, folder / "state"):
+        done = call(None, "verify", wrong)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"{wrong}: NOT proven, for there was nothing to prove: no recordings here" in done.stdout
+        document = call(None, "verify", wrong, "--json")
+        assert document.returncode == 1
+        assert json.loads(document.stdout) | {"findings": []} == {
+            "proven": False,
+            "manifests": 0,
+            "chunks": 0,
+            "bytes": 0,
+            "findings": [],
+        }
+
+
+def test_a_line_taken_out_of_a_manifest_is_no_edited_one(folder: Path) -> None:
+    manifest = next(path for path in (folder / "recordings").rglob("*.jsonl") if "mic" in path.name)
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:2] + lines[3:]))
+    done = call(None, "verify", folder / "recordings")
+    assert done.returncode == 1
+    assert "a line behind line 2 was removed" in done.stdout
+    assert "NOT proven: 1 missing, 1 removed, 1 unlisted" in done.stdout
+    assert "edited" not in done.stdout
+
+
 def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
     limit(folder)
     before = chunks(folder, "wav")
@@ -211,7 +241,10 @@ def test_recover_after_a_kill(tmp_path: Path) -> None:
         daemon.kill()
         (part,) = daemon.parts()
     assert ok(daemon.config, "list").splitlines()[1].endswith("  unfinished")
-    assert "not finished" in ok(daemon.config, "verify")
+    nothing_yet = call(daemon.config, "verify")
+    assert nothing_yet.returncode == 1
+    assert "not finished" in nothing_yet.stdout
+    assert "nothing to prove: no chunk is finished yet" in nothing_yet.stdout
     (plan,) = json.loads(ok(daemon.config, "recover", "--dry-run", "--json"))
     assert part.exists()
     assert 0 < plan["kept_bytes"] <= plan["bytes"] == part.stat().st_size

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -22,6 +23,7 @@ from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.storage import files, recovery
 from msrecd.storage.fragments import scan
+from msrecd.storage.medium import open_medium
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
 from msrecd.storage.verify import verify
@@ -96,6 +98,57 @@ def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp
         assert chunk.finish(ChunkFacts(final=True))["seq"] == 2
         store.close()
         assert [entry["seq"] for entry in assert_true_to_its_manifests(root)] == [1, 2]
+
+
+@needs_root
+@pytest.mark.parametrize("chunks", [1, 5])
+def test_a_foreign_file_costs_a_ring_no_more_chunks_than_help(tmp_path: Path, chunks: int) -> None:
+    """Of chunks of 1 MiB: one of them would not let recording go on, so it stays; of five go 2 MiB and one to grow."""
+    with mounted(tmp_path / "recordings", "-t", "tmpfs", "-o", "size=12m", "tmpfs") as root:
+        store = make_store(tmp_path, limits=Limits(max_total_bytes=1 << 30))
+        store.open()
+        data = storage_media.make("mp4") + (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)
+        recording = store.begin("cam0", "video/mp4")
+        for _ in range(chunks):
+            chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+            chunk.write([data])
+            chunk.finish(ChunkFacts(final=False, duration_s=2.0, tracks={}))
+        fill(root)
+        if chunks == 1:
+            with pytest.raises(StorageError, match="all recordings that may go would not give as much") as caught:
+                recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+            assert caught.value.code == "no_space"
+            assert "min_free" not in caught.value.message
+            assert store.usage().chunks == 1
+        else:
+            deleted = store.rotate()
+            assert [(entry.seq, entry.reason) for entry in deleted] == [(seq, "no_space") for seq in (1, 2, 3)]
+            chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+            chunk.write([storage_media.make("mp4")])
+            chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+        store.close()
+        assert verify(root).is_proven
+
+
+def test_too_little_room_is_said_in_sizes_with_the_key_and_a_remedy(tmp_path: Path) -> None:
+    store = make_store(tmp_path, limits=Limits(min_free_bytes=900 << 40))
+    store.open()
+    with pytest.raises(StorageError) as caught:
+        store.require_room()
+    assert re.search(r"iB of [\d.]+[GT]iB are free in ", caught.value.message)
+    assert caught.value.message.endswith("storage.min_free = 900TiB is more than there is at all: lower it")
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["recordings", "above/recordings"])
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path, place: str) -> None:
+    file = tmp_path / place.partition("/")[0]
+    file.write_text("no folder")
+    for create in (True, False):
+        with pytest.raises(StorageError) as caught:
+            open_medium(tmp_path / place, tmp_path / "state", create=create)
+        assert f"{file} is a file; move it away, or name another folder" in caught.value.message
+    assert file.read_text() == "no folder"
 
 
 @needs_root

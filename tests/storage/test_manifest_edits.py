@@ -56,6 +56,7 @@ def test_every_byte_of_every_line_counts(copy: Path) -> None:
         contents = manifest.read(new)
         named = {*contents.edited, *contents.unreadable}
         assert not contents.broken, about
+        assert not contents.removed, about
         if place == len(data) - 1:
             assert contents.torn, about
         elif other == 0x0A:  # there is a line more
@@ -96,13 +97,18 @@ def test_a_line_taken_out_or_put_in_is_told_from_an_edited_one(copy: Path) -> No
     path = manifest_of(copy)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2] + lines[3:]))
-    messages = [finding.message for finding in verify(copy).findings if finding.fault is Fault.EDITED]
-    assert [message.partition(": ")[2] for message in messages] == [
-        "line 2 was edited, or a line behind it removed: line 3 does not follow from it"
-    ]
+    said = [finding.message.partition(": ")[2] for finding in verify(copy).findings if finding.fault is Fault.REMOVED]
+    assert said == ["a line behind line 2 was removed, or line 3 put in: it does not follow from it"]
     assert (Fault.MISSING, f"{path.name}#3") in faults(copy)
+    assert Fault.EDITED not in dict(faults(copy))
     path.write_bytes(b"".join(lines[1:]))
-    assert "a line before the first was removed" in verify(copy).findings[0].message
+    assert "a line before line 1 was removed" in verify(copy).findings[0].message
+    path.write_bytes(b"".join([*lines[:4], lines[1], *lines[4:]]))
+    assert manifest.read(path.read_bytes()).removed == (5, 6)
+    assert Fault.EDITED not in dict(faults(copy))
+    path.write_bytes(b"".join([*lines[:2], lines[2].replace(b'"lost_s":0.0', b'"lost_s":9.0'), *lines[3:]]))
+    assert Fault.REMOVED not in dict(faults(copy))
+    assert edited_lines(verify(copy).findings) == {3}
 
 
 def test_a_manifest_of_an_older_version_is_proven_and_goes_on(copy: Path) -> None:

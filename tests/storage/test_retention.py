@@ -68,3 +68,49 @@ def test_plans(
         assert sum(chunk.bytes for chunk in kept if chunk.recorder == "cam0") + open_bytes <= own_total
     if (total, age, free, own_total) == (None,) * 4:
         assert not planned
+
+
+MIB = 1 << 20
+
+
+def ring(sizes: list[int], *, free: int, headroom: int, files: int = 0, protected: int = 0) -> list[tuple[int, str]]:
+    """(seq, reason) of what a ring on a file system that is full lets go; only `max_total` is set, and not reached."""
+    chunks = [
+        ChunkRef(
+            recording_id="r",
+            recorder="cam0",
+            seq=seq,
+            file=f"cam0/{seq}",
+            bytes=size,
+            started_ns=seq,
+            ended_ns=seq,
+            trusted=True,
+            protected=seq <= protected,
+        )
+        for seq, size in enumerate(sizes, 1)
+    ]
+    situation = Situation(
+        age_now_ns=None,
+        free_bytes=free,
+        headroom_bytes=headroom,
+        one_chunk_bytes=headroom,
+        missing_files=files,
+        least_free_bytes=2 * MIB,
+    )
+    planned = plan(ListView(chunks), Limits(max_total_bytes=1 << 40), {}, situation)
+    return [(item.chunk.seq, str(item.reason)) for item in planned]
+
+
+def test_a_ring_on_a_full_disk_lets_as_few_go_as_recording_needs() -> None:
+    assert ring([MIB] * 9, free=0, headroom=MIB) == [(1, "no_space"), (2, "no_space"), (3, "no_space")]
+    assert ring([MIB] * 9, free=0, headroom=MIB, protected=4) == [(5, "no_space"), (6, "no_space"), (7, "no_space")]
+    assert ring([MIB] * 9, free=3 * MIB, headroom=MIB) == []
+    assert ring([MIB] * 9, free=0, headroom=60 * MIB) == [(1, "no_space"), (2, "no_space")]  # not all that is wanted
+    assert ring([MIB] * 9, free=2 * MIB, headroom=60 * MIB) == []  # what is open goes on with what is free
+    assert ring([MIB] * 9, free=9 * MIB, headroom=MIB, files=2) == [(1, "no_space"), (2, "no_space")]
+
+
+def test_nothing_goes_where_all_of_it_would_not_let_recording_go_on() -> None:
+    assert ring([MIB // 10] * 9, free=0, headroom=MIB) == []
+    assert ring([MIB] * 9, free=0, headroom=MIB, protected=8) == []
+    assert ring([MIB] * 9, free=9 * MIB, headroom=MIB, files=10) == []

@@ -16,6 +16,7 @@ from msrecd.daemon.checks import config_checks
 from msrecd.daemon.storing import make_store, move_old_state
 from msrecd.errors import StorageError
 from msrecd.storage.catalog import Catalog, open_catalog
+from msrecd.storage.files import require_no_file
 from msrecd.storage.store import Store
 
 
@@ -50,6 +51,7 @@ def store_of(config: Config) -> Iterator[Store]:
         StorageError: the folder of the recordings is not there.
     """
     storage = config.storage
+    require_no_file(storage.path)
     if not storage.path.is_dir():
         raise StorageError(
             f"the folder {storage.path} is not there: nothing was recorded yet, or it is not mounted", "not_found"

@@ -9,22 +9,26 @@ from pathlib import Path
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import Progress, print_json, print_line
 from msrecd.cli.recordings.access import configuration
-from msrecd.storage.verify import Verdict, still_holds, verify
+from msrecd.storage.verify import Fault, Verdict, still_holds, verify
 from msrecd.vocabulary.units import format_size
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all of it is proven. 1: something is missing, altered or torn; each finding is a line on stdout."""
+    """0: all of it is proven. 1: something is missing, altered or torn, or there is nothing to prove.
+
+    Each finding is a line on stdout.
+    """
     folder: Path = args.folder if args.folder is not None else configuration(args.config).storage.path
     with Progress(f"reading {folder}") as progress:
         verdict = verify(folder, progress=lambda done, total: _show(progress, done, total))
     # A daemon may have finished or rotated chunks meanwhile: what a second look does not confirm is not so.
     findings = [finding for finding in verdict.findings if still_holds(folder, finding)]
     failures = [finding for finding in findings if finding.is_failure]
+    is_proven = verdict.chunks > 0 and not failures
     if args.json:
         print_json(
             {
-                "proven": not failures,
+                "proven": is_proven,
                 "manifests": verdict.manifests,
                 "chunks": verdict.chunks,
                 "bytes": verdict.bytes,
@@ -35,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         for finding in findings:
             print_line(finding.message)
         print_line(_summary(folder, verdict, Counter(str(finding.fault) for finding in failures)))
-    return Exit.FAILED if failures else Exit.OK
+    return Exit.OK if is_proven else Exit.FAILED
 
 
 def _show(progress: Progress, done: int, total: int) -> None:
@@ -47,6 +51,12 @@ def _summary(folder: Path, verdict: Verdict, faults: Counter[str]) -> str:
     looked = f"{verdict.chunks} chunks of {verdict.manifests} recordings, {format_size(verdict.bytes)}"
     if faults:
         return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"
-    if not verdict.manifests:
-        return f"{folder}: no recordings here"
+    if not verdict.chunks:
+        if verdict.manifests:
+            what = "its manifests list no chunk that should be there"
+        elif any(finding.fault is Fault.UNFINISHED for finding in verdict.findings):
+            what = "no chunk is finished yet"
+        else:
+            what = "no recordings here; is it the right folder?"
+        return f"{folder}: NOT proven, for there was nothing to prove: {what}"
     return f"{folder}: proven: {looked}"
