@@ -117,9 +117,7 @@ class MediaElement(EventTarget):
         """
         if self._playback is not None:
             return
-        if self._loading is None:
-            self._loading = asyncio.ensure_future(self._load())
-        await asyncio.shield(self._loading)
+        await asyncio.shield(self._loading or self._begin_loading())
 
     def play(self) -> asyncio.Future[None]:
         """Begin or go on; await the result to know when it runs, or not."""
@@ -145,8 +143,7 @@ class MediaElement(EventTarget):
         if self._playback is not None and not self._ended:
             self._add_tracks(stream)
         elif self._playback is None and self._loading is None:
-            self._loading = asyncio.ensure_future(self._load())
-            self._loading.add_done_callback(_consume)
+            self._begin_loading()
         return stream
 
     def close(self) -> None:
@@ -159,6 +156,12 @@ class MediaElement(EventTarget):
             for track in tracks:
                 track.stop()
         self._streams.clear()
+
+    def _begin_loading(self) -> asyncio.Task[None]:
+        """It goes on when whoever awaits `load` is cancelled; its failure is taken then, too."""
+        self._loading = asyncio.ensure_future(self._load())
+        self._loading.add_done_callback(_consume)
+        return self._loading
 
     async def _load(self) -> None:
         try:
