@@ -182,12 +182,19 @@ def _is_ok(reply: Mapping[str, Any]) -> bool:
 def _said(verb: str, reply: Mapping[str, Any]) -> str:
     """What a reply says, in words."""
     if not _is_ok(reply):
-        problem = reply.get("error") or {}
-        return f"{problem.get('message', 'failed')} ({problem.get('code', 'internal')})"
+        return _reason(reply.get("error") or {})
     data = reply.get("data") or {}
     recording = f", recording {data['recording_id']}" if data.get("recording_id") else ""
     unchanged = "" if reply.get("changed", True) or verb == "get" else " (nothing to change)"
-    return f"{data.get('state', 'ok')}{recording}{unchanged}"
+    wrong = _reason(data.get("error"))
+    return f"{data.get('state', 'ok')}{recording}{unchanged}{': ' if wrong else ''}{wrong}"
+
+
+def _reason(problem: object) -> str:
+    """The message and code of an error, of a reply or of a state; nothing where there is none."""
+    if not isinstance(problem, Mapping):
+        return ""
+    return f"{problem.get('message', 'failed')} ({problem.get('code', 'internal')})"
 
 
 # --- many ------------------------------------------------------------------------------------------------------------
@@ -273,11 +280,10 @@ def _state_cells(state: Mapping[str, Any], now: datetime) -> Sequence[object]:
     except (ValueError, TypeError, OverflowError):
         length = ""
     size = state.get("bytes")
-    problem = state.get("error")
     return (
         state.get("state", ""),
         length,
         state.get("chunks", ""),
         format_size(size) if isinstance(size, int) else "",
-        problem.get("message", problem.get("code", "")) if isinstance(problem, dict) else "",
+        _reason(state.get("error")),
     )

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, free_port
-from config_text import camera, configuration
+from config_text import camera, configuration, recorder
 from console import Console
 from daemon import DaemonProcess
+from waiting import until
 
 CAM0 = camera()
 
@@ -194,6 +195,24 @@ def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> 
         assert here("cam0", "get").returncode == 0
         assert daemon.stop() == 0
         assert not (daemon.runtime / "control.sock").exists()
+
+
+def test_what_is_wrong_with_a_recorder_is_said(tmp_path: Path) -> None:
+    missing = f"http://127.0.0.1:{free_port()}/live.ts"
+    recorders = recorder("cam0", source={"url": missing}, autostart=True)
+    with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=recorders)) as daemon:
+        until(
+            lambda: "(device_missing)" in ctl(daemon.config, "cam0", "get", runtime=daemon.runtime).stdout,
+            lambda: "no reason in the answer",
+            timeout=30,
+        )
+        got = ctl(daemon.config, "cam0", "get", runtime=daemon.runtime)
+        assert got.returncode == 0
+        assert got.stdout.startswith("cam0: error")
+        state = json.loads(ctl(daemon.config, "cam0", "get", "--json", runtime=daemon.runtime).stdout)["data"]
+        reason = f"{state['error']['message']} (device_missing)"
+        assert got.stdout.endswith(f": {reason}\n")
+        assert ctl(daemon.config, "status", runtime=daemon.runtime).stdout.rstrip().endswith(reason)
 
 
 def test_the_socket_is_preferred_to_the_broker(fleet: Fleet, tmp_path: Path) -> None:
