@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msrecd.clock import NS
 from msrecd.clock.wall import Corrections
@@ -173,7 +175,13 @@ class Catalog:
             if (since_ns is not None and ended_ns < since_ns) or (until_ns is not None and started_ns > until_ns):
                 end_ns = ended_ns
                 continue
-            if end_ns is not None and started_ns - end_ns > _JOINT_NS:
+            hole_ns = 0 if end_ns is None else max(0, started_ns - end_ns)
+            within = [gap for gap in line["gaps"] if {"at_s", "duration_s", "reason"} <= gap.keys()]
+            before = next((gap for gap in within if _fills(gap, hole_ns)), None)
+            if end_ns is not None and before is not None:
+                within.remove(before)
+                gaps.append(_gap(end_ns, started_ns, str(before["reason"])))
+            elif end_ns is not None and hole_ns > _JOINT_NS:
                 gaps.append(_gap(end_ns, started_ns, "between_chunks"))
             end_ns = ended_ns
             if line["seq"] in gone:
@@ -185,8 +193,7 @@ class Catalog:
                     duration_s=float(gap["duration_s"]),
                     reason=str(gap["reason"]),
                 )
-                for gap in line["gaps"]
-                if {"at_s", "duration_s", "reason"} <= gap.keys()
+                for gap in within
             ]
             gaps += [
                 GapEntry(
@@ -252,6 +259,11 @@ class Catalog:
         ):
             return stat.S_ISREG(os.stat(split[2], dir_fd=folder, follow_symlinks=False).st_mode)
         return False
+
+
+def _fills(gap: Mapping[str, Any], hole_ns: int) -> bool:
+    """Whether a gap at the beginning of a chunk is the hole before it, which is no part of its own time line."""
+    return hole_ns > _JOINT_NS and not gap["at_s"] and abs(float(gap["duration_s"]) * NS - hole_ns) <= _JOINT_NS
 
 
 def _gap(started_ns: int, ended_ns: int, reason: str) -> GapEntry:
