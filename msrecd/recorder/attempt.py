@@ -60,6 +60,7 @@ class Attempt:
         self.input = input
         self._settings = settings
         self._listener = listener
+        self.has_media = False  # whether it gave some; the owner sets it
         self._problem: Problem | None = None
         self._started = asyncio.Event()
         self._stopped = asyncio.Event()

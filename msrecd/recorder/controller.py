@@ -16,7 +16,7 @@ from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError, StorageError
 from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
-from msrecd.recorder.files import Archive, RecordingFiles
+from msrecd.recorder.files import Archive, RecordingFiles, has_media
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
@@ -26,6 +26,7 @@ from msrecd.recorder.status import RecorderStatus
 from msrecd.recorder.supervisor import Supervisor
 from msrecd.recorder.writer import HANG_S
 from msrecd.tasks import Tasks
+from msrecd.vocabulary.backoff import BackOff
 
 PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so long does not advance
 _RETRY_LIMIT_S = 60.0
@@ -62,12 +63,15 @@ class RecorderController:
             on_lost=self._lost,
             on_error=self._storage_failed,
             on_hang=self._disk_hangs,
+            on_renamed=self.status.changed,
         )
         self._devices = devices
         self._archive = archive
         self._listener = listener
         self._tasks = Tasks(self.log)
         self._supervisor = Supervisor(settings.name, self._tasks, self.log)
+        self._back_off = BackOff()  # between attempts that give nothing
+        self._gave_nothing = False  # the last attempt began, and ended without any media
         self._machine = StateMachine()
         self._lock = asyncio.Lock()
         self._wanted_since_ns: int | None = None
@@ -87,6 +91,10 @@ class RecorderController:
     @property
     def state(self) -> State:
         return self._machine.state
+
+    @property
+    def _is_paused(self) -> bool:
+        return self.status.phase == "paused"
 
     @property
     def is_wanted(self) -> bool:
@@ -177,6 +185,8 @@ class RecorderController:
                 return False
             self._machine.do(Trigger.START)
             self._supervisor.cancel()
+            self._back_off.reset()
+            self._gave_nothing = False
             self._wanted_since_ns = SYSTEM_CLOCK.monotonic_ns()
             self._first_attempt = self._attempts + 1 if self._attempt is None else self._attempt.number
             self.status.cause = cause
@@ -205,6 +215,7 @@ class RecorderController:
         if not await self._begin_again():
             self.status.cause = before
             raise (self.status.run_problem or Problem("internal", "nothing is recorded")).error()
+        self._recovered()
         return True
 
     async def stop(self, cause: str) -> bool:
@@ -224,6 +235,7 @@ class RecorderController:
             if self.state is State.PAUSED:
                 return False
             attempt = self._running("pause")
+            self._recovered()  # what is paused gives nothing
             self._machine.do(Trigger.PAUSE)
             attempt.pause()
             self.status.phase = "paused"
@@ -293,6 +305,7 @@ class RecorderController:
             if not self.files.is_open and attempt.has_started:
                 await self.files.open(attempt.file_type)
             if not attempt.is_active and not attempt.input.has_played_out:
+                self._note_what_it_gave(attempt)
                 raise (attempt.problem or Problem("device_missing", "the device went away")).error()
         except BaseException:
             self._close_attempt()
@@ -312,7 +325,11 @@ class RecorderController:
             CommandError, DOMException, TypeError: nothing is open then.
         """
         if input is None:
-            input = await RecorderInput.open(self.settings, self._devices)
+            try:
+                input = await RecorderInput.open(self.settings, self._devices)
+            except CommandError:
+                self._gave_nothing = False
+                raise
         self._attempts += 1
         try:
             return Attempt(self._attempts, self.settings, input, self)
@@ -323,6 +340,9 @@ class RecorderController:
     def _started(self) -> None:
         """The first attempt of a recording is under way."""
         self._machine.do(Trigger.STARTED)
+        self._report_started()
+
+    def _report_started(self) -> None:
         self.status.phase = "recording"
         self.status.recovered(run=True)
         self._report("started", cause=self.status.cause, tracks=self.tracks)
@@ -337,7 +357,7 @@ class RecorderController:
         self.arm()
 
     async def _end_recording(self, cause: str) -> None:
-        was_down = self.state is State.WAITING
+        was_down = self.status.run_problem is not None
         self._machine.do(Trigger.STOP)
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         armed: Attempt | None = None
@@ -353,7 +373,7 @@ class RecorderController:
                 self._close_attempt()
             await self.files.close(now_ns if was_down else 0)
             self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
-            self.files.recording_id = None
+            self.files.forget()
             self._machine.do(Trigger.STOPPED)
             if armed is not None:
                 self._machine.do(Trigger.ARM)
@@ -386,6 +406,10 @@ class RecorderController:
         """A blob. (One that has been replaced may only finish the files that it has begun.)"""
         if attempt is self._attempt or (self.files.is_open and attempt.number >= self._first_attempt):
             self.files.take(attempt.number, event, may_be_last=event.chunk_end and not attempt.is_active)
+        if not attempt.has_media and has_media(event):
+            attempt.has_media = True
+            if attempt is self._attempt and self.state is State.RECORDING:
+                self._recovered()
 
     def attempt_missed(self, event: GapEvent) -> None:
         """Media is lost that should have been recorded; it stands in the chunk's own account."""
@@ -403,8 +427,14 @@ class RecorderController:
             return
         problem = attempt.problem or self._missing or Problem("device_missing", "the device went away")
         self._missing = None
+        self._note_what_it_gave(attempt)
         self._close_attempt()
         self._go_down(problem)
+
+    def _note_what_it_gave(self, attempt: Attempt) -> None:
+        if not attempt.has_media and not self._gave_nothing:
+            self._back_off.reset()  # until now it could not be opened, or all was well
+        self._gave_nothing = not attempt.has_media
 
     def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None:
         """One of its devices went away. The others are recorded; what is only armed is opened again."""
@@ -483,6 +513,8 @@ class RecorderController:
     def _retry_limit_s(self) -> float:
         """At most so long to the next try."""
         problem = self.status.run_problem or self._missing
+        if self.settings.url is not None and self._gave_nothing:
+            return _INPUT_RETRY_LIMIT_S
         if self.settings.url is not None:
             since_ns = None if problem is None else problem.since_ns
             away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
@@ -492,12 +524,11 @@ class RecorderController:
 
     def _go_down(self, problem: Problem) -> None:
         """Nothing is recorded that should be."""
-        was_paused = self.status.phase == "paused"
         self._machine.do(Trigger.LOST)
-        if self.files.is_open and not was_paused:  # what is paused loses nothing
+        if self.files.has_media and not self._is_paused:  # what is paused loses nothing
             self.files.begin_loss(self.files.media_until_ns or self._wanted_since_ns or 0, problem.code)
         self._set_run_problem(problem)
-        self._supervisor.keep_trying("begin", self._try_begin, limit_s=self._retry_limit_s)
+        self._supervisor.keep_trying("begin", self._try_begin, limit_s=self._retry_limit_s, back_off=self._back_off)
 
     async def _try_begin(self) -> bool:
         """Record again, in a new chunk of the same recording."""
@@ -505,25 +536,33 @@ class RecorderController:
             return self.state is not State.WAITING or await self._begin_again()
 
     async def _begin_again(self) -> bool:
-        is_first = not self.files.is_open
+        """Whether an attempt is under way; the recorder has recovered when that gives media."""
         try:
             await self._begin()
         except Exception as exc:
             self._set_run_problem(self._problem_of(exc))
             return False
-        if is_first:
-            self._started()
-            return True
         self._machine.do(Trigger.STARTED)
         self._pause_again()
-        self.status.recovered(run=True)
-        self.log.info("recording again")
-        self.status.changed()
+        # A device has given its first frame by now; a network stream is known from its header on.
+        if self.settings.url is None or self._attempt is None or self._attempt.has_media or self._is_paused:
+            self._recovered()
         return True
+
+    def _recovered(self) -> None:
+        """What is wanted is recorded, perhaps again."""
+        self._back_off.reset()
+        self._gave_nothing = False
+        if self.status.phase == "inactive":
+            self._report_started()
+        elif self.status.run_problem is not None:
+            self.status.recovered(run=True)
+            self.log.info("recording again")
+            self.status.changed()
 
     def _pause_again(self) -> None:
         """A new attempt goes on as the last one was."""
-        if self.status.phase == "paused" and self._attempt is not None:
+        if self._is_paused and self._attempt is not None:
             if self.state is State.RECORDING:
                 self._machine.do(Trigger.PAUSE)
             self._attempt.pause()

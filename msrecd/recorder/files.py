@@ -53,20 +53,22 @@ class RecordingFiles:
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
         on_hang: Callable[[bool], None],
+        on_renamed: Callable[[], None],
     ) -> None:
         """
         Args:
-            on_chunk, on_lost, on_error, on_hang: see ChunkWriter.
+            on_chunk, on_lost, on_error, on_hang, on_renamed: see ChunkWriter.
         """
         self._recorder = recorder
         self._archive = archive
         self._log = log
         self._on_lost, self._on_error, self._on_hang = on_lost, on_error, on_hang
-        self._on_chunk = on_chunk
+        self._on_chunk, self._on_renamed = on_chunk, on_renamed
         self._writer: ChunkWriter | None = None
         self._pending = PendingBlobs()
         self._is_syncing = False
-        self.recording_id: str | None = None
+        self._recording: Recording | None = None
+        self.has_media = False  # whether this recording has any
         self.mime_type = ""
         self.chunks = 0
         self.bytes = 0
@@ -74,6 +76,11 @@ class RecordingFiles:
         self.last_chunk: Mapping[str, Any] | None = None
         self.last_data_ns = 0  # when the disk last took something (or a recording began)
         self.media_until_ns = 0  # capture time up to which the chunks of this recording reach
+
+    @property
+    def recording_id(self) -> str | None:
+        """Of the files being written, or of those written last: another medium gives the recording another one."""
+        return None if self._recording is None else self._recording.recording_id
 
     @property
     def is_open(self) -> bool:
@@ -103,17 +110,19 @@ class RecordingFiles:
         """
         recording = await asyncio.to_thread(self._archive.begin, self._recorder, mime_type)
         self.mime_type = mime_type
-        self.recording_id = recording.recording_id
-        self.chunks = self.bytes = self.dropped_frames = 0
-        self.last_chunk = None
+        self._recording = recording
+        self._count_from_zero()
+        self.dropped_frames = 0
+        self.has_media = False
         self.media_until_ns = 0
         self._writer = ChunkWriter(
             recording,
             make_facts=self._facts,
-            on_chunk=lambda line: self._chunk_done(recording.recording_id, line),
+            on_chunk=lambda line: self._chunk_done(recording, line),
+            on_renamed=lambda: self._renamed(recording),
             on_lost=self._on_lost,
             on_error=self._on_error,
-            on_hang=lambda is_hanging: self._hangs(recording.recording_id, is_hanging),
+            on_hang=lambda is_hanging: self._hangs(recording, is_hanging),
         )
         self._pending.pass_on(self._write)
 
@@ -126,6 +135,10 @@ class RecordingFiles:
         """
         keep = self._pending.keep if self._writer is None else self._write
         event.wait_until(keep(attempt, event, may_be_last))
+
+    def forget(self) -> None:
+        """The recording has ended, and this was published; its counts stay."""
+        self._recording = None
 
     def drop_pending(self) -> None:
         """What came before there was a recording is of no use."""
@@ -175,12 +188,14 @@ class RecordingFiles:
     def _write(self, attempt: int, event: BlobEvent, may_be_last: bool) -> asyncio.Future[None]:
         writer = self._writer
         assert writer is not None
-        if event.chunk_info is not None:
+        is_media = has_media(event)
+        self.has_media = self.has_media or is_media
+        if event.chunk_info is not None and is_media:
             self.media_until_ns = event.chunk_info.ended_ns
             self.dropped_frames += sum(t.dropped for t in event.chunk_info.tracks if t.kind == "video")
         future = writer.put(
             BlobData(
-                parts=event.data.parts,
+                parts=event.data.parts if is_media else (),  # a header alone is no file
                 chunk_key=(attempt, event.chunk or 1),
                 started_ns=event.chunk_started_ns or SYSTEM_CLOCK.monotonic_ns(),
                 chunk_end=event.chunk_end,
@@ -197,13 +212,33 @@ class RecordingFiles:
 
     # A disk that hung at the end of a recording may answer during the next one.
 
-    def _chunk_done(self, recording_id: str, line: Mapping[str, Any]) -> None:
-        if recording_id == self.recording_id:
+    def _chunk_done(self, recording: Recording, line: Mapping[str, Any]) -> None:
+        if recording is self._recording:
             self.chunks += 1
             self.bytes += int(line.get("bytes", 0))
             self.last_chunk = line
-        self._on_chunk({**line, "recording_id": recording_id})
+        self._on_chunk({**line, "recording_id": recording.recording_id})
 
-    def _hangs(self, recording_id: str, is_hanging: bool) -> None:
-        if self._writer is not None and recording_id == self.recording_id:
+    def _hangs(self, recording: Recording, is_hanging: bool) -> None:
+        if self._writer is not None and recording is self._recording:
             self._on_hang(is_hanging)
+
+    def _renamed(self, recording: Recording) -> None:
+        if recording is self._recording:
+            self._count_from_zero()
+            self._on_renamed()
+
+    def _count_from_zero(self) -> None:
+        self.chunks = self.bytes = 0
+        self.last_chunk = None
+
+
+def has_media(event: BlobEvent) -> bool:
+    """Whether there is media in a blob.
+
+    One before the end of its chunk holds a timeslice of it; the one at the end may be a header alone, of an input that
+    opened and gave nothing.
+    """
+    if not event.data.size:
+        return False
+    return event.chunk_info is None or any(track.units for track in event.chunk_info.tracks)

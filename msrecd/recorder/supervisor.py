@@ -29,16 +29,29 @@ class Supervisor:
         self._hurries: dict[str, asyncio.Event] = {}
 
     def keep_trying(
-        self, kind: str, try_once: Callable[[], Awaitable[bool]], *, limit_s: Callable[[], float], first_s: float = 1.0
+        self,
+        kind: str,
+        try_once: Callable[[], Awaitable[bool]],
+        *,
+        limit_s: Callable[[], float],
+        first_s: float = 1.0,
+        back_off: BackOff | None = None,
     ) -> None:
         """Call `try_once` until it returns True: first after `first_s`, then after at most `limit_s()` each time.
 
         A try that raises counts as one that has failed; it is logged.
+
+        Args:
+            kind, try_once, limit_s, first_s: as above.
+            back_off: what goes on growing where a try that returned True did not last; `first_s` does not count then.
         """
+        if back_off is not None:
+            back_off.limit_s = limit_s()
+            first_s = back_off.next_s()
         task = self._under_way.get(kind)
         if task is None or task.done() or task is asyncio.current_task():
             self._hurries[kind] = asyncio.Event()
-            work = self._repeat(kind, try_once, limit_s, first_s)
+            work = self._repeat(kind, try_once, limit_s, first_s, back_off or BackOff(1.0, limit_s()))
             self._under_way[kind] = self._tasks.spawn(work, f"{self._name}-{kind}")
 
     def hurry(self) -> None:
@@ -55,10 +68,14 @@ class Supervisor:
         self._hurries.clear()
 
     async def _repeat(
-        self, kind: str, try_once: Callable[[], Awaitable[bool]], limit_s: Callable[[], float], first_s: float
+        self,
+        kind: str,
+        try_once: Callable[[], Awaitable[bool]],
+        limit_s: Callable[[], float],
+        first_s: float,
+        back_off: BackOff,
     ) -> None:
         hurry = self._hurries[kind]
-        back_off = BackOff(1.0, limit_s())
         wait_s = first_s
         while True:
             with contextlib.suppress(TimeoutError):

@@ -79,6 +79,7 @@ class ChunkWriter:
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
         on_hang: Callable[[bool], None] = lambda _: None,
+        on_renamed: Callable[[], None] = lambda: None,
         hang_s: float = HANG_S,
     ) -> None:
         """
@@ -88,6 +89,7 @@ class ChunkWriter:
             on_lost: seconds of media that are missing, and why (a code), once it is known how many.
             on_error: the storage refuses.
             on_hang: the disk has not answered for `hang_s` (True), or answers again (False).
+            on_renamed: the recording goes on under another recording_id, on another medium.
         """
         self.recording = recording
         self.stats = WriterStats()
@@ -98,6 +100,7 @@ class ChunkWriter:
         self._on_lost = on_lost
         self._on_error = on_error
         self._on_hang = on_hang
+        self._on_renamed = on_renamed
         self._hang_s = hang_s
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"write-{recording.recording_id}")
@@ -218,7 +221,10 @@ class ChunkWriter:
         if self._open is None:
             if not size:
                 return
+            before = self.recording.recording_id
             chunk = self.recording.open_chunk(started_ns=blob.started_ns)
+            if self.recording.recording_id != before:
+                self._post(self._on_renamed)
             self._open, self._open_key, self._dead_key = chunk, blob.chunk_key, None
             self.stats.open_bytes = 0
             self._end_loss(blob.started_ns)
