@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from msrecd.inputs import wire
 from msrecd.inputs.address import Address, SourceOptions
+from msrecd.libav.demuxer import KEY_FRAME_S
 from msrecd.libav.values import Demuxed, LibavError
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Reader:
     def __init__(self, address: Address, options: SourceOptions) -> None:
         self._is_file = address.is_file
         self._timeout_s = _FILE_S if address.is_file else options.timeout_s + _SILENCE_S
-        self._open_s = self._timeout_s if address.is_file else self._timeout_s + options.timeout_s
+        self._open_s = self._timeout_s if address.is_file else self._timeout_s + options.timeout_s + KEY_FRAME_S
         self._name = address.shown
         self._socket, self._pidfd, self._status = _helpers.fork()
         self._frames = wire.FrameReader(self._socket)
@@ -180,7 +181,7 @@ class Reader:
             if self._is_closed:
                 raise wire.WireError("closed") from None
             self._kill()
-            raise ReaderError(f"nothing came for {timeout_s:g} s") from None
+            raise ReaderError(f"silent for {timeout_s:g} s") from None
         except wire.WireError:
             if self._is_closed:
                 raise

@@ -361,6 +361,8 @@ class FileLine:
         self._offset_ns: int | None = None  # monotonic minus the file's time
         self._end_ns = 0  # monotonic end of what was placed
         self._end_of_file_time = 0
+        self._begin_of_file_time: int | None = None
+        self._next_offset_ns: int | None = None  # where the file begins anew, when its thread is in time
         self._begun_ns = 0  # when the time line last began at the present time: a pause of before does not count
         self._delivered_until_ns = 0
 
@@ -395,8 +397,9 @@ class FileLine:
             dts = pts
         stream.last_raw = raw
         self._end_of_file_time = max(self._end_of_file_time, pts + duration_ns)
+        self._begin_of_file_time = pts if self._begin_of_file_time is None else min(pts, self._begin_of_file_time)
         if self._offset_ns is None:
-            self._offset_ns = self._begin_ns(self._clock.monotonic_ns()) - dts
+            self._offset_ns = self._begin_offset_ns(dts)
         placed = dts + self._offset_ns
         if stream.last_dts is not None and placed <= stream.last_dts:
             placed = stream.last_dts + _TICK_NS
@@ -404,12 +407,13 @@ class FileLine:
         self._end_ns = max(self._end_ns, placed + duration_ns)
         return Placed(packet, max(pts + self._offset_ns, placed), placed, duration_ns)
 
-    def _begin_ns(self, now: int) -> int:
+    def _begin_offset_ns(self, dts: int) -> int:
         """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""
-        if now - self._end_ns < _LATE_NS:
-            return self._end_ns
+        now = self._clock.monotonic_ns()
+        if self._next_offset_ns is not None and now - self._end_ns < _LATE_NS:
+            return self._next_offset_ns
         self._begun_ns = now
-        return now
+        return now - dts
 
     def is_due_later(self, dts_ns: int) -> bool:
         """Whether to wait before this packet: it lies behind what may be delivered by now."""
@@ -424,8 +428,10 @@ class FileLine:
         return True
 
     def continue_after_rewind(self) -> None:
-        """The next packet follows directly on the last one."""
-        self._offset_ns = None
+        """The file begins where it ended, as it is seen and heard: the first frames may be decoded before that."""
+        if self._offset_ns is not None and self._begin_of_file_time is not None:
+            self._next_offset_ns = self._offset_ns + self._end_of_file_time - self._begin_of_file_time
+        self._offset_ns = self._begin_of_file_time = None
         self._end_of_file_time = 0
         for stream in self._streams.values():
             stream.last_raw, stream.shift = None, 0

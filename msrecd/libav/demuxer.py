@@ -10,6 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -60,6 +61,9 @@ _DECODERS = (
 )
 _WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after the other
 _SHOWS_ITS_COLORS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "mpeg4", "mpeg2video")
+KEY_FRAME_S = 20.0  # how long a live stream that was joined between two key frames is read for its parameter sets
+_SETS_IN_KEY_FRAMES = ("h264", "hevc")
+_UNTIL_KEY_FRAME = {"analyzeduration": str(int(KEY_FRAME_S * 1e6)), "probesize": str(32 << 20)}
 _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
 
@@ -120,7 +124,11 @@ class Demuxer:
         self._pending: deque[Any] = deque()
         self._looks_inside = False
         self._adts: set[int] = set()
+        self._timeout_s = timeout_s
+        self._format = ""  # until it is opened
+        self._has_begun = False
         scheme = url.split("://", 1)[0].lower() if "://" in url and not url.startswith("/") else "file"
+        self._scheme = scheme
         self._looks_inside = scheme == "file"  # a network input is decoded by libav's probing
         self.transport = "udp" if transport == "udp" else "tcp"
         options = _options(scheme, timeout_s, self.transport)
@@ -135,10 +143,39 @@ class Demuxer:
                     raise
                 self.transport = "udp"
                 self._open(url, _options(scheme, timeout_s, "udp"))
-        name = self._container.format.name
+        name = self._format
         self.is_live = scheme not in ("file", "http", "https") or (scheme != "file" and self._is_endless(name))
+        if self.is_live and self._waits_for_key_frame():
+            close_quietly(self._container)
+            self._open(url, {**_options(scheme, timeout_s, self.transport), **_UNTIL_KEY_FRAME})
+        if scheme in ("http", "https") and not self.is_live and not self._pending:
+            self._read_ahead()  # so that it is not opened in vain, again and again
         self.times: Times = _times(scheme, name, self.is_live)
         self._restamp = name in _WITHOUT_TIMES
+
+    def _read_ahead(self) -> None:
+        """
+        Raises:
+            LibavError: not one packet can be read.
+        """
+        try:
+            self._pending.extend(islice(self._demuxed(), 1))
+        except LibavError:
+            close_quietly(self._container)
+            raise
+
+    def _waits_for_key_frame(self) -> bool:
+        """Whether a stream of frames was joined between two key frames: parameter sets come with the next one."""
+        if "video" not in (self._kinds or ("video",)):
+            return False
+        contexts: list[Any] = [
+            s.codec_context for s in self._container.streams if s.type == "video" and not _is_still(s)
+        ]
+        return any(
+            context is not None
+            and (context.width <= 0 or (context.name in _SETS_IN_KEY_FRAMES and not context.extradata))
+            for context in contexts
+        )
 
     def _is_endless(self, name: str) -> bool:
         """Whether an HTTP answer has no end: what a camera sends, and a live playlist."""
@@ -166,9 +203,10 @@ class Demuxer:
             )
         except (av.error.FFmpegError, ValueError, OSError) as exc:
             refused = "rtsp_transport" in options and _refuses_transport(exc)
-            raise (_TransportRefused if refused else LibavError)(explain(exc)) from None  # PyAV's holds the URL
+            raise (_TransportRefused if refused else LibavError)(self._explained(exc)) from None  # PyAV's holds the URL
         self.streams, self.skipped = [], []
         self._pending.clear()
+        self._format = self._container.format.name
         try:
             for stream in self._container.streams:
                 self._describe(stream)
@@ -267,6 +305,7 @@ class Demuxer:
                 try:
                     for packet in self._container.demux(*wanted):
                         if packet.size:
+                            self._has_begun = True
                             yield packet
                     return
                 except IndexError:  # a stream that was not there at the beginning; PyAV does not know it
@@ -274,7 +313,24 @@ class Demuxer:
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, ValueError, OSError) as exc:
-            raise LibavError(explain(exc)) from None
+            raise LibavError(self._explained(exc)) from None
+
+    def _explained(self, exc: BaseException) -> str:
+        """What an error means for this input."""
+        number = _errno(exc)
+        # libav's UDP says EIO when nothing came in time.
+        if number == errno.EIO and self._scheme == "udp":
+            number = errno.ETIMEDOUT
+        if number in (errno.ETIMEDOUT, errno.EAGAIN) and (self._format or self._scheme == "udp"):
+            return f"silent for {self._timeout_s:g} s"
+        if number == errno.EIO and self._format and self._scheme in ("http", "https"):
+            if not self._has_begun and "mp4" in self._format:
+                return (
+                    "its index is at its end, and the server does not let libav go back to the beginning "
+                    "(no Range requests?): put the index first (ffmpeg -movflags +faststart)"
+                )
+            return "the connection broke off"
+        return explain(exc)
 
     def packets(self, indexes: Sequence[int]) -> Iterator[Demuxed]:
         """The packets of the given streams until the end of the input."""

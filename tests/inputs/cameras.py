@@ -378,3 +378,77 @@ class HttpCamera(Server):
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self._jpeg)}\r\n\r\n"
             connection.sendall(head.encode() + self._jpeg + b"\r\n")
             number += 1
+
+
+class FileServer(Server):
+    """`http://127.0.0.1:<port>/file.mp4`: all of a file, whatever part is asked for, as Python's http.server."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self._content = content
+        self.url = f"http://127.0.0.1:{self.port}/file.mp4"
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        head = f"HTTP/1.0 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(self._content)}\r\n\r\n"
+        connection.sendall(head.encode() + self._content)
+
+
+class UdpCamera:
+    """MPEG-TS over UDP: H.264 with a key frame every few seconds, and AAC. Use as a context manager.
+
+    It is there before anybody listens, as a multicast sender is: what it sends first lies behind a key frame.
+    """
+
+    PACKETS = 7 * 188  # to a datagram
+
+    def __init__(self, seconds: int = 16, key_frames_s: int = 4, joined_s: float = 1.0) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.url = f"udp://127.0.0.1:{self.port}"
+        self._pieces = self._made(seconds, key_frames_s)
+        self._joined_s = joined_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="UDP camera", daemon=True)
+
+    @staticmethod
+    def _made(seconds: int, key_frames_s: int) -> list[bytes]:
+        """What is sent for each frame."""
+        memory = io.BytesIO()
+        pieces: list[bytes] = []
+        with av.open(memory, "w", format="mpegts", options={"flush_packets": "1", "muxdelay": "0"}) as out:
+            video: Any = out.add_stream("libx264", rate=RATE)
+            video.width, video.height, video.pix_fmt, video.gop_size = 160, 120, "yuv420p", key_frames_s * RATE
+            video.options = {"preset": "ultrafast", "tune": "zerolatency", "sc_threshold": "0"}
+            audio: Any = out.add_stream("aac", rate=48000, layout="mono")
+            for number in range(seconds * RATE):
+                picture = np.full((120, 160, 3), 40 + number % 25 * 8, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, RATE)
+                out.mux(video.encode(frame))
+                block = av.AudioFrame.from_ndarray(np.zeros((1, 48000 // RATE), np.float32), "fltp", "mono")
+                block.sample_rate, block.pts = 48000, number * 48000 // RATE
+                out.mux(audio.encode(block))
+                pieces.append(memory.getvalue())
+                memory.seek(0)
+                memory.truncate()
+        return pieces
+
+    def __enter__(self) -> UdpCamera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(10.0)
+
+    def _send(self) -> None:
+        begun = time.monotonic()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            for number, piece in enumerate(self._pieces[round(self._joined_s * RATE) :]):
+                if self._stopping.wait(max(0.0, begun + number / RATE - time.monotonic())):
+                    return
+                for at in range(0, len(piece), self.PACKETS):
+                    with contextlib.suppress(ConnectionRefusedError):  # nobody listens yet
+                        out.sendto(piece[at : at + self.PACKETS], ("127.0.0.1", self.port))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from msrecd.clock import MS, NS
@@ -16,7 +20,7 @@ from msrecd.dom.exceptions import DOMException, NotReadableError
 from msrecd.flow.units import Packet
 from msrecd.inputs.address import SourceOptions
 from msrecd.media.playback import Playback
-from tests.inputs.cameras import Clip, Faults, HttpCamera, RtspCamera, clip
+from tests.inputs.cameras import Clip, Faults, FileServer, HttpCamera, RtspCamera, UdpCamera, clip
 
 QUICK = SourceOptions(timeout_s=3.0)
 
@@ -255,3 +259,43 @@ def test_jpegs_that_end_are_an_error() -> None:
         error = played.taken["video"].wait_end()
         assert isinstance(error, NotReadableError)
         assert camera.url in error.message
+
+
+def test_a_file_whose_server_cannot_go_back_says_what_to_do() -> None:
+    """The index of an MP4 lies at its end unless it was put first; libav has to go back from there."""
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as out:
+        sound: Any = out.add_stream("flac", rate=48000, layout="mono")
+        noise = np.random.default_rng(1).integers(-9000, 9000, (1, 480_000), np.int16)
+        block = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        block.sample_rate, block.pts = 48000, 0
+        out.mux(sound.encode(block))
+        out.mux(sound.encode(None))
+    with FileServer(memory.getvalue()) as server, pytest.raises(NotReadableError, match="faststart"):
+        Playback(server.url, QUICK)
+
+
+# --- UDP ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_is_joined_between_key_frames_keeps_its_frames() -> None:
+    """Nothing is known of H.264 until a key frame comes with its parameter sets: it is waited for."""
+    with UdpCamera() as camera, Played(camera.url) as played:
+        assert {source.kind for source in played.playback.sources} == {"video", "audio"}
+        frames = played.taken["video"].wait(20)
+        assert frames[0].is_keyframe
+        played.taken["audio"].wait(20)
+
+
+def test_udp_that_nobody_sends_is_silent() -> None:
+    with UdpCamera(seconds=1) as camera:
+        pass
+    with pytest.raises(NotReadableError, match="silent for 1 s"):
+        Playback(camera.url, SourceOptions(timeout_s=1.0))
+
+
+def test_udp_that_falls_silent_says_for_how_long() -> None:
+    with UdpCamera(joined_s=0.0) as camera, Played(camera.url, SourceOptions(timeout_s=2.0)) as played:
+        played.taken["video"].wait(20)
+        camera.__exit__()
+        assert "silent for 2 s" in str(played.taken["video"].wait_end())
