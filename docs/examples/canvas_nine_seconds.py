@@ -6,6 +6,7 @@ python canvas_nine_seconds.py [canvas.webm]
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
@@ -62,4 +63,6 @@ async def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "canvas.webm")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, nargs="?", default=Path("canvas.webm"), metavar="OUT.webm")
+    asyncio.run(main(parser.parse_args().path))

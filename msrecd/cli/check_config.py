@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from msrecd.cli.errors import Exit
-from msrecd.cli.output import print_json
-from msrecd.config import Config, InvalidConfigError, Problem, load
+from msrecd.cli.output import note, print_json
+from msrecd.config import Checks, Config, InvalidConfigError, load
 from msrecd.daemon.checks import config_checks
 from msrecd.errors import ConfigError
 from msrecd.vocabulary.secrets import check_key_file, read_secret
+from msrecd.vocabulary.units import format_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print {valid, problems: [{path, message, file}]}")
+    parser.add_argument(
+        "--json", action="store_true", help="print {valid, problems: [{path, message, file}], warnings}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,45 +30,56 @@ def run(args: argparse.Namespace) -> int:
         InvalidConfigError: it is not, and no JSON was asked for.
     """
     try:
-        config = load(args.config, checks=config_checks())
-        if problems := _file_problems(config, str(args.config)):
-            raise InvalidConfigError(problems)
+        config = load(args.config, checks=_checks())
     except InvalidConfigError as exc:
         if not args.json:
             raise
-        print_json({"valid": False, "problems": [problem.to_json() for problem in exc.problems]})
+        print_json({"valid": False, "problems": [problem.to_json() for problem in exc.problems], "warnings": []})
         return Exit.USAGE
+    warnings = _warnings(config)
     if args.json:
-        print_json({"valid": True, "problems": []})
+        print_json({"valid": True, "problems": [], "warnings": warnings})
         return Exit.OK
+    for warning in warnings:
+        note(f"warning: {warning}")
     names = ", ".join(recorder.name for recorder in config.recorders)
     found = f"recorders: {names}" if names else "but without a [[recorder]] it records nothing"
     print(f"{args.config}: valid; device {config.device.id}; {found}")
     return Exit.OK
 
 
-def _file_problems(config: Config, file: str) -> list[Problem]:
-    """What is wrong with the files of secrets and certificates; those that this user may not read are left out.
+def _checks() -> Checks:
+    """Those of the daemon, and the files of secrets and certificates.
 
     The daemon does without them (a recording never depends on the broker), so only this command judges them.
     """
-    looks: list[tuple[str, Path | None, Callable[[Path, str], object]]] = []
-    if (mqtt := config.mqtt) is not None:
-        looks += [
-            ("mqtt.password_file", mqtt.password_file, read_secret),
-            ("mqtt.ca_file", mqtt.ca_file, check_key_file),
-            ("mqtt.cert_file", mqtt.cert_file, check_key_file),
-            ("mqtt.key_file", mqtt.key_file, check_key_file),
-        ]
-    for number, recorder in enumerate(config.recorders):
-        if recorder.source is not None:
-            looks.append((f"recorder[{number}].source.password_file", recorder.source.password_file, read_secret))
-    problems = []
-    for name, path, look in looks:
+    return replace(config_checks(), secret_file=_judge(read_secret), key_file=_judge(check_key_file))
+
+
+def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:
+    """What `look` finds wrong with a file; a file that this user may not read is left out."""
+
+    def judge(path: Path) -> str | None:
         try:
-            if path is not None:
-                look(path, name)
+            look(path, "file")
         except ConfigError as exc:
-            if not isinstance(exc.__cause__, PermissionError):
-                problems.append(Problem(path=name, message=str(exc).removeprefix(f"{name}: "), file=file))
-    return problems
+            return None if isinstance(exc.__cause__, PermissionError) else str(exc).removeprefix("file: ")
+        return None
+
+    return judge
+
+
+def _warnings(config: Config) -> list[str]:
+    """What is valid and yet cannot be meant on this machine; a drive that is away is not judged."""
+    storage = config.storage
+    try:
+        total = shutil.disk_usage(storage.path).total
+    except OSError:
+        return []
+    if (storage.min_free_bytes or 0) <= total:
+        return []
+    asked, there = format_size(storage.min_free_bytes or 0), format_size(total)
+    return [
+        f"storage.min_free: {asked} is more than the whole file system of {storage.path} has ({there}): nothing can "
+        "be recorded there"
+    ]

@@ -326,11 +326,14 @@ class ListOf:
 
     item: Kind
     max_items: int = 64
+    min_items: int = 0
     suffix: str = ""
 
     def read(self, value: object, path: str, report: Report) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise BadValueError(f"takes {self._written(path)}, not {shown(value)}")
+        if len(value) < self.min_items:
+            raise BadValueError("must not be empty")
         if len(value) > self.max_items:
             raise BadValueError(f"has {len(value)} entries, {self.max_items} are the most")
         return tuple(read_or_example(self.item, item, f"{path}[{i}]", report) for i, item in enumerate(value))
@@ -344,7 +347,8 @@ class ListOf:
         return "an array in [ ]" + (f", like {json.dumps(list(example))}" if example else "")
 
     def schema(self) -> Schema:
-        return {"type": "array", "maxItems": self.max_items, "items": self.item.schema()}
+        schema: Schema = {"type": "array", "maxItems": self.max_items, "items": self.item.schema()}
+        return schema | ({"minItems": self.min_items} if self.min_items else {})
 
     def describe(self) -> str:
         return f"a list, each {self.item.describe()}"

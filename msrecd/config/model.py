@@ -53,7 +53,8 @@ class Device:
 
     id: str = key(
         _NAME,
-        "The device's name in all MQTT topics; also its user name and client id there.",
+        "The device's name in all MQTT topics and its client id at the broker; also its user name there, where "
+        "there is a password and no `mqtt.username`.",
         default="",
         default_doc='"pi-" and 8 hex digits made from /etc/machine-id',
     )
@@ -154,7 +155,10 @@ class Mqtt:
     host: str = key(Text(max_length=253), "Host name or address of the broker.", default="localhost")
     port: int = key(Number(minimum=1, maximum=65535), "Its port.", default=0, default_doc="1883, with TLS 8883")
     username: str | None = key(
-        Text(max_length=256), "User name at the broker.", default=None, default_doc="none: anonymous"
+        Text(max_length=256),
+        "User name at the broker.",
+        default=None,
+        default_doc="`device.id` with a password; without one, none: anonymous",
     )
     password_file: Path | None = key(
         FilePath(),
@@ -261,7 +265,7 @@ class Source:
         default="auto",
     )
     tracks: tuple[str, ...] = key(
-        ListOf(item=Text(choices=("audio", "video")), max_items=2),
+        ListOf(item=Text(choices=("audio", "video")), min_items=1, max_items=2),
         "What to record of the stream.",
         default=(),
         default_doc="all that it has",
@@ -270,7 +274,10 @@ class Source:
         Duration(minimum=1, maximum=600), "A network stream that is silent for this long has ended.", default=10.0
     )
     user: str | None = key(
-        Text(max_length=256), "User name, instead of one in the URL.", default=None, default_doc="that of `url`"
+        Text(max_length=256),
+        "User name, instead of one in the URL; `password_file` needs one of them.",
+        default=None,
+        default_doc="that of `url`",
     )
     password_file: Path | None = key(
         FilePath(),

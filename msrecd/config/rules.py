@@ -1,13 +1,19 @@
-"""What must hold between the keys of a configuration. Pure, but for the names of time zones on this machine."""
+"""What must hold between the keys of a configuration.
+
+Pure, but for the names of time zones on this machine, and for whether a folder can be where it shall be.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from msrecd.config.kinds import Report
-from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, VirtualDevice
+from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice
 from msrecd.config.problems import suggestion
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.tls import is_loopback
@@ -16,9 +22,11 @@ _CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
 _SUN_TIME = re.compile(r"(sunrise|sunset)\s*([+-].+)?", re.IGNORECASE)
 _MIME_TYPE = re.compile(r"\s*(video|audio)/[!#$&^_.+\-0-9a-z]+\s*(;.*)?", re.IGNORECASE)
 Judge = Callable[[str], str | None]
+FileJudge = Callable[[Path], str | None]
+_PSEUDO_FILE_SYSTEMS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
-def _no_opinion(text: str) -> str | None:
+def _no_opinion(value: object) -> str | None:
     return None
 
 
@@ -27,11 +35,14 @@ class Checks:
     """Judges that other packages own: each tells what is wrong with a text, None when nothing is.
 
     time: `start` and `stop` of a schedule. mime_type: whether it can be recorded. url: whether it can be a source.
+    secret_file: a file with a password. key_file: one with certificates or a key.
     """
 
     time: Judge = _no_opinion
     mime_type: Judge = _no_opinion
     url: Judge = _no_opinion
+    secret_file: FileJudge = _no_opinion
+    key_file: FileJudge = _no_opinion
 
 
 def check_rules(config: Config, report: Report, checks: Checks) -> None:
@@ -49,12 +60,36 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
     for i, camera in enumerate(config.cameras):
         _check_camera(camera, f"camera[{i}]", cameras, i, report)
     if config.mqtt is not None:
-        _check_mqtt(config.mqtt, report)
+        _check_mqtt(config.mqtt, report, checks)
     labels: set[tuple[str, str, str | None]] = set()
     for i, device in enumerate(config.devices.virtual):
         _check_virtual(device, f"devices.virtual[{i}]", labels, report)
-    if config.storage.state_path == config.storage.path or config.storage.path in config.storage.state_path.parents:
+    _check_storage(config.storage, report)
+
+
+def _check_storage(storage: Storage, report: Report) -> None:
+    for at, path in (("storage.path", storage.path), ("storage.state_path", storage.state_path)):
+        if not report.concerns(at) and (message := _folder_problem(path)):
+            report.add(at, message)
+    if report.concerns("storage.path") or report.concerns("storage.state_path"):
+        return
+    if storage.state_path == storage.path or storage.path in storage.state_path.parents:
         report.add("storage.state_path", "must not lie in the folder of the recordings, storage.path")
+
+
+def _folder_problem(path: Path) -> str | None:
+    """Why there can never be a folder at `path`; one that is not there yet, or on a drive that is away, may come."""
+    for place in (path, *path.parents):
+        if place in _PSEUDO_FILE_SYSTEMS and Path("/dev/shm") not in (path, *path.parents):
+            return f"{path} lies in {place}, which holds no files; write a folder of a disk"
+        if os.path.lexists(place) and not place.is_dir():
+            return f"{place} is no folder" if place == path else f"{path} lies below {place}, which is no folder"
+    return None
+
+
+def _check_file(path: Path | None, at: str, judge: FileJudge, report: Report) -> None:
+    if path is not None and not report.concerns(at) and (message := judge(path)):
+        report.add(at, message)
 
 
 def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
@@ -63,11 +98,17 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
             if value is not False:
                 report.add(f"{at}.{name}", "cannot stand together with source; remove one of them")
         _check_source(recorder.source, f"{at}.source", report, checks)
-    elif recorder.video is False and recorder.audio is False and not report.names(at):
+    elif (
+        recorder.video is False
+        and recorder.audio is False
+        and not any(report.concerns(f"{at}.{name}") for name in ("video", "audio", "source"))
+        and not report.names(at)
+    ):
         report.add(at, "records nothing: give video, audio or source")
     if not report.concerns(f"{at}.mime_type"):
         _check_mime_type(recorder, f"{at}.mime_type", report, checks)
-    if recorder.timeslice_s > recorder.chunk_duration_s and not report.concerns(f"{at}.timeslice"):
+    is_judged = report.concerns(f"{at}.timeslice") or report.concerns(f"{at}.chunk_duration")
+    if recorder.timeslice_s > recorder.chunk_duration_s and not is_judged:
         report.add(f"{at}.timeslice", "is longer than chunk_duration")
 
 
@@ -79,16 +120,26 @@ def _check_source(source: Source, at: str, report: Report, checks: Checks) -> No
             report.add(f"{at}.url", "takes a URL with its scheme, like rtsp://camera.lan/main, or an absolute path")
         elif message := checks.url(source.url):
             report.add(f"{at}.url", message)
-        elif scheme not in ("rtsp", "rtsps") and source.transport != "auto":
-            report.add(f"{at}.transport", "is for RTSP; remove it")
-        elif scheme in ("", "file") and (source.user is not None or source.password_file is not None):
-            report.add(f"{at}.user", "is for network streams; remove it, and password_file")
-        elif source.loop and scheme not in ("", "file"):
-            report.add(f"{at}.loop", "is for files; remove it")
-    if source.password_file is not None and source.user is None and not report.concerns(f"{at}.user"):
-        report.add(f"{at}.password_file", "needs user")
+        else:
+            _check_source_options(source, scheme, at, report)
+    _check_file(source.password_file, f"{at}.password_file", checks.secret_file, report)
     if len(set(source.tracks)) != len(source.tracks) and not report.concerns(f"{at}.tracks"):
         report.add(f"{at}.tracks", "names a kind of track twice")
+
+
+def _check_source_options(source: Source, scheme: str, at: str, report: Report) -> None:
+    is_file = scheme in ("", "file")
+    if scheme not in ("rtsp", "rtsps") and source.transport != "auto" and not report.concerns(f"{at}.transport"):
+        report.add(f"{at}.transport", "is for RTSP; remove it")
+    if source.loop and not is_file:
+        report.add(f"{at}.loop", "is for files; remove it")
+    for name, value in (("user", source.user), ("password_file", source.password_file)):
+        if is_file and value is not None and not report.concerns(f"{at}.{name}"):
+            report.add(f"{at}.{name}", "is for network streams; remove it")
+    if is_file or source.password_file is None or report.concerns(f"{at}.user"):
+        return
+    if source.user is None and not urlsplit(source.url).username:
+        report.add(f"{at}.password_file", "needs user, or a user name in url")
 
 
 def _check_camera(camera: Camera, at: str, seen: dict[str, int], number: int, report: Report) -> None:
@@ -101,7 +152,7 @@ def _check_camera(camera: Camera, at: str, seen: dict[str, int], number: int, re
         report.add(f"{at}.device_id", f"the camera with the {name} has its properties in {other} already")
     if camera.rotation not in (0, 90, 180, 270):
         report.add(f"{at}.rotation", f"{camera.rotation} is not 0, 90, 180 or 270")
-    if camera.focus_distance is not None and camera.autofocus != "manual":
+    if camera.focus_distance is not None and camera.autofocus != "manual" and not report.concerns(f"{at}.autofocus"):
         report.add(f"{at}.focus_distance", 'needs autofocus = "manual"')
 
 
@@ -163,9 +214,11 @@ def _check_timezone(name: str, at: str, report: Report) -> None:
         report.add(at, f'"{name}" is not a time zone of this machine{suggestion(name, known)}')
 
 
-def _check_mqtt(mqtt: Mqtt, report: Report) -> None:
-    if mqtt.password_file is not None and mqtt.username is None:
-        report.add("mqtt.password_file", "needs mqtt.username")
+def _check_mqtt(mqtt: Mqtt, report: Report, checks: Checks) -> None:
+    _check_file(mqtt.password_file, "mqtt.password_file", checks.secret_file, report)
+    _check_file(mqtt.ca_file, "mqtt.ca_file", checks.key_file, report)
+    _check_file(mqtt.cert_file, "mqtt.cert_file", checks.key_file, report)
+    _check_file(mqtt.key_file, "mqtt.key_file", checks.key_file, report)
     if mqtt.key_file is not None and mqtt.cert_file is None:
         report.add("mqtt.key_file", "needs mqtt.cert_file")
     if mqtt.allow_plaintext and (mqtt.ca_file or mqtt.cert_file):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import importlib.util
 import os
@@ -33,6 +34,7 @@ _LITTLE_SPACE = 512 * _MIB
 _UNIT = "msrecd.service"
 _USER = "msrecd"
 _GROUPS = ("video", "audio")
+_KINDS = {"video": ("videoinput", "camera"), "audio": ("audioinput", "microphone")}
 
 
 class Level(StrEnum):
@@ -54,13 +56,26 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A device that a recorder names by its id (any of `ids`) or by its label."""
+
+    recorder: str
+    kind: str
+    ids: Sequence[str] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was found out about the machine.
 
     config_problems: why the configuration cannot be used. wants: the kinds that its recorders record.
+    wanted: the devices that they name.
     devices: as `state/devices` has them. libraries: which of picamera2 and alsaaudio are installed.
     storage: where recordings go, "" when nothing is configured; storage_free None: it is not there.
-    is_storage_visible: whoever asks may look at it.
+    storage_taken: by the files in it, looked at only where less than min_free is free.
+    has_limit: whether max_total or min_free is set. is_storage_visible: whoever asks may look at it.
+    state_problem: why the state folder cannot be used, "" when it can.
     user_groups: of the service's user, None when there is none. unit: systemd's ActiveState, "" without systemd.
     """
 
@@ -68,6 +83,7 @@ class Facts:
     throttled: Mapping[str, object] = field(default_factory=dict)
     config_problems: Sequence[str] = ()
     wants: frozenset[str] = frozenset({"video", "audio"})
+    wanted: Sequence[Wanted] = ()
     libraries: frozenset[str] = frozenset()
     devices: Sequence[Mapping[str, Any]] = ()
     has_encoder_node: bool = False
@@ -78,9 +94,14 @@ class Facts:
     contiguous_memory: ContiguousMemory | None = None
     storage: str = ""
     storage_free: int | None = None
+    storage_taken: int = 0
+    min_free: int = 0
+    has_limit: bool = False
     storage_findings: Sequence[str] = ()
     is_storage_writable: bool = True
     is_storage_visible: bool = True
+    state: str = ""
+    state_problem: str = ""
     is_clock_synchronized: bool = False
     user_groups: frozenset[str] | None = None
     unit: str = ""
@@ -89,8 +110,9 @@ class Facts:
 
 def diagnose(facts: Facts) -> list[Finding]:
     """Everything that was looked at, in the order in which to fix it: what is further down needs what is further up."""
-    order = (_board, _configuration, _permissions, _camera, _encoder, _microphone, _contiguous, _memory)
-    return [finding for judge in (*order, _storage, _clock, _unit) for finding in judge(facts)]
+    first = (_board, _configuration, _permissions, _camera, _encoder, _microphone, _named_devices)
+    order = (*first, _contiguous, _memory, _storage, _state, _clock, _unit)
+    return [finding for judge in order for finding in judge(facts)]
 
 
 def can_record(findings: Sequence[Finding]) -> bool:
@@ -148,20 +170,21 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
 
 def _camera(facts: Facts) -> Iterator[Finding]:
     cameras = [device for device in facts.devices if device["kind"] == "videoinput" and device["state"] != "missing"]
-    level = Level.ERROR if "video" in facts.wants else Level.WARNING
-    if not cameras and facts.board.is_pi and "picamera2" not in facts.libraries:
-        yield Finding(area="camera", level=level, message="picamera2 is not installed", remedy=INSTALL_PICAMERA2)
+    if not cameras and "video" not in facts.wants:
+        yield Finding(area="camera", level=Level.OK, message="no camera is found, and no recorder asks for one")
+    elif not cameras and facts.board.is_pi and "picamera2" not in facts.libraries:
+        yield Finding(area="camera", level=Level.ERROR, message="picamera2 is not installed", remedy=INSTALL_PICAMERA2)
     elif not cameras and facts.board.platform == "pisp" and not facts.has_pisp:
         yield Finding(
             area="camera",
-            level=level,
+            level=Level.ERROR,
             message="the image processor's driver (pispbe) is not loaded",
             remedy="sudo apt full-upgrade, reboot; dmesg | grep pisp",
         )
     elif not cameras:
         yield Finding(
             area="camera",
-            level=level if "picamera2" in facts.libraries or level is Level.ERROR else Level.OK,
+            level=Level.ERROR,
             message="no camera is found",
             remedy="switch off, seat the ribbon cable (contacts towards the contacts), camera_auto_detect=1 in"
             " /boot/firmware/config.txt; rpicam-hello --list-cameras must show it",
@@ -213,7 +236,7 @@ def _microphone(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             area="microphone",
             level=Level.ERROR if is_wanted else Level.OK,
-            message="no microphone is found",
+            message="no microphone is found" + ("" if is_wanted else ", and no recorder asks for one"),
             remedy="arecord -l must show a card; a HAT or an I2S microphone needs its dtoverlay= in"
             " /boot/firmware/config.txt (docs/microphones.md)"
             if is_wanted
@@ -221,6 +244,34 @@ def _microphone(facts: Facts) -> Iterator[Finding]:
         )
     for microphone in microphones:
         yield from _of_device("microphone", microphone, is_wanted)
+
+
+def _named_devices(facts: Facts) -> Iterator[Finding]:
+    """The recorders whose device is named and is not there, or is one of several."""
+    for wanted in facts.wanted:
+        info_kind, area = _KINDS[wanted.kind]
+        devices = [one for one in facts.devices if one["kind"] == info_kind and one["state"] != "missing"]
+        if wanted.label is not None:
+            name = f'the label "{wanted.label}"'
+            found = [one for one in devices if one["label"] == wanted.label]
+        else:
+            name = "the id " + " or ".join(f'"{one}"' for one in wanted.ids)
+            found = [one for one in devices if one["device_id"] in wanted.ids]
+        if not found:
+            there = ", ".join(f"{one['label']} ({one['device_id']})" for one in devices) or "none"
+            yield Finding(
+                area=area,
+                level=Level.ERROR,
+                message=f"recorder {wanted.recorder} asks for {name}: no {area} has it (there is: {there})",
+                remedy="plug it in, or take an id or a label that msrecd devices shows",
+            )
+        elif len(found) > 1 and wanted.label is not None:
+            yield Finding(
+                area=area,
+                level=Level.ERROR,
+                message=f"recorder {wanted.recorder} asks for {name}: {len(found)} devices have it",
+                remedy="name it by its id, which msrecd devices shows",
+            )
 
 
 def _contiguous(facts: Facts) -> Iterator[Finding]:
@@ -273,17 +324,40 @@ def _storage(facts: Facts) -> Iterator[Finding]:
             message=f"{facts.storage} cannot be written",
             remedy=f"chown {_USER}: {facts.storage}; mount | grep ro, for a card at its end turns read-only",
         )
+    elif facts.storage_free + facts.storage_taken < facts.min_free:
+        yield Finding(
+            area="storage",
+            level=Level.ERROR,
+            message=f"{facts.storage}: {facts.storage_free // _MIB} MiB free, min_free asks for "
+            f"{facts.min_free // _MIB} MiB, and deleting all recordings ({facts.storage_taken // _MIB} MiB) would not "
+            "give them",
+            remedy="set a smaller min_free in [storage], or take other files away",
+        )
     elif facts.storage_free < _LITTLE_SPACE:
         yield Finding(
             area="storage",
             level=Level.WARNING,
             message=f"{facts.storage}: {facts.storage_free // _MIB} MiB free",
-            remedy="set max_total or min_free in [storage], or take recordings away",
+            remedy="take recordings or other files away"
+            if facts.has_limit
+            else "set max_total or min_free in [storage], or take recordings away",
         )
     else:
         yield Finding(area="storage", level=Level.OK, message=f"{facts.storage}: {facts.storage_free // _MIB} MiB free")
     for text in facts.storage_findings:
         yield Finding(area="storage", level=Level.WARNING, message=text, remedy="see docs/storage.md")
+
+
+def _state(facts: Facts) -> Iterator[Finding]:
+    if facts.state_problem:
+        yield Finding(
+            area="state",
+            level=Level.ERROR,
+            message=f"{facts.state} (state_path) cannot be used: {facts.state_problem}",
+            remedy=f"give the folder to the user {_USER}, or set another state_path in [storage]",
+        )
+    elif facts.state:
+        yield Finding(area="state", level=Level.OK, message=facts.state)
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
@@ -334,12 +408,18 @@ def gather(
     total, available = _memory_of(meminfo)
     storage = Path(config.storage.path) if config is not None and config.storage is not None else None
     is_visible, is_there = _look_at(storage)
+    state = Path(config.storage.state_path) if config is not None else None
     unit, is_enabled = _unit_state()
+    free = shutil.disk_usage(storage).free if storage is not None and is_there else None
+    min_free = 0 if config is None else config.storage.min_free_bytes or 0
+    has_limit = config is not None and (min_free > 0 or config.storage.max_total_bytes is not None)
+    found = [] if storage is None or not is_there else checks.check(storage, is_limited=has_limit)
     return Facts(
         board=read_board(root),
         throttled=health.throttled(root / "sys"),
         config_problems=problems,
         wants=_wants(config),
+        wanted=_wanted(config),
         libraries=frozenset(name for name in ("picamera2", "alsaaudio") if importlib.util.find_spec(name) is not None),
         devices=devices,
         has_encoder_node=(root / "dev/video11").exists(),
@@ -349,10 +429,15 @@ def gather(
         uses_contiguous_memory=needs_contiguous_memory(root / "dev/dma_heap"),
         contiguous_memory=contiguous_memory(meminfo),
         storage="" if storage is None else str(storage),
-        storage_free=shutil.disk_usage(storage).free if storage is not None and is_there else None,
-        storage_findings=[found.message for found in checks.check(storage)] if storage is not None and is_there else [],
+        storage_free=free,
+        storage_taken=_taken(storage) if storage is not None and free is not None and free < min_free else 0,
+        min_free=min_free,
+        has_limit=has_limit,
+        storage_findings=[one.message for one in found],
         is_storage_writable=storage is None or not is_there or _can_write(storage),
         is_storage_visible=is_visible,
+        state="" if state is None else str(state),
+        state_problem="" if state is None else _state_problem(state),
         is_clock_synchronized=KernelClock()(),
         user_groups=_groups_of(_USER),
         unit=unit,
@@ -366,6 +451,30 @@ def _look_at(storage: Path | None) -> tuple[bool, bool]:
         return True, storage is not None and storage.is_dir()
     except PermissionError:
         return False, False
+
+
+def _taken(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    taken = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # rotation may have taken it meanwhile
+                taken += Path(place, name).lstat().st_size
+    return taken
+
+
+def _state_problem(state: Path) -> str:
+    """Why the service cannot keep its state there; a folder that is not there yet is made."""
+    for place in (state, *state.parents):
+        try:
+            if not place.exists():
+                continue
+            if not place.is_dir():
+                return f"{place} is no folder"
+            return "" if _can_write(place) else f"{place} cannot be written"
+        except PermissionError:
+            return ""  # only who may look there can say
+    return ""
 
 
 def _can_write(storage: Path) -> bool:
@@ -391,6 +500,21 @@ def _wants(config: Config | None) -> frozenset[str]:
     kinds = {"video": [r for r in live if r.video not in (None, False)]}
     kinds["audio"] = [r for r in live if r.audio not in (None, False)]
     return frozenset(kind for kind, recorders in kinds.items() if recorders)
+
+
+def _wanted(config: Config | None) -> list[Wanted]:
+    found = []
+    for recorder in () if config is None else config.recorders:
+        for kind, constraints in (("video", recorder.video), ("audio", recorder.audio)):
+            wanted = None if isinstance(constraints, bool) else constraints.get("device_id")
+            if isinstance(wanted, Mapping) and "label" in wanted:
+                found.append(Wanted(recorder=recorder.name, kind=kind, label=str(wanted["label"])))
+                continue
+            exact = wanted.get("exact") if isinstance(wanted, Mapping) else wanted
+            if exact:  # an `ideal` one may be another
+                ids = (exact,) if isinstance(exact, str) else tuple(exact)
+                found.append(Wanted(recorder=recorder.name, kind=kind, ids=ids))
+    return found
 
 
 def _memory_of(meminfo: Path) -> tuple[int, int]:

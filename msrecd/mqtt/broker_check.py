@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msrecd.mqtt.client import connect_properties, new_client, publish_properties, subscribe_options
-from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.settings import MqttSettings, is_about_login, password_hint
 from msrecd.mqtt.topics import PREFIX
-from msrecd.mqtt.wire import ConnectError
+from msrecd.mqtt.wire import ConnectError, unreachable
 
 ANSWER_S = 10.0  # for everything that a broker should do at once
 QUIET_S = 1.0  # after which nothing more is expected
@@ -70,27 +70,30 @@ class _Peer:
         client.max_inflight_messages_set(20)
         client.max_queued_messages_set(0)
         client.on_connect = lambda _c, _u, _f, code, properties: facts.put(("connect", (code, properties)))
-        client.on_connect_fail = lambda _c, _u: facts.put(("fail", None))
         client.on_disconnect = lambda _c, _u, _f, code, _p: facts.put(("disconnect", code))
         client.on_subscribe = lambda _c, _u, _m, codes, _p: facts.put(("subscribe", codes))
         client.on_message = lambda _c, _u, message: self.messages.put(message)
         settings = self._check.settings
-        client.connect_async(
-            settings.address,
-            settings.effective_port,
-            keepalive=settings.keepalive_s,
-            clean_start=clean,
-            properties=connect_properties(session_expiry_s=expiry_s, packet_limit_bytes=limit_bytes),
-        )
+        try:
+            client.connect(
+                settings.address,
+                settings.effective_port,
+                keepalive=settings.keepalive_s,
+                clean_start=clean,
+                properties=connect_properties(session_expiry_s=expiry_s, packet_limit_bytes=limit_bytes),
+            )
+        except (OSError, ValueError) as exc:  # ValueError: a name that is none
+            raise ConnectError(unreachable(exc)) from exc
         client.loop_start()
-        kind, fact = self._fact("connect", "fail", "disconnect")
+        kind, fact = self._fact("connect", "disconnect")
         if kind == "connect" and not fact[0].is_failure:
             self.properties = fact[1]
             return self
         self.close()
-        if kind == "fail":
-            raise ConnectError("cannot be reached: no broker listens there, or TLS fails")
-        raise ConnectError(f"refuses the connection: {fact[0] if kind == 'connect' else fact}")
+        reason = str(fact[0] if kind == "connect" else fact)
+        raise ConnectError(
+            f"refuses the connection: {reason}{password_hint(settings) if is_about_login(reason) else ''}"
+        )
 
     def subscribe(self, *filters: str, handling: int = 0) -> None:
         """Raises: _Broken: a subscription is refused, or not answered."""

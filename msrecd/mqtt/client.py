@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msrecd.mqtt.lazily import lazily
-from msrecd.mqtt.settings import MqttSettings, read_password
+from msrecd.mqtt.settings import MqttSettings, read_password, user_name
 from msrecd.mqtt.wire import Inbox, Message, PublishError, Will, unreachable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def new_client(settings: MqttSettings, client_id: str, *, limit_bytes: int | Non
     client.suppress_exceptions = True
     client.connect_timeout = 10.0
     password = read_password(settings)
-    username = settings.username or (settings.device_id if password is not None else None)
+    username = user_name(settings, has_password=password is not None)
     if username is not None:
         client.username_pw_set(username, password)
     if settings.tls:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msrecd.control.messages import command_path, encode_command
 from msrecd.mqtt.connection import MqttClient
-from msrecd.mqtt.settings import MqttSettings, password_hint
+from msrecd.mqtt.settings import MqttSettings, is_about_login, password_hint
 from msrecd.mqtt.topics import PREFIX
 from msrecd.mqtt.wire import ConnectError, Message, PublishError
 from msrecd.vocabulary.names import is_device_id, is_name
@@ -199,7 +199,7 @@ class _Call:
             await client.stop(0.2)
             where = f"MQTT broker {self._settings.host}:{self._settings.effective_port}"
             reason = client.failure or "no answer"
-            if "uthori" in reason or "user name" in reason:
+            if is_about_login(reason):
                 reason += password_hint(self._settings)
             raise ConnectError(f"{where}: {reason}")
         return client

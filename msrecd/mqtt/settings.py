@@ -87,31 +87,48 @@ def read_password(settings: MqttSettings, environment: Mapping[str, str] | None 
     Raises:
         ConfigError: the file cannot be read, is not a secret (readable by group or others) or is empty.
     """
-    folder = (os.environ if environment is None else environment).get("CREDENTIALS_DIRECTORY")
-    if folder:
+    return _find_password(settings, os.environ if environment is None else environment)[0]
+
+
+def _find_password(settings: MqttSettings, environment: Mapping[str, str]) -> tuple[str | None, Path]:
+    """The password and the file that it comes from."""
+    if folder := environment.get("CREDENTIALS_DIRECTORY"):
         credential = Path(folder) / CREDENTIAL
         if credential.exists():
-            return read_secret(credential, f"credential {CREDENTIAL}", is_private=False)
+            return read_secret(credential, f"credential {CREDENTIAL}", is_private=False), credential
     if settings.password_file is not None:
-        return read_secret(settings.password_file, "mqtt.password_file")
+        return read_secret(settings.password_file, "mqtt.password_file"), settings.password_file
     for path in settings.credential_files:
         with contextlib.suppress(OSError, ConfigError):  # another one may have it
             if path.exists():
-                return read_secret(path, f"credential {CREDENTIAL}", is_private=False)
-    return None
+                return read_secret(path, f"credential {CREDENTIAL}", is_private=False), path
+    return None, Path()
+
+
+def user_name(settings: MqttSettings, *, has_password: bool) -> str | None:
+    """As whom a client connects; None: anonymous."""
+    return settings.username or (settings.device_id if has_password else None)
+
+
+def is_about_login(reason: str) -> bool:
+    """Whether a broker's reason for a refusal is about user name and password."""
+    return "uthori" in reason or "user name" in reason
 
 
 def password_hint(settings: MqttSettings) -> str:
-    """For a broker that refuses a client: where a password was looked for, when none was found."""
+    """For a broker that refuses a client: its user name and where its password comes from, or was looked for."""
     try:
-        if read_password(settings) is not None:
-            return ""
+        password, file = _find_password(settings, os.environ)
+        user = user_name(settings, has_password=password is not None)
+        if password is not None:
+            return f' (user name "{user}", password from {file})'
     except ConfigError as exc:
         return f" ({exc})"
     places = [f"${{CREDENTIALS_DIRECTORY}}/{CREDENTIAL}", "mqtt.password_file", *map(str, settings.credential_files)]
+    who = "anonymous" if user is None else f'user name "{user}"'
     return (
-        f" (no password was found; looked for in {', '.join(places)}. The service's own credential is readable for "
-        f"root only: {CREDENTIAL_FILES[0]})"
+        f" ({who}; no password was found; looked for in {', '.join(places)}. The service's own credential is readable "
+        f"for root only: {CREDENTIAL_FILES[0]})"
     )
 
 

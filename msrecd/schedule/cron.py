@@ -23,8 +23,18 @@ def check(expression: str) -> None:
     if len(expression.split()) != 5:
         raise ScheduleError(f'"{expression}" has not five cron fields: minute, hour, day, month, weekday')
     some_day = datetime(2000, 1, 1)  # noqa: DTZ001 - on the wall
-    if next(wall_times(expression, some_day), None) is None:
-        raise ScheduleError(f'"{expression}" never comes')
+    try:
+        comes = next(wall_times(expression, some_day), None) is not None
+    except ScheduleError:
+        # cronsim calls 31 in "31 2" a bad day; it is a good one that February does not have.
+        minute, hour, day, month, weekday = expression.split()
+        if month == "*":
+            raise
+        next(wall_times(f"{minute} {hour} {day} * {weekday}", some_day), None)
+        next(wall_times(f"{minute} {hour} * {month} {weekday}", some_day), None)
+        comes = False
+    if not comes:
+        raise ScheduleError(f'"{expression}" never comes: none of its months has such a day')
 
 
 def wall_times(expression: str, begin: datetime) -> Iterator[datetime]:

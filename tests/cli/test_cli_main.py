@@ -145,7 +145,11 @@ def test_check_config_says_all_and_exits_2(config: Path) -> None:
 
 
 def test_check_config_as_json(config: Path) -> None:
-    assert json.loads(run("check-config", "--json", "--config", config).stdout) == {"valid": True, "problems": []}
+    assert json.loads(run("check-config", "--json", "--config", config).stdout) == {
+        "valid": True,
+        "problems": [],
+        "warnings": [],
+    }
     config.write_text(GOOD + "colour = 1\n", "utf-8")
     done = run("check-config", "--json", "--config", config)
     assert done.returncode == 2

@@ -80,7 +80,9 @@ SOURCE = '[device]\nid = "x"\n[[recorder]]\nname = "door"\nsource = {{ {} }}\n'
         ("url = 'rtsp://c/x', tracks = ['sound']", "tracks[0]", '"sound" is not known'),
         ("url = 'rtsp://c/x', tracks = ['audio', 'audio']", "tracks", "twice"),
         ("url = 'rtsp://c/x', timeout = '0s'", "timeout", "from 1s to 10m"),
-        ("url = 'rtsp://c/x', password_file = 'p'", "password_file", "needs user"),
+        ("url = 'rtsp://c/x', password_file = 'p'", "password_file", "needs user, or a user name in url"),
+        ("url = 'rtsp://c/x', tracks = []", "tracks", "must not be empty"),
+        ("url = '/x.mp4', password_file = 'p'", "password_file", "is for network streams"),
         ("url = '/x.mp4', user = 'u'", "user", "is for network streams"),
         ("url = 'rtsp://c/x', loop = true", "loop", "is for files"),
     ],
@@ -99,6 +101,7 @@ def test_a_wrong_source_is_named_without_its_secrets(tmp_path: Path, keys: str, 
     [
         "url = 'rtsp://camera.lan/main', transport = 'tcp', tracks = ['video'], timeout = '5s', user = 'u'",
         "url = 'RTSPS://[fe80::1]:322/x', user = 'u', password_file = 'secret'",
+        "url = 'rtsp://u@camera.lan/main', password_file = 'secret'",
         "url = 'https://c/live.m3u8?token=abc'",
         "url = 'rtmp://c/app/key'",
         "url = 'srt://c:9000'",
@@ -183,6 +186,62 @@ def test_files_of_secrets_are_checked(tmp_path: Path, content: bytes | None, mod
     assert words in said
     assert not said or said.startswith("mqtt.password_file: ")
     assert b"secret" not in (content or b"") or "secret\n" not in said
+
+
+def test_files_are_judged_together_with_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(
+        '[device]\nid = "x"\n[mqtt]\nprot = 1\nca_file = "nope.crt"\npassword_file = 5\n[storage]\npath = 5\n'
+        '[[recorder]]\nname = "a"\n'
+        'source = { url = "http://u@c/x", loop = true, transport = "tcp", password_file = "p" }\n'
+    )
+    code, said = checked(path)
+    assert code == 2
+    assert [line.split(": ")[0] for line in said.splitlines()] == [
+        "mqtt.prot",
+        "mqtt.password_file",
+        "storage.path",
+        "recorder[0].source.transport",
+        "recorder[0].source.loop",
+        "recorder[0].source.password_file",
+        "mqtt.ca_file",
+    ]
+
+
+def test_a_file_of_a_fragment_is_named_with_it(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('[device]\nid = "x"\n')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/site.toml").write_text('[mqtt]\nca_file = "nope.crt"\n')
+    _, said = checked(tmp_path / "m.toml")
+    assert said.startswith("mqtt.ca_file: ")
+    assert said.endswith(f"({tmp_path / 'conf.d/site.toml'})\n")
+
+
+def test_more_min_free_than_there_is_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "recordings").mkdir()
+    path = tmp_path / "m.toml"
+    text = '[device]\nid = "x"\n[storage]\npath = "recordings"\nmin_free = "{}"\n'
+    path.write_text(text.format("900TiB"))
+    code, said = checked(path)
+    assert code == 0
+    assert said.startswith("msrecd: warning: storage.min_free: 900TiB is more than the whole file system")
+    path.write_text(text.format("1MiB"))
+    assert checked(path) == (0, "")
+
+
+@pytest.mark.parametrize("text", ["30 6 31 2 *", "0 0 30 2 *", "0 0 31 4,6 *"])
+def test_days_that_no_month_has_never_come(text: str) -> None:
+    assert config_checks().time(text) == f'"{text}" never comes: none of its months has such a day'
+
+
+@pytest.mark.parametrize(("text", "words"), [("0 0 32 2 *", "day-of-month"), ("0 0 31 13 *", "month")])
+def test_a_bad_day_or_month_stays_one(text: str, words: str) -> None:
+    assert f"bad {words}" in str(config_checks().time(text))
+
+
+def test_a_leap_day_and_a_weekday_beside_an_impossible_day_come() -> None:
+    assert config_checks().time("0 0 29 2 *") is None
+    assert config_checks().time("0 0 31 2,3 *") is None
 
 
 def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from msrecd.daemon.doctor import Facts, Level, can_record, diagnose, gather
+from msrecd.config import load
+from msrecd.daemon.doctor import Facts, Level, Wanted, can_record, diagnose, gather
 from msrecd.devices.board import Board
 from msrecd.devices.camera.modes import ContiguousMemory
 
@@ -98,8 +100,51 @@ def test_what_is_wrong_and_what_to_do(
 
 def test_what_no_recorder_wants_is_no_reason_to_fail() -> None:
     sound_only = replace(ZERO_2_W, devices=(MICROPHONE,), wants=frozenset({"audio"}))
-    assert wrong(sound_only) == [("camera", Level.WARNING)]
-    assert can_record(diagnose(sound_only))
+    findings = diagnose(sound_only)
+    assert wrong(sound_only) == []
+    (camera,) = (finding for finding in findings if finding.area == "camera")
+    assert (camera.message, camera.remedy) == ("no camera is found, and no recorder asks for one", "")
+    assert can_record(findings)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted(recorder="cam0", kind="video", ids=("1f", "beef")), ""),
+        (
+            Wanted(recorder="cam0", kind="video", ids=("beef",)),
+            'recorder cam0 asks for the id "beef": no camera has it',
+        ),
+        (Wanted(recorder="mic", kind="audio", ids=("1f",)), 'recorder mic asks for the id "1f": no microphone has it'),
+        (Wanted(recorder="cam0", kind="video", label="imx219"), ""),
+        (Wanted(recorder="cam0", kind="video", label="imx708"), "(there is: imx219 (1f), twin (2), twin (3))"),
+        (Wanted(recorder="cam0", kind="video", label="twin"), "2 devices have it"),
+    ],
+)
+def test_the_device_that_a_recorder_names(wanted: Wanted, words: str) -> None:
+    twins = ({**CAMERA, "label": "twin", "device_id": "2"}, {**CAMERA, "label": "twin", "device_id": "3"})
+    devices = ({**CAMERA, "device_id": "1f"}, *twins, {**MICROPHONE, "device_id": "m"})
+    facts = replace(ZERO_2_W, devices=devices, wanted=(wanted,))
+    errors = [finding.message for finding in diagnose(facts) if finding.level is Level.ERROR]
+    assert len(errors) == bool(words)
+    assert words in "".join(errors)
+    gone = replace(facts, devices=[{**one, "state": "missing"} if one is devices[0] else one for one in devices])
+    assert not can_record(diagnose(gone))
+
+
+@pytest.mark.parametrize(
+    ("free", "taken", "works"), [(900, 0, False), (900, 50, False), (900, 100, True), (1000, 0, True)]
+)
+def test_min_free_that_rotation_cannot_give(free: int, taken: int, works: bool) -> None:
+    facts = replace(ZERO_2_W, storage_free=free * MIB, storage_taken=taken * MIB, min_free=1000 * MIB, has_limit=True)
+    assert can_record(diagnose(facts)) is works
+    assert wrong(facts) == ([] if works else [("storage", Level.ERROR)])
+
+
+def test_a_limit_that_is_set_is_not_recommended() -> None:
+    little = replace(ZERO_2_W, storage_free=10 * MIB, has_limit=True)
+    (finding,) = (one for one in diagnose(little) if one.level is not Level.OK)
+    assert "max_total" not in finding.remedy
 
 
 def test_a_device_that_another_program_holds() -> None:
@@ -148,6 +193,56 @@ def test_the_command(tmp_path: Path) -> None:
     assert "camera: Virtual Camera (free)" in done.stdout
     assert done.stdout.endswith("recording can work\n")
     assert done.stderr == ""
+
+
+def test_the_command_where_recording_cannot_work(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    recordings.chmod(0o777)
+    (tmp_path / "state").mkdir(0o500)
+    (tmp_path / "state").chmod(0o500)
+    config = tmp_path / "msrecd.toml"
+    config.write_text(
+        '[device]\nid = "x"\n[devices]\nvirtual = true\n[storage]\npath = "recordings"\nmin_free = "900TiB"\n'
+        '[[recorder]]\nname = "cam0"\nvideo = { device_id = "beef" }\n'
+        '[[recorder]]\nname = "cam1"\nvideo = { device_id = { label = "Virtual Camera" } }\n'
+        '[[recorder]]\nname = "cam2"\nvideo = { device_id = { ideal = "beef" } }\n'
+    )
+    done = doctor("--config", str(config), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["can_record"]) == (1, False)
+    errors = {one["area"]: one["message"] for one in found["findings"] if one["level"] == "error"}
+    assert 'recorder cam0 asks for the id "beef": no camera has it (there is: Virtual Camera (' in errors.pop("camera")
+    assert "min_free asks for" in errors.pop("storage")
+    if os.geteuid() != 0:  # root may write everywhere, where there is no user msrecd
+        assert "cannot be written" in errors.pop("state")
+    assert set(errors) <= {"state"}
+
+
+def test_what_is_on_the_root_file_system_and_has_a_limit_is_no_finding(tmp_path: Path) -> None:
+    path = tmp_path / "msrecd.toml"
+    for limit in ('min_free = "1MiB"', 'max_total = "1GiB"'):
+        path.write_text(f'[device]\nid = "x"\n[storage]\npath = "/home"\nstate_path = "{tmp_path}/state"\n{limit}\n')
+        facts = gather(load(path), [], [])
+        assert facts.has_limit
+        assert not any("set max_total" in text for text in facts.storage_findings)
+
+
+@pytest.mark.parametrize(("there", "works"), [("folder", True), ("file", False), ("nothing", True)])
+def test_the_state_folder(tmp_path: Path, there: str, works: bool) -> None:
+    path = tmp_path / "msrecd.toml"
+    path.write_text('[device]\nid = "x"\n[storage]\npath = "recordings"\n')
+    tmp_path.chmod(0o777)
+    config = load(path)
+    state = tmp_path / "state"
+    if there == "folder":
+        state.mkdir()
+        state.chmod(0o777)
+    elif there == "file":
+        state.touch()
+    facts = replace(gather(config, [], []), board=Board())
+    assert (facts.state_problem == "") is works
+    assert any(one.area == "state" and one.level is Level.ERROR for one in diagnose(facts)) is not works
 
 
 def test_the_command_without_a_configuration(tmp_path: Path) -> None:

@@ -219,6 +219,16 @@ def test_every_problem_is_named_in_one_pass(tmp_path: Path) -> None:
         assert words in found[path], (path, found[path])
 
 
+@pytest.mark.parametrize("path", ["/dev/shm/recordings", "/process/x", "new/folder"])
+def test_a_folder_that_may_come_is_valid(tmp_path: Path, path: str) -> None:
+    assert problems(tmp_path, f"[storage]\npath = '{path}'") == {}
+
+
+def test_a_password_needs_no_user_name(tmp_path: Path) -> None:
+    """The user is the device then (msrecd.mqtt.settings.user_name)."""
+    assert problems(tmp_path, "[mqtt]\npassword_file = 'x'") == {}
+
+
 def test_load_raises_with_the_problems(tmp_path: Path) -> None:
     path = tmp_path / "top.toml"
     path.write_text('colour = 1\n[device]\nid = "x"\n', "utf-8")
@@ -235,12 +245,18 @@ def test_load_raises_with_the_problems(tmp_path: Path) -> None:
     ("text", "path", "words"),
     [
         ("[mqtt]\nusername = 5", "mqtt.username", "not 5"),
-        ("[mqtt]\npassword_file = 'x'", "mqtt.password_file", "needs mqtt.username"),
         ("[mqtt]\nkey_file = 'x'", "mqtt.key_file", "needs mqtt.cert_file"),
         ("[mqtt]\nhost='h'\nca_file = 'x'\nallow_plaintext = true", "mqtt.allow_plaintext", "remove one"),
         ("[mqtt]\nhost='h:1883'", "mqtt.host", "the port goes to mqtt.port"),
         ("[mqtt]\ngroups=['all']", "mqtt.groups", "has every device"),
         ("[storage]\npath = '~/x'", "storage.path", "whole path"),
+        ("[storage]\npath = 5", "storage.path", "takes a path"),
+        ("[storage]\nstate_path = 5", "storage.state_path", "takes a path"),
+        ("[storage]\npath = '/proc/foo'", "storage.path", "lies in /proc, which holds no files"),
+        ("[storage]\npath = '/sys'", "storage.path", "lies in /sys"),
+        ("[storage]\nstate_path = '/dev/null/x'", "storage.state_path", "lies below /dev/null, which is no folder"),
+        ("[storage]\npath = 'msrecd.toml/x'", "storage.path", "msrecd.toml, which is no folder"),
+        ("[storage]\npath = 'msrecd.toml'", "storage.path", "is no folder"),
         ("[storage]\nsync_interval = '0s'", "storage.sync_interval", "from 100ms to 1m"),
         ("recorder = 5", "device.recorder", "unknown key"),
         ("[recorder]\nname = 'x'", "recorder", "under a heading [[recorder]]"),
@@ -248,6 +264,8 @@ def test_load_raises_with_the_problems(tmp_path: Path) -> None:
         (RECORDER + "mime_type = 'mp4'", "recorder[0].mime_type", "not a MIME type"),
         (RECORDER + "chunk_max_size = '5GiB'", "recorder[0].chunk_max_size", "3.9GiB"),
         (RECORDER + "timeslice = '10s'\nchunk_duration = '5s'", "recorder[0].timeslice", "longer than chunk_duration"),
+        (RECORDER + "chunk_duration = 'x'\ntimeslice = '3s'", "recorder[0].chunk_duration", "is not a duration"),
+        ("[[camera]]\ndevice_id = 'a'\nautofocus = 'x'\nfocus_distance = 1", "camera[0].autofocus", "is not known"),
         (RECORDER + "[[recorder.schedule]]\nstart='06:30'", "recorder[0].schedule[0]", "either stop or duration"),
         (RECORDER + "[[recorder.schedule]]\nduration='1h'", "recorder[0].schedule[0].start", "is missing"),
         (
