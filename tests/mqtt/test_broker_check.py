@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from broker import Broker, Certificates, free_port
 
 from msrecd.mqtt.broker_check import BrokerCheck, Finding
-from msrecd.mqtt.settings import MqttSettings
+from msrecd.mqtt.settings import MqttSettings, password_hint
 from msrecd.mqtt.wire import ConnectError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,3 +133,13 @@ def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         in nobody.stderr
     )
     assert len(nobody.stderr.splitlines()) == 1
+
+
+def test_a_refused_login_names_the_user_and_the_file_of_the_password(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("hidden\n")
+    password.chmod(0o600)
+    refused = MqttSettings(host="localhost", device_id=DEVICE, password_file=password)
+    assert password_hint(refused) == f' (user name "{DEVICE}", password from {password})'
+    assert password_hint(replace(refused, username="u")).startswith(' (user name "u", password from ')
+    assert password_hint(replace(refused, password_file=None)).startswith(" (anonymous; no password was found")
