@@ -281,7 +281,8 @@ def test_a_configuration_that_was_named_must_be_usable(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(("environment", "warns"), [({}, True), ({"INVOCATION_ID": "0"}, False)])
 def test_root_outside_of_systemd_is_warned_of(tmp_path: Path, environment: dict[str, str], warns: bool) -> None:
-    (tmp_path / "m.toml").write_text('[device]\nid = "x"\n[storage]\npath = "/proc/no"\n')  # it ends at once
+    too_long = "x" * 300  # for a file system: it ends at once
+    (tmp_path / "m.toml").write_text(f'[device]\nid = "x"\n[storage]\npath = "{too_long}"\n')
     kept = {name: value for name, value in os.environ.items() if name != "INVOCATION_ID"}
     done = subprocess.run(
         [sys.executable, "-m", "msrecd", "run", "--config", str(tmp_path / "m.toml")],
