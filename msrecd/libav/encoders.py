@@ -51,6 +51,7 @@ _ENCODERS: Mapping[str, tuple[str, ...]] = {
 PCM_BYTES: Mapping[str, int] = {"pcm_s16le": 2, "pcm_s24le": 3, "pcm_s32le": 4}  # of a sample of one channel
 _MOST_CHANNELS: Mapping[str, int] = {"aac": 8, "opus": 8, "flac": 8}
 _OPUS_LIMIT = 256_000  # bits a second of each channel; libopus refuses more
+_AV1_LIMIT = 100_000_000  # bits a second; SVT-AV1 refuses more
 
 
 def encoder_for(codec: str) -> str | None:
@@ -134,6 +135,8 @@ class VideoEncoder:
         context.gop_size = 1 << 15 if self.codec != "mjpeg" else 1  # key frames are asked for one by one
         context.max_b_frames = 0
         context.thread_count = threads or min(4, os.cpu_count() or 1)
+        if bit_rate and self.codec == "av1":
+            bit_rate = min(bit_rate, _AV1_LIMIT)
         if bit_rate:
             context.bit_rate = bit_rate
             if constant_bit_rate:
