@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -102,6 +103,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_interrupted = threading.Event()
+
+
+def end_if_interrupted() -> None:
+    """Ctrl-C counts here only: raised anywhere, it can leave a lock of `subprocess` held, and a wait never ends."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
 def stop_process(process: subprocess.Popen[bytes], deadline_s: float) -> None:
     """SIGTERM, then SIGKILL when it does not end in time."""
     if process.poll() is None:
@@ -138,6 +148,7 @@ def broker(folder: Path) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise DemoError(f"the broker did not start; it said:\n{tail(log)}")
             time.sleep(0.05)
+            end_if_interrupted()
         yield port
     finally:
         stop_process(process, 5)
@@ -237,6 +248,7 @@ class Conversation:
         deadline = time.monotonic() + timeout_s
         while not condition():
             self._take(deadline)
+            end_if_interrupted()
             if self._process.poll() is not None:
                 raise DemoError(
                     f"the daemon ended with exit code {self._process.returncode}; it said:\n{tail(self._log)}"
@@ -394,7 +406,8 @@ def run() -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _interrupted.set())
     try:
         run()
     except DemoError as exc:

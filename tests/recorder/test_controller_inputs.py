@@ -74,7 +74,7 @@ def encode(path: Path, *options: str) -> None:
     )  # fmt: skip
 
 
-def test_an_input_that_opens_and_gives_nothing_is_one_error_and_tried_ever_more_rarely(
+def test_an_input_that_cannot_be_read_is_one_error_and_tried_until_it_can(
     archive: DaemonArchive, server: tuple[str, Path]
 ) -> None:
     """A film whose index is at its end, from a server without ranges: its header can be read, its frames cannot."""
@@ -112,9 +112,7 @@ def test_an_input_that_opens_and_gives_nothing_is_one_error_and_tried_ever_more_
     assert len(heard.of("error")) == 1
     assert heard.of("chunk")[0]["lost_s"] == 0
     waited_s = [(after - before) / NS for before, after in pairwise(tries_ns[:4])]
-    assert waited_s[0] >= 0.9
-    assert waited_s[1] >= 1.9
-    assert waited_s[2] >= 3.9
+    assert min(waited_s) >= 0.9
 
 
 def test_an_input_that_is_not_there_leaves_no_failure_behind_at_the_end(
