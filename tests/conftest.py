@@ -39,11 +39,12 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """For scripts/test.py, which adds up what several runs counted."""
-    if path := os.environ.get("MSRECD_TEST_COUNTS"):
+    """For scripts/test.py, which adds up what several runs counted and runs again what failed."""
+    if path := os.environ.get("MSRECD_TEST_REPORT"):
         names = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
         counts = {name: len(terminalreporter.getreports(name)) for name in names}
-        Path(path).write_text(json.dumps(counts))
+        failed = sorted({report.nodeid for name in ("failed", "error") for report in terminalreporter.getreports(name)})
+        Path(path).write_text(json.dumps({"counts": counts, "failed": failed}))
 
 
 _WORST_LAST = ("skipped", "passed", "failed")

@@ -106,8 +106,7 @@ class ChunkWriter:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"write-{recording.recording_id}")
         self._submitted_ns: deque[int] = deque()  # of the operations under way, oldest first
         self._timer: asyncio.TimerHandle | None = None
-        self._is_closing = False
-        self._ended = asyncio.Event()
+        self._end_work: asyncio.Future[None] | None = None
         # What follows belongs to the thread.
         self._open: OpenChunk | None = None
         self._open_key: tuple[int, int] | None = None
@@ -133,12 +132,12 @@ class ChunkWriter:
 
     def release(self) -> None:
         """Finish a chunk that is held because it may be the last: it has waited long enough for what follows."""
-        if not self._is_closing:
+        if self._end_work is None:
             self._submit(self._finish_held)
 
     async def sync(self) -> None:
         """Put what is written onto the disk now (under-voltage, shutdown)."""
-        if not self._is_closing:  # that ends with a sync
+        if self._end_work is None:  # that ends with a sync
             await self._submit(self._sync)
 
     async def close(self, until_ns: int = 0) -> None:
@@ -149,11 +148,10 @@ class ChunkWriter:
         Args:
             until_ns: when the recording was ended, which ends a loss that is still under way.
         """
-        if not self._is_closing:
-            self._is_closing = True
-            self._submit(self._end, until_ns)
+        if self._end_work is None:
+            self._end_work = self._submit(self._end, until_ns)
             self._executor.shutdown(wait=False)
-        await self._ended.wait()
+        await asyncio.shield(self._end_work)
 
     # --- on the loop: whether the disk answers -----------------------------------------------------------------------
 
@@ -185,7 +183,7 @@ class ChunkWriter:
         if self.is_hanging and self.queue_s < self._hang_s:
             self.is_hanging = False
             self._on_hang(False)
-        if self._ended.is_set() and self._timer is not None:
+        if self._end_work is not None and not self._submitted_ns and self._timer is not None:
             self._timer.cancel()
 
     # --- the thread --------------------------------------------------------------------------------------------------
@@ -347,7 +345,6 @@ class ChunkWriter:
                 self.recording.close()
             except Exception:
                 log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
-            self._post(self._ended.set)
 
     def _end_files(self, loss: _Loss | None) -> None:
         after: list[dict[str, Any]] = []
