@@ -12,6 +12,7 @@ from msrecd.config.manual import TABLES, default_of
 _DATE = "2026-11-21"
 # The heading of each table; tables that stand in lists are written with two brackets.
 _HEADINGS = {
+    "recorder.audio_filters": "Entries of recorder.audio_filters",
     "top": "Top level",
     "devices.virtual": "[[devices.virtual]]",
     "camera": "[[camera]]",

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model
+from msrecd.config import model, recording
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -25,11 +25,12 @@ TABLES: dict[str, type] = {
     "homeassistant": model.HomeAssistant,
     "camera": model.Camera,
     "recorder": model.Recorder,
+    "recorder.audio_filters": recording.AudioFilter,
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,
     "recorder.schedule": model.Schedule,
 }
-_BLOCK = re.compile(r"(<!-- keys: (?P<name>[a-z.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- keys: (?P<name>[a-z._]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def refresh(text: str) -> str:

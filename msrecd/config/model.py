@@ -29,6 +29,7 @@ from msrecd.config.kinds import (
     Text,
     key,
 )
+from msrecd.config.recording import AudioFilter
 from msrecd.vocabulary.names import NAME
 from msrecd.vocabulary.verbs import VERBS
 
@@ -415,6 +416,12 @@ class Recorder:
         "A recording begins with this much from before the start. The inputs are held open while nothing is recorded "
         "(`armed` in the state): costs power, and memory up to 64 MiB (`pre_roll_bytes` in `state/health`).",
         default=0.0,
+    )
+    audio_filters: tuple[AudioFilter, ...] = key(
+        ListOf(item=Table(model=AudioFilter), max_items=16),
+        "Filters of this recorder's sound, in order; others on the same microphone do not hear them. Behind them the "
+        "sound has 16 bits.",
+        default=(),
     )
     autostart: bool = key(Flag(), "Record from the start of the service.", default=False)
     max_duration_s: float | None = key(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice
 from msrecd.config.problems import suggestion
+from msrecd.config.recording import check_filters
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.tls import is_loopback
 
@@ -23,6 +24,7 @@ _SUN_TIME = re.compile(r"(sunrise|sunset)\s*([+-].+)?", re.IGNORECASE)
 _MIME_TYPE = re.compile(r"\s*(video|audio)/[!#$&^_.+\-0-9a-z]+\s*(;.*)?", re.IGNORECASE)
 Judge = Callable[[str], str | None]
 FileJudge = Callable[[Path], str | None]
+_ALWAYS_ENCODED = ("rtsp", "rtsps", "rtmp", "srt", "udp")  # network streams whose sound passes through in any case
 _PSEUDO_FILE_SYSTEMS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
@@ -105,11 +107,23 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         and not report.names(at)
     ):
         report.add(at, "records nothing: give video, audio or source")
+    if recorder.audio_filters:
+        _check_filters(recorder, f"{at}.audio_filters", report)
     if not report.concerns(f"{at}.mime_type"):
         _check_mime_type(recorder, f"{at}.mime_type", report, checks)
     is_judged = report.concerns(f"{at}.timeslice") or report.concerns(f"{at}.chunk_duration")
     if recorder.timeslice_s > recorder.chunk_duration_s and not is_judged:
         report.add(f"{at}.timeslice", "is longer than chunk_duration")
+
+
+def _check_filters(recorder: Recorder, at: str, report: Report) -> None:
+    check_filters(recorder.audio_filters, at, report)
+    if recorder.source is not None:
+        # What a file or an HTTP server gives is known when it is played: `start` refuses it then.
+        if recorder.source.url.partition(":")[0].lower() in _ALWAYS_ENCODED:
+            report.add(at, "the sound of a network stream passes through as it is encoded; filters are for devices")
+    elif recorder.audio is False:
+        report.add(at, "needs audio")
 
 
 def _check_source(source: Source, at: str, report: Report, checks: Checks) -> None:

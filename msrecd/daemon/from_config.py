@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from msrecd.config.model import Config, Recorder, Source, TrackConstraints
+from msrecd.config.recording import DEFAULT_NOTCH_Q
+from msrecd.config.recording import AudioFilter as ConfiguredFilter
 from msrecd.mqtt.settings import MqttSettings
-from msrecd.recorder.settings import RecorderSettings
+from msrecd.recorder.settings import AudioFilter, RecorderSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 
@@ -43,6 +45,13 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         timeslice_ms=recorder.timeslice_s * 1000,
         autostart=recorder.autostart,
         max_duration_s=recorder.max_duration_s,
+        audio_filters=tuple(_audio_filter(one) for one in recorder.audio_filters),
+    )
+
+
+def _audio_filter(one: ConfiguredFilter) -> AudioFilter:
+    return AudioFilter(
+        type=one.type, frequency=one.frequency or 0.0, gain_db=one.gain_db or 0.0, q=one.q or DEFAULT_NOTCH_Q
     )
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
 from msrecd.errors import CommandError
 from msrecd.recorder.problems import Problem, problem_of
-from msrecd.recorder.settings import RecorderSettings
+from msrecd.recorder.settings import AudioFilter, RecorderSettings
 
+if TYPE_CHECKING:
+    from msrecd.recorder.filters import FilteredSound
+
+PASSES_THROUGH = "the sound of a source passes through as it is encoded; filters are for devices: remove one of them"
 _OPEN_DEADLINE_S = 30.0
 _KINDS = {"audio": ("audioinput", "microphone"), "video": ("videoinput", "camera")}
 _SAME_RATE = 0.01  # cameras that are asked for 30 frames a second may give 29.97
@@ -23,9 +27,25 @@ class RecorderInput:
     """An open stream; `close` it when it is not needed any more. Lives on the loop."""
 
     def __init__(
-        self, stream: MediaStream, element: MediaElement | None, constraints: Mapping[str, Any] | None
+        self,
+        stream: MediaStream,
+        element: MediaElement | None,
+        constraints: Mapping[str, Any] | None,
+        filters: Sequence[AudioFilter] = (),
     ) -> None:
-        self.stream = stream
+        """
+        Args:
+            stream: as the devices or the element give it; who records takes `stream` of the result.
+            element: which plays it; None for devices.
+            constraints: what was asked of devices.
+            filters: through which its sound is recorded.
+
+        Raises:
+            CommandError: it has no sound, and there are filters.
+        """
+        self._captured = stream
+        self._filtered = _filtered(stream, filters) if filters else None
+        self.stream = stream if self._filtered is None else self._filtered.stream
         self._element = element
         self.kinds = frozenset(track.kind for track in stream.get_tracks())  # those of a file leave it at its end
         self._on_ended: Callable[[MediaStreamTrack], None] = _ignore
@@ -34,7 +54,7 @@ class RecorderInput:
         self._on_silent: Callable[[MediaStreamTrack], None] = _ignore
         self.unmet = unmet(stream.get_tracks(), constraints or {})
         for track in stream.get_tracks():
-            track.add_event_listener("ended", lambda event: self._on_ended(event.target))
+            track.add_event_listener("ended", lambda event: self._track_ended(event.target))
             track.add_event_listener("mute", lambda event: self._on_muted(event.target, True))
             track.add_event_listener("unmute", lambda event: self._on_muted(event.target, False))
             track.add_event_listener("silence", lambda event: self._on_silent(event.target))
@@ -51,7 +71,15 @@ class RecorderInput:
             async with asyncio.timeout(_OPEN_DEADLINE_S):
                 if settings.url is None:
                     constraints = await _with_ids(settings.constraints or {}, devices)
-                    return cls(await devices.get_user_media(constraints), None, constraints)
+                    stream = await devices.get_user_media(constraints)
+                    try:
+                        return cls(stream, None, constraints, settings.audio_filters)
+                    except BaseException:
+                        for track in stream.get_tracks():
+                            track.stop()
+                        raise
+                if settings.audio_filters:
+                    raise CommandError("bad_args", f"audio_filters: {PASSES_THROUGH}")
                 element = MediaElement(settings.url, settings.source_options, preload="none")
                 element.loop = settings.loop
                 await element.load()
@@ -85,12 +113,12 @@ class RecorderInput:
     @property
     def has_lost_track(self) -> bool:
         """Whether one of its tracks has ended."""
-        return any(track.ready_state == "ended" for track in self.stream.get_tracks())
+        return any(track.ready_state == "ended" for track in self._captured.get_tracks())
 
     @property
     def tracks(self) -> list[MediaStreamTrack]:
-        """Those that deliver."""
-        return [track for track in self.stream.get_tracks() if track.ready_state == "live"]
+        """Those of its devices that deliver; with filters, what is recorded of them is another track."""
+        return [track for track in self._captured.get_tracks() if track.ready_state == "live"]
 
     async def play(self) -> None:
         """Let a file or network stream run. Called when the recorder listens, so that its first frame is recorded.
@@ -118,8 +146,27 @@ class RecorderInput:
         self.listen(ended=_ignore, muted=_ignore, restarted=_ignore, silent=_ignore)
         if self._element is not None:
             self._element.close()
-        for track in self.stream.get_tracks():
+        for track in (*self.stream.get_tracks(), *self._captured.get_tracks()):
             track.stop()
+        if self._filtered is not None:
+            self._filtered.close()
+
+    def _track_ended(self, track: MediaStreamTrack) -> None:
+        if self._filtered is not None and track.kind == "audio":
+            self._filtered.close()  # a graph goes on without its microphone: its track must end, too
+        self._on_ended(track)
+
+
+def _filtered(stream: MediaStream, filters: Sequence[AudioFilter]) -> FilteredSound:
+    """
+    Raises:
+        CommandError: bad_args: there is no sound.
+    """
+    from msrecd.recorder.filters import FilteredSound  # here: numpy and the graph, for recorders that have filters
+
+    if not stream.get_audio_tracks():
+        raise CommandError("bad_args", "audio_filters: the input has no sound")
+    return FilteredSound(stream, filters)
 
 
 async def _with_ids(constraints: Mapping[str, Any], devices: MediaDevices) -> dict[str, Any]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFilter:
+    """One filter of a recorder's sound. frequency: in Hz; q: how narrow a notch is; gain_db: of `gain`."""
+
+    type: Literal["highpass", "lowpass", "notch", "gain", "mono"]
+    frequency: float = 0.0
+    gain_db: float = 0.0
+    q: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +23,7 @@ class RecorderSettings:
 
     constraints: for get_user_media; None where `url` names the source. `device_id` may be `{"label": …}`.
     source_options: of the MediaElement that plays `url`. options: of MediaRecorder.
-    extension_type: MIME type by which the storage names the files when the full one is not known.
+    audio_filters: through which its sound goes, in order.
     """
 
     name: str
@@ -25,6 +35,7 @@ class RecorderSettings:
     timeslice_ms: float = 1000.0
     autostart: bool = False
     max_duration_s: float | None = None
+    audio_filters: tuple[AudioFilter, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class Intake:
         self._kept: list[Samples] = []
         self._first: int | None = None  # context frame of the first kept sample
         self._flushed = False
+        self._holes: list[tuple[int, int]] = []  # context frames for which the device lost its sound
+        self.missing: list[tuple[int, int]] = []  # of the block taken last: ranges of it without sound of the track
 
     @property
     def lost_samples(self) -> int:
@@ -86,6 +88,7 @@ class Intake:
     def take(self, first_frame: int, frames: int) -> Samples:
         """Sound of a block of the context; silence where there is none."""
         output = np.zeros((self.channels, frames), dtype=np.float32)
+        there: list[tuple[int, int]] = []
         while self._kept and self._first is not None:
             piece = self._kept[0]
             at = self._first - first_frame
@@ -96,13 +99,30 @@ class Intake:
             at += skip
             length = min(piece.shape[1] - skip, frames - at)
             output[:, at : at + length] = piece[:, skip : skip + length]
+            there.append((at, at + length))
             used = skip + length
             self._first += used
             if used == piece.shape[1]:
                 self._kept.pop(0)
             else:
                 self._kept[0] = piece[:, used:]
+        self.missing = [] if self._ended else self._missing_in(first_frame, frames, there)
         return output
+
+    def _missing_in(self, first_frame: int, frames: int, there: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """What of a block is silent because nothing came, or because the device lost it."""
+        missing: list[tuple[int, int]] = []
+        at = 0
+        for begin, end in (*there, (frames, frames)):
+            if begin > at:
+                missing.append((at, begin))
+            at = max(at, end)
+        self._holes = [(begin, end) for begin, end in self._holes if end > first_frame]
+        for begin, end in self._holes:
+            low, high = max(0, begin - first_frame), min(frames, end - first_frame)
+            if low < high:
+                missing.append((low, high))
+        return joined(missing)
 
     def _condition(self, origin_ns: int) -> None:
         with self._lock:
@@ -124,8 +144,28 @@ class Intake:
                 self._first = round((self._line.origin_ns - origin_ns) * self._rate / NS)
             pcm = bytes(run.samples * self._format.frame_bytes) if run.data is None else run.data
             at_ns = self._line.time_of(self._given) - self._line.origin_ns
+            if run.data is None:
+                begin = round((self._line.time_of(self._given) - origin_ns) * self._rate / NS)
+                self._holes.append((begin, begin + round(run.samples * self._rate / self._format.sample_rate)))
             self._keep(self._resampler.push(pcm, at_ns))
             self._given += run.samples
 
     def _keep(self, pieces: list[Samples]) -> None:
         self._kept += [piece for piece in pieces if piece.shape[1]]
+
+
+def joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
+
+
+def in_both(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What two rows of ranges share."""
+    shared = [(max(a, c), min(b, d)) for a, b in first for c, d in second]
+    return joined([(begin, end) for begin, end in shared if begin < end])

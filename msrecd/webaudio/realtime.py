@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from msrecd.media.stream import MediaStream
 from msrecd.media.track import _CONSTRUCTION, MediaStreamTrack
 from msrecd.webaudio.context import BaseAudioContext
 from msrecd.webaudio.dsp import QUANTUM, Samples
-from msrecd.webaudio.intake import Intake
+from msrecd.webaudio.intake import Intake, in_both
 from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 BLOCK_S = 0.08  # rendered at a time: a wake-up costs more than the filters
 LATEST_S = 1.0  # after its moment a block is rendered, whoever is late
 _STEP_S = 0.02
+_MUTED_S = 1.0  # a destination to which nothing has come for so long is muted, as a device is
 _CLOSE_S = 5.0
 
 
@@ -140,8 +141,19 @@ class AudioContext(BaseAudioContext):
         return 0.0
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
+        missing = self._missing()
         for end in list(self._ends):
-            end._deliver(plan.latency.get(end, 0), first_frame)
+            end._deliver(plan.latency.get(end, 0), first_frame, missing)
+
+    def _missing(self) -> list[tuple[int, int]]:
+        """Ranges of the block just rendered in which all tracks lack sound, and nothing else plays."""
+        intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
+        if not intakes or self._playing:
+            return []
+        missing = intakes[0].missing
+        for intake in intakes[1:]:
+            missing = in_both(missing, intake.missing)
+        return missing
 
     def _failed(self, error: Exception) -> None:
         log.error("rendering an AudioContext failed, it is closed: %s", error, exc_info=error)
@@ -266,7 +278,10 @@ class MediaElementAudioSourceNode(MediaStreamAudioSourceNode):
 
 
 class MediaStreamAudioDestinationNode(AudioNode):
-    """What comes in, as a track of `stream`: 16 bits, at the context's rate, at the times at which it was captured."""
+    """What comes in, as a track of `stream`: 16 bits, at the context's rate, at the times at which it was captured.
+
+    What all tracks that go in have lost is lost here as well: a recorder puts silence there and counts it.
+    """
 
     _outputs = 0
     _channel_count_mode: ChannelCountMode = "explicit"
@@ -296,11 +311,20 @@ class MediaStreamAudioDestinationNode(AudioNode):
         self._heard = inputs[0]
         return []
 
-    def _deliver(self, latency_frames: int, first_frame: int) -> None:
-        """Give the block that was rendered last to the track."""
+    def _deliver(self, latency_frames: int, first_frame: int, missing: Sequence[tuple[int, int]] = ()) -> None:
+        """Give the block that was rendered last to the track, without the frames that are missing."""
         heard = self._heard
-        if heard is not None:
-            self._source.put(heard, self._realtime._time_of(first_frame - latency_frames))
+        if heard is None:
+            return
+        if latency_frames:
+            missing = ()  # the sound of a look-ahead is that of frames before: silence stands for what is missing
+        at = 0
+        for begin, end in (*missing, (heard.shape[1], heard.shape[1])):
+            if begin > at:
+                piece = heard[:, at:begin]
+                self._source.put(piece, self._realtime._time_of(first_frame + at - latency_frames))
+            self._source.lose(end - begin)
+            at = end
 
 
 class _GraphTrack(MediaStreamTrack):
@@ -326,6 +350,7 @@ class _GraphSource(Source):
         self._node = weakref.ref(node)  # a source must not keep its track, or neither is ever collected
         self._rate = sample_rate
         self._feed: Feed[AudioBlock] = Feed()
+        self._lost = 0  # frames since the last block
 
     @property
     def format(self) -> AudioFormat:
@@ -337,12 +362,24 @@ class _GraphSource(Source):
 
     def put(self, samples: Samples, pts_ns: int) -> None:
         """A block of float32 (channels, frames), in the rendering thread."""
+        lost, self._lost = self._lost, 0
+        if self.muted:
+            self.muted = False
+            self.on_muted(False)
         if not self._feed.has_sinks:
             return
         channels, frames, pcm = pixels.packed_s16(samples.astype(np.float32, copy=False))
         format = AudioFormat(sample_rate=self._rate, channels=channels)
         self.stats.delivered += 1
-        self._feed.put(AudioBlock(pts_ns=pts_ns, format=format, samples=frames, data=pcm, lost_before=0))
+        self._feed.put(AudioBlock(pts_ns=pts_ns, format=format, samples=frames, data=pcm, lost_before=lost))
+
+    def lose(self, frames: int) -> None:
+        """So many frames are missing here; in the rendering thread."""
+        self._lost += frames
+        self.stats.lost_samples += frames
+        if self._lost > _MUTED_S * self._rate and not self.muted:
+            self.muted = True
+            self.on_muted(True)
 
     def finish(self, error: BaseException | None = None) -> None:
         """The context has ended."""

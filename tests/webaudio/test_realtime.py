@@ -16,6 +16,9 @@ from judge import read_chunk
 
 import msrecd
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+from msrecd.flow.source import Gate
+from msrecd.flow.units import AudioBlock, AudioFormat
+from msrecd.webaudio.intake import Intake, in_both
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -153,3 +156,31 @@ def test_a_disabled_track_is_silent_in_the_graph() -> None:
         track.stop()
 
     asyncio.run(run())
+
+
+def test_what_a_device_loses_is_lost_behind_the_graph() -> None:
+    """Silence that stands for sound is not given as sound: a recorder counts it, where it is."""
+    rate = 48_000
+    format = AudioFormat(sample_rate=rate, channels=1)
+    intake = Intake(format, Gate(), rate)
+    one = (b"\x00\x40") * 480
+    at_ns = 5 * 10**9
+    for number in range(40):
+        lost = 960 if number == 20 else 0
+        at_ns += lost * 10**9 // rate
+        intake.put(AudioBlock(pts_ns=at_ns, format=format, samples=480, data=one, lost_before=lost))
+        at_ns += 480 * 10**9 // rate
+    begin_ns = 5 * 10**9 - 10**7  # the context is 10 ms older than the sound
+    assert intake.available_until(begin_ns) >= 15_000
+    heard = intake.take(0, 15_000)
+    assert [end - begin for begin, end in intake.missing] == [480, 960]
+    assert intake.missing[0] == (0, 480)
+    (begin, end) = intake.missing[1]
+    assert abs(begin - (480 + 20 * 480)) <= 2
+    assert not heard[0, begin + 64 : end - 64].any()
+    assert heard[0, begin - 480 : begin - 64].any()
+
+
+def test_ranges_that_two_rows_share() -> None:
+    assert in_both([(0, 10), (20, 30)], [(5, 25)]) == [(5, 10), (20, 25)]
+    assert in_both([(0, 10)], []) == []
