@@ -164,7 +164,7 @@ if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${co
     fail "pip could not install the Python packages; its last lines stand above" \
         "without a network it cannot work; otherwise: rm -rf $VENV and try again"
 fi
-"$VENV/bin/python" -c 'import av, alsaaudio, astral, cronsim, numpy, paho.mqtt, pyudev, systemd.daemon' ||
+"$VENV/bin/python" -c 'import av, alsaaudio, astral, cronsim, h11, numpy, paho.mqtt, pyudev, systemd.daemon' ||
     fail "a Python package was installed but does not load" "rm -rf $VENV and try again"
 touch "$STAMP"
 if [[ $tests == yes ]]; then

@@ -20,6 +20,7 @@ TABLES: dict[str, type] = {
     "devices": model.Devices,
     "devices.virtual": model.VirtualDevice,
     "mqtt": model.Mqtt,
+    "web": model.Web,
     "storage": model.Storage,
     "location": model.Location,
     "homeassistant": model.HomeAssistant,

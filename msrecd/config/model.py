@@ -202,6 +202,36 @@ class Mqtt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    """[web]: the page in a browser. Without this table nothing listens."""
+
+    listen: str = key(
+        Text(max_length=256),
+        'Where the page is to be had: "host:port", "[::]:port" or "unix:/path"; a socket of systemd named `web` takes '
+        "its place. Other machines reach it only at an address of the network, which needs `password_file`.",
+        default="127.0.0.1:8080",
+    )
+    password_file: Path | None = key(
+        FilePath(),
+        "File with the hash of the operator's password, made by `msrecd web-password`; readable by the service's user "
+        "only.",
+        default=None,
+        default_doc="none: whoever reaches the address is the operator",
+    )
+    viewer_password_file: Path | None = key(
+        FilePath(),
+        "The same for a second password, with which one may look and listen, and nothing else.",
+        default=None,
+        default_doc="none",
+    )
+    cert_file: Path | None = key(
+        FilePath(), "Certificate (PEM) of the page: TLS.", default=None, default_doc="none: plain HTTP"
+    )
+    key_file: Path | None = key(FilePath(), "The key (PEM) of `cert_file`.", default=None, default_doc="in `cert_file`")
+    metrics: bool = key(Flag(), "Give `/metrics` (Prometheus text format) without a login.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """[storage]: where recordings lie and how much of them is kept."""
 
@@ -451,6 +481,7 @@ class Config:
     device: Device = key(Table(model=Device), "Who this machine is.", default=Device)
     devices: Devices = key(Table(model=Devices), "Devices beyond those found on the machine.", default=Devices)
     mqtt: Mqtt | None = key(Table(model=Mqtt), "The broker.", default=None, default_doc="no broker")
+    web: Web | None = key(Table(model=Web), "The page.", default=None, default_doc="no page")
     storage: Storage = key(Table(model=Storage), "Where recordings lie and how much is kept.", default=Storage)
     location: Location | None = key(
         Table(model=Location), "Where the device stands.", default=None, default_doc="not known"

@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from msrecd.config.kinds import Report
-from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice
+from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
 from msrecd.config.problems import suggestion
 from msrecd.config.recording import check_filters
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
+from msrecd.vocabulary.listen import parse_listen
 from msrecd.vocabulary.tls import is_loopback
 
 _CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
@@ -37,13 +38,15 @@ class Checks:
     """Judges that other packages own: each tells what is wrong with a text, None when nothing is.
 
     time: `start` and `stop` of a schedule. mime_type: whether it can be recorded. url: whether it can be a source.
-    secret_file: a file with a password. key_file: one with certificates or a key.
+    secret_file: a file with a password. hash_file: one with the hash of a password. key_file: one with certificates or
+    a key.
     """
 
     time: Judge = _no_opinion
     mime_type: Judge = _no_opinion
     url: Judge = _no_opinion
     secret_file: FileJudge = _no_opinion
+    hash_file: FileJudge = _no_opinion
     key_file: FileJudge = _no_opinion
 
 
@@ -63,6 +66,8 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
         _check_camera(camera, f"camera[{i}]", cameras, i, report)
     if config.mqtt is not None:
         _check_mqtt(config.mqtt, report, checks)
+    if config.web is not None:
+        _check_web(config.web, report, checks)
     labels: set[tuple[str, str, str | None]] = set()
     for i, device in enumerate(config.devices.virtual):
         _check_virtual(device, f"devices.virtual[{i}]", labels, report)
@@ -243,6 +248,29 @@ def _check_mqtt(mqtt: Mqtt, report: Report, checks: Checks) -> None:
         report.add(
             "mqtt.host", f'"{mqtt.host}" is not a host name; write only name or address, the port goes to mqtt.port'
         )
+
+
+def _check_web(web: Web, report: Report, checks: Checks) -> None:
+    is_local = True
+    if not report.concerns("web.listen"):
+        try:
+            is_local = parse_listen(web.listen).is_local
+        except ValueError as exc:
+            report.add("web.listen", str(exc))
+    _check_file(web.password_file, "web.password_file", checks.hash_file, report)
+    _check_file(web.viewer_password_file, "web.viewer_password_file", checks.hash_file, report)
+    _check_file(web.cert_file, "web.cert_file", checks.key_file, report)
+    _check_file(web.key_file, "web.key_file", checks.key_file, report)
+    if web.password_file is None and not report.concerns("web.password_file"):
+        if not is_local:
+            report.add(
+                "web.password_file",
+                f"is missing: {web.listen} can be reached from the network; make a file with `msrecd web-password`",
+            )
+        elif web.viewer_password_file is not None:
+            report.add("web.viewer_password_file", "needs password_file: without it everybody is the operator")
+    if web.key_file is not None and web.cert_file is None:
+        report.add("web.key_file", "needs web.cert_file")
 
 
 def _is_ipv6(host: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msrecd.config.rules import Checks
 
 
 def config_checks() -> Checks:
     """For everyone who loads the configuration: daemon, reload and commands judge alike."""
-    return Checks(time=_time_problem, mime_type=_mime_type_problem, url=_url_problem)
+    return Checks(time=_time_problem, mime_type=_mime_type_problem, url=_url_problem, hash_file=_hash_problem)
 
 
 def _time_problem(text: str) -> str | None:
@@ -31,3 +33,19 @@ def _url_problem(text: str) -> str | None:
     from msrecd.inputs.address import check
 
     return check(text)
+
+
+def _hash_problem(path: Path) -> str | None:
+    """What is wrong with the file of a password's hash, if it is there; a file that is not there yet may come."""
+    from msrecd.errors import ConfigError
+    from msrecd.web.passwords import read_hash
+
+    if not path.exists():
+        return f"there is no file {path}; make it with: msrecd web-password > {path}"
+    try:
+        read_hash(path, "")
+    except PermissionError:
+        return None  # the daemon is another user
+    except ConfigError as exc:
+        return str(exc).removeprefix(": ")
+    return None

@@ -30,7 +30,7 @@ from msrecd.daemon import health, systemd
 from msrecd.daemon.archive import DaemonArchive, recovered_event
 from msrecd.daemon.backends import backends_for
 from msrecd.daemon.driver_restart import DriverRestart
-from msrecd.daemon.from_config import mqtt_settings, recorder_settings
+from msrecd.daemon.from_config import mqtt_settings, recorder_settings, web_settings
 from msrecd.daemon.reload import Reloader
 from msrecd.daemon.storing import limits_of, move_old_state, open_store, recorder_limits_of
 from msrecd.daemon.unpublished import untold_chunks
@@ -196,6 +196,22 @@ class Daemon:
                     model=_model(),
                 )
             )
+        page = web_settings(config, msrecd.__version__)
+        if page is not None:
+            from msrecd.web.daemonside import (
+                DaemonSide,
+            )  # here: a device without a page neither loads nor opens anything
+            from msrecd.web.webserver import WebServer
+
+            assert self.archive is not None
+            side = DaemonSide(
+                bus=self.bus,
+                commands=self.commands,
+                recorders=self.recorders,
+                devices=self.devices,
+                store=self.archive.store,
+            )
+            adapters.append(WebServer(page, side))
         return adapters
 
     def _on_signal(self) -> None:

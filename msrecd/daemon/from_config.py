@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msrecd.config.model import Config, Recorder, Source, TrackConstraints
 from msrecd.config.recording import DEFAULT_NOTCH_Q
@@ -11,6 +11,9 @@ from msrecd.config.recording import AudioFilter as ConfiguredFilter
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.recorder.settings import AudioFilter, RecorderSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
+
+if TYPE_CHECKING:
+    from msrecd.web.websettings import WebSettings
 
 
 def recorder_settings(recorder: Recorder) -> RecorderSettings:
@@ -75,6 +78,26 @@ def mqtt_settings(config: Config) -> MqttSettings | None:
         command_max_age_s=mqtt.command_max_age_s,
         keepalive_s=round(mqtt.keepalive_s),
         homeassistant=config.homeassistant.discovery,
+    )
+
+
+def web_settings(config: Config, version: str) -> WebSettings | None:
+    """`[web]` as the page takes it; None without one."""
+    web = config.web
+    if web is None:
+        return None
+    from msrecd.vocabulary.listen import parse_listen  # here: only devices with a page need it
+    from msrecd.web.websettings import WebSettings
+
+    return WebSettings(
+        listen=parse_listen(web.listen),
+        device_id=config.device.id,
+        version=version,
+        password_file=web.password_file,
+        viewer_password_file=web.viewer_password_file,
+        cert_file=web.cert_file,
+        key_file=web.key_file,
+        metrics=web.metrics,
     )
 
 

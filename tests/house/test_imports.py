@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"recorder", "media", "schedule", "config", "dom"} | BASE,  # and no transport
     "mqtt": {"control"} | BASE,
     "local": {"control"} | BASE,
+    "web": {"control", "recorder", "storage", "public", "media"} | BASE,
 }
 TOP = {"daemon", "cli", "__init__", "__main__"}  # may import all that is below them
 ORDER_OF_TOP = ["daemon", "cli"]
@@ -54,6 +55,7 @@ VENDORS: dict[str, str | tuple[str, ...] | None] = {
     "systemd": None,
     "cronsim": None,
     "astral": None,
+    "h11": None,
 }
 
 

@@ -1,0 +1,169 @@
+"""Log in, look at the states, send commands, hear of events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+from msrecd.control.messages import decode_object
+from msrecd.errors import CommandError, ConfigError
+from msrecd.vocabulary.names import is_name
+from msrecd.web.daemonside import DaemonSide
+from msrecd.web.mirror import CLIENTS_LIMIT, StateMirror
+from msrecd.web.passwords import PASSWORD_LIMIT, PasswordHash, read_hash
+from msrecd.web.router import JSON, Access, HttpError, Request, Response, Router, json_response
+from msrecd.web.sessions import COOKIE, LIFE_NS, LoginLimit, Sessions
+from msrecd.web.websettings import WebSettings
+
+log = logging.getLogger(__name__)
+
+STATUS = {
+    "bad_payload": 400,
+    "bad_args": 400,
+    "expired": 400,
+    "retained_rejected": 400,
+    "unknown_verb": 404,
+    "unknown_recorder": 404,
+    "wrong_state": 409,
+    "device_busy": 409,
+    "rate_limited": 429,
+    "device_missing": 503,
+    "no_space": 503,
+    "internal": 500,
+}
+
+
+class Login:
+    """Passwords and the sessions that they open. Belongs to the web thread."""
+
+    def __init__(self, settings: WebSettings, daemon: DaemonSide) -> None:
+        """
+        Raises:
+            ConfigError: a file of a password cannot be used.
+        """
+        self.sessions = Sessions()
+        self.limit = LoginLimit()
+        self.failed = 0
+        self._daemon = daemon
+        self._is_secure = settings.cert_file is not None
+        self._one_at_a_time = asyncio.Lock()
+        self._hashes: list[tuple[Access, PasswordHash]] = []
+        for access, path, name in (
+            (Access.OPERATOR, settings.password_file, "web.password_file"),
+            (Access.VIEWER, settings.viewer_password_file, "web.viewer_password_file"),
+        ):
+            if path is not None:
+                self._hashes.append((access, read_hash(path, name)))
+
+    @property
+    def is_needed(self) -> bool:
+        """Without a password whoever reaches the address is the operator."""
+        return bool(self._hashes)
+
+    def access_of(self, request: Request) -> Access:
+        """What a request may, by its cookie."""
+        if not self.is_needed:
+            return Access.OPERATOR
+        session = self.sessions.find(request.token)
+        return Access.PUBLIC if session is None else session.access
+
+    async def log_in(self, request: Request) -> Response:
+        """POST /api/login"""
+        if not self.is_needed:
+            return Response(204)
+        if not self.limit.take(request.peer):
+            raise HttpError(
+                429, "rate_limited", "too many tries; wait 10 seconds", headers={"Retry-After": "10"}, retryable=True
+            )
+        password = _object_of(request).get("password")
+        if not isinstance(password, str) or len(password) > PASSWORD_LIMIT:
+            raise HttpError(400, "bad_payload", 'an object like {"password": "..."} is expected')
+        access = await self._judge(password)
+        if access is None:
+            self.failed += 1
+            log.warning("the page: a wrong password from %s", request.peer or "this machine")
+            raise HttpError(401, "unauthorized", "the password is wrong")
+        self.limit.give_back(request.peer)
+        if request.token:
+            self.sessions.end(request.token)
+        session = self.sessions.begin(access)
+        log.info("the page: %s logged in from %s", access.name.lower(), request.peer or "this machine")
+        return Response(204, headers={"Set-Cookie": self._cookie(session.token, LIFE_NS // 10**9)})
+
+    async def _judge(self, password: str) -> Access | None:
+        """All hashes are tried, one at a time: each takes 16 MiB, and the time tells nothing."""
+        found: Access | None = None
+        async with self._one_at_a_time:
+            for access, hashed in self._hashes:
+                if await self._daemon.in_thread(hashed.fits, password) and found is None:
+                    found = access
+        return found
+
+    async def log_out(self, request: Request) -> Response:
+        """POST /api/logout"""
+        self.sessions.end(request.token)
+        return Response(204, headers={"Set-Cookie": self._cookie("", 0)})
+
+    def _cookie(self, token: str, seconds: int) -> str:
+        secure = "; Secure" if self._is_secure else ""
+        return f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+
+
+def add_routes(router: Router, daemon: DaemonSide, mirror: StateMirror, login: Login, settings: WebSettings) -> None:
+    """Those of login, states, commands and events."""
+
+    async def session(request: Request) -> Response:
+        facts = {"device": settings.device_id, "version": settings.version, "needs_login": login.is_needed}
+        return json_response(facts | {"access": request.access.name.lower()})
+
+    async def recorders(_: Request) -> Response:
+        return json_response(mirror.recorders())
+
+    async def state(request: Request) -> Response:
+        return json_response(mirror.states.get(request.path.rpartition("/")[2], {}))
+
+    async def devices(_: Request) -> Response:
+        return json_response(mirror.states.get("devices", []))
+
+    async def command(request: Request) -> Response:
+        name, verb = request.params["recorder"], request.params["verb"]
+        if not is_name(name) or not is_name(verb):
+            raise HttpError(404, "unknown_recorder" if not is_name(name) else "unknown_verb", "there is no such thing")
+        reply = await daemon.command(f"recorder/{name}/{verb}", request.body)
+        return Response(status_of(reply), reply, JSON)
+
+    async def events(_: Request) -> Response:
+        if mirror.clients >= CLIENTS_LIMIT:
+            raise HttpError(503, "rate_limited", "too many pages are open", headers={"Retry-After": "5"})
+        headers = {"X-Accel-Buffering": "no"}
+        return Response(200, mirror.stream(), "text/event-stream", headers, is_endless=True)
+
+    router.add("POST", "/api/login", login.log_in, access=Access.PUBLIC)
+    router.add("POST", "/api/logout", login.log_out, access=Access.VIEWER)
+    router.add("GET", "/api/session", session, access=Access.VIEWER)
+    router.add("GET", "/api/recorders", recorders, access=Access.VIEWER)
+    router.add("GET", "/api/devices", devices, access=Access.VIEWER)
+    router.add("GET", "/api/health", state, access=Access.VIEWER)
+    router.add("GET", "/api/daemon", state, access=Access.VIEWER)
+    router.add("GET", "/api/events", events, access=Access.VIEWER)
+    router.add("POST", "/api/recorders/{recorder}/{verb}", command, access=Access.OPERATOR)
+
+
+def status_of(reply: bytes) -> int:
+    """The HTTP status of a command's reply."""
+    value = json.loads(reply)
+    return 200 if value["status"] == "ok" else STATUS.get(value["error"]["code"], 500)
+
+
+def _object_of(request: Request) -> dict[str, object]:
+    """
+    Raises: HttpError 400.
+    """
+    try:
+        return decode_object(request.body)
+    except CommandError as exc:
+        raise HttpError(400, exc.code, exc.message) from exc
+
+
+__all__ = ["ConfigError", "Login", "add_routes", "status_of"]
