@@ -83,7 +83,7 @@ first_part() {
     ! systemctl --quiet is-enabled msrecd || fail "enabled unasked"
     for page in 1/msrecd.1 5/msrecd.toml.5; do [[ -s /usr/share/man/man$page.gz ]] || fail "no man page $page"; done
     msrecd check-config >/dev/null || fail "the configuration that is installed is not valid"
-    systemd-analyze --no-pager --threshold=20 security msrecd >/dev/null || fail "the sandbox: $(systemd-analyze --no-pager security msrecd | tail -n 1)"
+    systemd-analyze --no-pager --threshold=13 security msrecd >/dev/null || fail "the sandbox: $(systemd-analyze --no-pager security msrecd | tail -n 1)"
 
     time_is_set
     hardware

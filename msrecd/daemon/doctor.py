@@ -438,7 +438,7 @@ def gather(
         is_storage_visible=is_visible,
         state="" if state is None else str(state),
         state_problem="" if state is None else _state_problem(state),
-        is_clock_synchronized=KernelClock()(),
+        is_clock_synchronized=KernelClock().wait(),
         user_groups=_groups_of(_USER),
         unit=unit,
         is_unit_enabled=is_enabled,

@@ -1,4 +1,4 @@
-"""The processes that read inputs. `python -m msrecd.inputs.helper FD`: the parent of them, forked for each input.
+"""The processes that read and decode inputs. `python -m msrecd.inputs.helper FD`: their parent, forked for each.
 
 The first process imports libav once and waits; for each input it forks one that opens and demuxes it, so they share
 their memory. It has one thread, for a fork in a program with more is not safe, which is why the daemon does not fork
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from msrecd.inputs import wire
 from msrecd.inputs.confine import confine, give_back_memory
+from msrecd.inputs.decoder import FAILED, decode_input
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
 
@@ -48,7 +49,9 @@ def batches(demuxer: Demuxer, indexes: list[int], nap_s: float) -> Iterator[list
         for packet in demuxer.packets(indexes):
             batch.append(packet)
             size += len(packet.data)
-            if is_live:
+            if len(batch) >= wire.MAX_BATCH:
+                drained = False
+            elif is_live:
                 now = time.monotonic()
                 drained = now - asked > _DRAINED_S
                 if not drained and now - begun < longest and size < _BATCH_BYTES * (8 if longest > 0.5 else 1):
@@ -71,8 +74,17 @@ def batches(demuxer: Demuxer, indexes: list[int], nap_s: float) -> Iterator[list
 
 
 def read_input(connection: socket.socket) -> None:
-    """In the reading process: one request, then what it asks for until the end."""
-    request = json.loads(_line(connection))
+    """In the new process: one request, then what it asks for until the end."""
+    line, fds = _request(connection)
+    request = json.loads(line)
+    if "decode" in request:
+        try:
+            decode_input(connection, request, fds[0] if fds else None)
+        except OSError:
+            pass  # the program wants no more
+        except Exception as exc:
+            connection.sendall(wire.frame(FAILED, f"internal error of its process ({_place(exc)})".encode()))
+        return
     confine(has_network=bool(request["network"]))
     demuxer = None
     try:
@@ -83,13 +95,7 @@ def read_input(connection: socket.socket) -> None:
                 transport=request["transport"],
                 kinds=request["kinds"],
             )
-            description = wire.Description(
-                streams=tuple(demuxer.streams[: wire.MAX_STREAMS]),
-                is_live=demuxer.is_live,
-                times=demuxer.times,
-                skipped=tuple(demuxer.skipped[: wire.MAX_STREAMS]),
-            )
-            connection.sendall(wire.description(description))
+            connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
             nap_s = 0.0 if demuxer.times == "arrival" else _UDP_NAP_S if demuxer.transport == "udp" else NAP_S
@@ -113,6 +119,20 @@ def read_input(connection: socket.socket) -> None:
             demuxer.close()  # a camera that is told frees its session
 
 
+def _described(demuxer: Demuxer) -> wire.Description:
+    """As much as the program takes."""
+    good = [info for info in demuxer.streams if len(info.extradata) <= wire.MAX_EXTRADATA]
+    skipped = [*demuxer.skipped]
+    if len(good) < len(demuxer.streams):
+        skipped.insert(0, f"a stream whose description is longer than {wire.MAX_EXTRADATA >> 10} KiB")
+    return wire.Description(
+        streams=tuple(good[: wire.MAX_STREAMS]),
+        is_live=demuxer.is_live,
+        times=demuxer.times,
+        skipped=tuple(text[:200] for text in skipped[: wire.MAX_STREAMS]),
+    )
+
+
 def _place(exc: Exception) -> str:
     """Which error, and where; its words may hold the address."""
     trace = exc.__traceback__
@@ -120,6 +140,15 @@ def _place(exc: Exception) -> str:
         trace = trace.tb_next
     where = "" if trace is None else f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
     return f"{type(exc).__name__}{where}"
+
+
+def _request(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """What is to be done, and the file that came with it; what lies behind it in the socket stays there."""
+    head, fds, _, _ = socket.recv_fds(connection, wire.HEADER.size, 1)
+    if len(head) < wire.HEADER.size:
+        raise OSError("the program has gone")
+    _, size = wire.HEADER.unpack(head)
+    return connection.recv(size, socket.MSG_WAITALL), fds
 
 
 def _line(connection: socket.socket) -> bytes:

@@ -20,7 +20,11 @@ from msrecd.libav.values import Demuxed, StreamInfo
 
 HEADER = struct.Struct("<cI")
 DESCRIPTION, PACKETS, END = b"D", b"P", b"E"
-MAX_FRAME = 64 << 20
+REQUEST = b"Q"  # the other way
+MAX_FRAME = 32 << 20  # a batch, or one packet that is larger
+MAX_TEXT_FRAME = 1 << 20  # of a description: JSON takes some twenty times its length in memory
+MAX_BATCH = 10_000  # packets
+MAX_EXTRADATA = 64 << 10
 MAX_STREAMS = 16
 _MAX_TEXT = 1000
 _COUNT = struct.Struct("<I")
@@ -115,7 +119,7 @@ def _checked(name: str, type_: str, value: Any) -> Any:
         return _presentation(value)
     if type_ == "bytes":
         value = base64.b64decode(str(value), validate=True)
-        good = len(value) <= 1 << 20
+        good = len(value) <= (MAX_EXTRADATA if name == "extradata" else 2 * MAX_EXTRADATA)
     elif value is None:
         good = "None" in type_
     elif isinstance(value, bool):
@@ -163,6 +167,8 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
     """
     try:
         (count,) = _COUNT.unpack_from(body)
+        if count > MAX_BATCH:
+            raise WireError("too many packets at once")
         at = _COUNT.size + count * _PACKET.size
         view = memoryview(body)
         batch = []
@@ -191,8 +197,9 @@ def _time(value: int) -> int | None:
 class FrameReader:
     """Reads frames from a socket. Belongs to one thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, kinds: Sequence[bytes] = (DESCRIPTION, PACKETS, END)) -> None:
         self._socket = connection
+        self._kinds = kinds
         self._head = bytearray(HEADER.size)
 
     def read(self, timeout_s: float | None) -> tuple[bytes, bytes]:
@@ -205,7 +212,7 @@ class FrameReader:
         self._socket.settimeout(timeout_s)
         self._fill(memoryview(self._head))
         kind, size = HEADER.unpack(self._head)
-        if kind not in (DESCRIPTION, PACKETS, END) or size > MAX_FRAME:
+        if kind not in self._kinds or size > (MAX_TEXT_FRAME if kind in (DESCRIPTION, END) else MAX_FRAME):
             raise WireError("no frame")
         body = bytearray(size)
         self._fill(memoryview(body))

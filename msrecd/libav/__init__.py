@@ -11,7 +11,6 @@ Every error of libav leaves this package as LibavError.
 
 from __future__ import annotations
 
-from msrecd.libav.colors import presentation_of
 from msrecd.libav.decoders import AudioDecoder, FlacFrame, VideoDecoder, flac_frames
 from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
 from msrecd.libav.encoders import PCM_BYTES, AudioEncoder, VideoEncoder, encoder_for, most_channels
@@ -39,6 +38,5 @@ __all__ = [
     "most_channels",
     "picture",
     "planes",
-    "presentation_of",
     "stream_info_of_annexb",
 ]

@@ -80,21 +80,12 @@ def _reformatted(
     return made
 
 
-def presentation_of(frame: _AVVideoFrame, known: Presentation) -> Presentation:
-    """How a decoded frame is to be shown once `planes` has made it 8-bit YUV of limited range.
-
-    Args:
-        known: what the container says; the frame's own matrix counts for more.
-    """
+def decoded_colors(frame: _AVVideoFrame) -> tuple[bool, int]:
+    """(whether its range is the full one, its matrix) of a decoded frame, before `planes` makes it limited."""
     matrix = int(frame.colorspace)
     if matrix == UNSPECIFIED and frame.format.name.startswith("yuvj"):
         matrix = _BT470BG
-    is_named = is_full_range(frame) or known.color_range is not None
-    return replace(
-        known,
-        color_range="limited" if is_named else None,
-        color_matrix=matrix if matrix != UNSPECIFIED else known.color_matrix,
-    )
+    return is_full_range(frame), matrix & 0xFF
 
 
 def presentation_of_stream(stream: Any) -> Presentation:

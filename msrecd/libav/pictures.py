@@ -7,7 +7,7 @@ from typing import cast
 from av.video.frame import VideoFrame as _AVVideoFrame
 
 from msrecd.flow.units import VideoFormat
-from msrecd.libav.colors import converted, mark
+from msrecd.libav.colors import converted, decoded_colors, mark
 from msrecd.libav.encoders import VideoEncoder
 from msrecd.libav.values import LibavError
 
@@ -54,6 +54,27 @@ def planes(frame: _AVVideoFrame, pixel_format: str, *, size: tuple[int, int] | N
     return b"".join(parts)
 
 
+def planes_into(frame: _AVVideoFrame, buffer: memoryview) -> int:
+    """Write the packed planes of a frame as "yuv420p" of limited range; how many bytes.
+
+    Raises:
+        ValueError: the buffer is too small for them.
+    """
+    frame = converted(frame, "yuv420p", frame.width, frame.height)
+    at = 0
+    for plane in frame.planes:
+        row, rows = plane.width, plane.height
+        view = memoryview(plane)
+        if plane.line_size == row:
+            buffer[at : at + row * rows] = view[: row * rows]
+            at += row * rows
+            continue
+        for line in range(rows):
+            buffer[at : at + row] = view[line * plane.line_size : line * plane.line_size + row]
+            at += row
+    return at
+
+
 def jpeg(frame: _AVVideoFrame, *, max_width: int = 1920) -> bytes:
     """A JPEG file of one frame, scaled down to `max_width`."""
     width = min(frame.width, max_width) & ~1
@@ -66,3 +87,6 @@ def jpeg(frame: _AVVideoFrame, *, max_width: int = 1920) -> bytes:
     if not packets:
         raise LibavError("the JPEG encoder gave nothing")
     return packets[0].data
+
+
+__all__ = ["decoded_colors", "jpeg", "picture", "planes", "planes_into"]

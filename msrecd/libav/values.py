@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msrecd.flow.units import UPRIGHT, Kind, Presentation
+from msrecd.flow.units import UNSPECIFIED, UPRIGHT, Kind, Presentation
 
 
 class LibavError(Exception):
@@ -70,6 +70,20 @@ def is_described(info: StreamInfo) -> bool:
     if info.kind == "video":
         return info.width > 0 and info.frame_rate is not None and info.frame_rate < 500
     return info.sample_rate > 0 and info.channels > 0
+
+
+def decoded_presentation(known: Presentation, *, is_full: bool, matrix: int) -> Presentation:
+    """How a decoded frame is to be shown once it is 8-bit YUV of limited range.
+
+    Args:
+        known: what the container says; the frame's own matrix counts for more.
+    """
+    is_named = is_full or known.color_range is not None
+    return replace(
+        known,
+        color_range="limited" if is_named else None,
+        color_matrix=matrix if matrix != UNSPECIFIED else known.color_matrix,
+    )
 
 
 def encoder_sample_rate(codec: str, source_rate: int) -> int:

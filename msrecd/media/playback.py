@@ -25,11 +25,12 @@ from msrecd.errors import ConfigError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed, Sink
 from msrecd.flow.source import Source, SourceThread
-from msrecd.flow.units import AudioFormat, Packet, VideoFormat, VideoFrame
+from msrecd.flow.units import AudioFormat, Packet, VideoFormat
 from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
-from msrecd.inputs.reader import Reader, ReaderError
+from msrecd.inputs.processes import ReaderError
+from msrecd.inputs.reader import Reader
 from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
-from msrecd.media.soundblocks import SoundBlocks
+from msrecd.media.streamdecoding import StreamDecoding
 from msrecd.vocabulary.secrets import read_secret
 
 log = logging.getLogger(__name__)
@@ -153,9 +154,8 @@ class StreamSource(Source):
         self.passing.set_parameters(parameters.of_input(info))
         self._parameter_sets: tuple[bytes, ...] = ()
         self._broken = True  # until the first key frame
-        self._video_decoder: libav.VideoDecoder | None = None
-        self._audio_decoder: libav.AudioDecoder | None = None
-        self._blocks = SoundBlocks(self._format, self._raw.put) if isinstance(self._format, AudioFormat) else None
+        sound = self._format if isinstance(self._format, AudioFormat) else None
+        self._decoding = StreamDecoding(info, label, self._raw, self.stats, sound, playback.clock)
 
     @property
     def format(self) -> VideoFormat | AudioFormat:
@@ -202,11 +202,9 @@ class StreamSource(Source):
         )
         self._joining.put(passed)
         if self._raw.has_sinks:
-            if self.kind == "video" and self._video_decoder is None and not passed.is_keyframe:
-                self._catch_up()
-            self._decode(packet.data, unit.pts_ns)
+            self._decoding.take(passed, () if self._gop is None else self._gop.frames)
         else:
-            self._forget()  # nobody wants raw units any more
+            self._decoding.forget()  # nobody wants raw units any more
         if self._gop is not None:
             self._gop.add(passed)
         self.stats.delivered += 1
@@ -230,7 +228,7 @@ class StreamSource(Source):
         self._broken = True
         if self._gop is not None:
             self._gop.forget()
-        self._forget()
+        self._decoding.forget()
 
     def _follows(self, packet: libav.Demuxed) -> bool:
         """Whether a frame can be decoded: not behind one that is missing or damaged, up to the next key frame."""
@@ -242,68 +240,22 @@ class StreamSource(Source):
 
     def give_gathered(self) -> None:
         """Nothing follows for a while."""
-        if self._blocks is not None:
-            self._blocks.give()
-
-    def _catch_up(self) -> None:
-        """Somebody wants frames in the midst of a group: the decoder has to know those before, which nobody sees."""
-        frames = () if self._gop is None else self._gop.frames
-        try:
-            decoder = self._video_decoder = libav.VideoDecoder(self.info.header)
-            for frame in frames:
-                decoder.decode(frame.data, frame.pts_ns)
-        except libav.LibavError as exc:
-            log.debug("%s: a packet could not be decoded: %s", self.label, exc)
-
-    def _decode(self, data: bytes | memoryview, pts_ns: int) -> None:
-        try:
-            if self.kind == "video":
-                if self._video_decoder is None:
-                    self._video_decoder = libav.VideoDecoder(self.info.header)
-                for at_ns, picture in self._video_decoder.decode(data, pts_ns):
-                    self._put_picture(at_ns, picture)
-            else:
-                if self.info.codec == "pcm_s16le":
-                    pcm = bytes(data)  # is PCM already
-                else:
-                    if self._audio_decoder is None:
-                        self._audio_decoder = libav.AudioDecoder(
-                            self.info.header, "s32" if self.info.bits > 16 else "s16"
-                        )
-                    pcm = self._audio_decoder.decode(data)
-                if self._blocks is not None:
-                    self._blocks.add(pts_ns, pcm)
-        except libav.LibavError as exc:
-            self.stats.dropped += 1
-            log.debug("%s: a packet could not be decoded: %s", self.label, exc)
-
-    def _put_picture(self, at_ns: int, picture: Any) -> None:
-        format = VideoFormat(
-            width=picture.width,
-            height=picture.height,
-            frame_rate=self.info.frame_rate,
-            presentation=libav.presentation_of(picture, self.info.presentation),
-        )
-        self._raw.put(VideoFrame(pts_ns=at_ns, format=format, data=libav.planes(picture, "yuv420p")))
+        self._decoding.give()
 
     def finish(self, error: BaseException | None) -> None:
         """The input has ended."""
-        if self._video_decoder is not None and self._raw.has_sinks and error is None:
-            for at_ns, picture in self._video_decoder.flush():
-                self._put_picture(at_ns, picture)
-        self.give_gathered()
-        self._forget()
+        try:
+            if self._raw.has_sinks and error is None:
+                self._decoding.finish()
+        except ReaderError as exc:
+            log.debug("%s: its last frames are lost: %s", self.label, exc)
+        self._decoding.forget()
         self.passing.feed.end(error)
         self._raw.end(error)
 
-    def _forget(self) -> None:
-        """What was begun is not finished."""
-        if self._blocks is not None:
-            self._blocks.forget()
-        for decoder in (self._video_decoder, self._audio_decoder):
-            if decoder is not None:
-                decoder.close()
-        self._video_decoder = self._audio_decoder = None
+    def end_decoding(self) -> None:
+        """What waits for the decoding process comes back. Any thread."""
+        self._decoding.close()
 
 
 @dataclass(slots=True)
@@ -401,10 +353,15 @@ class Playback:
             thread.stopping.set()
             self._playing.set()
         self._reader.close()
+        for source in self.sources:
+            source.end_decoding()
         if thread is not None:
             thread.stop(5.0)
 
     def _fail(self, exc: Exception) -> None:
+        if self._thread is not None and self._thread.stopping.is_set():
+            self._finish(None)
+            return
         if isinstance(exc, ReaderError):
             error: DOMException = NotReadableError(f"{self.address.shown}: {exc}")
         elif isinstance(exc, DOMException):

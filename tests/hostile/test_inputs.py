@@ -76,7 +76,7 @@ def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, numbe
     ):
         victim.taken["video"].wait(10)
         count = len(other.taken["video"].wait(10))
-        signal.pidfd_send_signal(victim.playback._reader._pidfd, number)
+        signal.pidfd_send_signal(victim.playback._reader._process.pidfd, number)
         error = victim.taken["video"].wait_end(30)
         assert isinstance(error, DOMException)
         assert ("silent for" if number == signal.SIGSTOP else number.name) in error.message
@@ -84,12 +84,12 @@ def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, numbe
 
 
 def test_the_first_process_dies_and_another_takes_its_place(media: Clip) -> None:
-    from msrecd.inputs import reader
+    from msrecd.inputs.processes import helpers
 
     with RtspCamera(media, has_sound=False) as camera:
         with Played(camera.url) as played:
             played.taken["video"].wait(5)
-        process = reader._helpers._process
+        process = helpers._process
         assert process is not None
         process.kill()
         process.wait()

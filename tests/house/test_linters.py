@@ -68,7 +68,7 @@ def test_unit_is_understood(unit: Path) -> None:
 
 
 def test_unit_is_sandboxed(unit: Path) -> None:
-    check(tool("systemd-analyze"), "security", "--offline=yes", "--threshold=18", "--no-pager", str(unit))
+    check(tool("systemd-analyze"), "security", "--offline=yes", "--threshold=13", "--no-pager", str(unit))
 
 
 def test_unit_starts_the_command_of_the_contract() -> None:

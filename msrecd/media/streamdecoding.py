@@ -1,0 +1,156 @@
+"""StreamDecoding: a played stream for those who want raw frames or sound. Belongs to the playback's thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from msrecd import libav
+from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.codecs.g711 import G711, pcm_of_g711
+from msrecd.flow.feed import Feed
+from msrecd.flow.source import SourceStats
+from msrecd.flow.units import AudioFormat, Packet
+from msrecd.inputs.decoding import ConfinedAudioDecoder, ConfinedVideoDecoder
+from msrecd.inputs.limits import BYTES_A_SECOND, PIXELS_A_SECOND, Allowance
+from msrecd.inputs.processes import ReaderError
+from msrecd.media.soundblocks import SoundBlocks
+
+log = logging.getLogger(__name__)
+
+_GATHERED = 16  # packets of sound that are decoded together: each time costs two changes of the process
+
+
+class StreamDecoding:
+    """Decodes packets in a process of its own (inputs/decoding.py), which begins with the first and ends with `forget`.
+
+    Raises:
+        ReaderError (from all methods): the process died or hung; the input has to be opened again.
+    """
+
+    def __init__(
+        self,
+        info: libav.StreamInfo,
+        name: str,
+        put: Feed[Any],
+        stats: SourceStats,
+        sound: AudioFormat | None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._info = info
+        self._name = name
+        self._put = put.put
+        self._stats = stats
+        self._clock = clock
+        self._video: ConfinedVideoDecoder | None = None
+        self._audio: ConfinedAudioDecoder | None = None
+        self._blocks = None if sound is None else SoundBlocks(sound, put.put)
+        self._gathered: list[tuple[int, bytes | memoryview]] = []
+        self._allowance = Allowance(PIXELS_A_SECOND if info.kind == "video" else BYTES_A_SECOND)
+        self._waits_for_key = False  # more came than is decoded
+        self._last_pcm = 0
+
+    def take(self, packet: Packet, before: Sequence[Packet]) -> None:
+        """Decode a packet.
+
+        Args:
+            before: of a video stream: the packets since the key frame, for a decoder that begins here.
+        """
+        if self._info.kind == "video":
+            self._take_frame(packet, before)
+        elif self._info.codec == "pcm_s16le":
+            self._add(packet.pts_ns, bytes(packet.data))
+        elif self._info.codec in G711:
+            self._add(packet.pts_ns, pcm_of_g711(packet.data, self._info.codec))
+        else:
+            self._gathered.append((packet.pts_ns, packet.data))
+            if len(self._gathered) >= _GATHERED:
+                self._decode_gathered()
+
+    def give(self) -> None:
+        """Nothing follows for a while: put what is gathered."""
+        if self._gathered:
+            self._decode_gathered()
+        if self._blocks is not None:
+            self._blocks.give()
+
+    def finish(self) -> None:
+        """The stream has ended: put what the decoder still holds."""
+        self.give()
+        if self._video is not None:
+            for frame in self._video.flush():
+                self._put(frame)
+
+    def forget(self) -> None:
+        """What was begun is not finished; the process ends. Idempotent."""
+        self._gathered.clear()
+        if self._blocks is not None:
+            self._blocks.forget()
+        self.close()
+        self._video = self._audio = None
+
+    def close(self) -> None:
+        """End the process; a call that waits for it comes back. Any thread."""
+        for decoder in (self._video, self._audio):
+            if decoder is not None:
+                decoder.close()
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def _take_frame(self, packet: Packet, before: Sequence[Packet]) -> None:
+        if packet.is_keyframe:
+            self._waits_for_key = False
+        if self._video is None:
+            self._video = ConfinedVideoDecoder(self._info, self._name)
+            if not packet.is_keyframe:  # nobody sees the frames before, but this one refers to them
+                for frame in before:
+                    self._decode_frame(frame)
+        for made in self._decode_frame(packet):
+            self._put(made)
+
+    def _decode_frame(self, packet: Packet) -> list[Any]:
+        decoder = self._video
+        if decoder is None or self._waits_for_key or not self._is_allowed(decoder):
+            self._stats.dropped += 1
+            return []
+        try:
+            return list(decoder.decode(packet.data, packet.pts_ns))
+        except libav.LibavError as exc:
+            self._failed(exc)
+            return []
+
+    def _is_allowed(self, decoder: ConfinedVideoDecoder) -> bool:
+        width, height = decoder.size
+        if self._allowance.try_take(max(1, width * height), self._clock.monotonic_ns()):
+            return True
+        log.warning("%s: more frames a second than are decoded; going on with the next key frame", self._name)
+        self._waits_for_key = True
+        return False
+
+    # --- sound -------------------------------------------------------------------------------------------------------
+
+    def _decode_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if not self._allowance.try_take(self._last_pcm, self._clock.monotonic_ns()):
+            self._stats.dropped += len(gathered)
+            return
+        if self._audio is None:
+            self._audio = ConfinedAudioDecoder(self._info, self._name)
+        self._last_pcm = 0
+        for (pts_ns, _), pcm in zip(gathered, self._audio.decode([data for _, data in gathered]), strict=True):
+            if pcm is None:
+                self._stats.dropped += 1
+            else:
+                self._last_pcm += len(pcm)
+                self._add(pts_ns, pcm)
+
+    def _add(self, pts_ns: int, pcm: bytes) -> None:
+        if self._blocks is not None:
+            self._blocks.add(pts_ns, pcm)
+
+    def _failed(self, exc: libav.LibavError) -> None:
+        if isinstance(exc, ReaderError):
+            raise exc
+        self._stats.dropped += 1
+        log.debug("%s: a packet could not be decoded: %s", self._name, exc)

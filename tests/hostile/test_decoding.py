@@ -1,0 +1,260 @@
+"""Decoding in a process of its own: the same frames as before, and what of it fails is the input's alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from msrecd import libav
+from msrecd.clock import NS
+from msrecd.dom.exceptions import DOMException
+from msrecd.flow.units import AudioBlock, VideoFrame
+from msrecd.inputs import decoder, decoding, wire
+from msrecd.inputs.limits import Allowance
+from msrecd.inputs.processes import Process, ReaderError
+from msrecd.libav.values import LibavError, StreamInfo
+from msrecd.media.playback import Playback
+
+
+class Units:
+    """A sink of raw units."""
+
+    def __init__(self) -> None:
+        self.units: list[Any] = []
+        self.error: BaseException | None = None
+        self.came = threading.Event()
+        self.ended = threading.Event()
+
+    def put(self, unit: Any) -> None:
+        self.units.append(unit)
+        self.came.set()
+
+    def end(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.ended.set()
+
+
+def movie(
+    path: Path, *, frames: int = 25, size: tuple[int, int] = (161, 91), codec: str = "mpeg4", **more: Any
+) -> Path:
+    """Frames whose grey is their number, and a second of sound for each 25 of them."""
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream(codec, rate=25, options=more.get("options", {}))
+        video.width, video.height, video.pix_fmt = *size, more.get("pix_fmt", "yuv420p")
+        sound: Any = out.add_stream("aac", rate=48000, layout="mono")
+        for number in range(frames):
+            grey = np.full((size[1], size[0], 3), (20 + 7 * number) % 256, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        block = av.AudioFrame.from_ndarray(np.zeros((1, frames * 1920), np.int16), format="s16", layout="mono")
+        block.sample_rate, block.pts = 48000, 0
+        out.mux(sound.encode(block))
+        out.mux(sound.encode(None))
+    return path
+
+
+class Decoded:
+    """A file that plays, with those who want it raw. Use as a context manager."""
+
+    def __init__(self, path: Path, *, loop: bool = False) -> None:
+        self.playback = Playback(str(path), loop=loop)
+        self.taken = {source.kind: Units() for source in self.playback.sources}
+
+    def __enter__(self) -> Decoded:
+        for source in self.playback.sources:
+            source.raw().add(self.taken[source.kind])
+        self.playback.play()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.playback.close()
+
+    def decoder(self, kind: str) -> Any:
+        source = next(source for source in self.playback.sources if source.kind == kind)
+        return source._decoding._video if kind == "video" else source._decoding._audio
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"codec": "mpeg4"},
+        {"codec": "libx264", "size": (160, 90), "options": {"bf": "3", "preset": "fast"}},
+        {"codec": "mjpeg", "pix_fmt": "yuvj420p", "size": (160, 90)},
+    ],
+    ids=["odd size", "B-frames", "full range"],
+)
+def test_frames_are_those_that_libav_gives_in_this_process(tmp_path: Path, made: dict[str, Any]) -> None:
+    path = movie(tmp_path / "a.mkv", **made)
+    with Decoded(path) as played:
+        assert played.taken["video"].ended.wait(30)
+        assert played.taken["audio"].ended.wait(30)
+    frames: list[VideoFrame] = played.taken["video"].units
+    with av.open(str(path)) as container:
+        wanted = [libav.planes(frame, "yuv420p") for frame in container.decode(video=0)]
+    assert [bytes(frame.data) for frame in frames] == wanted
+    assert (frames[0].format.width, frames[0].format.height) == made.get("size", (161, 91))
+    assert frames[0].format.presentation.color_range in (None, "limited")
+    blocks: list[AudioBlock] = played.taken["audio"].units
+    assert sum(block.samples for block in blocks) >= 47_000
+
+
+def test_there_is_no_decoder_of_inputs_in_this_process() -> None:
+    """What comes from outside is decoded elsewhere; the one that is left decodes what a camera's hardware gives."""
+    root = Path(libav.__file__).parent.parent
+    users = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if path.parent.name != "libav" and any(word in path.read_text() for word in ("VideoDecoder(", "AudioDecoder("))
+    }
+    assert users - {"inputs/decoding.py", "media/streamdecoding.py"} == {
+        "inputs/decoder.py",
+        "devices/camera/frames.py",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGSTOP])
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_decoder_that_dies_or_hangs_ends_its_input_alone(
+    tmp_path: Path, kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "DECODE_S", 1.0)
+    path = movie(tmp_path / "a.mkv")
+    with Decoded(path, loop=True) as victim, Decoded(path, loop=True) as other:
+        assert victim.taken[kind].came.wait(30)
+        signal.pidfd_send_signal(victim.decoder(kind)._process.pidfd, number)
+        assert victim.taken[kind].ended.wait(30)
+        error = victim.taken[kind].error
+        assert isinstance(error, DOMException)
+        assert ("hung" if number == signal.SIGSTOP else number.name) in error.message
+        assert str(path) in error.message
+        before = len(other.taken["video"].units)
+        for _ in range(300):
+            other.taken["video"].came.clear()
+            assert other.taken["video"].came.wait(30)
+            if len(other.taken["video"].units) > before + 10:
+                break
+        assert not other.taken["video"].ended.is_set()
+
+
+def test_one_frame_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    """17 KB of file, 8192x8704 pixels: 2 GiB in a decoder with threads."""
+    path = tmp_path / "large.mkv"
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream("libx264", rate=1, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 8192, 8704, "yuv420p"
+        frame = av.VideoFrame(8192, 8704, "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 1)
+        out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        del frame
+    before = _rss_mib()
+    played = Decoded(path)
+    with played:
+        assert played.taken["video"].ended.wait(30)
+    assert not played.taken["video"].units
+    assert played.playback.sources[0].stats.dropped >= 1
+    assert _rss_mib() - before < 40
+
+
+def _rss_mib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def test_an_allowance_is_refilled_and_has_a_most() -> None:
+    allowance = Allowance(100, burst_s=2)
+    assert allowance.try_take(200, 0)
+    assert not allowance.try_take(1, 0)
+    assert allowance.try_take(100, NS)
+    assert not allowance.try_take(201, 100 * NS)
+    assert allowance.take(300, 200 * NS) == pytest.approx(1.0)
+
+
+def test_more_frames_a_second_than_are_decoded_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msrecd.media import streamdecoding
+
+    monkeypatch.setattr(streamdecoding, "PIXELS_A_SECOND", 161 * 91)
+    with Decoded(movie(tmp_path / "a.mkv", frames=50)) as played:
+        assert played.taken["video"].ended.wait(30)
+    assert 0 < len(played.taken["video"].units) < 25
+    assert played.playback.sources[0].stats.dropped >= 25
+
+
+# --- a process that lies --------------------------------------------------------------------------------------------
+
+VIDEO = StreamInfo(index=0, kind="video", codec="h264", extradata=b"x", header=b"x", width=64, height=64, frame_rate=25)
+SOUND = StreamInfo(index=0, kind="audio", codec="aac", extradata=b"x", header=b"x", sample_rate=8000, channels=1)
+HEAD = decoder.FRAME_HEAD
+
+
+@pytest.fixture
+def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """A process of the reading kind whose socket another end of ours answers on."""
+    ours: list[socket.socket] = []
+
+    def start(self: Process, kinds: Any) -> None:
+        self.socket, other = socket.socketpair()
+        ours.append(other)
+        self.pidfd, self._status = os.open("/dev/null", os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
+        self._frames = wire.FrameReader(self.socket, kinds)
+        self._lock = threading.Lock()
+        self.is_closed = False
+
+    monkeypatch.setattr(Process, "__init__", start)
+    yield lambda data: ours[-1].sendall(data)
+    for one in ours:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        wire.frame(decoder.FRAME, b""),
+        wire.frame(decoder.FRAME, HEAD.pack(0, 0, 10, 0, 2, 0)),
+        wire.frame(decoder.FRAME, HEAD.pack(0, 65535, 65535, 0, 2, 0)),
+        wire.frame(decoder.FRAME, HEAD.pack(-(1 << 63), 10, 10, 0, 2, 0)),
+        wire.frame(decoder.FRAME, HEAD.pack(0, 10, 10, 0, 2, 1)) * 80,
+        wire.frame(b"?", b""),
+        wire.HEADER.pack(decoder.FRAME, 0xFFFFFFFF),
+        b"\xff" * 200,
+    ],
+)
+def test_frames_of_a_process_that_lies_are_refused(lying: Callable[[bytes], None], answer: bytes) -> None:
+    made = decoding.ConfinedVideoDecoder(VIDEO, "camera")
+    lying(answer)
+    with pytest.raises(ReaderError):
+        made.decode(b"data", 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [wire.frame(decoder.SOUND, b"odd"), wire.HEADER.pack(decoder.SOUND, 1 << 30), wire.frame(decoder.FRAME, b"")],
+)
+def test_sound_of_a_process_that_lies_is_refused(lying: Callable[[bytes], None], answer: bytes) -> None:
+    made = decoding.ConfinedAudioDecoder(SOUND, "camera")
+    lying(answer)
+    with pytest.raises(ReaderError):
+        made.decode([b"data"])
+
+
+def test_what_a_process_says_of_a_failure_has_no_control_characters(lying: Callable[[bytes], None]) -> None:
+    made = decoding.ConfinedVideoDecoder(VIDEO, "camera")
+    lying(wire.frame(decoder.FAILED, b"\x1b[31mred\n" * 100))
+    with pytest.raises(LibavError) as caught:
+        made.decode(b"data", 0)
+    made.close()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 300
