@@ -221,6 +221,27 @@ class Index:
             sql, values = sql + " AND recorder = ?", (*values, recorder)
         return [(str(r[0]), str(r[1])) for r in self._all(sql + " ORDER BY started_ns, recording_id", values)]
 
+    def count_between(self, recorder: str | None, from_ns: int | None, to_ns: int | None) -> int:
+        """How many chunks touch a time range, of one recorder or of all."""
+        low, high = from_ns if from_ns is not None else -(1 << 62), to_ns if to_ns is not None else 1 << 62
+        of, values = ("", ()) if recorder is None else (" AND r.recorder = ?", (recorder,))
+        rows = self._all(
+            "SELECT count(*) FROM recording r JOIN chunk c USING (recording_id)"
+            f" WHERE r.ended_ns >= ? AND r.started_ns <= ? AND c.ended_ns >= ? AND c.started_ns <= ?{of}",
+            (low, high, low, high, *values),
+        )
+        return int(rows[0][0])
+
+    def newest_recordings(self, recorder: str | None, limit: int) -> list[tuple[str, str, int, int]]:
+        """(recording_id, recorder, beginning, end) of those that began last, the newest first."""
+        where, values = ("", ()) if recorder is None else (" WHERE recorder = ?", (recorder,))
+        rows = self._all(
+            f"SELECT recording_id, recorder, started_ns, ended_ns FROM recording{where}"
+            " ORDER BY started_ns DESC, recording_id DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in rows]
+
     def correct(self, correction: Callable[[str, int], int | None]) -> int:
         """Replace untrusted times by what `correction(boot_id, utc_ns)` knows; how many chunks."""
         count = 0

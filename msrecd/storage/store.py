@@ -396,12 +396,14 @@ class Store:
     @contextlib.contextmanager
     def lease(self, recording_id: str, seq: int) -> Iterator[None]:
         """Keep a chunk while it is being read, sent or proven: rotation takes others meanwhile."""
-        self._leases[recording_id, seq] += 1
+        with self._lock:
+            self._leases[recording_id, seq] += 1
         try:
             yield
         finally:
-            self._leases[recording_id, seq] -= 1
-            self._leases += Counter()  # forgets those that nobody holds
+            with self._lock:
+                self._leases[recording_id, seq] -= 1
+                self._leases += Counter()  # forgets those that nobody holds
 
     def protect(self, recording_id: str, *, chunks: tuple[int, int] | None = None, whole: bool = False) -> Protection:
         """Keep chunks of a recording whatever the limits say.
