@@ -59,7 +59,7 @@ class Site:
         self._names = host_names(settings.listen)
         Assets().add_routes(self.router)
         control_routes.add_routes(self.router, daemon, mirror, self.login, settings)
-        recordings.add_routes(self.router, daemon)
+        self.recordings = recordings.add_routes(self.router, daemon)
 
     def admit(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
         """See `Application`."""
@@ -149,6 +149,7 @@ class WebServer(Adapter):
             "event_clients_closed": self._mirror.closed_clients,
             "events_lost": self._mirror.lost_items,
             "levels_dropped": self._mirror.dropped_levels,
+            **({} if site is None else site.recordings.health()),
         }
 
     # --- the thread --------------------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 // Elements without a framework. Texts are only ever set as text.
 
+// Children may be nested lists, and what is not there.
+const there = children => children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false);
+
 export function el(name, properties = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -10,7 +13,7 @@ export function el(name, properties = {}, ...children) {
     else if (key in node && key !== "list" && key !== "role") node[key] = value;
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter(child => child !== null && child !== undefined && child !== false));
+  node.append(...there(children));
   return node;
 }
 
@@ -22,7 +25,7 @@ export function say(node, text) {
 }
 
 export function put(node, ...children) {
-  node.replaceChildren(...children.flat().filter(child => child !== null && child !== undefined && child !== false));
+  node.replaceChildren(...there(children));
 }
 
 export const pressed = (node, on) => node.setAttribute("aria-pressed", String(on));

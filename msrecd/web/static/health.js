@@ -1,7 +1,7 @@
 // Health: the figures of the machine, in words.
 
-import { button, el, put, say } from "./dom.js";
-import { difference, emit, getJson, names, now, on, state } from "./state.js";
+import { el, put, say } from "./dom.js";
+import { difference, names, now, on, state } from "./state.js";
 import { momentText, timeText } from "./times.js";
 import { size, span, w } from "./words.js";
 
@@ -32,7 +32,7 @@ function storage(of) {
   const bar = el("div", { class: `bar ${used > 0.9 ? "warn" : ""}`, role: "img", "aria-label": w.health.free(size(free), size(total)) }, el("i"));
   bar.firstChild.style.transform = `scaleX(${used.toFixed(3)})`;
   return card(w.health.storage, bar, facts([
-    [w.health.free("", "").trim() && w.health.storage, w.health.free(size(free), size(total))],
+    [w.health.room, w.health.free(size(free), size(total))],
     [w.health.recordings, size(taken)],
     [w.health.full, Number.isFinite(left) ? span(left) : w.health.ring, Number.isFinite(left) && left < 43200 ? "warn" : ""],
   ]));
@@ -49,11 +49,7 @@ function machine(of) {
     of.mem_available_bytes !== null && [w.health.memory, size(of.mem_available_bytes)],
     of.uptime_s !== null && [w.health.uptime, span(of.uptime_s)],
     [w.health.version, state.session?.version || w.unknown],
-  ]), el("p", { class: "dim row" }, el("span", {}, w.health.measured(timeText(Date.parse(of.ts)))), button(w.health.again, async event => {
-    event.currentTarget.disabled = true;
-    try { state.health = await getJson("api/health"); emit("health"); } catch { /* the head says that the device is away */ }
-    event.target.disabled = false;
-  }, { class: "quiet" })));
+  ]), el("p", { class: "dim" }, w.health.measured(timeText(Date.parse(of.ts)))));
 }
 
 function time() {
@@ -86,7 +82,7 @@ function recorders(of) {
 
 function devices() {
   if (!state.devices?.length) return card(w.health.devices, el("p", {}, w.health.noDevices));
-  const rows = state.devices.map(device => el("tr", {}, el("td", {}, device.label, device.detail ? el("div", { class: "dim" }, device.detail) : null),
+  const rows = state.devices.map(device => el("tr", {}, el("td", {}, device.label, typeof device.detail === "string" ? el("div", { class: "dim" }, device.detail) : null),
     el("td", {}, w.health.kinds[device.kind] || device.kind), el("td", { class: device.state === "missing" ? "bad" : "" }, w.health.states[device.state] || device.state)));
   return card(w.health.devices, el("table", {}, el("thead", {}, el("tr", {}, w.health.table.map(one => el("th", { scope: "col" }, one)))), el("tbody", {}, rows)));
 }

@@ -79,7 +79,7 @@ function makeCard(name, onplay) {
   return {
     root, play, status,
     take(level) {
-      const given = level.channels || [];
+      const given = level.rms.map((rms, index) => ({ rms, peak: level.peak[index], clipped: level.clipped?.[index] }));
       if (given.length !== channels.length) make(given.length);
       heard = performance.now();
       given.forEach((value, index) => {

@@ -29,7 +29,7 @@ function frame() {
   const picker = el("select", { id: "recorder", onchange: () => go(place().view, picker.value) });
   const chooser = el("label", { class: "chooser" }, el("span", {}, w.recorder), picker);
   const warned = el("section", { class: "warnings", "aria-label": w.warnings.heading, "aria-live": "polite" });
-  const out = state.session.needs_login ? button(w.login.out, logOut, { class: "quiet" }) : null;
+  const out = state.session.login ?? state.session.needs_login ? button(w.login.out, logOut, { class: "quiet" }) : null;
   put(head, el("div", { class: "top" }, el("strong", { class: "device" }, state.session.device || w.title), online, chooser, out), warned,
     isOperator() ? null : el("p", { class: "note" }, w.viewer));
   const update = () => {
@@ -43,7 +43,7 @@ function frame() {
     const key = JSON.stringify(found);
     if (warned.dataset.key !== key) {
       warned.dataset.key = key;
-      put(warned, found.map(one => el("p", { class: `warning ${one.level}` }, el("strong", {}, one.what), " ", one.todo)));
+      put(warned, found.map(one => el("details", { class: `warning ${one.level}`, open: one.level === "bad" }, el("summary", {}, one.what), one.todo)));
     }
   };
   const ends = ["recorder", "health", "daemon", "online", "states", "devices"].map(type => on(type, update));

@@ -83,16 +83,17 @@ function makeCard(name) {
       if (isWanted) {
         const since = Date.parse(recorder.since);
         parts.push(w.record.since(timeText(since), span((now() - since) / 1000)));
-        parts.push(recorder.until ? w.record.until(minuteText(Date.parse(recorder.until)), span((Date.parse(recorder.until) - now()) / 1000)) : w.record.untilStopped);
-        if (recorder.cause) parts.push(w.record.by(cause(recorder.cause)));
+        parts.push(recorder.until ? w.record.until(timeText(Date.parse(recorder.until)), span((Date.parse(recorder.until) - now()) / 1000)) : w.record.untilStopped);
       }
-      say(what, `${parts.join(", ")}.`);
+      const [first, ...rest] = parts;
+      say(what, `${[[first, rest.shift()].filter(Boolean).join(" "), ...rest].join(", ")}.`);
       const lines = [];
       if (recorder.error) {
         const [why, todo] = remedies[recorder.error.code] || remedies.internal;
         lines.push(el("p", { class: "warning bad" }, el("strong", {}, why), ` ${todo} `, el("span", { class: "dim" }, `${w.record.message}: ${recorder.error.message}`)));
       }
       if (isWanted) {
+        if (recorder.cause) lines.push(el("p", { class: "dim" }, w.record.by(cause(recorder.cause))));
         const tracks = (recorder.tracks || []).map(track => [track.label, settingsText(track)].filter(Boolean).join(", "));
         if (tracks.length) lines.push(el("p", { class: "dim" }, tracks.join(" · ")));
         const written = [w.record.written(recorder.chunks || 0, recorder.bytes || 0)];

@@ -45,7 +45,7 @@ export async function post(path, value) {
 }
 export const command = (recorder, verb, args) => post(`api/recorders/${encodeURIComponent(recorder)}/${verb}`, args ? { args } : {});
 
-export const isOperator = () => state.session?.access === "operator";
+export const isOperator = () => (state.session?.role || state.session?.access) === "operator";
 
 export async function openSession() {
   state.session = await getJson("api/session");

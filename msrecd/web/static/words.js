@@ -27,14 +27,14 @@ export function size(bytes) {
 export const decibels = value => (value <= -80 ? "silent" : `${value.toFixed(1)} dB`);
 
 const causes = {
-  schedule: "the schedule", autostart: "the start of the device", web: "this page", mqtt: "a command over MQTT",
-  ctl: "a command on the device", trigger: "a trigger", homeassistant: "Home Assistant", reload: "a new configuration",
+  schedule: "by the schedule", autostart: "when the device started", web: "from this page", mqtt: "over MQTT",
+  ctl: "by a command on the device", homeassistant: "by Home Assistant", reload: "after a new configuration",
 };
 export function cause(text) {
   if (!text) return "";
   const [kind, rest] = [text.split(":")[0], text.split(":").slice(1).join(":")];
-  if (kind === "trigger" && rest) return rest === "motion" ? "motion" : rest === "sound" ? "a sound" : `a trigger (${rest})`;
-  return causes[kind] || text;
+  if (kind === "trigger") return rest === "motion" ? "by motion" : rest === "sound" ? "by a sound" : "by a trigger";
+  return causes[kind] || `by ${text}`;
 }
 
 const reasons = {
@@ -113,7 +113,7 @@ export const w = {
     since: (time, ago) => `since ${time} (${ago})`,
     until: (time, left) => `until ${time} (${left} left)`,
     untilStopped: "until it is stopped",
-    by: cause => `started by ${cause}`,
+    by: cause => `Started ${cause}.`,
     next: "Next", nextStart: (day, time) => `starts ${day}, ${time}`, nextStop: (day, time) => `stops ${day}, ${time}`,
     waitingForClock: "The schedule waits until the clock is set.",
     noSchedule: "No schedule",
@@ -172,7 +172,7 @@ export const w = {
   },
 
   health: {
-    heading: "Health", storage: "Storage", machine: "Machine", time: "Clock", network: "Broker", devices: "Devices", errors: "Last errors",
+    heading: "Health", storage: "Storage", room: "Space", machine: "Machine", time: "Clock", network: "Broker", devices: "Devices", errors: "Last errors",
     free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room, or nothing is recorded now",
     diskUnknown: "The disk does not answer.",
     temperature: "Temperature", hot: "hot: shade and air", supply: "Power supply", supplyOk: "fine", underVoltage: "under-voltage now", underVoltageBefore: "under-voltage since the start",
@@ -187,7 +187,7 @@ export const w = {
     times: n => count(n, "time", "times"),
     table: ["Device", "Kind", "State"],
     rates: "Recorders", fps: value => `${number.format(value)} frames/s`, rate: value => `${number.format(value / 1e6)} Mbit/s`, queue: value => `${number.format(value)} ms behind`,
-    measured: time => `Measured ${time}`, again: "Measure again",
+    measured: time => `Measured ${time}`,
   },
 
   warnings: {
