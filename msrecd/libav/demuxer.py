@@ -23,6 +23,7 @@ from av.container.input import InputContainer
 from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
 from msrecd.libav.colors import presentation_in, presentation_of_stream
 from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
+from msrecd.libav.headers import without_flac_sums
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
 
@@ -535,6 +536,8 @@ def stream_info(stream: Any, extradata: bytes | None = None) -> StreamInfo | Non
         raise LibavError(f"nothing is known of its {codec} frames")
     if not extradata:
         extradata = bytes(context.extradata or b"")
+    if codec == "flac":
+        extradata = without_flac_sums(extradata)
     common: dict[str, Any] = {
         "index": stream.index,
         "codec": {"libvpx-vp9": "vp9", "libdav1d": "av1"}.get(codec, codec),

@@ -27,3 +27,18 @@ def without_opus_delay(matroska: bytes) -> bytes:
         length = matroska[delay + 2] & 0x7F
         changed[delay + 3 : delay + 3 + length] = bytes(length)
     return bytes(changed)
+
+
+def without_flac_sums(streaminfo: bytes) -> bytes:
+    """Set what STREAMINFO says of one whole file to "unknown": sizes of its frames, number and MD5 of its samples.
+
+    RFC 9639, 8.2. Packets that go into another file are other sums, and chunks of one encoder differ in nothing else.
+    """
+    if len(streaminfo) < 34:
+        return streaminfo
+    changed = bytearray(streaminfo)
+    begin = len(changed) - 34
+    changed[begin + 4 : begin + 10] = bytes(6)
+    changed[begin + 13] &= 0xF0
+    changed[begin + 14 :] = bytes(20)
+    return bytes(changed)

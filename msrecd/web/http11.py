@@ -175,7 +175,7 @@ class HttpConnection:
         headers = [(name.lower(), value) for name, value in response.headers.items()]
         if response.type:
             headers.append(("content-type", response.type))
-        length = len(body) if isinstance(body, bytes) else response.length
+        length = len(body) if isinstance(body, bytes) and response.length is None else response.length
         if length is not None and response.status not in (204, 304):
             headers.append(("content-length", str(length)))
         if must_close:

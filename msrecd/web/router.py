@@ -66,7 +66,7 @@ class Response:
     """An answer.
 
     body: bytes, or an iterator whose pieces are sent as they come; it is closed (`aclose`) in any case.
-    length: of an iterator's pieces together, where it is known.
+    length: of an iterator's pieces together, where it is known; of what HEAD does not send.
     is_endless: the iterator waits for what happens: it is closed as soon as the client has gone or its session ends.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from recording import Log, Scene, key_frame_indexes, run
 
 from msrecd.media.recorder import MediaRecorder
+from msrecd.muxing.finish import finish
 from msrecd.muxing.join import Joined, Joiner, JoinError, container_for
 from msrecd.muxing.seams import NS, Piece
 
@@ -134,6 +136,21 @@ def test_sound_alone_joins_to_the_sample(
     assert len(found.samples) == joined.samples
     if name != "wav":  # PCM in a Matroska file without a duration: ffprobe says that it has to estimate
         assert_clean(out)
+
+
+def test_finished_flac_chunks_join_although_each_knows_its_own_length_and_sum(
+    recorded: dict[str, list[Piece]], tmp_path: Path
+) -> None:
+    finished = []
+    for piece in recorded["flac"][:3]:
+        copy = tmp_path / piece.path.name
+        copy.write_bytes(piece.path.read_bytes())
+        with copy.open("r+b") as file:
+            finish(file.fileno(), copy.stat().st_size, ".flac")
+        finished.append(replace(piece, path=copy))
+    assert len({one.path.read_bytes()[:42] for one in finished}) > 1, "nothing tells these apart"
+    joined = join(finished, tmp_path / "out.mka")
+    assert len(judge.read_chunk(tmp_path / "out.mka").samples) == joined.samples
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
