@@ -39,6 +39,7 @@ _HOMES = {
     "msrecd.media.recorder": ("MediaRecorder",),
     "msrecd.media.stream": ("MediaStream",),
     "msrecd.media.track": ("MediaStreamTrack",),
+    "msrecd.media.view": ("StreamView",),
     "msrecd.webaudio.context": (
         "AudioDestinationNode",
         "BaseAudioContext",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from msrecd.media.recorder import MediaRecorder
     from msrecd.media.stream import MediaStream
     from msrecd.media.track import MediaStreamTrack
+    from msrecd.media.view import StreamView
     from msrecd.muxing.facts import ChunkInfo
     from msrecd.webaudio.context import (
         AudioDestinationNode,
@@ -197,6 +199,7 @@ __all__ = [
     "OverconstrainedError",
     "PeriodicWave",
     "StereoPannerNode",
+    "StreamView",
     "UnknownError",
     "VideoFrame",
     "VideoTrackGenerator",

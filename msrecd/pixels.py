@@ -178,3 +178,19 @@ def _check_size(frame: VideoFrame, actual: int, expected: int) -> None:
         raise ValueError(
             f"a picture of {form.width}x{form.height} {form.pixel_format} has {actual} bytes instead of {expected}"
         )
+
+
+def sums_of(block: AudioBlock) -> tuple[list[float], list[float], list[int]]:
+    """By channel: the sum of the squares of all samples, the largest amplitude, and how many samples are at full scale;
+    amplitudes are 0 to 1.
+    """
+    dtype, full = (np.dtype("<i2"), 1 << 15) if block.format.sample_format == "s16" else (np.dtype("<i4"), 1 << 31)
+    samples = np.frombuffer(block.data, dtype).reshape(-1, block.format.channels)
+    if not len(samples):
+        nothing = [0.0] * block.format.channels
+        return nothing, nothing, [0] * block.format.channels
+    waves = samples.astype(np.float32) / full
+    largest = np.abs(waves).max(axis=0)
+    step = 1 / (1 << (block.format.bits or dtype.itemsize * 8) - 1)
+    clipped = np.count_nonzero(np.abs(waves) >= 1 - step, axis=0)
+    return np.square(waves).sum(axis=0).tolist(), largest.tolist(), clipped.tolist()

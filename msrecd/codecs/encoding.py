@@ -73,6 +73,11 @@ class Encoding(ABC, Generic[Unit]):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def fullness(self) -> float:
+        """How full the queue before the encoder is: at 1 units are lost."""
+        return self._queue.fullness
+
     def _coming_ns(self) -> int | None:
         oldest = self._queue.oldest
         return None if oldest is None else oldest.pts_ns

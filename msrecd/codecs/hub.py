@@ -77,6 +77,13 @@ def acquire(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_C
         return Lease(source, request, shared)
 
 
+def fullness() -> float:
+    """How full the fullest queue before an encoder of this process is; see `Encoding.fullness`. Any thread."""
+    with _lock:
+        running = [shared.encoding for known in _running.values() for shared in known.values()]
+    return max((encoding.fullness for encoding in running if encoding is not None), default=0.0)
+
+
 def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
     own = source.encoded(request)
     if own is not None:

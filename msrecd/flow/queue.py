@@ -104,6 +104,11 @@ class UnitQueue(Generic[T]):
         return len(self._units) >= self._batch or self._bytes >= self._batch_bytes
 
     @property
+    def fullness(self) -> float:
+        """How much of the room is taken: 0 to 1."""
+        return max(len(self._units) / self._max_units, self._bytes / self._max_bytes)
+
+    @property
     def oldest(self) -> T | None:
         """The oldest unit that the consumer is not done with; it is done when it comes for the next ones."""
         with self._condition:

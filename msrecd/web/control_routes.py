@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from msrecd.clock import SYSTEM_CLOCK
 from msrecd.control.messages import decode_object
 from msrecd.errors import CommandError, ConfigError
 from msrecd.vocabulary.names import is_name
+from msrecd.vocabulary.times import format_utc
 from msrecd.web.daemonside import DaemonSide
 from msrecd.web.mirror import CLIENTS_LIMIT, StateMirror
 from msrecd.web.passwords import PASSWORD_LIMIT, PasswordHash, read_hash
@@ -110,12 +113,20 @@ class Login:
         return f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
 
 
-def add_routes(router: Router, daemon: DaemonSide, mirror: StateMirror, login: Login, settings: WebSettings) -> None:
-    """Those of login, states, commands and events."""
+def add_routes(
+    router: Router,
+    daemon: DaemonSide,
+    mirror: StateMirror,
+    login: Login,
+    settings: WebSettings,
+    hold: Callable[[str], Awaitable[Callable[[], None]]],
+) -> None:
+    """Those of login, states, commands and events. `hold` opens the inputs of a recorder until it is let go."""
 
     async def session(request: Request) -> Response:
-        facts = {"device": settings.device_id, "version": settings.version, "needs_login": login.is_needed}
-        return json_response(facts | {"access": request.access.name.lower()})
+        facts = {"device": settings.device_id, "version": settings.version, "login": login.is_needed}
+        now = format_utc(SYSTEM_CLOCK.realtime_ns())
+        return json_response(facts | {"role": request.access.name.lower(), "now": now})
 
     async def recorders(_: Request) -> Response:
         return json_response(mirror.recorders())
@@ -133,11 +144,13 @@ def add_routes(router: Router, daemon: DaemonSide, mirror: StateMirror, login: L
         reply = await daemon.command(f"recorder/{name}/{verb}", request.body)
         return Response(status_of(reply), reply, JSON)
 
-    async def events(_: Request) -> Response:
+    async def events(request: Request) -> Response:
         if mirror.clients >= CLIENTS_LIMIT:
             raise HttpError(503, "rate_limited", "too many pages are open", headers={"Retry-After": "5"})
         headers = {"X-Accel-Buffering": "no"}
-        return Response(200, mirror.stream(), "text/event-stream", headers, is_endless=True)
+        listened = request.query.get("level", "")
+        let_go = await hold(listened) if listened else None
+        return Response(200, EventBody(mirror.stream(), let_go), "text/event-stream", headers, is_endless=True)
 
     router.add("POST", "/api/login", login.log_in, access=Access.PUBLIC)
     router.add("POST", "/api/logout", login.log_out, access=Access.VIEWER)
@@ -148,6 +161,28 @@ def add_routes(router: Router, daemon: DaemonSide, mirror: StateMirror, login: L
     router.add("GET", "/api/daemon", state, access=Access.VIEWER)
     router.add("GET", "/api/events", events, access=Access.VIEWER)
     router.add("POST", "/api/recorders/{recorder}/{verb}", command, access=Access.OPERATOR)
+
+
+class EventBody:
+    """A stream of events; `aclose` lets go of what was opened for it."""
+
+    def __init__(self, events: AsyncIterator[bytes], let_go: Callable[[], None] | None) -> None:
+        self._events = events
+        self._let_go = let_go
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        close = getattr(self._events, "aclose", None)
+        if close is not None:
+            await close()
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
 
 
 def status_of(reply: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -71,6 +71,25 @@ class DaemonSide:
                 return await asyncio.wrap_future(future)
         except TimeoutError as exc:
             raise HttpError(503, "internal", "the daemon did not answer in time", retryable=True) from exc
+
+    async def forever(self, work: Callable[[], Awaitable[object]]) -> None:
+        """As `call`, without a deadline."""
+
+        async def within() -> None:
+            await work()
+
+        coroutine = within()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            return
+        await asyncio.wrap_future(future)
+
+    def post(self, work: Callable[..., object], *args: object) -> None:
+        """Call `work(…)` on the daemon's loop, without waiting."""
+        with suppress(RuntimeError):  # the daemon stops
+            self._loop.call_soon_threadsafe(work, *args)
 
     async def in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks (files, the index) in one of a few threads of the page."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from msrecd.control.bus import Event, Item, Payload, State
@@ -33,6 +33,8 @@ class StateMirror:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_called = False
         self._clients: set[EventClient] = set()
+        self._levels: dict[str, Mapping[str, object]] = {}
+        self.on_clients: Callable[[int], None] = lambda _: None  # so many more, or fewer
         self.lost_items = 0
         self.closed_clients = 0
         self.dropped_levels = 0
@@ -63,6 +65,18 @@ class StateMirror:
         self.lost_items += len(events) - len(keep)
         self._waiting = deque([*latest.values(), *keep])
 
+    def receive_level(self, value: Mapping[str, object]) -> None:
+        """Take over a level; one that was not taken yet is replaced. Any thread."""
+        with self._lock:
+            key = str(value.get("recorder"))
+            if key in self._levels:
+                self.dropped_levels += 1
+            self._levels[key] = value
+            loop, is_called = self._loop, self._is_called
+            self._is_called = loop is not None
+        if loop is not None and not is_called:
+            _call(loop, self._take)
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on items are taken on this loop."""
         with self._lock:
@@ -79,7 +93,10 @@ class StateMirror:
     def _take(self) -> None:
         with self._lock:
             items, self._waiting = self._waiting, deque()
+            levels, self._levels = self._levels, {}
             self._is_called = False
+        for value in levels.values():
+            self._level(value)
         for item in items:
             if isinstance(item, State):
                 if item.payload is None:
@@ -102,8 +119,8 @@ class StateMirror:
     def clients(self) -> int:
         return len(self._clients)
 
-    def level(self, value: Mapping[str, object]) -> None:
-        """Send a level to all clients that keep up."""
+    def _level(self, value: Mapping[str, object]) -> None:
+        """Send it to all clients that keep up."""
         if self._clients:
             data = encode("level", value)
             for client in list(self._clients):
@@ -122,6 +139,7 @@ class StateMirror:
         """What one client is sent: all present states, then what happens."""
         client = EventClient()
         self._clients.add(client)
+        self.on_clients(1)
         try:
             yield b"retry: 2000\n\n" + b"".join(
                 encode(*state_message(path, payload)) for path, payload in sorted(self.states.items())
@@ -130,6 +148,7 @@ class StateMirror:
                 yield data
         finally:
             self._clients.discard(client)
+            self.on_clients(-1)
 
 
 class EventClient:

@@ -22,6 +22,8 @@ from msrecd.web.daemonside import DaemonSide
 from msrecd.web.doorkeeper import check_host, check_origin, split_target
 from msrecd.web.http11 import HttpConnection
 from msrecd.web.listening import Listener, host_names
+from msrecd.web.live_routes import LiveRoutes
+from msrecd.web.livestreams import LiveStreams
 from msrecd.web.mirror import StateMirror
 from msrecd.web.router import CHANGING, Access, HttpError, Request, Response, Router
 from msrecd.web.sessions import COOKIE
@@ -48,7 +50,7 @@ _THREAD_END_S = 5.0
 class Site:
     """All routes, and who is let in. Belongs to the web thread."""
 
-    def __init__(self, settings: WebSettings, daemon: DaemonSide, mirror: StateMirror) -> None:
+    def __init__(self, settings: WebSettings, daemon: DaemonSide, mirror: StateMirror, streams: LiveStreams) -> None:
         """
         Raises:
             ConfigError: a file of a password cannot be used.
@@ -58,7 +60,9 @@ class Site:
         self._scheme = "https" if settings.cert_file else "http"
         self._names = host_names(settings.listen)
         Assets().add_routes(self.router)
-        control_routes.add_routes(self.router, daemon, mirror, self.login, settings)
+        self.live = LiveRoutes(daemon, streams, self.login)
+        control_routes.add_routes(self.router, daemon, mirror, self.login, settings, self.live.hold)
+        self.live.add_routes(self.router)
         self.recordings = recordings.add_routes(self.router, daemon)
 
     def admit(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
@@ -110,6 +114,7 @@ class WebServer(Adapter):
         self._settings = settings
         self._daemon = daemon
         self._mirror = StateMirror()
+        self._streams: LiveStreams | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -120,11 +125,16 @@ class WebServer(Adapter):
 
     async def start(self) -> None:
         self._daemon.bus.subscribe(self._mirror.receive)
+        daemon = self._daemon
+        streams = self._streams = LiveStreams(daemon.bus, daemon.recorders, daemon.devices, self._mirror.receive_level)
+        self._mirror.on_clients = lambda count: daemon.post(streams.listen, count)
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._thread.start()
 
     async def stop(self, timeout_s: float) -> None:
         self._daemon.bus.unsubscribe(self._mirror.receive)
+        if self._streams is not None:
+            self._streams.close()
         loop, stopping, thread = self._loop, self._stopping, self._thread
         if loop is not None and stopping is not None:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
@@ -145,6 +155,8 @@ class WebServer(Adapter):
             "logins_failed": 0 if site is None else site.login.failed,
             "logins_refused": 0 if site is None else site.login.limit.refused,
             "commands_refused": self._daemon.commands_refused,
+            "viewers": 0 if site is None else site.live.viewers,
+            "viewers_refused": 0 if site is None else site.live.refused,
             "event_clients": self._mirror.clients,
             "event_clients_closed": self._mirror.closed_clients,
             "events_lost": self._mirror.lost_items,
@@ -164,7 +176,8 @@ class WebServer(Adapter):
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         try:
-            self._site = Site(self._settings, self._daemon, self._mirror)
+            assert self._streams is not None
+            self._site = Site(self._settings, self._daemon, self._mirror, self._streams)
         except ConfigError as exc:
             log.error("there is no page: %s", exc)
             return
@@ -176,6 +189,7 @@ class WebServer(Adapter):
         self._mirror.detach()
         for task in (serving, sweeping, *self._connections):
             task.cancel()
+        await self._site.live.close()
         await asyncio.wait((serving, sweeping, *self._connections), timeout=_THREAD_END_S / 2)
         self._listener.close()
 
