@@ -75,13 +75,13 @@ class Login:
         """POST /api/login"""
         if not self.is_needed:
             return Response(204)
+        password = _object_of(request).get("password")
+        if not isinstance(password, str) or len(password) > PASSWORD_LIMIT:
+            raise HttpError(400, "bad_payload", 'an object like {"password": "..."} is expected')
         if not self.limit.take(request.peer):
             raise HttpError(
                 429, "rate_limited", "too many tries; wait 10 seconds", headers={"Retry-After": "10"}, retryable=True
             )
-        password = _object_of(request).get("password")
-        if not isinstance(password, str) or len(password) > PASSWORD_LIMIT:
-            raise HttpError(400, "bad_payload", 'an object like {"password": "..."} is expected')
         access = await self._judge(password)
         if access is None:
             self.failed += 1

@@ -136,6 +136,8 @@ class HttpConnection:
             self._http.receive_data(await self._reader.read(_READ_BYTES))
 
     def _request_of(self, head: h11.Request) -> Request:
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise HttpError(505, "bad_request", "HTTP/1.1 is expected")
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")

@@ -145,8 +145,8 @@ def sockets_of_systemd(environment: Mapping[str, str] = os.environ) -> list[sock
     for number in range(count):
         name = names[number] if number < len(names) else ""
         if name in (FD_NAME, "", "unknown", "msrecd-web.socket"):
+            os.set_inheritable(_FIRST_FD + number, False)
             fd = os.dup(_FIRST_FD + number)  # the original stays for a second try
-            os.set_inheritable(fd, False)
             made = socket.socket(fileno=fd)
             made.setblocking(False)
             found.append(made)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from msrecd.dom.exceptions import AbortError, DOMException, NotSupportedError
+from msrecd import AbortError, DOMException, NotSupportedError
 from msrecd.errors import CommandError
 from msrecd.web.control_routes import STATUS, Login
 from msrecd.web.daemonside import DaemonSide
