@@ -99,6 +99,7 @@ trixie-test: ## the tests on Debian 13 with its own packages only (Python 3.13; 
 	@scripts/trixie-test.sh $(ARGS)
 
 vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (root; makes .cache/vm once)
+	@scripts/apt-install.sh qemu-system-x86 qemu-utils e2fsprogs git
 	@$(BIN)/python hw-tests/vm/run.py $(ARGS)
 
 ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .cache/trixie-ha once)

@@ -14,17 +14,7 @@ fail() {
 }
 
 if [[ -z $root ]]; then
-    missing=()
-    for package in dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools fakeroot; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-    done
-    if ((${#missing[@]})); then
-        sudo=()
-        [[ $(id -u) -eq 0 ]] || sudo=(sudo)
-        echo "deb: installing what the build needs: ${missing[*]}"
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null ||
-            fail "could not install ${missing[*]}; try: apt-get update"
-    fi
+    scripts/apt-install.sh dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools fakeroot
 fi
 
 work=$(mktemp -d -p "$root/tmp" msrecd-deb.XXXXXX)

@@ -15,11 +15,7 @@ fail() {
     exit 1
 }
 
-if ! command -v systemd-nspawn >/dev/null; then
-    say "installing systemd-container"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends systemd-container >/dev/null ||
-        fail "could not install systemd-container; try: apt-get update"
-fi
+scripts/apt-install.sh systemd-container
 
 cache=$PWD/.cache
 scripts/debian-root.sh "$cache/trixie-fresh" dbus systemd-sysv

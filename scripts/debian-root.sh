@@ -44,12 +44,7 @@ if [[ -n ${BASE:-} ]]; then
     umount "$new/proc"
     rm -f "$new/usr/sbin/policy-rc.d"
 else
-    if ! command -v mmdebstrap >/dev/null 2>&1; then
-        say "installing mmdebstrap"
-        apt-get install -y -q --no-install-recommends mmdebstrap >"$log" 2>&1 ||
-            { apt-get update -q && apt-get install -y -q --no-install-recommends mmdebstrap; } >>"$log" 2>&1 ||
-            fail "could not install mmdebstrap; see $log"
-    fi
+    "$(dirname "${BASH_SOURCE[0]}")/apt-install.sh" mmdebstrap
     say "Debian 13 from $mirror, $# packages (two to five minutes, once)"
     nice mmdebstrap --variant=apt --mode=root --aptopt='Apt::Install-Recommends "false"' \
         --include="$(IFS=,; echo "$*")" --skip=cleanup/apt "$suite" "$new" "$mirror" >"$log" 2>&1 ||

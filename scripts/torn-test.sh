@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Power cuts with torn writes on ext4 and FAT32, and the other tests that want a kernel with vfat: in a virtual machine
-# with Debian's kernel whose root is this machine's, read-only. Needs root, qemu-system-x86, busybox-static, cpio and,
+# with Debian's kernel whose root is this machine's, read-only. Needs root and,
 # the first time, a Debian mirror. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,11 +10,8 @@ fail() {
     printf 'torn-test: error: %s\n' "$1" >&2
     exit 2
 }
-for tool in qemu-system-x86_64 busybox cpio dpkg-deb dmsetup losetup mkfs.ext4 mkfs.vfat; do
-    command -v "$tool" >/dev/null ||
-        fail "$tool is missing: apt-get install qemu-system-x86 busybox-static cpio dmsetup e2fsprogs dosfstools"
-done
 [[ $(id -u) -eq 0 ]] || fail "it reads all of the root file system: run it as root"
+scripts/apt-install.sh qemu-system-x86 busybox-static cpio dmsetup e2fsprogs dosfstools
 
 cache=.cache/torn
 mkdir -p "$cache"

@@ -18,7 +18,6 @@ left_out() {
 
 [[ $(uname -m) == x86_64 ]] || left_out "it wants an amd64 host"
 [[ $(id -u) -eq 0 ]] || sudo -n true 2>/dev/null || left_out "it needs root"
-as_root() { if [[ $(id -u) -eq 0 ]]; then "$@"; else sudo -n "$@"; fi; }
 
 need_s=$UNBUILT_S
 [[ -f .cache/vm/disk.img.made ]] && need_s=$BUILT_S
@@ -28,18 +27,8 @@ look_at_the_time() {
 }
 look_at_the_time
 
-if ! command -v qemu-system-x86_64 >/dev/null || ! command -v qemu-img >/dev/null; then
-    packages=(qemu-system-x86 qemu-utils)
-    log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
-    install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"; }
-    printf '%s\n' "vm-test: installing ${packages[*]}"
-    if ! install >"$log" 2>&1 && ! { as_root apt-get update -q && install; } >>"$log" 2>&1; then
-        tail -n 3 "$log" >&2
-        left_out "QEMU cannot be installed"
-    fi
-    look_at_the_time # again: a limit of no seconds would be none
-fi
+scripts/apt-install.sh qemu-system-x86 qemu-utils || left_out "QEMU cannot be installed"
+look_at_the_time # again: a limit of no seconds would be none
 
 mkdir -p .cache
 if [[ ! -f .cache/vm/disk.img.made ]] && (($(df --output=avail .cache | tail -n 1) < SPACE_KIB)); then

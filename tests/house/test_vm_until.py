@@ -14,8 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "vm-until.sh"
 SHIMS = {  # a host that can run it
     "uname": "echo x86_64",
     "id": "echo 0",
-    "qemu-system-x86_64": "exit 0",
-    "qemu-img": "exit 0",
+    "dpkg-query": "echo install ok installed",
     "df": "echo 99999999",
 }
 
@@ -30,7 +29,8 @@ def run(folder: Path, *, left_s: int, ends: str = "exit 0", **shims: str) -> tup
     """Exit status and output on a host with so much time, where the run of the machine ends in this way."""
     script = folder / "scripts" / SCRIPT.name
     script.parent.mkdir()
-    shutil.copy2(SCRIPT, script)
+    for name in (SCRIPT.name, "apt-install.sh"):
+        shutil.copy2(SCRIPT.with_name(name), script.with_name(name))
     for name, body in (SHIMS | shims).items():
         executable(folder / "shims" / name, body)
     executable(folder / "venv" / "bin" / "python", f'echo "ran $*"\n{ends}')
@@ -66,6 +66,7 @@ def test_what_fails_fails(tmp_path: Path, ends: str) -> None:
         (1500, "exit 3", {}, "the machine cannot be made here"),
         (1500, "exit 0", {"uname": "echo aarch64"}, "it wants an amd64 host"),
         (1500, "exit 0", {"id": "echo 1000", "sudo": "exit 1"}, "it needs root"),
+        (1500, "exit 0", {"dpkg-query": "exit 1", "apt-get": "exit 100"}, "QEMU cannot be installed"),
         (1500, "exit 0", {"df": "echo 1000000"}, "it takes 8 GiB of disk"),
     ],
 )
