@@ -113,7 +113,8 @@ class Publisher:
     def happened(self, unit: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None:
         """Publish an event, write a log line."""
         if event_type in ("started", "stopped", "paused", "resumed"):
-            unit.log.info("%s%s", event_type, f" ({unit.files.recording_id})" if unit.files.recording_id else "")
+            recording_id = facts.get("recording_id", unit.files.recording_id)
+            unit.log.info("%s%s", event_type, f" ({recording_id})" if recording_id else "")
         if event_type == "chunk":
             unit.log.info("chunk %s: %.2f s, %d bytes", facts["file"], facts.get("duration_s") or 0.0, facts["bytes"])
         self._bus.emit(f"recorder/{unit.name}", payloads.recorder_event(unit, event_type, facts, self.stamp()))

@@ -36,6 +36,7 @@ _INPUT_QUICKLY_NS = 120 * NS  # … unless it has been away for so long
 _INPUT_RETRY_LIMIT_S = 10.0
 _STORAGE_RETRY_S = 5.0
 _HANGS = "hangs"  # cause of a storage problem
+_OTHER_MEDIUM = "medium"  # cause of the events where one recording ends and the next begins on another medium
 
 
 class Listener(Protocol):
@@ -63,7 +64,7 @@ class RecorderController:
             on_lost=self._lost,
             on_error=self._storage_failed,
             on_hang=self._disk_hangs,
-            on_renamed=self.status.changed,
+            on_renamed=self._medium_changed,
         )
         self._devices = devices
         self._archive = archive
@@ -487,6 +488,12 @@ class RecorderController:
             self._supervisor.keep_trying("write", self._try_write, limit_s=lambda: _STORAGE_RETRY_S, first_s=0.0)
         else:
             self.log.error("%s", error)
+
+    def _medium_changed(self, before: str, chunks: int, size: int) -> None:
+        """The recording goes on under another recording_id: for who follows ids, one has ended and one begun."""
+        self._happened("stopped", recording_id=before, cause=_OTHER_MEDIUM, chunks=chunks, bytes=size)
+        self._happened("started", cause=_OTHER_MEDIUM, tracks=self.tracks)
+        self.status.changed()
 
     def _disk_hangs(self, is_hanging: bool) -> None:
         if is_hanging:

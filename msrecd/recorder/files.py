@@ -53,11 +53,13 @@ class RecordingFiles:
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
         on_hang: Callable[[bool], None],
-        on_renamed: Callable[[], None],
+        on_renamed: Callable[[str, int, int], None],
     ) -> None:
         """
         Args:
-            on_chunk, on_lost, on_error, on_hang, on_renamed: see ChunkWriter.
+            on_chunk, on_lost, on_error, on_hang: see ChunkWriter.
+            on_renamed: the recording goes on under another recording_id, on another medium; its old id, and how many
+                chunks and bytes it has under that.
         """
         self._recorder = recorder
         self._archive = archive
@@ -119,7 +121,7 @@ class RecordingFiles:
             recording,
             make_facts=self._facts,
             on_chunk=lambda line: self._chunk_done(recording, line),
-            on_renamed=lambda: self._renamed(recording),
+            on_renamed=lambda before: self._renamed(recording, before),
             on_lost=self._on_lost,
             on_error=self._on_error,
             on_hang=lambda is_hanging: self._hangs(recording, is_hanging),
@@ -223,10 +225,11 @@ class RecordingFiles:
         if self._writer is not None and recording is self._recording:
             self._on_hang(is_hanging)
 
-    def _renamed(self, recording: Recording) -> None:
+    def _renamed(self, recording: Recording, before: str) -> None:
         if recording is self._recording:
+            chunks, bytes_ = self.chunks, self.bytes
             self._count_from_zero()
-            self._on_renamed()
+            self._on_renamed(before, chunks, bytes_)
 
     def _count_from_zero(self) -> None:
         self.chunks = self.bytes = 0

@@ -79,7 +79,7 @@ class ChunkWriter:
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
         on_hang: Callable[[bool], None] = lambda _: None,
-        on_renamed: Callable[[], None] = lambda: None,
+        on_renamed: Callable[[str], None] = lambda _: None,
         hang_s: float = HANG_S,
     ) -> None:
         """
@@ -89,7 +89,7 @@ class ChunkWriter:
             on_lost: seconds of media that are missing, and why (a code), once it is known how many.
             on_error: the storage refuses.
             on_hang: the disk has not answered for `hang_s` (True), or answers again (False).
-            on_renamed: the recording goes on under another recording_id, on another medium.
+            on_renamed: the recording goes on under another recording_id, on another medium; its old one.
         """
         self.recording = recording
         self.stats = WriterStats()
@@ -222,7 +222,7 @@ class ChunkWriter:
             before = self.recording.recording_id
             chunk = self.recording.open_chunk(started_ns=blob.started_ns)
             if self.recording.recording_id != before:
-                self._post(self._on_renamed)
+                self._post(self._on_renamed, before)
             self._open, self._open_key, self._dead_key = chunk, blob.chunk_key, None
             self.stats.open_bytes = 0
             self._end_loss(blob.started_ns)

@@ -173,11 +173,15 @@ def test_another_storage_at_the_path_gives_the_state_the_id_of_its_files(
             assert unit.files.chunks == 1
             await unit.stop("test")
             assert heard.ids["stopped"] == heard.ids["chunk"] != before
+            ended, last = heard.of("stopped")
+            assert (ended["recording_id"], ended["cause"]) == (before, "medium")
+            assert [begun["cause"] for begun in heard.of("started")] == ["test", "medium"]
+            assert "recording_id" not in last
 
     asyncio.run(main())
     new = [line for line in heard.of("chunk") if Path(line["file"]).name.startswith(str(heard.ids["stopped"]))]
     assert [line["seq"] for line in new] == list(range(1, len(new) + 1))
-    assert heard.of("stopped")[0]["chunks"] == len(new)
+    assert heard.of("stopped")[-1]["chunks"] == len(new)
 
 
 def test_a_full_disk_is_one_gap_that_begins_where_the_recording_breaks_off(
