@@ -216,11 +216,11 @@ third_part() {
     same_recordings "the purge"
     files >"$notes/after"
     local left gone
-    left=$(LC_ALL=C comm -13 "$notes/before" "$notes/after" | grep -v '^/var/lib/msrecd\(/recordings\(/cam0\(/.*\)\?\)\?\)\?$' || true)
+    left=$(LC_ALL=C comm -13 "$notes/before" "$notes/after" | grep -v '^/var/lib/msrecd\(/recordings\(/\(cam0\|\.msrecd\)\(/.*\)\?\)\?\)\?$' || true) # .msrecd: the medium's identity
     [[ -z $left ]] || fail "left behind by the purge: $left"
     gone=$(LC_ALL=C comm -23 "$notes/before" "$notes/after")
     [[ -z $gone ]] || fail "taken along by the purge: $gone"
-    say "purged: $(chunks | wc -l) chunks stay, and nothing else"
+    say "purged: $(chunks | wc -l) chunks and the identity of their medium stay, and nothing else"
 }
 
 case $(cat "$notes/part" 2>/dev/null) in

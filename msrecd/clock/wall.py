@@ -21,6 +21,7 @@ from pathlib import Path
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.synchronization import KernelClock
+from msrecd.statefolder import report_unwritable
 from msrecd.vocabulary.times import format_utc, parse_utc
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,6 @@ class WallTime:
         self._kernel = kernel or KernelClock()
         self._override = trusted
         self._lock = threading.Lock()
-        self._is_refused = False
         self.boot_id = _read_boot_id(boot_id_path)
         self.boot, self._can_write = _count_boot(state_path, self.boot_id)
         history = read_history(state_path)
@@ -262,9 +262,7 @@ class WallTime:
                 file.flush()
                 os.fdatasync(file.fileno())
         except OSError as exc:
-            if not self._is_refused:
-                self._is_refused = True
-                log.warning("the clock's history cannot be written in the state folder %s: %s", self._state_path, exc)
+            report_unwritable(self._state_path, "the clock's history", exc)
 
 
 class ReadOnlyWallTime(WallTime):
@@ -277,7 +275,6 @@ class ReadOnlyWallTime(WallTime):
         self._kernel = KernelClock()
         self._override = None
         self._lock = threading.Lock()
-        self._is_refused = False
         self._can_write = False
         self.boot_id = _read_boot_id(BOOT_ID)
         self.boot = _read_counter(state_path)[0]
@@ -392,7 +389,7 @@ def _keep_boot(state_path: Path, boot: int, boot_id: str) -> bool:
         finally:
             os.close(folder)
     except OSError as exc:
-        log.warning("the boot counter cannot be kept in the state folder %s: %s", state_path, exc)
+        report_unwritable(state_path, "the boot counter", exc)
         return False
     return True
 

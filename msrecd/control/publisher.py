@@ -15,6 +15,7 @@ from msrecd.control.bus import Bus
 from msrecd.control.recorders import Recorders
 from msrecd.control.reports import ErrorReports
 from msrecd.recorder.controller import RecorderController
+from msrecd.statefolder import report_unwritable
 from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Revisions:
         try:
             statefile.save(self._path, {"rev": limit})
         except OSError as exc:
-            log.warning("%s cannot be written (%s)", self._path, exc)
+            report_unwritable(self._path.parent, self._path.name, exc)
             return False
         return True
 

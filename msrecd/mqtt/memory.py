@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from msrecd.control import statefile
+from msrecd.statefolder import report_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -49,4 +50,4 @@ class Memory:
         try:
             statefile.save(path, content)
         except OSError as exc:
-            log.warning("%s cannot be written (%s)", path, exc)
+            report_unwritable(path.parent, path.name, exc)

@@ -81,6 +81,8 @@ class Index:
         except (sqlite3.DatabaseError, StorageError) as exc:
             if path is None:
                 raise
+            if _is_of_the_disk(exc):
+                raise StorageError(f"{path}: {exc}", "index") from exc
             log.warning("the index is damaged and will be built again: %s", exc)
             self._start_over(path)
 
@@ -364,6 +366,12 @@ class _errors:  # noqa: N801  # used as a context manager only
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, sqlite3.Error):
             raise StorageError(f"the index fails: {error}", "index") from error
+
+
+def _is_of_the_disk(exc: Exception) -> bool:
+    """Whether the file system refuses, which says nothing about the index. (Low byte: SQLite's primary codes.)"""
+    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 def _order_of(chunk: ChunkRef) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msrecd.clock import NS
 from msrecd.errors import StorageError
+from msrecd.statefolder import report_unwritable
 from msrecd.storage import files, layout, tree
 from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
@@ -87,11 +88,7 @@ class Listing:
             if self._has_fallen_back:
                 raise StorageError(f"the index of the recordings cannot be written: {reason}", "index") from reason
             self._has_fallen_back = True
-            log.warning(
-                "the state folder %s cannot be written, the index is kept beside the recordings meanwhile: %s",
-                self._root.state_path,
-                reason,
-            )
+            report_unwritable(self._root.state_path, "the index, which lies beside the recordings meanwhile", reason)
             self.close()
             self._path = self._root.path / FOLDER / "index.sqlite"
             try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from msrecd.errors import StorageError
+from msrecd.statefolder import report_unwritable
 from msrecd.storage import checks, files
 
 log = logging.getLogger(__name__)
@@ -357,12 +358,7 @@ class _Memory:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(_FIRST_EDITION_NOTE, dir_fd=state)
         except OSError as exc:
-            log.warning(
-                "cannot write down in the state folder %s which medium is at %s: %s",
-                self.file.parent,
-                self._path,
-                exc.strerror or exc,
-            )
+            report_unwritable(self.file.parent, f"which medium is at {self._path}", exc)
 
 
 def move_first_edition(

@@ -18,6 +18,7 @@ from pathlib import Path
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime, read_history
 from msrecd.errors import StorageError
+from msrecd.statefolder import report_unwritable
 from msrecd.storage import checks, files, layout, tree
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
@@ -487,11 +488,8 @@ class Store:
             if not lock:
                 return
             fd = os.open(self.state_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.FILE_MODE)
-        except OSError as exc:
-            log.warning("the state folder %s cannot be written: %s", self.state_path, exc.strerror or exc)
-            return
-        except StorageError as exc:
-            log.warning("the state folder cannot be written: %s", exc)
+        except (OSError, StorageError) as exc:
+            report_unwritable(self.state_path, "the lock", exc)
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

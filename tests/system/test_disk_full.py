@@ -93,6 +93,36 @@ def test_a_full_disk_is_told_and_the_same_recording_goes_on(
     assert_one_gap(assert_sound(daemon), 2.0)
 
 
+@pytest.fixture
+def full_state(tmp_path: Path) -> Iterator[Path]:
+    """A state folder without a free byte, of a service that has not been started before."""
+    point = tmp_path / "state"
+    point.mkdir()
+    try:
+        run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(point))
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
+    fill(point)
+    yield point
+    run("umount", "--lazy", str(point))
+
+
+@pytest.mark.promise("full-state-folder")
+def test_a_full_state_folder_is_one_line_and_no_recording_suffers(
+    full_state: Path, daemon_for: DaemonFor, console: Console
+) -> None:
+    with daemon_for(RECORDER) as daemon:
+        console.wait_state("recording")
+        daemon.wait_for_chunks(2)
+        assert daemon.stop() == 0
+    assert outage_events(console) == []
+    said = [line for line in daemon.log.read_text().splitlines() if "warning" in line and str(full_state) in line]
+    assert len(said) == 1, said
+    assert "No space left on device" in said[0]
+    assert "damaged" not in daemon.log.read_text()
+    assert_sound(daemon)
+
+
 @pytest.mark.promise("no-disk-ends-a-recording", "disk-read-only")
 def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(RECORDER) as daemon:

@@ -1,0 +1,37 @@
+"""A state folder that takes nothing: many parts of the program notice it, and an operator reads it once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 3600.0  # a folder that stays so is reported once an hour
+
+_lock = threading.Lock()
+_reported: dict[Path, float] = {}  # time.monotonic() of the last warning; a handful
+
+
+def report_unwritable(folder: Path, what: str, exc: Exception) -> None:
+    """Log that `what` is not kept in the state folder: a warning for the folder, the details at level debug.
+
+    Any thread may call.
+    """
+    reason = getattr(exc, "strerror", None) or str(exc)
+    now = time.monotonic()
+    with _lock:
+        last = _reported.get(folder)
+        is_news = last is None or now - last >= AGAIN_S
+        if is_news:
+            _reported[folder] = now
+    if is_news:
+        log.warning(
+            "the state folder %s cannot be written: %s; recording continues, and what the state folder should keep "
+            "(boot number, clock, index, unpublished events) is lost at a restart",
+            folder,
+            reason,
+        )
+    log.debug("%s: not kept in %s: %s", what, folder, reason)
