@@ -17,6 +17,7 @@ _HEADINGS = {
     "devices.virtual": "[[devices.virtual]]",
     "camera": "[[camera]]",
     "recorder": "[[recorder]]",
+    "recorder.snapshots": "[recorder.snapshots]",
     "recorder.source": "[recorder.source]",
     "recorder.retention": "[recorder.retention]",
     "recorder.schedule": "[[recorder.schedule]]",

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model, recording
+from msrecd.config import model, recorder_tables
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -26,7 +26,8 @@ TABLES: dict[str, type] = {
     "homeassistant": model.HomeAssistant,
     "camera": model.Camera,
     "recorder": model.Recorder,
-    "recorder.audio_filters": recording.AudioFilter,
+    "recorder.audio_filters": recorder_tables.AudioFilter,
+    "recorder.snapshots": recorder_tables.Snapshots,
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,
     "recorder.schedule": model.Schedule,

@@ -29,7 +29,7 @@ from msrecd.config.kinds import (
     Text,
     key,
 )
-from msrecd.config.recording import AudioFilter
+from msrecd.config.recorder_tables import AudioFilter, Snapshots
 from msrecd.vocabulary.names import NAME
 from msrecd.vocabulary.verbs import VERBS
 
@@ -452,6 +452,9 @@ class Recorder:
         "Filters of this recorder's sound, in order; others on the same microphone do not hear them. Behind them the "
         "sound has 16 bits.",
         default=(),
+    )
+    snapshots: Snapshots | None = key(
+        Table(model=Snapshots), "JPEG files at intervals or times, beside the chunks.", default=None, default_doc="none"
     )
     autostart: bool = key(Flag(), "Record from the start of the service.", default=False)
     max_duration_s: float | None = key(

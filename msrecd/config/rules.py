@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
 from msrecd.config.problems import suggestion
-from msrecd.config.recording import check_filters
+from msrecd.config.recorder_tables import Snapshots, check_filters
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.listen import parse_listen
 from msrecd.vocabulary.tls import is_loopback
@@ -59,6 +59,9 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
             other = report.place_of(f"recorder[{seen[recorder.name]}]")
             report.add(f"{at}.name", f'"{recorder.name}" is the name of {other} already')
         _check_recorder(recorder, at, report, checks)
+        shots = recorder.snapshots
+        if shots is not None and shots.at and _SUN_TIME.fullmatch(shots.at.strip()) and config.location is None:
+            report.add(f"{at}.snapshots.at", f'"{shots.at}" needs [location] with latitude and longitude')
         for j, schedule in enumerate(recorder.schedules):
             _check_schedule(schedule, f"{at}.schedule[{j}]", config, report, checks)
     cameras: dict[str, int] = {}
@@ -112,6 +115,8 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         and not report.names(at)
     ):
         report.add(at, "records nothing: give video, audio or source")
+    if recorder.snapshots is not None:
+        _check_snapshots(recorder.snapshots, recorder, f"{at}.snapshots", report, checks)
     if recorder.audio_filters:
         _check_filters(recorder, f"{at}.audio_filters", report)
     if not report.concerns(f"{at}.mime_type"):
@@ -119,6 +124,17 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
     is_judged = report.concerns(f"{at}.timeslice") or report.concerns(f"{at}.chunk_duration")
     if recorder.timeslice_s > recorder.chunk_duration_s and not is_judged:
         report.add(f"{at}.timeslice", "is longer than chunk_duration")
+
+
+def _check_snapshots(snapshots: Snapshots, recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
+    if recorder.video is False and recorder.source is None and not report.concerns(f"{at[: -len('.snapshots')]}.video"):
+        report.add(at, "needs video")
+    if snapshots.at is not None and snapshots.every_s is not None:
+        report.add(f"{at}.at", "cannot stand together with every; remove one of them")
+    elif snapshots.at is None or report.concerns(f"{at}.at"):
+        return
+    elif message := checks.time(snapshots.at) or _time_problem(snapshots.at):
+        report.add(f"{at}.at", message)
 
 
 def _check_filters(recorder: Recorder, at: str, report: Report) -> None:

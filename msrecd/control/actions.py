@@ -34,6 +34,7 @@ class Actions:
         reload: Callable[[], Awaitable[bool]],
         measure: Callable[[], Awaitable[Mapping[str, Any]]],
         protect: Callable[[RecorderController, Arguments], Awaitable[Mapping[str, Any]]],
+        snapshot: Callable[[RecorderController], Awaitable[Mapping[str, Any] | None]],
     ) -> None:
         """
         Args:
@@ -41,6 +42,7 @@ class Actions:
             reload: reads the configuration again; whether it is another one.
             measure: publishes state/health; the payload.
             protect: keeps chunks of a recorder whatever the limits say; what it kept.
+            snapshot: puts one on the disk, if the recorder has snapshots; its facts. Raises CommandError.
         """
         self._bus = bus
         self._recorders = recorders
@@ -52,6 +54,7 @@ class Actions:
         self._reload = reload
         self._measure = measure
         self._protect = protect
+        self._save_snapshot = snapshot
 
     async def act(self, address: Address, args: Arguments, cause: str) -> Result:
         """Do what `address.verb` says. The state that it leads to is published before this returns.
@@ -111,9 +114,11 @@ class Actions:
     async def _snapshot(self, unit: RecorderController) -> Result:
         from msrecd.recorder.snapshot import take_snapshot  # here: the JPEG encoder, for those few who want one
 
+        facts = await self._save_snapshot(unit) or {}
         jpeg = await take_snapshot(unit, self._devices)
         self._bus.show(unit.name, jpeg)
-        return Result(changed=True, data=_data(unit) | {"bytes": len(jpeg)})
+        file = {name: facts[name] for name in ("file", "sha256") if name in facts}
+        return Result(changed=True, data=_data(unit) | {"bytes": len(jpeg)} | file)
 
 
 def _data(unit: RecorderController) -> dict[str, Any]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from msrecd.errors import StorageError
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.storage.store import ChunkFacts, Recording, Store
+
+if TYPE_CHECKING:
+    from msrecd.recorder.controller import RecorderController
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,21 @@ class DaemonArchive:
         return ChunkFacts(
             duration_s=info.duration_s, ended_ns=info.ended_ns, final=final, tracks=tracks, gaps=gaps, lost_s=lost_s
         )
+
+    async def add_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> dict[str, Any]:
+        """Put a snapshot on the disk; the facts of its event.
+
+        Raises:
+            StorageError: it is not there.
+        """
+        save = partial(self.store.add_snapshot, taken_ns=taken_ns, recording=unit.files.recording)
+        written = await asyncio.to_thread(save, unit.name, jpeg)
+        line = written.line
+        return {
+            "recording_id": written.recording_id,
+            "snapshot": line["snapshot"],
+            **{name: line[name] for name in ("file", "bytes", "sha256", "taken", "clock")},
+        }
 
     async def make_room(self) -> StorageError | None:
         """Rotate; why no chunk can be written even so."""

@@ -26,6 +26,7 @@ from msrecd.control.conductor import Conductor
 from msrecd.control.device_list import DeviceWatch
 from msrecd.control.publisher import Publisher, Revisions
 from msrecd.control.recorders import Recorders
+from msrecd.control.snapshot_taker import SnapshotTaker
 from msrecd.daemon import health, systemd
 from msrecd.daemon.archive import DaemonArchive, recovered_event
 from msrecd.daemon.backends import backends_for
@@ -84,6 +85,7 @@ class Daemon:
             clock=self.publisher.clock_state,
             stamp=self.publisher.stamp,
             publish=lambda facts: self.bus.set_state("health", facts),
+            snapshots=lambda name: self.snapshots.counts(name),
         )
         self.reloader = Reloader(
             config_path,
@@ -93,6 +95,7 @@ class Daemon:
             make_unit=self.make_unit,
             set_limits=self._set_limits,
         )
+        self.snapshots = SnapshotTaker(self.recorders, self.devices, self.publisher, self._save_snapshot)
         self.commands = Commands(
             Actions(
                 bus=self.bus,
@@ -105,10 +108,12 @@ class Daemon:
                 reload=self.reloader.reload,
                 measure=self.vitals.measure,
                 protect=self._protect,
+                snapshot=self._take_snapshot,
             ).act,
             self.recorders.names,
             clock_trusted=lambda: self.walltime.trusted,
         )
+        self._takes_snapshots = False
         self._device_timer: asyncio.TimerHandle | None = None
         self._at_work: set[str] = set()
         self._stop = asyncio.Event()
@@ -167,6 +172,7 @@ class Daemon:
             (self.conductor.run, "schedule"),
         ):
             self._tasks.keep(round_, name, self._round_failed)
+        self._keep_snapshots()
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
@@ -314,8 +320,28 @@ class Daemon:
             )
         return facts
 
+    async def _take_snapshot(self, unit: RecorderController) -> Mapping[str, object] | None:
+        """
+        Raises: CommandError.
+        """
+        try:
+            return await self.snapshots.take_now(unit)
+        except StorageError as exc:
+            raise CommandError("no_space", exc.message) from exc
+
+    async def _save_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> Mapping[str, object]:
+        assert self.archive is not None
+        return await self.archive.add_snapshot(unit, jpeg, taken_ns)
+
+    def _keep_snapshots(self) -> None:
+        """Begin to take them, where a recorder has some: at the start, or after a reload."""
+        if self.snapshots.is_wanted and not self._takes_snapshots:
+            self._takes_snapshots = True
+            self._tasks.keep(self.snapshots.run, "snapshots", self._round_failed)
+
     def _set_limits(self, config: Config) -> None:
         assert self.archive is not None
+        self._keep_snapshots()
         self.archive.store.limits = limits_of(config)
         self.archive.store.limit_recorders(recorder_limits_of(config))
 

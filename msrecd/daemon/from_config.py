@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from msrecd.config.model import Config, Recorder, Source, TrackConstraints
-from msrecd.config.recording import DEFAULT_NOTCH_Q
-from msrecd.config.recording import AudioFilter as ConfiguredFilter
+from msrecd.config.recorder_tables import DEFAULT_NOTCH_Q
+from msrecd.config.recorder_tables import AudioFilter as ConfiguredFilter
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.recorder.settings import AudioFilter, RecorderSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES

@@ -37,6 +37,7 @@ class Vitals:
         clock: Callable[[], str],
         stamp: Callable[[], str],
         publish: Callable[[Mapping[str, Any]], None],
+        snapshots: Callable[[str], Mapping[str, int] | None] = lambda _: None,
         disk_deadline_s: float = DISK_DEADLINE_S,
     ) -> None:
         """
@@ -47,6 +48,7 @@ class Vitals:
             clock: synchronized or unsynchronized.
             stamp: the time now, as it is published.
             publish: is given the payload.
+            snapshots: the counts of a recorder's snapshots, None where it takes none.
         """
         self._units = units
         self._usage = usage
@@ -54,6 +56,7 @@ class Vitals:
         self._clock = clock
         self._stamp = stamp
         self._publish = publish
+        self._snapshots = snapshots
         self._disk_deadline_s = disk_deadline_s
         self._disk_look: asyncio.Future[Usage] | None = None
         self._disk_answers = True
@@ -77,10 +80,14 @@ class Vitals:
             "clock": self._clock(),
             "mqtt": None,
             **{adapter.name: said for adapter in self._adapters if (said := adapter.health()) is not None},
-            "recorders": {name: payloads.rates(unit) for name, unit in self._units().items()},
+            "recorders": {name: self._rates(name, unit) for name, unit in self._units().items()},
         }
         self._publish(facts)
         return facts
+
+    def _rates(self, name: str, unit: RecorderController) -> dict[str, Any]:
+        counts = self._snapshots(name)
+        return payloads.rates(unit) | ({} if counts is None else {"snapshots": dict(counts)})
 
     async def _disk(self) -> dict[str, Any] | None:
         """None: it does not answer, or cannot be read."""

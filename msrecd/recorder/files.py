@@ -85,6 +85,11 @@ class RecordingFiles:
         return None if self._recording is None else self._recording.recording_id
 
     @property
+    def recording(self) -> Recording | None:
+        """The recording that is under way, for snapshots."""
+        return self._recording if self._writer is not None else None
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a recording to write to."""
         return self._writer is not None

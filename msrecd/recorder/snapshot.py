@@ -1,8 +1,13 @@
-"""A JPEG of what a recorder's camera sees, without disturbing a recording."""
+"""JPEGs of what a recorder's camera sees, without disturbing a recording."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from msrecd import DOMException, ImageCapture, MediaDevices
+from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.input import RecorderInput
@@ -10,33 +15,111 @@ from msrecd.recorder.problems import problem_of
 
 _LIMIT_BYTES = 256 << 10
 _WIDTHS = (1920, 1280, 640, 320)
+_LOOK_S = 0.2  # between two looks at a camera that settles
+_LOOKS = 4  # so many in a row that are alike: it has settled
+_ALIKE = 3.0  # of 255: by so much they may differ
+_SAMPLE = 16  # every 16th pixel of a line, and every 16th line, is enough for a mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photo:
+    """A JPEG of the whole frame, and when it was taken on CLOCK_MONOTONIC."""
+
+    jpeg: bytes
+    taken_ns: int
 
 
 async def take_snapshot(recorder: RecorderController, devices: MediaDevices) -> bytes:
-    """
+    """One that is small enough to be sent over MQTT.
+
     Raises:
         CommandError: no video, device missing or busy, no frame in time.
     """
-    opened: RecorderInput | None = None
+    photographer = Photographer(recorder, devices)
     try:
-        input = recorder.input
-        if input is None:
-            opened = input = await RecorderInput.open(recorder.settings, devices)
-            await opened.play()
-        tracks = [track for track in input.tracks if track.kind == "video"]
-        if not tracks:
-            raise CommandError("bad_args", f"{recorder.name} has no video")
-        capture = ImageCapture(tracks[0])
         jpeg = b""
         for width in _WIDTHS:
-            jpeg = bytes(await capture.take_photo({"image_width": width}))
+            jpeg = (await photographer.take(width)).jpeg
             if len(jpeg) <= _LIMIT_BYTES:
                 break
         return jpeg
-    except DOMException as exc:
-        if exc.name in ("UnknownError", "InvalidStateError"):
-            raise CommandError("device_busy", f"no snapshot: {exc.message}") from exc
-        raise problem_of(exc, is_input=recorder.settings.url is not None).error() from exc
     finally:
-        if opened is not None:
-            opened.close()
+        photographer.close()
+
+
+class Photographer:
+    """Takes photos of a recorder's camera; opens it where the recorder has not, until `close`. Lives on the loop."""
+
+    def __init__(self, recorder: RecorderController, devices: MediaDevices, *, settle_s: float = 0.0) -> None:
+        """
+        Args:
+            settle_s: so long at most a camera that has just been opened may take to settle, before it is photographed.
+        """
+        self._recorder = recorder
+        self._devices = devices
+        self._settle_s = settle_s
+        self._opened: RecorderInput | None = None
+
+    async def take(self, width: int | None = None) -> Photo:
+        """
+        Args:
+            width: scaled down to it.
+
+        Raises:
+            CommandError: no video, device missing or busy, no frame in time.
+        """
+        recorder = self._recorder
+        try:
+            input = recorder.input
+            is_new = False
+            if input is not None:
+                self.close()  # the recorder has it open itself by now
+                since_ns = recorder.wanted_since_ns
+                is_new = since_ns is not None and SYSTEM_CLOCK.monotonic_ns() - since_ns < self._settle_s * NS
+            elif self._opened is not None and not self._opened.has_lost_track:
+                input = self._opened
+            else:
+                self.close()
+                self._opened = input = await RecorderInput.open(recorder.settings, self._devices)
+                is_new = True
+                await input.play()
+            tracks = [track for track in input.tracks if track.kind == "video"]
+            if not tracks:
+                raise CommandError("bad_args", f"{recorder.name} has no video")
+            capture = ImageCapture(tracks[0])
+            if is_new and self._settle_s:
+                await _settle(capture, self._settle_s)
+            taken_ns = SYSTEM_CLOCK.monotonic_ns()
+            jpeg = bytes(await capture.take_photo({} if width is None else {"image_width": width}))
+            return Photo(jpeg=jpeg, taken_ns=taken_ns)
+        except DOMException as exc:
+            if exc.name in ("UnknownError", "InvalidStateError"):
+                raise CommandError("device_busy", f"no snapshot: {exc.message}") from exc
+            raise problem_of(exc, is_input=recorder.settings.url is not None).error() from exc
+
+    def close(self) -> None:
+        """Close the camera, if it was opened for this."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+async def _settle(capture: ImageCapture, limit_s: float) -> None:
+    """Wait until exposure and white balance have found their values, no longer than that.
+
+    Raises:
+        DOMException: there is no frame.
+    """
+    end_ns = SYSTEM_CLOCK.monotonic_ns() + round(limit_s * NS)
+    looks: list[Sequence[float]] = []
+    while SYSTEM_CLOCK.monotonic_ns() < end_ns and not has_settled(looks):
+        pixels = (await capture.grab_frame()).array[::_SAMPLE, ::_SAMPLE]
+        looks.append(pixels.reshape(-1, 3).mean(axis=0).tolist())
+        await asyncio.sleep(_LOOK_S)
+
+
+def has_settled(looks: Sequence[Sequence[float]]) -> bool:
+    """Whether the mean colours of the last looks at a camera, 0 to 255, are alike."""
+    if len(looks) < _LOOKS:
+        return False
+    return all(max(values) - min(values) <= _ALIKE for values in zip(*looks[-_LOOKS:], strict=True))

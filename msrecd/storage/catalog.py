@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,28 @@ class ChunkEntry:
     lost_s: float
     exists: bool
     protected: bool
+    offloaded: OffloadEntry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadEntry:
+    """That a store has proven a file: when, how, which one."""
+
+    at: str
+    proof: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotEntry:
+    """A snapshot that was not deleted."""
+
+    number: int
+    file: str
+    bytes: int
+    taken_ns: int
+    exists: bool
+    offloaded: OffloadEntry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +82,11 @@ class RecordingEntry:
     protected: bool
     chunks: tuple[ChunkEntry, ...]
     gaps: tuple[GapEntry, ...]
+    snapshots: tuple[SnapshotEntry, ...] = ()
 
     @property
     def bytes(self) -> int:
-        return sum(chunk.bytes for chunk in self.chunks)
+        return sum(chunk.bytes for chunk in self.chunks) + sum(shot.bytes for shot in self.snapshots)
 
 
 class Catalog:
@@ -166,6 +189,10 @@ class Catalog:
         chunks: list[ChunkEntry] = []
         gaps: list[GapEntry] = []
         ranges = protected_ranges(self._medium.fd, recording_id) or ()
+        offloaded = {
+            -one.seq if one.is_snapshot else one.seq: OffloadEntry(at=one.at, proof=one.proof, store=one.store)
+            for one in contents.offloaded
+        }
         end_ns: int | None = None
         for line in sorted(contents.chunks, key=lambda line: line["seq"]):
             try:
@@ -204,19 +231,49 @@ class Catalog:
                 for gap in ending.gaps
             ]
             is_protected = any(low <= line["seq"] <= high for low, high in ranges)
-            chunks.append(self._chunk(line, started_ns, ended_ns, corrected=corrected, protected=is_protected))
-        if not chunks:
+            entry = self._chunk(line, started_ns, ended_ns, corrected=corrected, protected=is_protected)
+            chunks.append(replace(entry, offloaded=offloaded.get(line["seq"])))
+        snapshots = self._snapshots(contents, offloaded, since_ns, until_ns)
+        if not chunks and not snapshots:
             return None
+        times = [shot.taken_ns for shot in snapshots]
         return RecordingEntry(
             recording_id=recording_id,
             recorder=known.recorder,
             manifest=place,
-            started_ns=chunks[0].started_ns,
-            ended_ns=max(chunk.ended_ns for chunk in chunks),
-            protected=any(chunk.protected for chunk in chunks),
+            started_ns=chunks[0].started_ns if chunks else min(times),
+            ended_ns=max(chunk.ended_ns for chunk in chunks) if chunks else max(times),
+            protected=bool(ranges) if not chunks else any(chunk.protected for chunk in chunks),
             chunks=tuple(chunks),
             gaps=tuple(gaps),
+            snapshots=snapshots,
         )
+
+    def _snapshots(
+        self,
+        contents: manifest.ManifestContents,
+        offloaded: Mapping[int, OffloadEntry],
+        since_ns: int | None,
+        until_ns: int | None,
+    ) -> tuple[SnapshotEntry, ...]:
+        found = []
+        for line in manifest.live_snapshots(contents):
+            taken_ns = parse_utc(line["taken"])
+            if line["clock"] != "synchronized":
+                taken_ns = self._corrections.correct(line.get("boot_id", ""), taken_ns) or taken_ns
+            if (since_ns is not None and taken_ns < since_ns) or (until_ns is not None and taken_ns > until_ns):
+                continue
+            found.append(
+                SnapshotEntry(
+                    number=line["snapshot"],
+                    file=line["file"],
+                    bytes=line["bytes"],
+                    taken_ns=taken_ns,
+                    exists=self._is_there(line["file"]),
+                    offloaded=offloaded.get(-line["snapshot"]),
+                )
+            )
+        return tuple(found)
 
     def _times(self, line: manifest.ManifestLine) -> tuple[int, int, bool]:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])

@@ -20,7 +20,7 @@ from msrecd.storage.retention import ChunkRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 _BATCH = 256
 _BUILD_BATCH = 2000
 _SCHEMA = """
@@ -28,29 +28,34 @@ CREATE TABLE chunk (
   ord INTEGER PRIMARY KEY AUTOINCREMENT, recording_id TEXT NOT NULL, recorder TEXT NOT NULL, seq INTEGER NOT NULL,
   file TEXT NOT NULL, bytes INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
   trusted INTEGER NOT NULL, protected INTEGER NOT NULL DEFAULT 0,
-  boot_id TEXT NOT NULL DEFAULT '', UNIQUE (recording_id, seq));
+  boot_id TEXT NOT NULL DEFAULT '', proven INTEGER NOT NULL DEFAULT 0, UNIQUE (recording_id, seq));
 CREATE INDEX chunk_oldest ON chunk (protected, ord);
 CREATE INDEX chunk_recorder ON chunk (recorder, protected, ord);
 CREATE INDEX chunk_aged ON chunk (protected, trusted, ended_ns);
 CREATE INDEX chunk_recorder_aged ON chunk (recorder, protected, trusted, ended_ns);
+CREATE INDEX chunk_unproven ON chunk (ord) WHERE proven = 0;
 CREATE INDEX chunk_untrusted ON chunk (ord) WHERE trusted = 0;
 CREATE TABLE recording (
   recording_id TEXT PRIMARY KEY, recorder TEXT NOT NULL, manifest TEXT NOT NULL,
-  started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL) WITHOUT ROWID;
+  started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, sent_lines INTEGER NOT NULL DEFAULT 0,
+  has_unsent INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX recording_unsent ON recording (recording_id) WHERE has_unsent = 1;
 CREATE INDEX recording_ended ON recording (ended_ns);
 CREATE INDEX recording_recorder ON recording (recorder, recording_id);
 CREATE TABLE folder (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE total (recorder TEXT PRIMARY KEY, bytes INTEGER NOT NULL, chunks INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
-  INSERT INTO total VALUES (NEW.recorder, NEW.bytes, 1)
-  ON CONFLICT (recorder) DO UPDATE SET bytes = bytes + NEW.bytes, chunks = chunks + 1; END;
+  INSERT INTO total VALUES (NEW.recorder, NEW.bytes, NEW.seq > 0)
+  ON CONFLICT (recorder) DO UPDATE SET bytes = bytes + NEW.bytes, chunks = chunks + (NEW.seq > 0); END;
 CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
-  UPDATE total SET bytes = bytes - OLD.bytes, chunks = chunks - 1 WHERE recorder = OLD.recorder; END;
+  UPDATE total SET bytes = bytes - OLD.bytes, chunks = chunks - (OLD.seq > 0) WHERE recorder = OLD.recorder; END;
 """
-_COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id"
-_INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id, proven"
+_INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SNAPSHOTS = (-(1 << 31), -1)
 _UPSERT = (
-    "INSERT INTO recording VALUES (?, ?, ?, ?, ?) ON CONFLICT (recording_id) DO UPDATE SET"
+    "INSERT INTO recording (recording_id, recorder, manifest, started_ns, ended_ns) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (recording_id) DO UPDATE SET"
     " started_ns = min(started_ns, excluded.started_ns), ended_ns = max(ended_ns, excluded.ended_ns)"
 )
 
@@ -173,12 +178,12 @@ class Index:
             self._db.execute("DELETE FROM recording WHERE recording_id = ?", (recording_id,))
 
     def protect(self, recording_id: str, ranges: Sequence[tuple[int, int]]) -> None:
-        """Protect these inclusive ranges of seq of a recording, and nothing else of it."""
+        """Protect these inclusive ranges of seq of a recording, all its snapshots with them, and nothing else of it."""
         with self._lock, _errors(), self._db:
             self._db.execute("UPDATE chunk SET protected = 0 WHERE recording_id = ?", (recording_id,))
             self._db.executemany(
                 "UPDATE chunk SET protected = 1 WHERE recording_id = ? AND seq BETWEEN ? AND ?",
-                [(recording_id, low, high) for low, high in ranges],
+                [(recording_id, low, high) for low, high in (*ranges, *([_SNAPSHOTS] if ranges else []))],
             )
 
     def protected_bytes(self) -> int:
@@ -195,7 +200,7 @@ class Index:
         rows = self._all(
             "SELECT c.recording_id, min(c.seq), max(c.seq) FROM recording r JOIN chunk c USING (recording_id)"
             " WHERE r.recorder = ? AND r.ended_ns >= ? AND r.started_ns <= ? AND c.ended_ns >= ? AND c.started_ns <= ?"
-            " GROUP BY c.recording_id ORDER BY c.recording_id",
+            " AND c.seq > 0 GROUP BY c.recording_id ORDER BY c.recording_id",
             (recorder, from_ns, to_ns, from_ns, to_ns),
         )
         return [(str(row[0]), int(row[1]), int(row[2])) for row in rows]
@@ -272,6 +277,43 @@ class Index:
                     )
         return count
 
+    # --- off-load: a column says what is proven, one of the recording how many of its manifest's lines are stored ---
+
+    def unproven(self, count: int) -> list[ChunkRef]:
+        """The oldest files that no store has proven."""
+        rows = self._all(f"SELECT {_COLUMNS} FROM chunk WHERE proven = 0 ORDER BY ord LIMIT ?", (count,))
+        with _errors():
+            return [_chunk(row) for row in rows]
+
+    def unproven_totals(self) -> tuple[int, int, int | None]:
+        """Number and bytes of what no store has proven, and when the oldest of it began."""
+        sql = "SELECT count(*), coalesce(sum(bytes), 0), min(started_ns) FROM chunk WHERE proven = 0"
+        row = self._all(sql)[0]
+        return int(row[0]), int(row[1]), None if row[2] is None else int(row[2])
+
+    def prove(self, recording_id: str, seq: int) -> None:
+        """A store has proven a file; a line of its manifest says so, and is not stored yet."""
+        with self._lock, _errors(), self._db:
+            self._db.execute("UPDATE chunk SET proven = 1 WHERE recording_id = ? AND seq = ?", (recording_id, seq))
+            self._db.execute("UPDATE recording SET has_unsent = 1 WHERE recording_id = ?", (recording_id,))
+
+    def sent_lines(self, recording_id: str) -> int:
+        rows = self._all("SELECT sent_lines FROM recording WHERE recording_id = ?", (recording_id,))
+        return int(rows[0][0]) if rows else 0
+
+    def note_lines(self, recording_id: str, *, sent: int | None = None, has_unsent: bool) -> None:
+        """How many lines of a manifest are stored (None: as before), and whether there are others."""
+        with self._lock, _errors(), self._db:
+            self._db.execute(
+                "UPDATE recording SET sent_lines = coalesce(?, sent_lines), has_unsent = ? WHERE recording_id = ?",
+                (sent, has_unsent, recording_id),
+            )
+
+    def recordings_with_unsent(self, count: int) -> list[str]:
+        """Recordings whose manifests have lines that no store has."""
+        rows = self._all("SELECT recording_id FROM recording WHERE has_unsent = 1 LIMIT ?", (count,))
+        return [str(row[0]) for row in rows]
+
     # --- retention.ChunkView ---
 
     def total_bytes(self, recorder: str | None) -> int:
@@ -290,7 +332,8 @@ class Index:
     def last_sizes(self, recorder: str, count: int) -> list[int]:
         """Bytes of the last chunks of a recorder that are not protected, the oldest first."""
         rows = self._all(
-            "SELECT bytes FROM chunk WHERE recorder = ? AND protected = 0 ORDER BY ord DESC LIMIT ?", (recorder, count)
+            "SELECT bytes FROM chunk WHERE recorder = ? AND protected = 0 AND seq > 0 ORDER BY ord DESC LIMIT ?",
+            (recorder, count),
         )
         return [int(row[0]) for row in reversed(rows)]
 
@@ -382,7 +425,7 @@ def _order_of(chunk: ChunkRef) -> int:
 def _row(chunk: ChunkRef) -> tuple[object, ...]:
     return (
         *(chunk.recording_id, chunk.recorder, chunk.seq, chunk.file, chunk.bytes),
-        *(chunk.started_ns, chunk.ended_ns, chunk.trusted, chunk.protected, chunk.boot_id),
+        *(chunk.started_ns, chunk.ended_ns, chunk.trusted, chunk.protected, chunk.boot_id, chunk.proven),
     )
 
 
@@ -391,7 +434,7 @@ def _chunk(row: tuple[Any, ...]) -> ChunkRef:
     Raises:
         sqlite3.DataError: a value is none that was written here.
     """
-    texts, numbers = (row[0], row[1], row[3], row[9]), (row[2], row[4], row[5], row[6])
+    texts, numbers = (row[0], row[1], row[3], row[9]), (row[2], row[4], row[5], row[6], row[10])
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
         raise sqlite3.DataError("a value of a wrong type")
     return ChunkRef(
@@ -405,4 +448,5 @@ def _chunk(row: tuple[Any, ...]) -> ChunkRef:
         trusted=bool(row[7]),
         protected=bool(row[8]),
         boot_id=row[9],
+        proven=bool(row[10]),
     )

@@ -87,6 +87,9 @@ class Janitor:
         """
         self.limits = limits
         self.recorder_limits = dict(recorder_limits)
+        self.requires_proof = False  # delete only what a store has proven
+        self.is_offloading = False  # whether there is a store
+        self.deleted_unproven = 0  # what went before a store had it
         self._root = root
         self._listing = listing
         self._open_space = open_space
@@ -115,6 +118,7 @@ class Janitor:
             open_bytes=space.by_recorder,
             missing_files=_missing_files(status),
             least_free_bytes=LEAST_ROOM_BYTES,
+            requires_proof=self.requires_proof,
         )
         return plan(_Without(self._listing.index, without), self.limits, self.recorder_limits, situation)
 
@@ -166,7 +170,7 @@ class Janitor:
         if limits.max_total_bytes is not None and total > limits.max_total_bytes:
             return (
                 f"recordings take {format_size(total)} of storage.max_total = {format_size(limits.max_total_bytes)}, "
-                f"and none may be deleted{self._protected()}: raise it, or unprotect recordings"
+                f"and none may be deleted{self._protected()}: {self._remedy()}"
             )
         return None
 
@@ -186,8 +190,17 @@ class Janitor:
         return f"{where}, and {key} must stay free{self._protected()}: lower it, or remove files"
 
     def _protected(self) -> str:
+        """What keeps rotation from deleting, in brackets."""
         kept = self._listing.index.protected_bytes()
-        return f" ({format_size(kept)} of recordings are protected)" if kept else ""
+        waiting = self._listing.index.unproven_totals()[1] if self.requires_proof else 0
+        parts = [f"{format_size(kept)} of recordings are protected"] if kept else []
+        parts += [f"{format_size(waiting)} wait for the store of [offload]"] if waiting else []
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def _remedy(self) -> str:
+        if self.requires_proof and self._listing.index.unproven_totals()[0]:
+            return 'see to the store of [offload], raise the limit, or set offload.delete = "never"'
+        return "raise it, or unprotect recordings"
 
     def _rotate_or_fall_back(self) -> list[Deleted]:
         try:
@@ -240,8 +253,7 @@ class Janitor:
         was_there = False
         index = self._listing.index
         split = layout.split_file(chunk.file)
-        parsed = layout.parse_chunk_name(split[2]) if split else None
-        if split is None or parsed is None or parsed.is_part or parsed.recording_id != chunk.recording_id:
+        if split is None or not _is_name_of(split[2], chunk):
             index.remove(chunk.recording_id, chunk.seq)
             raise StorageError("not a name of ours", "unsafe_path")
         place = index.manifest_of(chunk.recording_id)
@@ -252,6 +264,10 @@ class Janitor:
                         if place is not None and chunk.file not in self._announced:
                             self._root.append_deletion(root, place, chunk.seq, str(reason))
                             self._announced.add(chunk.file)
+                            if chunk.proven:
+                                index.note_lines(chunk.recording_id, has_unsent=True)
+                            elif self.is_offloading:
+                                self.deleted_unproven += 1
                         os.unlink(split[2], dir_fd=folder)
                         os.fsync(folder)  # or a power cut brings it back after the index has forgotten it
                         was_there = True
@@ -266,7 +282,10 @@ class Janitor:
     def _has_live_chunks(self, root: int, place: str | None) -> bool:
         """Whether a manifest lists chunks that were not deleted: somebody took them, and may bring them back."""
         with contextlib.suppress(OSError):
-            return place is not None and bool(manifest.live_chunks(tree.read_manifest(root, place)))
+            if place is None:
+                return False
+            contents = tree.read_manifest(root, place)
+            return bool(manifest.live_chunks(contents) or manifest.live_snapshots(contents))
         return False
 
     def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:
@@ -279,6 +298,14 @@ class Janitor:
                     os.unlink(name, dir_fd=folder)
                 files.remove_empty_folders(root, folder_name)
         self._listing.index.remove_recording(recording_id)
+
+
+def _is_name_of(name: str, chunk: ChunkRef) -> bool:
+    """Whether a file name can be that of a chunk, or of a snapshot."""
+    if chunk.is_snapshot:
+        return layout.parse_snapshot_name(name) == (chunk.recording_id, -chunk.seq)
+    parsed = layout.parse_chunk_name(name)
+    return parsed is not None and not parsed.is_part and parsed.recording_id == chunk.recording_id
 
 
 def _deleted(planned: Planned) -> Deleted:

@@ -25,6 +25,8 @@ EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 _CHUNK = re.compile(
     rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
 )
+_SNAPSHOT = re.compile(rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.jpg(?P<part>\.part)?\Z", re.ASCII)
+_MANIFEST_PIECE = re.compile(r"(?P<name>.+\.jsonl)\.(?P<number>\d{6,9})\Z", re.ASCII)
 _BOOT_FOLDER = re.compile(r"[^/]+/boot(\d{4,})/", re.ASCII)
 _DAY = re.compile(r"(\d{4}/\d{2}/\d{2}|boot\d{4,})\Z", re.ASCII)
 
@@ -125,6 +127,32 @@ def parse_manifest_name(name: str) -> str | None:
     return recording_id if name.endswith(MANIFEST) and parse_recording_id(recording_id) is not None else None
 
 
+def snapshot_name(recording_id: str, number: int) -> str:
+    """The final name of a snapshot; snapshots are counted apart from chunks."""
+    return f"{recording_id}-{number:04d}.jpg"
+
+
+def parse_snapshot_name(name: str) -> tuple[str, int] | None:
+    """Recording id and number of a snapshot's final name; None when it is none of ours."""
+    match = _SNAPSHOT.match(name)
+    if match is None or match["part"] or parse_recording_id(match["id"]) is None or int(match["seq"]) < 1:
+        return None
+    return (match["id"], int(match["seq"])) if name == snapshot_name(match["id"], int(match["seq"])) else None
+
+
+def manifest_piece(manifest: str, number: int) -> str:
+    """Under which name a store keeps one line of a manifest, by the line's number."""
+    return f"{manifest}.{number:06d}"
+
+
+def parse_manifest_piece(name: str) -> tuple[str, int] | None:
+    """Manifest and number of such a name; None when it is none."""
+    match = _MANIFEST_PIECE.match(name)
+    if match is None or parse_manifest_name(match["name"]) is None:
+        return None
+    return match["name"], int(match["number"])
+
+
 def day_folder(stamp: Stamp) -> str:
     """The folder, below the recorder's, of a chunk that begins at `stamp`."""
     if not stamp.trusted:
@@ -144,7 +172,8 @@ def split_file(file: str) -> tuple[str, str, str] | None:
     parsed = parse_chunk_name(name)
     if parsed is not None:
         return (recorder, day, name) if parsed.recorder == recorder else None
-    recording_id = parse_manifest_name(name)
+    snapshot = parse_snapshot_name(name)
+    recording_id = snapshot[0] if snapshot is not None else parse_manifest_name(name)
     known = parse_recording_id(recording_id) if recording_id is not None else None
     return (recorder, day, name) if known is not None and known.recorder == recorder else None
 

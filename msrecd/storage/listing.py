@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from msrecd.statefolder import report_unwritable
 from msrecd.storage import files, layout, tree
 from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
-from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.manifest import ManifestContents, ManifestLine, SnapshotLine
 from msrecd.storage.medium import FOLDER
 from msrecd.storage.retention import ChunkRef
 from msrecd.storage.root import StorageRoot
@@ -45,6 +46,7 @@ class Listing:
         self._path: Path | None = None
         self._corrected_revision = -1
         self._has_fallen_back = False
+        self._sent: dict[str, tuple[int, int]] = {}  # while the index is built: lines that a store has, and all
         self._lock = threading.RLock()
 
     def open(self, progress: Progress | None = None, *, beside: bool = False) -> None:
@@ -105,7 +107,11 @@ class Listing:
         begun_ns = self._root.clock.monotonic_ns()
         with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
             names = _FolderNames(root)
+            self._sent.clear()
             count = self.index.build(self._all_files(root, names, progress))
+            for recording_id, (sent, lines) in self._sent.items():
+                self.index.note_lines(recording_id, sent=sent, has_unsent=sent < lines)
+            self._sent.clear()
             self._note_folders(root)
         if count:
             took_s = (self._root.clock.monotonic_ns() - begun_ns) / NS
@@ -140,11 +146,9 @@ class Listing:
                         continue
                     new: dict[str, set[int]] = {}
                     for name in tree.names_in(root, folder_name):
-                        parsed = layout.parse_chunk_name(name)
-                        if parsed is None or parsed.is_part or parsed.recorder != recorder:
-                            continue
-                        if not index.has_chunk(parsed.recording_id, parsed.seq):
-                            new.setdefault(parsed.recording_id, set()).add(parsed.seq)
+                        known = _key_of(name, recorder)
+                        if known is not None and not index.has_chunk(*known):
+                            new.setdefault(known[0], set()).add(known[1])
                     for recording_id, seqs in new.items():
                         place = index.manifest_of(recording_id) or tree.find_manifest(root, recorder, recording_id)
                         if place is not None:
@@ -203,14 +207,20 @@ class Listing:
 
     def add(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
         """Put a finished chunk into the index; a failure costs only a new build of the index."""
-        ref = self._ref(recorder, recording_id, line)
+        self._add(self._ref(recorder, recording_id, line), manifest_file)
+
+    def add_snapshot(self, recorder: str, recording_id: str, manifest_file: str, line: SnapshotLine) -> None:
+        """The same for a snapshot."""
+        self._add(self._snapshot_ref(recorder, recording_id, line), manifest_file)
+
+    def _add(self, ref: ChunkRef, manifest_file: str) -> None:
         try:
             try:
                 self.index.add(ref, manifest_file)
             except StorageError as exc:
                 self.fall_back(exc)  # built from the manifests, in which the chunk stands already
         except StorageError as exc:
-            log.warning("%s is not in the index, which will be built again: %s", line["file"], exc)
+            log.warning("%s is not in the index, which will be built again: %s", ref.file, exc)
             with contextlib.suppress(OSError, AssertionError):
                 self._stale.touch()
 
@@ -264,6 +274,25 @@ class Listing:
             boot_id=boot_id,
         )
 
+    def _snapshot_ref(self, recorder: str, recording_id: str, line: SnapshotLine) -> ChunkRef:
+        taken_ns = parse_utc(line["taken"])
+        trusted, boot_id = line["clock"] == "synchronized", line.get("boot_id", "")
+        if not trusted and (corrected := self._root.walltime.corrections.correct(boot_id, taken_ns)) is not None:
+            taken_ns, trusted = corrected, True
+        seq = -line["snapshot"]
+        return ChunkRef(
+            recording_id=recording_id,
+            recorder=recorder,
+            seq=seq,
+            file=line["file"],
+            bytes=line["bytes"],
+            started_ns=taken_ns,
+            ended_ns=taken_ns,
+            trusted=trusted,
+            protected=self._root.is_protected(recording_id, seq),
+            boot_id=boot_id,
+        )
+
     def _boot_id(self, line: ManifestLine) -> str:
         return line.get("boot_id") or first_edition_boot_id(self._root.medium.identity.first_edition_boots, line)
 
@@ -291,7 +320,26 @@ class Listing:
                 if split[2] in names.of(f"{split[0]}/{split[1]}"):
                     is_kept = lambda seq: any(low <= seq <= high for low, high in ranges)  # noqa: E731
                     refs.append(self._ref(split[0], recording_id, line, is_kept))
+        return self._proven(refs + self._listed_snapshots(contents, recording_id, names), contents, recording_id)
+
+    def _listed_snapshots(self, contents: ManifestContents, recording_id: str, names: _FolderNames) -> list[ChunkRef]:
+        refs = []
+        for line in contents.snapshots:
+            split = layout.split_file(line["file"])
+            if split is None or layout.parse_snapshot_name(split[2]) != (recording_id, line["snapshot"]):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                if split[2] in names.of(f"{split[0]}/{split[1]}"):
+                    refs.append(self._snapshot_ref(split[0], recording_id, line))
         return refs
+
+    def _proven(self, refs: list[ChunkRef], contents: ManifestContents, recording_id: str) -> list[ChunkRef]:
+        """The same, with what a store has."""
+        if not contents.offloaded:
+            return refs
+        self._sent[recording_id] = max(one.lines for one in contents.offloaded), contents.lines
+        proven = {-one.seq if one.is_snapshot else one.seq for one in contents.offloaded}
+        return [replace(ref, proven=True) if ref.seq in proven else ref for ref in refs]
 
 
 def first_edition_boot_id(boots: dict[int, str], line: ManifestLine) -> str:
@@ -306,6 +354,17 @@ def _changed_ns(root: int, folder_name: str) -> int | None:
             return os.fstat(folder).st_mtime_ns
     except OSError:
         return None
+
+
+def _key_of(name: str, recorder: str) -> tuple[str, int] | None:
+    """What the index knows a file by: recording id and seq; None: it is none of this recorder."""
+    if (shot := layout.parse_snapshot_name(name)) is not None:
+        known = layout.parse_recording_id(shot[0])
+        return (shot[0], -shot[1]) if known is not None and known.recorder == recorder else None
+    parsed = layout.parse_chunk_name(name)
+    if parsed is None or parsed.is_part or parsed.recorder != recorder:
+        return None
+    return parsed.recording_id, parsed.seq
 
 
 def _remove(path: Path) -> None:

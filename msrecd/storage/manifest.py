@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NotRequired, TypedDict
 
 from msrecd.storage import files
-from msrecd.vocabulary.times import parse_utc
+from msrecd.storage.manifest_values import is_count, is_flag, is_number, is_seconds, is_seq, is_sha256, is_text, is_time
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +31,6 @@ MAX_LINE_BYTES = 8 << 20
 MAX_LINES = 2_000_000
 _BLOCK_BYTES = 64 * 1024
 _MAX_GAPS = 100_000
-_MAX_SECONDS = 1e9
-_MAX_NS = 1 << 62  # the year 2116
 _OWN_HASH = re.compile(rb',"line_sha256":"([0-9a-f]{64})"}\Z')
 
 
@@ -59,6 +56,19 @@ class ManifestLine(TypedDict):
     line_sha256: NotRequired[str]
 
 
+class SnapshotLine(TypedDict):
+    """A snapshot's line, exactly as in the file. Snapshots of a recording are counted apart from its chunks."""
+
+    snapshot: int
+    file: str
+    bytes: int
+    sha256: str
+    mime_type: str
+    taken: str
+    clock: str
+    boot_id: NotRequired[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
     """A line that says what rotation or a loss took away; `is_edited`: it does not match its own hash."""
@@ -67,6 +77,18 @@ class Deletion:
     at: str
     reason: str
     is_edited: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offloaded:
+    """A line that says that a store has proven a chunk or snapshot, and has so many `lines` of this manifest."""
+
+    seq: int
+    is_snapshot: bool
+    at: str
+    proof: str
+    store: str
+    lines: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +112,8 @@ class ManifestContents:
     lines between them were removed, or this one was put in; broken: of lines that do not follow from a line of an older
     version, which was edited, if it is not the same; edited: of lines that do not match their own hash;
     unreadable: of lines that are none of ours; torn: the last line has no end. `chunks` has all lines that can be read,
-    `doubtful` those among them that were edited.
+    `doubtful` those among them that were edited. What was edited of the other kinds is left out. lines: how many there
+    are; snapshots_gone: by their numbers.
     """
 
     chunks: tuple[ManifestLine, ...]
@@ -102,6 +125,10 @@ class ManifestContents:
     unreadable: tuple[int, ...]
     torn: bool
     doubtful: tuple[ManifestLine, ...]
+    snapshots: tuple[SnapshotLine, ...] = ()
+    snapshots_gone: frozenset[int] = frozenset()
+    offloaded: tuple[Offloaded, ...] = ()
+    lines: int = 0
 
 
 def encode_line(values: Mapping[str, object], prev: str) -> bytes:
@@ -187,6 +214,10 @@ def read_file(file: BinaryIO) -> ManifestContents:
     edited: list[int] = []
     unreadable: list[int] = []
     doubtful: list[ManifestLine] = []
+    snapshots: list[SnapshotLine] = []
+    snapshots_gone: set[int] = set()
+    offloaded: list[Offloaded] = []
+    number = 0
     expected = ""
     is_torn = False
     is_old, is_before_damaged = True, False
@@ -201,7 +232,13 @@ def read_file(file: BinaryIO) -> ManifestContents:
             is_old = is_old and _is_of_old(values)
             is_damaged = not is_old and not _is_as_written(line)
             prev = values["prev"]
-            if "deleted" in values:
+            if "snapshot" in values:
+                snapshots += [_snapshot_line(values)] if not is_damaged else []
+            elif "offloaded" in values:
+                offloaded += [_offloaded(values)] if not is_damaged else []
+            elif "deleted" in values and values.get("kind") == "snapshot":
+                snapshots_gone |= {_deletion(values, is_edited=False).seq} if not is_damaged else set()
+            elif "deleted" in values:
                 deletions.append(_deletion(values, is_edited=is_damaged))
             elif "after" in values:
                 endings += [_ending(values)] if not is_damaged else []
@@ -228,7 +265,16 @@ def read_file(file: BinaryIO) -> ManifestContents:
         unreadable=tuple(unreadable),
         torn=is_torn,
         doubtful=tuple(doubtful),
+        snapshots=tuple(snapshots),
+        snapshots_gone=frozenset(snapshots_gone),
+        offloaded=tuple(offloaded),
+        lines=number - is_torn,
     )
+
+
+def live_snapshots(contents: ManifestContents) -> Sequence[SnapshotLine]:
+    """The snapshots that should still be there."""
+    return [line for line in contents.snapshots if line["snapshot"] not in contents.snapshots_gone]
 
 
 def live_chunks(contents: ManifestContents) -> Sequence[ManifestLine]:
@@ -275,9 +321,40 @@ def _refuse(constant: str) -> object:
 
 def _deletion(values: Mapping[str, object], *, is_edited: bool) -> Deletion:
     seq, at, reason = values["deleted"], values["at"], values["reason"]
-    if not (_is_seq(seq) and _is_text(at) and _is_text(reason)):
+    if not (is_seq(seq) and is_text(at) and is_text(reason)):
         raise TypeError("deleted")
     return Deletion(seq=int(str(seq)), at=str(at), reason=str(reason), is_edited=is_edited)
+
+
+def _snapshot_line(values: dict[str, object]) -> SnapshotLine:
+    """
+    Raises:
+        KeyError, TypeError: a field is missing, or its value can be none of ours.
+    """
+    for name, is_right in _SNAPSHOT_FIELDS.items():
+        if not is_right(values[name]):
+            raise TypeError(name)
+    if not is_text(values.get("boot_id", "")):
+        raise TypeError("boot_id")
+    return values  # type: ignore[return-value]  # its fields have just been checked
+
+
+def _offloaded(values: Mapping[str, object]) -> Offloaded:
+    """
+    Raises:
+        KeyError, TypeError: a field is missing, or its value can be none of ours.
+    """
+    seq, at, proof, store, lines = (values[name] for name in ("offloaded", "at", "proof", "store", "lines"))
+    if not (is_seq(seq) and is_time(at) and is_text(proof) and is_text(store) and is_count(lines)):
+        raise TypeError("offloaded")
+    return Offloaded(
+        seq=int(str(seq)),
+        is_snapshot=values.get("kind") == "snapshot",
+        at=str(at),
+        proof=str(proof),
+        store=str(store),
+        lines=int(str(lines)),
+    )
 
 
 def _ending(values: Mapping[str, object]) -> Ending:
@@ -286,7 +363,7 @@ def _ending(values: Mapping[str, object]) -> Ending:
         KeyError, TypeError, ValueError: a field is missing, or its value can be none of ours.
     """
     gaps = values["gaps"]
-    is_right = _is_count(values["after"]) and _is_time(values["ended"]) and _is_seconds(values["lost_s"])
+    is_right = is_count(values["after"]) and is_time(values["ended"]) and is_seconds(values["lost_s"])
     if not (is_right and _are_gaps(gaps) and isinstance(gaps, list)):
         raise TypeError("after")
     return Ending(
@@ -305,51 +382,9 @@ def _chunk_line(values: dict[str, object]) -> ManifestLine:
     for name, is_right in _FIELDS.items():
         if not is_right(values[name]):
             raise TypeError(name)
-    if not _is_text(values.get("boot_id", "")):
+    if not is_text(values.get("boot_id", "")):
         raise TypeError("boot_id")
     return values  # type: ignore[return-value]  # its fields have just been checked
-
-
-def _is_number(value: object, low: float = -_MAX_SECONDS) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= _MAX_SECONDS
-    )
-
-
-def _is_count(value: object, low: int = 0, high: int = _MAX_NS) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_seq(value: object) -> bool:
-    return _is_count(value, 1, 999_999_999)
-
-
-def _is_seconds(value: object) -> bool:
-    return _is_number(value, 0.0)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 512 and value.isprintable()
-
-
-def _is_time(value: object) -> bool:
-    if not _is_text(value):
-        return False
-    try:
-        return -_MAX_NS <= parse_utc(str(value)) <= _MAX_NS
-    except (ValueError, OverflowError):
-        return False
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _are_tracks(value: object) -> bool:
@@ -358,11 +393,11 @@ def _are_tracks(value: object) -> bool:
         isinstance(value, dict)
         and len(value) <= 64
         and all(
-            _is_text(kind)
+            is_text(kind)
             and isinstance(figures, dict)
             and len(figures) <= 64
             and all(
-                _is_text(name) and (figure is None or _is_count(figure) or _is_number(figure))
+                is_text(name) and (figure is None or is_count(figure) or is_number(figure))
                 for name, figure in figures.items()
             )
             for kind, figures in value.items()
@@ -377,31 +412,39 @@ def _are_gaps(value: object) -> bool:
 def _is_gap(gap: object) -> bool:
     return (
         isinstance(gap, dict)
-        and _is_number(gap.get("at_s", 0.0))
-        and _is_seconds(gap.get("duration_s", 0.0))
-        and _is_text(gap.get("reason", ""))
+        and is_number(gap.get("at_s", 0.0))
+        and is_seconds(gap.get("duration_s", 0.0))
+        and is_text(gap.get("reason", ""))
     )
 
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS: dict[str, Callable[[object], bool]] = {
-    "seq": _is_seq,
-    "file": _is_text,
-    "bytes": _is_count,
-    "sha256": _is_sha256,
-    "mime_type": _is_text,
-    "started": _is_time,
-    "ended": _is_time,
-    "duration_s": _is_seconds,
-    "clock": _is_text,
-    "final": _is_flag,
-    "recovered": _is_flag,
-    "lost_s": _is_seconds,
+    "seq": is_seq,
+    "file": is_text,
+    "bytes": is_count,
+    "sha256": is_sha256,
+    "mime_type": is_text,
+    "started": is_time,
+    "ended": is_time,
+    "duration_s": is_seconds,
+    "clock": is_text,
+    "final": is_flag,
+    "recovered": is_flag,
+    "lost_s": is_seconds,
     "tracks": _are_tracks,
     "gaps": _are_gaps,
 }
 
 
+_SNAPSHOT_FIELDS: dict[str, Callable[[object], bool]] = {
+    "snapshot": is_seq,
+    "file": is_text,
+    "bytes": is_count,
+    "sha256": is_sha256,
+    "mime_type": is_text,
+    "taken": is_time,
+    "clock": is_text,
+}
 _CHUNK_KEYS = frozenset((*_FIELDS, "prev"))
 _DELETION_KEYS = frozenset(("deleted", "at", "reason", "prev"))
 

@@ -49,6 +49,16 @@ class Leftover:
     line: ManifestLine | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a snapshot goes: paths relative to the root."""
+
+    recording_id: str
+    folder: str
+    manifest: str
+    number: int
+
+
 class Home(Protocol):
     """What a recording needs of its Store."""
 
@@ -81,6 +91,7 @@ class Recording:
         self._store = store
         self._extension = extension
         self._next_seq = 1
+        self._snapshots = 0
         self._unfinished: dict[int, OpenEntry] = {}
         self._day: str | None = None
         self._medium_id: str | None = None
@@ -110,6 +121,7 @@ class Recording:
         self.manifest = ""
         self._day = None
         self._next_seq = 1
+        self._snapshots = 0
         self._unfinished.clear()
         log.warning("%s goes on as %s on another medium", before, self.recording_id)
 
@@ -159,6 +171,22 @@ class Recording:
     def _create(self, root: int, folder_name: str, name: str) -> ChunkFile:
         folder = files.open_folder(root, folder_name, create=True)
         return ChunkFile(folder, name, sync_interval_s=self._store.sync_interval_s, clock=self._store.root.clock)
+
+    def place_snapshot(self, stamp: Stamp) -> Place:
+        """Where the next snapshot of this recording goes. Any thread.
+
+        Raises:
+            StorageError: `missing_mount`.
+        """
+        with self._lock:
+            medium_id = self._store.root.check().id
+            if self._medium_id not in (None, medium_id):
+                self._begin_again()
+            self._medium_id = medium_id
+            folder = f"{self.recorder}/{self._folder_for(stamp)}"
+            self.manifest = self.manifest or f"{folder}/{layout.manifest_name(self.recording_id)}"
+            self._snapshots += 1
+            return Place(recording_id=self.recording_id, folder=folder, manifest=self.manifest, number=self._snapshots)
 
     def end_line(self, *, ended_ns: int, lost_s: float, gaps: Sequence[Mapping[str, float | str]]) -> None:
         """Write down what was lost between the last chunk and the end; before `close`, and when no chunk follows.

@@ -10,7 +10,8 @@ In this order, each rule seeing what the one before has freed:
    `max_total` makes a ring, the file system may be smaller than that: then as few of the oldest as let recording go on
    (`no_space`), and none where all of them together would not.
 
-Never: open chunks, protected recordings, files that are not in the index (nobody else's, that is).
+Never: open chunks, protected recordings, files that are not in the index (nobody else's, that is), and what no store
+has proven, where that is required.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRef:
-    """A finished chunk as the index knows it. `trusted`: its times were, or have been corrected."""
+    """A finished chunk as the index knows it. `trusted`: its times were, or have been corrected.
+
+    A snapshot is one, too: its `seq` is its number below zero. `proven`: a store has it, by its hash, and its line.
+    """
 
     recording_id: str
     recorder: str
@@ -56,6 +60,11 @@ class ChunkRef:
     trusted: bool
     protected: bool = False
     boot_id: str = ""  # of the boot whose clock said the times, where that was not trusted
+    proven: bool = False
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.seq < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +88,10 @@ class ChunkView(Protocol):
 class Situation:
     """What the plan depends on besides chunks and limits.
 
-    age_now_ns: the time by which chunks are old, None while no clock is trusted; open_bytes: of unfinished chunks by
-    recorder; missing_files: inodes that must become free; headroom_bytes: what open chunks may still grow by;
-    one_chunk_bytes: what one of them may; least_free_bytes: with less no chunk begins, whatever the limits are.
+    requires_proof: only what a store has proven may go. age_now_ns: the time by which chunks are old, None while no
+    clock is trusted; open_bytes: of unfinished chunks by recorder; missing_files: inodes that must become free;
+    headroom_bytes: what open chunks may still grow by; one_chunk_bytes: what one of them may; least_free_bytes:
+    with less no chunk begins, whatever the limits are.
     """
 
     age_now_ns: int | None
@@ -91,6 +101,7 @@ class Situation:
     open_bytes: Mapping[str, int] = field(default_factory=dict)
     missing_files: int = 0
     least_free_bytes: int = 0
+    requires_proof: bool = False
 
 
 def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
@@ -157,7 +168,7 @@ class _Planner:
         if self._view.total_bytes(None) - sum(self._freed.values()) < missing_bytes:
             return None  # without looking at each
         for chunk in self._view.oldest(None):
-            if chunk.protected or chunk.file in self._files:
+            if not self._may_go(chunk):
                 continue
             found.append(chunk)
             missing_bytes -= chunk.bytes
@@ -187,8 +198,12 @@ class _Planner:
                 if excess <= 0:
                     return
 
+    def _may_go(self, chunk: ChunkRef) -> bool:
+        is_free = chunk.proven or not self._situation.requires_proof
+        return is_free and not chunk.protected and chunk.file not in self._files
+
     def _take(self, chunk: ChunkRef, reason: Reason) -> bool:
-        if chunk.protected or chunk.file in self._files:
+        if not self._may_go(chunk):
             return False
         self._files.add(chunk.file)
         self._freed[chunk.recorder] = self._freed.get(chunk.recorder, 0) + chunk.bytes

@@ -147,8 +147,9 @@ class StorageRoot:
             return ALL_CHUNKS  # it cannot be read, so it is not deleted
 
     def is_protected(self, recording_id: str, seq: int) -> bool:
+        """Whether a chunk is; a snapshot (seq below zero), whether anything of its recording is."""
         ranges = self.protected_ranges(recording_id)
-        return ranges is not None and any(low <= seq <= high for low, high in ranges)
+        return bool(ranges) and (seq < 0 or any(low <= seq <= high for low, high in ranges or ()))
 
     def protect(self, recording_id: str, ranges: Ranges | None) -> None:
         """Write down what of a recording is protected; None: nothing.
@@ -237,11 +238,15 @@ class StorageRoot:
 
     def append_deletion(self, root: int, place: str, seq: int, reason: str) -> None:
         """
+        Args:
+            seq: below zero: that of a snapshot.
+
         Raises:
             StorageError: the line is not there.
         """
         at = format_utc(self.walltime.now_ns())
-        self.append_line(root, place, {"deleted": seq, "at": at, "reason": reason})
+        kind = {"kind": "snapshot"} if seq < 0 else {}
+        self.append_line(root, place, {"deleted": abs(seq), **kind, "at": at, "reason": reason})
 
 
 def protected_ranges(root: int, recording_id: str) -> Ranges | None:

@@ -19,7 +19,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime, read_history
 from msrecd.errors import StorageError
 from msrecd.statefolder import report_unwritable
-from msrecd.storage import checks, files, layout, tree
+from msrecd.storage import checks, files, layout, snapshots, tree
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
 from msrecd.storage.journal import Journal
@@ -28,6 +28,7 @@ from msrecd.storage.manifest import ManifestLine
 from msrecd.storage.medium import Medium, is_in_use, move_first_edition
 from msrecd.storage.meter import Meter
 from msrecd.storage.naming import Names
+from msrecd.storage.outgoing import Outgoing
 from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost, Recovery, Unfinished
 from msrecd.storage.retention import Limits, Planned
@@ -104,10 +105,13 @@ class Store:
             is_leased=lambda recording_id, seq: (recording_id, seq) in self._leases,
         )
         self._lock = threading.RLock()
+        self._album_lock = threading.Lock()
         self._lock_fd: int | None = None
         self._open: dict[str, Recording] = {}
         self._leases: Counter[tuple[str, int]] = Counter()
         self._late: list[ManifestLine] = []  # recovered from a medium that came while others were recorded to
+        self._albums = snapshots.Albums(self._draw)
+        self.outgoing = Outgoing(self.root, self._listing, self.lease)
         self._names = Names(walltime, lambda recorder, below: self.index.last_recording_id(recorder, below))
         self._meter = Meter(clock, lambda recorder, count: self.index.last_sizes(recorder, count))
         self._reconciled_ns = clock.monotonic_ns()
@@ -150,6 +154,7 @@ class Store:
             number = medium.use_boot(self.walltime.boot, self.walltime.boot_id, tree.highest_boot(root))
             self.walltime.raise_boot(number)
         recovered = self._recovery.recover(everywhere=everywhere)
+        snapshots.recover(self.root)
         self._listing.open(progress)
         self._listing.add_recovered(self._recovery.touched)
         self._recovery.touched.clear()
@@ -226,6 +231,16 @@ class Store:
     def limits(self, limits: Limits) -> None:
         self._janitor.limits = limits
 
+    def require_proof(self, required: bool) -> None:
+        """There is a store to which files are sent; `required`: rotation deletes only what that has proven."""
+        self._janitor.is_offloading = True
+        self._janitor.requires_proof = required
+
+    @property
+    def deleted_unproven(self) -> int:
+        """How many files rotation has deleted before a store had them."""
+        return self._janitor.deleted_unproven
+
     def limit_recorders(self, limits: Mapping[str, Limits]) -> None:
         """Replace the limits of single recorders, at any time."""
         self._janitor.recorder_limits = dict(limits)
@@ -240,14 +255,36 @@ class Store:
         """
         try:
             extension = extension_for(mime_type).removeprefix(".")
-            with self._lock:
-                recording_id = self._names.draw(recorder)
+            recording_id = self._draw(recorder)
         except ValueError as exc:
             raise StorageError(str(exc), "bad_args") from exc
         recording = Recording(self, recorder, recording_id, mime_type, extension)
         with self._lock:
             self._open[recording_id] = recording
         return recording
+
+    def _draw(self, recorder: str) -> str:
+        with self._lock:
+            return self._names.draw(recorder)
+
+    def add_snapshot(
+        self, recorder: str, jpeg: bytes, *, taken_ns: int, recording: Recording | None
+    ) -> snapshots.Written:
+        """Put a snapshot on the disk: in the recording that is under way, else under an id of its own.
+
+        Args:
+            taken_ns: when, on CLOCK_MONOTONIC.
+
+        Raises:
+            StorageError: it is not there.
+        """
+        self.require_room()
+        stamp = self.walltime.stamp(taken_ns)
+        if recording is not None:
+            return snapshots.write(self.root, self._listing, recording, jpeg, stamp)
+        with self._album_lock:
+            place = self._albums.next(recorder, stamp, self.root.medium.id)
+            return snapshots.write(self.root, self._listing, place, jpeg, stamp)
 
     # --- for recordings and their chunks ---
 
@@ -387,7 +424,7 @@ class Store:
         return OpenSpace(by_recorder=by_recorder, headrooms=tuple(headrooms))
 
     def _is_open(self, recording_id: str) -> bool:
-        if recording_id in self._open:
+        if recording_id in self._open or self._albums.has(recording_id):
             return True
         with files.storage_errors(f"read {self.path}"), files.closing_fd(self.root.open_root()) as root:
             return self.journal.is_open(root, recording_id)

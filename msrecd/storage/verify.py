@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
@@ -77,36 +77,49 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
         return _Verification(root, progress).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A chunk or snapshot as its manifest has it."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
 class _Verification:
     def __init__(self, root: int, progress: Callable[[int, int], None] | None) -> None:
         self._root = root
         self._progress = progress
         self._findings: list[Finding] = []
-        self._listed: dict[str, manifest.ManifestLine] = {}  # by the place where a chunk is, or should be
+        self._listed: dict[str, _Listed] = {}  # by the place where a file is, or should be
         self._doubted: set[tuple[str, int]] = set()  # (recording_id, seq) of which an edited line speaks
 
     def run(self) -> Verdict:
         there = self._walk("")
         manifests = [file for file in there if layout.parse_manifest_name(_name(file)) is not None]
-        chunks = {file for file in there if layout.parse_chunk_name(_name(file)) is not None}
+        pieces = _pieces(there)
+        chunks = {file for file in there if _is_media(_name(file))}
         for file in manifests:
             self._read_manifest(file, chunks)
+        for file, names in pieces.items():
+            if file not in manifests:
+                self._read_pieces(file, names, chunks)
+                manifests.append(file)
         listed = self._listed
-        total = sum(line["bytes"] for line in listed.values())
-        by_hash = {line["sha256"]: line for line in listed.values()}
-        sizes = {line["bytes"] for line in listed.values()}
+        total = sum(line.bytes for line in listed.values())
+        by_hash = {line.sha256: line for line in listed.values()}
+        sizes = {line.bytes for line in listed.values()}
         done = 0
         for place, line in listed.items():
             self._compare(place, line, by_hash, sizes)
-            done += line["bytes"]
+            done += line.bytes
             if self._progress is not None:
                 self._progress(done, total)
         for file in sorted(chunks):
             parsed = layout.parse_chunk_name(_name(file))
-            assert parsed is not None
-            if parsed.is_part:
+            if parsed is not None and parsed.is_part:
                 self._find(Fault.UNFINISHED, file, "not finished; being recorded, or waiting for recovery")
-            elif file not in listed and (parsed.recording_id, parsed.seq) not in self._doubted:
+            elif file not in listed and (parsed is None or (parsed.recording_id, parsed.seq) not in self._doubted):
                 self._find(Fault.UNLISTED, file, "no manifest lists it")
         return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=len(listed), bytes=total)
 
@@ -132,7 +145,7 @@ class _Verification:
                 file = f"{at}/{name}" if at else name
                 if is_folder:
                     waiting.append(file)
-                elif layout.parse_chunk_name(name) or layout.parse_manifest_name(name):
+                elif _is_media(name) or layout.parse_manifest_name(name) or layout.parse_manifest_piece(name):
                     found.append(file)
         return sorted(found)
 
@@ -146,6 +159,23 @@ class _Verification:
         except OSError as exc:
             self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
             return
+        self._judge_manifest(relative, contents, chunks)
+
+    def _read_pieces(self, relative: str, names: Mapping[int, str], chunks: AbstractSet[str]) -> None:
+        """A manifest as a store of [offload] keeps it: a file for each line."""
+        lines: list[bytes] = []
+        try:
+            for number in sorted(names):
+                folder_name, _, name = names[number].rpartition("/")
+                with files.closing_fd(files.open_folder(self._root, folder_name)) as folder:
+                    lines.append(files.read_at(folder, name, manifest.MAX_LINE_BYTES))
+        except OSError as exc:
+            self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
+            return
+        self._judge_manifest(relative, manifest.read(b"".join(line + b"\n" for line in lines)), chunks)
+
+    def _judge_manifest(self, relative: str, contents: manifest.ManifestContents, chunks: AbstractSet[str]) -> None:
+        name = _name(relative)
         for number in contents.unreadable:
             self._find(Fault.EDITED, relative, f"line {number} is no line of a manifest")
         for number in contents.edited:
@@ -196,16 +226,24 @@ class _Verification:
             place = _place(relative, line["file"], chunks)
             # What rotation took is not missing; where a copy still has it, it is judged like any other.
             if line["seq"] not in gone or place in chunks:
-                self._listed[place] = line
+                self._listed[place] = _Listed(line["file"], line["bytes"], line["sha256"])
+        for shot in contents.snapshots:
+            split = layout.split_file(shot["file"])
+            if split is None or layout.parse_snapshot_name(split[2]) != (recording_id, shot["snapshot"]):
+                self._find(Fault.EDITED, relative, f"{shot['file']!r} is no snapshot of this recording")
+                continue
+            place = _place(relative, shot["file"], chunks)
+            if shot["snapshot"] not in contents.snapshots_gone or place in chunks:
+                self._listed[place] = _Listed(shot["file"], shot["bytes"], shot["sha256"])
 
     def _compare(
         self,
         place: str,
-        line: manifest.ManifestLine,
-        by_hash: Mapping[str, manifest.ManifestLine],
+        line: _Listed,
+        by_hash: Mapping[str, _Listed],
         sizes: AbstractSet[int],
     ) -> None:
-        file = line["file"]
+        file = line.file
         folder_name, _, name = place.rpartition("/")
         try:
             with (
@@ -221,21 +259,36 @@ class _Verification:
         except OSError as exc:
             self._find(Fault.ALTERED, file, f"cannot be proven: {exc.strerror or exc}")
             return
-        if digest == line["sha256"] and size == line["bytes"]:
+        if digest == line.sha256 and size == line.bytes:
             return
         other = by_hash.get(digest)
         if other is not None and other is not line:
-            self._find(Fault.SWAPPED, file, f"holds what was recorded as {other['file']}")
-        elif size < line["bytes"]:
-            self._find(Fault.TORN, file, f"torn, {size} of {line['bytes']} bytes")
-        elif size != line["bytes"]:
-            self._find(Fault.ALTERED, file, f"altered, it has {size} bytes and {line['bytes']} were recorded")
+            self._find(Fault.SWAPPED, file, f"holds what was recorded as {other.file}")
+        elif size < line.bytes:
+            self._find(Fault.TORN, file, f"torn, {size} of {line.bytes} bytes")
+        elif size != line.bytes:
+            self._find(Fault.ALTERED, file, f"altered, it has {size} bytes and {line.bytes} were recorded")
         else:
             self._find(Fault.ALTERED, file, "altered, its sha256 is not the recorded one")
 
 
 def _name(file: str) -> str:
     return file.rpartition("/")[2]
+
+
+def _is_media(name: str) -> bool:
+    return layout.parse_chunk_name(name) is not None or layout.parse_snapshot_name(name) is not None
+
+
+def _pieces(there: Iterable[str]) -> dict[str, dict[int, str]]:
+    """Manifests of which there are single lines, with these by number."""
+    found: dict[str, dict[int, str]] = {}
+    for file in there:
+        folder, _, name = file.rpartition("/")
+        piece = layout.parse_manifest_piece(name)
+        if piece is not None:
+            found.setdefault(f"{folder}/{piece[0]}".removeprefix("/"), {})[piece[1]] = file
+    return found
 
 
 def _place(manifest_file: str, file: str, chunks: AbstractSet[str]) -> str:
@@ -267,19 +320,27 @@ def still_holds(folder: Path, finding: Finding) -> bool:
             return False
         return is_unended(contents) if finding.fault is Fault.UNENDED else contents.torn
     parsed = layout.parse_chunk_name(name)
+    if (shot := layout.parse_snapshot_name(name)) is not None and finding.fault is not Fault.TORN:
+        contents = _first_manifest(folder, shot[0])
+        is_listed = contents is not None and shot[1] in [line["snapshot"] for line in manifest.live_snapshots(contents)]
+        return is_listed and not is_there if finding.fault is Fault.MISSING else is_there and not is_listed
     if parsed is None or finding.fault is Fault.TORN:
         return True
     if finding.fault is Fault.UNFINISHED:
         return is_there
-    manifest_name = layout.manifest_name(parsed.recording_id)
-    places = (path.relative_to(folder).as_posix() for path in folder.rglob(manifest_name))
-    contents = next((found for place in places if (found := _read(folder, place))), None)
+    contents = _first_manifest(folder, parsed.recording_id)
     if contents is None:  # with its last chunk a manifest goes too
         return is_there if finding.fault is Fault.UNLISTED else False
     listed = {line["seq"] for line in manifest.live_chunks(contents)}
     if finding.fault is Fault.MISSING:
         return parsed.seq in listed
     return parsed.seq not in listed and is_there
+
+
+def _first_manifest(folder: Path, recording_id: str) -> manifest.ManifestContents | None:
+    manifest_name = layout.manifest_name(recording_id)
+    places = (path.relative_to(folder).as_posix() for path in folder.rglob(manifest_name))
+    return next((found for place in places if (found := _read(folder, place))), None)
 
 
 def _read(folder: Path, place: str) -> manifest.ManifestContents | None:

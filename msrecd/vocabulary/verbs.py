@@ -27,4 +27,4 @@ RETRYABLE: Mapping[str, bool] = {
 CODES = frozenset(RETRYABLE)
 
 RECORDER_STATES = ("inactive", "recording", "paused", "error")
-RECORDER_EVENTS = ("started", "stopped", "paused", "resumed", "chunk", "gap", "error")
+RECORDER_EVENTS = ("started", "stopped", "paused", "resumed", "chunk", "gap", "error", "snapshot", "offload")

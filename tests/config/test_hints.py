@@ -90,7 +90,7 @@ def test_the_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         (CAM + 'retention = "7d"\n', "with max_total, max_age"),
         (CAM + "retention = { days = 7 }\n", "known are max_total, max_age"),
         ('[devices]\nvirtual = "true"\n', "takes true, false or tables"),
-        (CAM + "snapshot = 1\n", "known are name, video, audio"),
+        (CAM + "snapshot = 1\n", 'did you mean "snapshots"?'),
     ],
 )
 def test_words_of_other_programs(tmp_path: Path, text: str, words: str) -> None:

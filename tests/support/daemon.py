@@ -145,7 +145,7 @@ class DaemonProcess:
         """Finished chunks of a recorder, in the order of their names."""
         folder = self.recordings / recorder
         return sorted(
-            (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".part", ".jsonl")),
+            (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".part", ".jsonl", ".jpg")),
             key=lambda path: path.name,
         )
 
@@ -161,7 +161,11 @@ class DaemonProcess:
 
     def chunk_lines(self, recorder: str = "cam0") -> list[dict[str, Any]]:
         """The manifest lines that are of a chunk: in order within each recording, not so where some were recovered."""
-        return [line for line in self.manifest(recorder) if "file" in line]
+        return [line for line in self.manifest(recorder) if "seq" in line]
+
+    def snapshot_lines(self, recorder: str = "cam0") -> list[dict[str, Any]]:
+        """The manifest lines that are of a snapshot."""
+        return [line for line in self.manifest(recorder) if "snapshot" in line]
 
     def recording_ids(self, recorder: str = "cam0") -> set[str]:
         """Of the recordings that have a chunk."""

@@ -10,7 +10,7 @@ from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
 from msrecd.clock import NS
-from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
+from msrecd.storage.catalog import ChunkEntry, GapEntry, OffloadEntry, RecordingEntry
 from msrecd.storage.files import closing_fd, open_root
 from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.storage.medium import is_in_use
@@ -83,6 +83,7 @@ def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
         "times corrected" if any(chunk.corrected for chunk in entry.chunks) else _doubt(entry),
         f"{recovered} recovered" if recovered else "",
         f"{missing} missing" if missing else "",
+        f"{len(entry.snapshots)} snapshots" if entry.snapshots else "",
     ]
     return (
         entry.recording_id,
@@ -133,6 +134,10 @@ def _length(seconds: float) -> str:
     return f"{seconds:.1f}s" if seconds < 60 else format_duration(round(seconds))
 
 
+def _offloaded(one: OffloadEntry | None) -> dict[str, str] | None:
+    return None if one is None else {"at": one.at, "proof": one.proof, "store": one.store}
+
+
 def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
     return {
         "recording_id": entry.recording_id,
@@ -160,8 +165,20 @@ def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
                 "lost_s": chunk.lost_s,
                 "missing": not chunk.exists,
                 "protected": chunk.protected,
+                "offloaded": _offloaded(chunk.offloaded),
             }
             for chunk in entry.chunks
+        ],
+        "snapshots": [
+            {
+                "snapshot": shot.number,
+                "file": shot.file,
+                "bytes": shot.bytes,
+                "taken": format_utc(shot.taken_ns),
+                "missing": not shot.exists,
+                "offloaded": _offloaded(shot.offloaded),
+            }
+            for shot in entry.snapshots
         ],
         "gaps": [
             {"started": format_utc(gap.started_ns), "duration_s": gap.duration_s, "reason": gap.reason}

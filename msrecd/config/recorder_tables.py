@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from msrecd.config.kinds import Number, Report, Text, key
+from msrecd.config.kinds import Duration, Flag, Number, Report, Text, key
 
 FILTERS = ("highpass", "lowpass", "notch", "gain", "mono")
 DEFAULT_NOTCH_Q = 10.0
@@ -35,6 +35,31 @@ class AudioFilter:
         "How narrow a `notch` is.",
         default=None,
         default_doc=f"`{DEFAULT_NOTCH_Q:g}`",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshots:
+    """recorder.snapshots: JPEG files beside the chunks, under the same retention. Empty: by command only."""
+
+    every_s: float | None = key(
+        Duration(minimum=1, maximum=366 * 86_400),
+        "One each time this long has passed, the first one at once.",
+        default=None,
+        default_doc="none",
+    )
+    at: str | None = key(
+        Text(max_length=256, is_time=True),
+        'When, in the forms of a schedule\'s `start`: "12:00", "sunrise+1h", "*/10 * * * *".',
+        default=None,
+        default_doc="none",
+    )
+    idle: bool = key(Flag(), "Also while nothing is recorded: the camera is opened for each.", default=False)
+    settle_s: float = key(
+        Duration(minimum=0, maximum=60),
+        "A camera that was closed has this long at most for its exposure and white balance to settle before the frame "
+        "counts.",
+        default=5.0,
     )
 
 

@@ -1,0 +1,123 @@
+"""Snapshots to disk in a running daemon: files, lines, events, idle cameras, commands, retention."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from config_text import camera, configuration
+from console import Console
+from daemon import DaemonFor, DaemonProcess
+from waiting import until
+
+from msrecd.config import InvalidConfigError, load
+from msrecd.config.model import Location
+from msrecd.config.recorder_tables import Snapshots
+from msrecd.control.snapshot_taker import SnapshotTimes
+from msrecd.recorder.snapshot import has_settled
+
+NS = 10**9
+
+
+def commands(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msrecd", "recordings", *words, "--config", str(daemon.config), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.promise("snapshots")
+def test_snapshots_of_recordings_and_of_idle_cameras(daemon_for: DaemonFor, console: Console) -> None:
+    """While cam0 records it has snapshots, and cam1, which does not record, has them all the time."""
+    made = camera(snapshots={"every": "1s"}) + camera("cam1", snapshots={"every": "2s", "idle": True, "settle": "1s"})
+    with daemon_for(made) as daemon:
+        console.wait("state/recorder/cam0")
+        until(lambda: len(daemon.snapshot_lines("cam1")) >= 2, lambda: daemon.log.read_text())
+        assert not daemon.snapshot_lines("cam0"), "it does not record, and has no idle = true"
+        recording_id = console.command("recorder/cam0/start")["data"]["recording_id"]
+        until(lambda: len(daemon.snapshot_lines("cam0")) >= 3, lambda: daemon.log.read_text())
+        event = console.wait("event/recorder/cam0", lambda event: event["event_type"] == "snapshot")
+        daemon.wait_for_chunks(1)
+        console.command("recorder/cam0/stop")
+        taken = len(daemon.snapshot_lines("cam0"))
+        reply = console.command("recorder/cam0/snapshot")
+        assert reply["data"]["file"] == daemon.snapshot_lines("cam0")[-1]["file"], "the command writes a file as well"
+        assert len(daemon.snapshot_lines("cam0")) == taken + 1
+        health = console.command("daemon/health")["data"]["recorders"]
+        assert health["cam0"]["snapshots"]["taken"] == taken + 1
+        listed = json.loads(commands(daemon, "list").stdout)
+    lines = daemon.snapshot_lines("cam0")[:taken]
+    assert [line["snapshot"] for line in lines] == list(range(1, taken + 1))
+    for line in lines:
+        path = daemon.recordings / line["file"]
+        jpeg = path.read_bytes()
+        assert path.name == f"{recording_id}-{line['snapshot']:04d}.jpg"
+        assert jpeg[:2] == b"\xff\xd8"
+        assert (len(jpeg), hashlib.sha256(jpeg).hexdigest()) == (line["bytes"], line["sha256"])
+    assert event["recording_id"] == recording_id
+    assert (event["file"], event["sha256"]) in [(line["file"], line["sha256"]) for line in lines]
+    idle = {Path(line["file"]).name.rpartition("-")[0] for line in daemon.snapshot_lines("cam1")}
+    assert len(idle) <= 2, "one id a day"
+    entries = listed["recordings"] if isinstance(listed, dict) else listed
+    of_cam0 = next(entry for entry in entries if entry["recording_id"] == recording_id)
+    assert [shot["file"] for shot in of_cam0["snapshots"]] == [line["file"] for line in lines]
+    done = commands(daemon, "verify")
+    assert done.returncode == 0, done.stdout
+    (daemon.recordings / lines[1]["file"]).write_bytes(b"\xff\xd8 another frame")
+    assert lines[1]["file"] in commands(daemon, "verify").stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "at"),
+    [
+        ({"every": "500ms"}, "every"),
+        ({"every": "1m", "at": "12:00"}, "at"),
+        ({"at": "noon"}, "at"),
+        ({"at": "sunrise"}, "at"),
+        ({"often": True}, "often"),
+    ],
+)
+def test_snapshots_that_cannot_be(tmp_path: Path, keys: dict[str, object], at: str) -> None:
+    config = tmp_path / "msrecd.toml"
+    config.write_text(configuration(tmp_path, port=None, recorders=camera(snapshots=keys)))
+    with pytest.raises(InvalidConfigError) as refused:
+        load(config)
+    assert [problem.path for problem in refused.value.problems] == [f"recorder[0].snapshots.{at}"]
+
+
+def test_intervals_keep_their_rhythm_and_missed_ones_are_left_out() -> None:
+    times = SnapshotTimes(Snapshots(every_s=10.0), None)
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    due = [second for second in range(60) if times.is_due(second * NS, now)]
+    assert due == [0, 10, 20, 30, 40, 50]
+    assert times.is_due(95 * NS, now)
+    assert not times.is_due(99 * NS, now)
+    assert times.is_due(100 * NS, now), "back in its rhythm"
+    times.rest()
+    assert times.is_due(101 * NS, now), "at once when they are wanted again"
+
+
+def test_times_of_the_day_come_once_whatever_the_clock_does() -> None:
+    times = SnapshotTimes(Snapshots(at="*/10 * * * *"), Location(latitude=52.5, longitude=13.4))
+    begin = datetime(2026, 6, 1, 5, 58, tzinfo=UTC).timestamp()
+    moments = [datetime.fromtimestamp(begin + half / 2, UTC) for half in range(2 * 1500)]
+    due = [moment for moment in moments if times.is_due(0, moment)]
+    assert [(moment.hour, moment.minute, moment.second) for moment in due] == [(6, 0, 0), (6, 10, 0), (6, 20, 0)]
+    assert not times.is_due(0, datetime(2027, 1, 1, 0, 5, tzinfo=UTC)), "a clock that is set takes no pictures"
+    assert not times.is_due(0, datetime(2026, 1, 1, 0, 5, tzinfo=UTC))
+
+
+def test_a_camera_has_settled_when_its_colours_stay() -> None:
+    dark, bright = [10.0, 10.0, 12.0], [100.0, 101.0, 99.0]
+    assert not has_settled([bright] * 3)
+    assert has_settled([dark, bright, bright, bright, bright])
+    assert not has_settled([dark, dark, dark, bright])
+    assert not has_settled([[100.0, 100.0, 90.0 + blue] for blue in (0, 2, 4, 6)]), "the white balance still moves"
