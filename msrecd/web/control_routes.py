@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.control.messages import decode_object
@@ -13,6 +13,7 @@ from msrecd.errors import CommandError, ConfigError
 from msrecd.vocabulary.names import is_name
 from msrecd.vocabulary.times import format_utc
 from msrecd.web.daemonside import DaemonSide
+from msrecd.web.metrics import TYPE, metrics
 from msrecd.web.mirror import CLIENTS_LIMIT, StateMirror
 from msrecd.web.passwords import PASSWORD_LIMIT, PasswordHash, read_hash
 from msrecd.web.router import JSON, Access, HttpError, Request, Response, Router, json_response
@@ -21,6 +22,7 @@ from msrecd.web.websettings import WebSettings
 
 log = logging.getLogger(__name__)
 
+LEVELS_LIMIT = 16  # recorders whose levels one page wants
 STATUS = {
     "bad_payload": 400,
     "bad_args": 400,
@@ -120,8 +122,10 @@ def add_routes(
     login: Login,
     settings: WebSettings,
     hold: Callable[[str], Awaitable[Callable[[], None]]],
+    health: Callable[[], Mapping[str, object]],
 ) -> None:
-    """Those of login, states, commands and events. `hold` opens the inputs of a recorder until it is let go."""
+    """Those of login, states, commands and events. `hold` opens the inputs of a recorder until it is let go;
+    `health` is what the page says of itself."""
 
     async def session(request: Request) -> Response:
         facts = {"device": settings.device_id, "version": settings.version, "login": login.is_needed}
@@ -144,12 +148,27 @@ def add_routes(
         reply = await daemon.command(f"recorder/{name}/{verb}", request.body)
         return Response(status_of(reply), reply, JSON)
 
+    async def hold_all(names: list[str]) -> Callable[[], None]:
+        held: list[Callable[[], None]] = []
+
+        def let_go() -> None:
+            for call in held:
+                call()
+
+        try:
+            for name in names[:LEVELS_LIMIT]:
+                held.append(await hold(name))  # noqa: PERF401 - what is held already is let go when one fails
+        except BaseException:
+            let_go()
+            raise
+        return let_go
+
     async def events(request: Request) -> Response:
         if mirror.clients >= CLIENTS_LIMIT:
             raise HttpError(503, "rate_limited", "too many pages are open", headers={"Retry-After": "5"})
         headers = {"X-Accel-Buffering": "no"}
         listened = request.query.get("level", "")
-        let_go = await hold(listened) if listened else None
+        let_go = await hold_all(listened.split(",")) if listened else None
         return Response(200, EventBody(mirror.stream(), let_go), "text/event-stream", headers, is_endless=True)
 
     router.add("POST", "/api/login", login.log_in, access=Access.PUBLIC)
@@ -161,6 +180,13 @@ def add_routes(
     router.add("GET", "/api/daemon", state, access=Access.VIEWER)
     router.add("GET", "/api/events", events, access=Access.VIEWER)
     router.add("POST", "/api/recorders/{recorder}/{verb}", command, access=Access.OPERATOR)
+
+    async def prometheus(_: Request) -> Response:
+        text = metrics(mirror.states, mirror.happened, health(), settings.device_id)
+        return Response(200, text.encode(), TYPE, {"Cache-Control": "no-store"})
+
+    if settings.metrics:
+        router.add("GET", "/metrics", prometheus, access=Access.PUBLIC)
 
 
 class EventBody:

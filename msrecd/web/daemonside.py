@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from msrecd.clock.wall import ReadOnlyWallTime
 from msrecd.control.bus import Bus
 from msrecd.control.commands import TIMEOUT_S, CommandPort, Commands, Request
-from msrecd.storage.catalog import Catalog, open_catalog
 from msrecd.web.router import HttpError
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ class DaemonSide:
     """Made on the daemon's loop; `call`, `command` and `in_thread` are for the loop of the web thread.
 
     Attributes:
-        store: the recordings; its methods block: use `in_thread` (with `catalog`, and `storage.reading.open_chunk`).
+        store: the recordings; its methods block: use `in_thread`.
         recorders, devices, bus: belong to the daemon's loop: use `call`.
     """
 
@@ -113,20 +111,6 @@ class DaemonSide:
         self._port.receive(Request(path=path, payload=payload, answer=reply))
         async with asyncio.timeout(TIMEOUT_S):
             return await answer
-
-    @contextmanager
-    def catalog(self) -> Iterator[Catalog]:
-        """The recordings with their chunks, gaps and corrected times. Blocking: within `in_thread`.
-
-        Raises:
-            StorageError: the recordings cannot be read.
-        """
-        store = self.store
-        catalog = open_catalog(store.path, store.state_path, ReadOnlyWallTime(store.state_path).corrections)
-        try:
-            yield catalog
-        finally:
-            catalog.close()
 
     def close(self) -> None:
         """Take no more work; what is under way is not waited for."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from msrecd.control.bus import Event, Item, Payload, State
+from msrecd.web.metrics import Happened
 
 HANDOVER_LIMIT = 1000
 CLIENT_LIMIT_MESSAGES = 512
@@ -35,6 +36,7 @@ class StateMirror:
         self._clients: set[EventClient] = set()
         self._levels: dict[str, Mapping[str, object]] = {}
         self.on_clients: Callable[[int], None] = lambda _: None  # so many more, or fewer
+        self.happened = Happened()
         self.lost_items = 0
         self.closed_clients = 0
         self.dropped_levels = 0
@@ -105,6 +107,7 @@ class StateMirror:
                     self.states[item.path] = item.payload
                 self._send(*state_message(item.path, item.payload))
             elif isinstance(item, Event):
+                self.happened.count(item.payload)
                 self._send("event", {**item.payload, "path": item.path})
 
     def recorders(self) -> dict[str, Payload]:

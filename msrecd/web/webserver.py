@@ -50,8 +50,18 @@ _THREAD_END_S = 5.0
 class Site:
     """All routes, and who is let in. Belongs to the web thread."""
 
-    def __init__(self, settings: WebSettings, daemon: DaemonSide, mirror: StateMirror, streams: LiveStreams) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        daemon: DaemonSide,
+        mirror: StateMirror,
+        streams: LiveStreams,
+        health: Callable[[], Mapping[str, object]],
+    ) -> None:
         """
+        Args:
+            health: what the page says of itself.
+
         Raises:
             ConfigError: a file of a password cannot be used.
         """
@@ -61,7 +71,7 @@ class Site:
         self._names = host_names(settings.listen)
         Assets().add_routes(self.router)
         self.live = LiveRoutes(daemon, streams, self.login)
-        control_routes.add_routes(self.router, daemon, mirror, self.login, settings, self.live.hold)
+        control_routes.add_routes(self.router, daemon, mirror, self.login, settings, self.live.hold, health)
         self.live.add_routes(self.router)
         self.recordings = recordings.add_routes(self.router, daemon)
 
@@ -177,7 +187,7 @@ class WebServer(Adapter):
         self._stopping = asyncio.Event()
         try:
             assert self._streams is not None
-            self._site = Site(self._settings, self._daemon, self._mirror, self._streams)
+            self._site = Site(self._settings, self._daemon, self._mirror, self._streams, self.health)
         except ConfigError as exc:
             log.error("there is no page: %s", exc)
             return

@@ -26,7 +26,7 @@ VALUES = {"recorder": "cam0", "verb": "start", "recording_id": "20260101T000000Z
 def all_routes() -> tuple[Route, ...]:
     """Those of the server itself, whatever modules add to it."""
     settings = WebSettings(listen=parse_listen("127.0.0.1:1"), device_id="pi", version="0")
-    return Site(settings, MagicMock(), StateMirror(), MagicMock()).router.routes
+    return Site(settings, MagicMock(), StateMirror(), MagicMock(), dict).router.routes
 
 
 def address_of(route: Route, number: str = "1") -> str:
