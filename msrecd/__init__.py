@@ -25,6 +25,7 @@ _HOMES = {
         "NotFoundError",
         "NotReadableError",
         "NotSupportedError",
+        "OperationError",
         "OverconstrainedError",
         "UnknownError",
     ),
@@ -40,6 +41,17 @@ _HOMES = {
     "msrecd.media.stream": ("MediaStream",),
     "msrecd.media.track": ("MediaStreamTrack",),
     "msrecd.media.view": ("StreamView",),
+    "msrecd.rtc.channel": ("RTCDataChannel",),
+    "msrecd.rtc.connection": ("RTCPeerConnection",),
+    "msrecd.rtc.descriptions": (
+        "MessageEvent",
+        "RTCDataChannelEvent",
+        "RTCIceCandidate",
+        "RTCPeerConnectionIceEvent",
+        "RTCSessionDescription",
+        "RTCTrackEvent",
+    ),
+    "msrecd.rtc.transceiver": ("RTCRtpReceiver", "RTCRtpSender", "RTCRtpTransceiver"),
     "msrecd.webaudio.context": (
         "AudioDestinationNode",
         "BaseAudioContext",
@@ -90,6 +102,7 @@ if TYPE_CHECKING:
         NotFoundError,
         NotReadableError,
         NotSupportedError,
+        OperationError,
         OverconstrainedError,
         UnknownError,
     )
@@ -106,6 +119,17 @@ if TYPE_CHECKING:
     from msrecd.media.track import MediaStreamTrack
     from msrecd.media.view import StreamView
     from msrecd.muxing.facts import ChunkInfo
+    from msrecd.rtc.channel import RTCDataChannel
+    from msrecd.rtc.connection import RTCPeerConnection
+    from msrecd.rtc.descriptions import (
+        MessageEvent,
+        RTCDataChannelEvent,
+        RTCIceCandidate,
+        RTCPeerConnectionIceEvent,
+        RTCSessionDescription,
+        RTCTrackEvent,
+    )
+    from msrecd.rtc.transceiver import RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
     from msrecd.webaudio.context import (
         AudioDestinationNode,
         BaseAudioContext,
@@ -189,15 +213,27 @@ __all__ = [
     "MediaStreamTrackEvent",
     "MediaStreamTrackGenerator",
     "MediaStreamTrackReader",
+    "MessageEvent",
     "NotAllowedError",
     "NotFoundError",
     "NotReadableError",
     "NotSupportedError",
     "OfflineAudioCompletionEvent",
     "OfflineAudioContext",
+    "OperationError",
     "OscillatorNode",
     "OverconstrainedError",
     "PeriodicWave",
+    "RTCDataChannel",
+    "RTCDataChannelEvent",
+    "RTCIceCandidate",
+    "RTCPeerConnection",
+    "RTCPeerConnectionIceEvent",
+    "RTCRtpReceiver",
+    "RTCRtpSender",
+    "RTCRtpTransceiver",
+    "RTCSessionDescription",
+    "RTCTrackEvent",
     "StereoPannerNode",
     "StreamView",
     "UnknownError",

@@ -27,20 +27,43 @@ class _Shared:
         self.output = output
         self.encoding = encoding
         self.holders = 0
+        self.viewers = 0  # of the holders
 
 
 class Lease:
-    """A share in an encoding: `output` until `close`."""
+    """A share in an encoding: `output` until `close`.
 
-    def __init__(self, source: Source, request: EncodingRequest, shared: _Shared) -> None:
+    A viewer's share (`share`) changes nothing for a recorder that has one too: its requests for key frames are ignored
+    then.
+    """
+
+    def __init__(self, source: Source, request: EncodingRequest, shared: _Shared, *, is_viewer: bool) -> None:
         self._source = source
         self._request = request
         self._shared = shared
+        self._is_viewer = is_viewer
         self._open = True
 
     @property
     def output(self) -> EncodedFeed:
         return self._shared.output
+
+    @property
+    def request(self) -> EncodingRequest:
+        """What is encoded; of a viewer's share perhaps not what it asked for."""
+        return self._request
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether somebody has a share who is no viewer."""
+        return self._shared.holders > self._shared.viewers
+
+    def request_key_frame(self, at_ns: int = 0) -> bool:
+        """As EncodedFeed's; False where it is ignored, because a viewer asks and a recorder uses the encoding."""
+        if self._is_viewer and self.is_recorded:
+            return False
+        self.output.request_key_frame(at_ns)
+        return True
 
     def close(self) -> None:
         """Give the share back; the last one ends the encoder. Idempotent, from any thread."""
@@ -49,6 +72,7 @@ class Lease:
                 return
             self._open = False
             self._shared.holders -= 1
+            self._shared.viewers -= self._is_viewer
             if self._shared.holders:
                 return
             known = _running.get(self._source, {})
@@ -65,16 +89,39 @@ def acquire(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_C
         NotSupportedError: the source has encoded units only, and not these.
     """
     with _lock:
-        known = _running.setdefault(source, {})
-        shared = known.get(request)
-        if shared is not None and shared.output.feed.ended:
-            del known[request]
-            shared = None
-        if shared is None:
-            shared = _begin(source, request, clock)
-            known[request] = shared
-        shared.holders += 1
-        return Lease(source, request, shared)
+        return _acquire(source, request, clock, is_viewer=False)
+
+
+def share(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_CLOCK) -> Lease:
+    """A viewer's share: in an encoding of this codec that runs already, whatever else was asked of it; else as `acquire`.
+
+    Of several the one with the lowest bit rate is taken.
+
+    Raises:
+        NotSupportedError: as `acquire`.
+    """
+    with _lock:
+        running = [
+            known
+            for known, shared in _running.get(source, {}).items()
+            if known.codec == request.codec and not shared.output.feed.ended
+        ]
+        chosen = request if request in running else min(running, key=lambda known: known.bit_rate, default=request)
+        return _acquire(source, chosen, clock, is_viewer=True)
+
+
+def _acquire(source: Source, request: EncodingRequest, clock: Clock, *, is_viewer: bool) -> Lease:
+    known = _running.setdefault(source, {})
+    shared = known.get(request)
+    if shared is not None and shared.output.feed.ended:
+        del known[request]
+        shared = None
+    if shared is None:
+        shared = _begin(source, request, clock)
+        known[request] = shared
+    shared.holders += 1
+    shared.viewers += is_viewer
+    return Lease(source, request, shared, is_viewer=is_viewer)
 
 
 def fullness() -> float:

@@ -130,6 +130,10 @@ class NotSupportedError(_Named):
     """The format, the option or the combination cannot be recorded here."""
 
 
+class OperationError(_Named):
+    """An operation failed for a reason of its own: a session description that cannot be used."""
+
+
 class UnknownError(_Named):
     """The recording could not go on, for a reason outside of the specification."""
 

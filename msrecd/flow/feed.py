@@ -49,12 +49,12 @@ class Feed(Generic[T]):
         return self._error
 
     def add(self, sink: Sink[T]) -> None:
-        """Give `sink` every later unit; on an ended feed it gets its `end` at once."""
+        """Give `sink` every later unit, once; on an ended feed it gets its `end` at once."""
         with self._demand_lock:
             with self._lock:
                 first = not self._sinks
                 ended = self._ended
-                if not ended:
+                if not ended and all(known is not sink for known in self._sinks):
                     self._sinks = (*self._sinks, sink)
             if ended:
                 sink.end(self._error)

@@ -83,6 +83,11 @@ class Source(ABC):
         """
         return None
 
+    @property
+    def reorders(self) -> bool:
+        """Whether its encoded frames do not come in the order in which they are shown (B-frames)."""
+        return False
+
     def native_codec(self) -> str | None:
         """The codec the source already delivers ("h264", "opus", …), None for raw sources."""
         return None

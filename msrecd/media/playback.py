@@ -174,6 +174,10 @@ class StreamSource(Source):
             return None
         return self.passing
 
+    @property
+    def reorders(self) -> bool:
+        return self.info.reorder_depth > 0
+
     def native_codec(self) -> str | None:
         return self.info.codec if self.info.codec in _PASSES_THROUGH else None
 

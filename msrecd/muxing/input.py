@@ -77,10 +77,14 @@ class TrackInput(ABC):
         """
         self._deliver, self._nudge = deliver, nudge
         self.takes_past = self.source.has_past and not self.source.stats.delivered
-        self._live = hub.acquire(self.source, self.request, clock=self._clock)
+        self._live = self._acquire()
         self._live.output.when_parameters(lambda _: nudge())
         self._lane = Lane(self.track, False, deliver, nudge)
         self._live.output.feed.add(self._lane)
+
+    def _acquire(self) -> hub.Lease:
+        """The share in an encoding; a viewer's is another."""
+        return hub.acquire(self.source, self.request, clock=self._clock)
 
     @property
     def output(self) -> EncodedFeed:
@@ -118,7 +122,7 @@ class TrackInput(ABC):
 
     def request_key_frame(self, at_ns: int = 0) -> None:
         if self._live is not None:
-            self._live.output.request_key_frame(at_ns)
+            self._live.request_key_frame(at_ns)
 
     @abstractmethod
     def set_gate(self, is_open: bool, at_ns: int) -> None:

@@ -53,7 +53,7 @@ class VideoInput(TrackInput):
         self._use_blank, self._switch_ns, self._waiting = not is_open, at_ns, True
         self._blank_is_over = False
         if is_open:
-            self.output.request_key_frame(at_ns)
+            super().request_key_frame(at_ns)
             return
         parameters = self.parameters
         if self._blank is not None:  # the black of the last time still runs

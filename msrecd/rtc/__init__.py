@@ -1,0 +1,1 @@
+"""WebRTC over aiortc (extra `rtc`), in a thread and a loop of its own. Only `aio.py` imports aiortc and aioice."""

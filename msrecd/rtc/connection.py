@@ -1,0 +1,603 @@
+"""RTCPeerConnection (https://w3c.github.io/webrtc-pc/#rtcpeerconnection-interface).
+
+Belongs to the loop's thread; aiortc's connection lives in the thread of WebRTC and answers with snapshots. Calls reach
+it in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import logging
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msrecd.dom.dictionaries import warn_of_unknown
+from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
+from msrecd.dom.exceptions import InvalidAccessError, InvalidStateError, NotSupportedError
+from msrecd.flow.units import Kind
+from msrecd.media.stream import MediaStream
+from msrecd.media.track import MediaStreamTrack
+from msrecd.rtc.channel import RTCDataChannel, channel_options
+from msrecd.rtc.descriptions import (
+    Description,
+    RTCDataChannelEvent,
+    RTCIceCandidate,
+    RTCPeerConnectionIceEvent,
+    RTCSessionDescription,
+    RTCTrackEvent,
+    description_of,
+)
+from msrecd.rtc.loop import RtcLoop
+from msrecd.rtc.transceiver import DIRECTIONS, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
+
+if TYPE_CHECKING:
+    from msrecd.rtc.aio import Peer, Snapshot, TransceiverState
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = ("ice_servers", "ice_transport_policy", "bundle_policy")
+_CLOSE_S = 10.0
+
+_connected: set[RTCPeerConnection] = set()  # they can still be heard of
+
+
+class RTCPeerConnection(EventTarget):
+    """A connection to one peer. Close it: one that is connected is kept until its peer goes, as in a page.
+
+    Events: track (RTCTrackEvent), negotiationneeded, icecandidate (RTCPeerConnectionIceEvent, all of them when they
+    have been gathered), datachannel (RTCDataChannelEvent), connectionstatechange, iceconnectionstatechange,
+    icegatheringstatechange, signalingstatechange.
+    """
+
+    ontrack = event_handler("track")
+    onnegotiationneeded = event_handler("negotiationneeded")
+    onicecandidate = event_handler("icecandidate")
+    ondatachannel = event_handler("datachannel")
+    onconnectionstatechange = event_handler("connectionstatechange")
+    oniceconnectionstatechange = event_handler("iceconnectionstatechange")
+    onicegatheringstatechange = event_handler("icegatheringstatechange")
+    onsignalingstatechange = event_handler("signalingstatechange")
+
+    def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:
+        """
+        Args:
+            configuration: `ice_servers` ([{"urls", "username", "credential"}]; none by default: no server is asked),
+                `ice_transport_policy` ("all", "relay"), `bundle_policy` ("balanced", "max-compat", "max-bundle").
+
+        Raises:
+            NotSupportedError: aiortc is not installed.
+            TypeError: a member has a wrong type or value.
+            RuntimeError: there is no running loop.
+        """
+        given = dict(configuration or {})
+        warn_of_unknown("RTCPeerConnection", given, _OPTIONS, stacklevel=3)
+        _check(given)
+        if importlib.util.find_spec("aiortc") is None:
+            raise NotSupportedError("WebRTC needs aiortc: pip install 'msrecd[rtc]', or Debian's python3-aiortc")
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._configuration = given
+        self._signaling = "stable"
+        self._connection = "new"
+        self._ice_connection = "new"
+        self._ice_gathering = "new"
+        self._local: RTCSessionDescription | None = None
+        self._remote: RTCSessionDescription | None = None
+        self._told_candidates: tuple[tuple[str, str | None, int], ...] = ()
+        self._transceivers: dict[int, RTCRtpTransceiver] = {}
+        self._streams: dict[str, MediaStream] = {}  # of the peer
+        self._keys = itertools.count(1)
+        self._has_channels = self._channels_negotiated = False
+        self._asks_negotiation = False
+        self._operations = asyncio.Lock()
+        self._is_closed = False
+        self._rtc = RtcLoop.acquire()
+        self._release = weakref.finalize(self, _let_go, self._rtc, holder := _Holder())
+        self._release.atexit = False
+        self._holder = holder
+        changed, channel = _weakly(self, "_take"), _weakly(self, "_channel_opened")
+        rtc, loop = self._rtc, self._loop
+
+        def begin() -> None:
+            from msrecd.rtc.aio import Peer
+
+            holder.peer = Peer(
+                rtc, given, lambda snapshot: _post(loop, changed, snapshot), lambda inner: _post(loop, channel, inner)
+            )
+
+        self._rtc.post(begin)
+
+    # --- states ------------------------------------------------------------------------------------------------------
+
+    @property
+    def connection_state(self) -> str:
+        """`new`, `connecting`, `connected`, `failed`, `closed`."""
+        return self._connection
+
+    @property
+    def ice_connection_state(self) -> str:
+        """`new`, `checking`, `completed`, `failed`, `closed`."""
+        return self._ice_connection
+
+    @property
+    def ice_gathering_state(self) -> str:
+        """`new`, `gathering`, `complete`."""
+        return self._ice_gathering
+
+    @property
+    def signaling_state(self) -> str:
+        """`stable`, `have-local-offer`, `have-remote-offer`, `closed`."""
+        return self._signaling
+
+    @property
+    def local_description(self) -> RTCSessionDescription | None:
+        """With all candidates, once `set_local_description` is done."""
+        return self._local
+
+    @property
+    def remote_description(self) -> RTCSessionDescription | None:
+        return self._remote
+
+    @property
+    def can_trickle_ice_candidates(self) -> bool | None:
+        """None before there is a remote description."""
+        return None if self._remote is None else "trickle" in self._remote.sdp
+
+    def get_configuration(self) -> dict[str, Any]:
+        return dict(self._configuration)
+
+    def get_senders(self) -> list[RTCRtpSender]:
+        return [one.sender for one in self._transceivers.values() if not one._is_stopped]
+
+    def get_receivers(self) -> list[RTCRtpReceiver]:
+        return [one.receiver for one in self._transceivers.values() if not one._is_stopped]
+
+    def get_transceivers(self) -> list[RTCRtpTransceiver]:
+        return list(self._transceivers.values())
+
+    # --- tracks ------------------------------------------------------------------------------------------------------
+
+    def add_track(self, track: MediaStreamTrack, *streams: MediaStream) -> RTCRtpSender:
+        """Send a track, by a transceiver that has none yet, or by a new one.
+
+        Raises:
+            TypeError: it is no MediaStreamTrack, or one of `streams` no MediaStream.
+            InvalidStateError: the connection is closed.
+            InvalidAccessError: the track is sent already.
+        """
+        self._check_track(track)
+        if not all(isinstance(stream, MediaStream) for stream in streams):
+            raise TypeError("streams must be MediaStreams")
+        stream_id = streams[0].id if streams else ""
+        for transceiver in self._transceivers.values():
+            sender = transceiver.sender
+            if (
+                transceiver._kind == track.kind
+                and sender.track is None
+                and not sender._was_used
+                and not transceiver._is_stopped
+            ):
+                self._send(transceiver, track, stream_id)
+                direction = transceiver._direction
+                transceiver._set_direction({"recvonly": "sendrecv", "inactive": "sendonly"}.get(direction, direction))
+                self._update_negotiation()
+                return sender
+        transceiver = self._new_transceiver(track.kind, "sendrecv")
+        self._send(transceiver, track, stream_id)
+        self._update_negotiation()
+        return transceiver.sender
+
+    def add_transceiver(
+        self, track_or_kind: MediaStreamTrack | Kind, init: Mapping[str, Any] | None = None
+    ) -> RTCRtpTransceiver:
+        """A new transceiver for a track or a kind.
+
+        Args:
+            track_or_kind: what it sends, or "audio" or "video".
+            init: `{"direction": "sendrecv" | "sendonly" | "recvonly" | "inactive", "streams": [MediaStream]}`.
+
+        Raises:
+            TypeError: a value is wrong.
+            InvalidStateError: the connection is closed.
+            InvalidAccessError: the track is sent already.
+        """
+        given = dict(init or {})
+        warn_of_unknown("add_transceiver", given, ("direction", "streams", "send_encodings"), stacklevel=3)
+        direction = given.get("direction", "sendrecv")
+        if direction not in DIRECTIONS:
+            raise TypeError(f"direction must be one of {', '.join(DIRECTIONS)}, not {direction!r}")
+        streams = list(given.get("streams", ()))
+        if not all(isinstance(stream, MediaStream) for stream in streams):
+            raise TypeError("streams must be MediaStreams")
+        if isinstance(track_or_kind, MediaStreamTrack):
+            self._check_track(track_or_kind)
+            transceiver = self._new_transceiver(track_or_kind.kind, direction)
+            self._send(transceiver, track_or_kind, streams[0].id if streams else "")
+        elif track_or_kind in ("audio", "video"):
+            self._refuse_closed()
+            transceiver = self._new_transceiver(track_or_kind, direction)
+        else:
+            raise TypeError(f"a track, 'audio' or 'video' is sent, not {track_or_kind!r}")
+        self._update_negotiation()
+        return transceiver
+
+    def remove_track(self, sender: RTCRtpSender) -> None:
+        """Send its track no more; the peer is told by the next negotiation.
+
+        Raises:
+            TypeError: it is no RTCRtpSender.
+            InvalidStateError: the connection is closed.
+            InvalidAccessError: it is another connection's.
+        """
+        if not isinstance(sender, RTCRtpSender):
+            raise TypeError(f"sender must be an RTCRtpSender, not {type(sender).__name__}")
+        self._refuse_closed()
+        if sender._connection is not self:
+            raise InvalidAccessError("it is the sender of another connection")
+        transceiver = self._transceivers[sender._key]
+        if sender.track is None or transceiver._is_stopped:
+            return
+        sender._set_track(None)
+        transceiver._set_direction(
+            {"sendrecv": "recvonly", "sendonly": "inactive"}.get(transceiver._direction, "inactive")
+        )
+        self._update_negotiation()
+
+    def create_data_channel(self, label: str, options: Mapping[str, Any] | None = None) -> RTCDataChannel:
+        """A channel for messages; it is `open` once the peers are connected.
+
+        Args:
+            label: for the program's own use.
+            options: `ordered`, `max_packet_life_time` (ms), `max_retransmits`, `protocol`, `negotiated`, `id`.
+
+        Raises:
+            TypeError: `label` is no str, or an option is wrong.
+            InvalidStateError: the connection is closed.
+        """
+        if not isinstance(label, str) or len(label.encode()) > 65_535:
+            raise TypeError("label must be a str of at most 65535 bytes")
+        given = channel_options(options)
+        self._refuse_closed()
+        channel = RTCDataChannel._create(self._rtc, label, given)
+        self._do(lambda peer: channel._bind(peer.create_data_channel(label, given)))
+        self._has_channels = True
+        self._update_negotiation()
+        return channel
+
+    # --- negotiation -------------------------------------------------------------------------------------------------
+
+    async def create_offer(self, options: Mapping[str, Any] | None = None) -> RTCSessionDescription:
+        """Raises: InvalidStateError (closed)."""
+        del options  # ICE restart is not supported; the rest is retired
+        return await self._create("offer")
+
+    async def create_answer(self, options: Mapping[str, Any] | None = None) -> RTCSessionDescription:
+        """Raises: InvalidStateError (closed, or there is no offer)."""
+        del options
+        return await self._create("answer")
+
+    async def set_local_description(self, description: Description | None = None) -> None:
+        """Take a description of `create_offer` or `create_answer`, or make one; done when candidates are gathered.
+
+        Raises:
+            TypeError: it is no description.
+            InvalidStateError: it does not fit the signaling state, or the connection is closed.
+            OperationError: it cannot be used.
+        """
+        given = None if description is None else description_of(description)
+        await self._operate(lambda peer: peer.set_local(given))
+        for transceiver in self._transceivers.values():
+            transceiver._negotiated = transceiver._direction
+        self._channels_negotiated = self._has_channels
+        self._asks_negotiation = False
+        self._update_negotiation()
+
+    async def set_remote_description(self, description: Description) -> None:
+        """Take the peer's description; `track` events come before it is done.
+
+        Raises:
+            TypeError, InvalidStateError, OperationError: as `set_local_description`.
+        """
+        type_, text = description_of(description)
+        await self._operate(lambda peer: peer.set_remote(type_, text))
+        self._update_negotiation()
+
+    async def add_ice_candidate(self, candidate: RTCIceCandidate | Mapping[str, Any] | None = None) -> None:
+        """Take a candidate of the peer; None, or an empty one, is the end of them.
+
+        Raises:
+            TypeError: it is no candidate.
+            InvalidStateError: there is no remote description, or the connection is closed.
+            OperationError: it cannot be used.
+        """
+        given = candidate
+        if isinstance(given, Mapping):
+            given = RTCIceCandidate(given) if given.get("candidate") else None
+        elif given is not None and not isinstance(given, RTCIceCandidate):
+            raise TypeError(f"a candidate is an RTCIceCandidate or a mapping, not {type(given).__name__}")
+        text = None if given is None else given.candidate
+        mid, index = (None, None) if given is None else (given.sdp_mid, given.sdp_m_line_index)
+        await self._operate(lambda peer: peer.add_candidate(text, mid, index))
+
+    async def get_stats(self, selector: MediaStreamTrack | None = None) -> dict[str, dict[str, Any]]:
+        """Statistics by id: `type`, `timestamp` (ms since 1970) and the specification's members in snake_case.
+
+        Args:
+            selector: a track that is sent or received; all of the connection by default.
+
+        Raises:
+            InvalidAccessError: it is neither.
+        """
+        if selector is None:
+            return await self._stats(None, "")
+        for key, transceiver in self._transceivers.items():
+            if transceiver.sender.track is selector:
+                return await self._stats(key, "sender")
+            if transceiver.receiver.track is selector:
+                return await self._stats(key, "receiver")
+        raise InvalidAccessError("the track is neither sent nor received by this connection")
+
+    def close(self) -> None:
+        """End the connection at once; the peer is told. No event is fired for it, as specified. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        _connected.discard(self)
+        self._signaling = self._connection = self._ice_connection = "closed"
+        for transceiver in self._transceivers.values():
+            transceiver._is_stopped = True
+            transceiver.sender._close()
+            track = transceiver.receiver.track
+            if track is not None:
+                track.stop()
+        self._release()
+
+    # --- between the threads -----------------------------------------------------------------------------------------
+
+    def _do(self, call: Callable[[Peer], object]) -> None:
+        """Call something of the peer's in the thread of WebRTC, behind all that was called before."""
+        holder = self._holder
+
+        def run() -> None:
+            if holder.peer is not None:
+                try:
+                    call(holder.peer)
+                except Exception:
+                    log.exception("a call to a peer connection failed")
+
+        self._rtc.post(run)
+
+    def _do_async(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> None:
+        rtc = self._rtc
+        self._do(lambda peer: rtc.tasks.spawn(call(peer), "a call to a peer connection"))
+
+    async def _ask(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> Any:
+        """The answer of something of the peer's; what was posted before it has been taken on this loop by then."""
+        holder = self._holder
+
+        async def run() -> Any:
+            if holder.peer is None:
+                raise InvalidStateError("the connection is closed")
+            return await call(holder.peer)
+
+        return await self._rtc.call(run())
+
+    async def _operate(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> Any:
+        """One after the other (https://w3c.github.io/webrtc-pc/#dfn-chain)."""
+        self._refuse_closed()
+        async with self._operations:
+            self._refuse_closed()
+            return await self._ask(call)
+
+    async def _create(self, type_: str) -> RTCSessionDescription:
+        made_type, text = await self._operate(lambda peer: peer.create(type_))
+        return RTCSessionDescription({"type": made_type, "sdp": text})
+
+    async def _stats(self, key: int | None, part: str) -> dict[str, dict[str, Any]]:
+        if self._is_closed:
+            return {}
+        report: dict[str, dict[str, Any]] = await self._ask(lambda peer: peer.stats(key, part))
+        return report
+
+    def _take(self, snapshot: Snapshot) -> None:
+        """The connection has changed; on the loop."""
+        if self._is_closed:
+            return
+        self._local = _description(snapshot.local, self._local)
+        self._remote = _description(snapshot.remote, self._remote)
+        new = [state for state in snapshot.transceivers if self._apply(state)]
+        changes = (
+            ("_signaling", snapshot.signaling, "signalingstatechange"),
+            ("_ice_gathering", snapshot.ice_gathering, "icegatheringstatechange"),
+            ("_ice_connection", snapshot.ice_connection, "iceconnectionstatechange"),
+            ("_connection", snapshot.connection, "connectionstatechange"),
+        )
+        changed = [
+            (attribute, value, event) for attribute, value, event in changes if getattr(self, attribute) != value
+        ]
+        for attribute, value, _ in changed:
+            setattr(self, attribute, value)
+        for state in new:
+            self._announce(state)
+        for candidate, mid, index in snapshot.candidates:
+            if (candidate, mid, index) not in self._told_candidates:
+                init = {"candidate": candidate, "sdp_mid": mid, "sdp_m_line_index": index}
+                self._fire(RTCPeerConnectionIceEvent("icecandidate", {"candidate": RTCIceCandidate(init)}))
+        if snapshot.candidates and snapshot.candidates != self._told_candidates:
+            self._told_candidates = snapshot.candidates
+            self._fire(RTCPeerConnectionIceEvent("icecandidate"))
+        for _, _, event in changed:
+            self._fire(Event(event))
+        if snapshot.connection == "closed":  # by the peer
+            self.close()
+        elif snapshot.connection == "connected":
+            _connected.add(self)
+
+    def _apply(self, state: TransceiverState) -> bool:
+        """Whether a track has come."""
+        transceiver = self._transceivers.get(state.key)
+        if transceiver is None:
+            transceiver = RTCRtpTransceiver(self, state.key, state.kind, state.direction)
+            self._transceivers[state.key] = transceiver
+        transceiver._apply(state)
+        return state.received is not None and transceiver.receiver.track is None
+
+    def _announce(self, state: TransceiverState) -> None:
+        assert state.received is not None
+        transceiver = self._transceivers[state.key]
+        track = transceiver.receiver._begin(state.received)
+        streams = []
+        for id_ in state.stream_ids:
+            stream = self._streams.setdefault(id_, MediaStream())
+            stream._id = id_
+            stream.add_track(track)
+            streams.append(stream)
+        self._fire(
+            RTCTrackEvent(
+                "track",
+                {
+                    "receiver": transceiver.receiver,
+                    "track": track,
+                    "streams": streams,
+                    "transceiver": transceiver,
+                },
+            )
+        )
+
+    def _channel_opened(self, inner: Any) -> None:
+        options = {
+            "ordered": inner.ordered,
+            "maxPacketLifeTime": inner.maxPacketLifeTime,
+            "maxRetransmits": inner.maxRetransmits,
+            "protocol": inner.protocol,
+            "id": inner.id,
+        }
+        channel = RTCDataChannel._create(self._rtc, inner.label, options)
+        self._has_channels = self._channels_negotiated = True
+        self._rtc.post(lambda: channel._bind(inner))
+        self._fire(RTCDataChannelEvent("datachannel", {"channel": channel}))
+
+    # --- little helpers ----------------------------------------------------------------------------------------------
+
+    def _new_transceiver(self, kind: Kind, direction: str) -> RTCRtpTransceiver:
+        key = next(self._keys)
+        transceiver = self._transceivers[key] = RTCRtpTransceiver(self, key, kind, direction)
+        self._do(lambda peer: peer.add_transceiver(key, kind, direction))
+        return transceiver
+
+    def _send(self, transceiver: RTCRtpTransceiver, track: MediaStreamTrack, stream_id: str) -> None:
+        transceiver.sender._was_used = True
+        transceiver.sender._set_track(track, stream_id)
+
+    def _check_track(self, track: object) -> None:
+        if not isinstance(track, MediaStreamTrack):
+            raise TypeError(f"track must be a MediaStreamTrack, not {type(track).__name__}")
+        self._refuse_closed()
+        if any(one.sender.track is track for one in self._transceivers.values() if not one._is_stopped):
+            raise InvalidAccessError("the track is sent already")
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise InvalidStateError("the connection is closed")
+
+    def _update_negotiation(self) -> None:
+        """https://w3c.github.io/webrtc-pc/#dfn-update-the-negotiation-needed-flag"""
+        if self._asks_negotiation or not self._needs_negotiation():
+            return
+        self._asks_negotiation = True
+        queue_task(self._ask_negotiation, self._loop)
+
+    def _ask_negotiation(self) -> None:
+        if not self._asks_negotiation:
+            return
+        if self._is_closed or self._signaling != "stable" or self._operations.locked():
+            self._asks_negotiation = False  # looked at again when this negotiation is over
+            return
+        if not self._needs_negotiation():
+            self._asks_negotiation = False
+            return
+        self._fire(Event("negotiationneeded"))
+
+    def _needs_negotiation(self) -> bool:
+        if self._is_closed or self._signaling != "stable":
+            return False
+        if self._has_channels and not self._channels_negotiated:
+            return True
+        return any(
+            one._negotiated is None or one._negotiated != one._direction
+            for one in self._transceivers.values()
+            if not one._is_stopped
+        )
+
+
+class _Holder:
+    """The peer, for the garbage collector's finalizer too."""
+
+    peer: Peer | None = None
+
+
+def _let_go(rtc: RtcLoop, holder: _Holder) -> None:
+    """Close the peer and give the thread back."""
+
+    async def close() -> None:
+        peer, holder.peer = holder.peer, None
+        try:
+            if peer is not None:
+                async with asyncio.timeout(_CLOSE_S):
+                    await peer.close()
+        except TimeoutError:
+            log.warning("a peer connection did not close within %g s", _CLOSE_S)
+        finally:
+            rtc.release()
+
+    rtc.post(lambda: rtc.tasks.spawn(close(), "closing a peer connection"))
+
+
+def _weakly(connection: RTCPeerConnection, method: str) -> Callable[[Any], None]:
+    """A call of a method that keeps nothing alive."""
+    reference = weakref.ref(connection)
+
+    def call(value: Any) -> None:
+        owner = reference()
+        if owner is not None:
+            getattr(owner, method)(value)
+
+    return call
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(call, value)
+    except RuntimeError:
+        return  # the loop is closed
+
+
+def _description(found: tuple[str, str] | None, before: RTCSessionDescription | None) -> RTCSessionDescription | None:
+    if found is None:
+        return None
+    if before is not None and (before.type, before.sdp) == found:
+        return before
+    return RTCSessionDescription({"type": found[0], "sdp": found[1]})
+
+
+def _check(configuration: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: a member has a wrong type or value.
+    """
+    servers = configuration.get("ice_servers", ())
+    if not isinstance(servers, (list, tuple)):
+        raise TypeError(f"ice_servers must be a list, not {type(servers).__name__}")
+    for server in servers:
+        urls = server.get("urls") if isinstance(server, Mapping) else None
+        if not isinstance(urls, (str, list)):
+            raise TypeError("each of ice_servers must be a mapping with urls")
+    for name, allowed in (
+        ("ice_transport_policy", ("all", "relay")),
+        ("bundle_policy", ("balanced", "max-compat", "max-bundle")),
+    ):
+        if configuration.get(name, allowed[0]) not in allowed:
+            raise TypeError(f"{name} must be one of {', '.join(allowed)}, not {configuration[name]!r}")

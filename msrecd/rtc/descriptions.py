@@ -1,0 +1,222 @@
+"""What peers tell each other, and the events of a connection (https://w3c.github.io/webrtc-pc/)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from msrecd.dom.events import Event, init_members
+from msrecd.media.stream import MediaStream
+from msrecd.media.track import MediaStreamTrack
+
+if TYPE_CHECKING:
+    from msrecd.rtc.channel import RTCDataChannel
+    from msrecd.rtc.transceiver import RTCRtpReceiver, RTCRtpTransceiver
+
+SdpType = Literal["offer", "pranswer", "answer", "rollback"]
+_TYPES = ("offer", "pranswer", "answer", "rollback")
+
+
+class RTCSessionDescription:
+    """An offer or an answer (https://w3c.github.io/webrtc-pc/#rtcsessiondescription-class)."""
+
+    def __init__(self, init: Mapping[str, str]) -> None:
+        """
+        Args:
+            init: `{"type": "offer" | "answer", "sdp": str}`.
+
+        Raises:
+            TypeError: `type` is missing or none of the specification's, or `sdp` no str.
+        """
+        type_, text = description_of(init)
+        self._type, self._sdp = type_, text
+
+    @property
+    def type(self) -> str:
+        return self._type
+
+    @property
+    def sdp(self) -> str:
+        return self._sdp
+
+    def to_json(self) -> dict[str, str]:
+        return {"type": self._type, "sdp": self._sdp}
+
+    def __repr__(self) -> str:
+        return f"<RTCSessionDescription {self._type}>"
+
+
+Description = RTCSessionDescription | Mapping[str, str]
+
+
+def description_of(given: object) -> tuple[str, str]:
+    """(type, SDP) of a description or its dictionary.
+
+    Raises:
+        TypeError: it is neither, or a member is wrong.
+    """
+    if isinstance(given, RTCSessionDescription):
+        return given.type, given.sdp
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a description is an RTCSessionDescription or a mapping, not {type(given).__name__}")
+    type_, text = given.get("type"), given.get("sdp", "")
+    if type_ not in _TYPES:
+        raise TypeError(f"type must be one of {', '.join(_TYPES)}, not {type_!r}")
+    if not isinstance(text, str):
+        raise TypeError(f"sdp must be a str, not {type(text).__name__}")
+    return str(type_), text
+
+
+class RTCIceCandidate:
+    """A way by which a peer may be reached (https://w3c.github.io/webrtc-pc/#rtcicecandidate-interface)."""
+
+    def __init__(self, init: Mapping[str, Any]) -> None:
+        """
+        Args:
+            init: `{"candidate": str, "sdp_mid": str, "sdp_m_line_index": int}`; "" is the end of the candidates. A
+                browser's names, `sdpMid` and `sdpMLineIndex`, are taken too: its JSON can be handed on as it is.
+
+        Raises:
+            TypeError: a member has a wrong type, or neither `sdp_mid` nor `sdp_m_line_index` is there.
+        """
+        if not isinstance(init, Mapping):
+            raise TypeError(f"init must be a mapping, not {type(init).__name__}")
+        candidate = init.get("candidate", "")
+        mid = init.get("sdp_mid", init.get("sdpMid"))
+        index = init.get("sdp_m_line_index", init.get("sdpMLineIndex"))
+        if not isinstance(candidate, str):
+            raise TypeError(f"candidate must be a str, not {type(candidate).__name__}")
+        if mid is not None and not isinstance(mid, str):
+            raise TypeError(f"sdp_mid must be a str, not {type(mid).__name__}")
+        if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
+            raise TypeError(f"sdp_m_line_index must be an int, not {type(index).__name__}")
+        if mid is None and index is None:
+            raise TypeError("a candidate needs sdp_mid or sdp_m_line_index")
+        self._candidate, self._mid, self._index = candidate, mid, index
+
+    @property
+    def candidate(self) -> str:
+        return self._candidate
+
+    @property
+    def sdp_mid(self) -> str | None:
+        return self._mid
+
+    @property
+    def sdp_m_line_index(self) -> int | None:
+        return self._index
+
+    def to_json(self) -> dict[str, Any]:
+        return {"candidate": self._candidate, "sdp_mid": self._mid, "sdp_m_line_index": self._index}
+
+    def __repr__(self) -> str:
+        return f"<RTCIceCandidate {self._candidate!r}>"
+
+
+class RTCTrackEvent(Event):
+    """The peer has offered a track: `track`."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"receiver", "track", "streams", "transceiver"}`; streams may be absent.
+
+        Raises:
+            TypeError: a member is missing or of a wrong type.
+        """
+        from msrecd.rtc.transceiver import RTCRtpReceiver, RTCRtpTransceiver
+
+        super().__init__(type, init)
+        members = init_members("RTCTrackEvent", init, keywords)
+        receiver, track, transceiver = members.get("receiver"), members.get("track"), members.get("transceiver")
+        streams = members.get("streams", ())
+        if not isinstance(receiver, RTCRtpReceiver) or not isinstance(transceiver, RTCRtpTransceiver):
+            raise TypeError("RTCTrackEvent needs its members receiver and transceiver")
+        if not isinstance(track, MediaStreamTrack):
+            raise TypeError("RTCTrackEvent needs its member track, a MediaStreamTrack")
+        if not isinstance(streams, (list, tuple)) or not all(isinstance(one, MediaStream) for one in streams):
+            raise TypeError("streams must be a list of MediaStreams")
+        self._receiver, self._track, self._transceiver = receiver, track, transceiver
+        self._streams: list[MediaStream] = list(streams)
+
+    @property
+    def receiver(self) -> RTCRtpReceiver:
+        return self._receiver
+
+    @property
+    def track(self) -> MediaStreamTrack:
+        return self._track
+
+    @property
+    def streams(self) -> list[MediaStream]:
+        return list(self._streams)
+
+    @property
+    def transceiver(self) -> RTCRtpTransceiver:
+        return self._transceiver
+
+
+class RTCPeerConnectionIceEvent(Event):
+    """A candidate was gathered, or, without one, all of them: `icecandidate`."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"candidate": RTCIceCandidate}`; may be absent.
+
+        Raises:
+            TypeError: `candidate` is no RTCIceCandidate.
+        """
+        super().__init__(type, init)
+        candidate = init_members("RTCPeerConnectionIceEvent", init, keywords).get("candidate")
+        if candidate is not None and not isinstance(candidate, RTCIceCandidate):
+            raise TypeError("candidate must be an RTCIceCandidate")
+        self._candidate = candidate
+
+    @property
+    def candidate(self) -> RTCIceCandidate | None:
+        return self._candidate
+
+
+class RTCDataChannelEvent(Event):
+    """The peer has opened a data channel: `datachannel`."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"channel": RTCDataChannel}`.
+
+        Raises:
+            TypeError: there is no RTCDataChannel in it.
+        """
+        from msrecd.rtc.channel import RTCDataChannel
+
+        super().__init__(type, init)
+        channel = init_members("RTCDataChannelEvent", init, keywords).get("channel")
+        if not isinstance(channel, RTCDataChannel):
+            raise TypeError("RTCDataChannelEvent needs its member channel, an RTCDataChannel")
+        self._channel = channel
+
+    @property
+    def channel(self) -> RTCDataChannel:
+        return self._channel
+
+
+class MessageEvent(Event):
+    """A message has come over a data channel: `message`, its `data` a str or bytes."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"data": …}`.
+        """
+        super().__init__(type, init)
+        self._data = init_members("MessageEvent", init, keywords).get("data")
+
+    @property
+    def data(self) -> Any:
+        return self._data
