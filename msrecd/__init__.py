@@ -41,11 +41,9 @@ _HOMES = {
     "msrecd.media.stream": ("MediaStream",),
     "msrecd.media.track": ("MediaStreamTrack",),
     "msrecd.media.view": ("StreamView",),
-    "msrecd.rtc.channel": ("RTCDataChannel",),
-    "msrecd.rtc.connection": ("RTCPeerConnection",),
+    "msrecd.rtc.channel": ("MessageEvent", "RTCDataChannel", "RTCDataChannelEvent"),
+    "msrecd.rtc.peerconnection": ("RTCPeerConnection",),
     "msrecd.rtc.descriptions": (
-        "MessageEvent",
-        "RTCDataChannelEvent",
         "RTCIceCandidate",
         "RTCPeerConnectionIceEvent",
         "RTCSessionDescription",
@@ -119,16 +117,14 @@ if TYPE_CHECKING:
     from msrecd.media.track import MediaStreamTrack
     from msrecd.media.view import StreamView
     from msrecd.muxing.facts import ChunkInfo
-    from msrecd.rtc.channel import RTCDataChannel
-    from msrecd.rtc.connection import RTCPeerConnection
+    from msrecd.rtc.channel import MessageEvent, RTCDataChannel, RTCDataChannelEvent
     from msrecd.rtc.descriptions import (
-        MessageEvent,
-        RTCDataChannelEvent,
         RTCIceCandidate,
         RTCPeerConnectionIceEvent,
         RTCSessionDescription,
         RTCTrackEvent,
     )
+    from msrecd.rtc.peerconnection import RTCPeerConnection
     from msrecd.rtc.transceiver import RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
     from msrecd.webaudio.context import (
         AudioDestinationNode,

@@ -28,13 +28,14 @@ from aiortc.exceptions import InvalidAccessError as _InvalidAccessError
 from aiortc.exceptions import InvalidStateError as _InvalidStateError
 from aiortc.exceptions import OperationError as _OperationError
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtcpByePacket, RtcpSrPacket
+from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.dom.exceptions import DOMException, InvalidAccessError, InvalidStateError, OperationError
 from msrecd.flow.units import Kind
 from msrecd.rtc.loop import RtcLoop, Spaced
-from msrecd.rtc.receiving import SILENT_NS, Incoming, PeerTimes, ReceivedSource
+from msrecd.rtc.peertimes import PeerTimes
+from msrecd.rtc.receiving import SILENT_NS, Incoming, ReceivedSource
 from msrecd.rtc.sending import Outgoing
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ class _Sending:
             outgoing = self.outgoing
             if outgoing is not None and name in ("h264", "vp8", "opus"):
                 try:
+                    if self._packets and self._origin is None:
+                        await self._report_first()
                     unit = await outgoing.next(name)
                 except EOFError:
                     pass  # until there is another track
@@ -133,6 +136,16 @@ class _Sending:
             while outgoing is self.outgoing:
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def _report_first(self) -> None:
+        """Behind the first frame: aiortc's own first report takes up to 1.5 s, and until then peers guess."""
+        info = RtcpSenderInfo(
+            ntp_timestamp=0,
+            rtp_timestamp=self.sender._RTCRtpSender__rtp_timestamp,
+            packet_count=self._packets,
+            octet_count=self.sender._RTCRtpSender__octet_count,
+        )
+        await self._report([RtcpSrPacket(ssrc=self.sender._ssrc, sender_info=info)])
 
     def _key_frame_asked(self) -> None:
         if self.outgoing is not None:
@@ -247,10 +260,10 @@ class Peer:
             "icegatheringstatechange",
             "signalingstatechange",
         ):
-            self.connection.on(event, self.tell)
+            self.connection.on(event, self.publish)
         self.connection.on("datachannel", channel)
 
-    def tell(self, *_: object) -> None:
+    def publish(self, *_: object) -> None:
         self._changed(self.snapshot())
 
     def snapshot(self) -> Snapshot:
@@ -329,7 +342,7 @@ class Peer:
         self._senders[key].set(None)
         await self._transceivers[key].stop()
         self._receivers[key].source.finish(None)
-        self.tell()
+        self.publish()
 
     # --- negotiation -------------------------------------------------------------------------------------------------
 
@@ -347,7 +360,7 @@ class Peer:
             given = None if description is None else aiortc.RTCSessionDescription(description[1], description[0])
             await self.connection.setLocalDescription(given)
         self._begin_receiving()
-        self.tell()
+        self.publish()
 
     async def set_remote(self, type_: str, text: str) -> None:
         with _dom_errors():
@@ -359,7 +372,7 @@ class Peer:
                 self._streams[media.rtp.muxId] = tuple(one for one in ids if one != "-")
             await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(text, type_))
         self._begin_receiving()
-        self.tell()
+        self.publish()
 
     def _make_room(self, offer: Any) -> None:
         """Transceivers for what the peer offers, before aiortc makes them: codecs must be chosen before."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msrecd.dom.dictionaries import warn_of_unknown
-from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
+from msrecd.dom.events import Event, EventTarget, event_handler, init_members, queue_task
 from msrecd.dom.exceptions import InvalidStateError, OperationError
-from msrecd.rtc.descriptions import MessageEvent
 from msrecd.rtc.loop import RtcLoop
 
 MAX_BUFFERED = 16 << 20  # bytes that wait to be sent
@@ -45,6 +44,23 @@ def channel_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(made.get("protocol", ""), str):
         raise TypeError("protocol must be a str")
     return made
+
+
+class MessageEvent(Event):
+    """A message has come over a data channel: `message`, its `data` a str or bytes."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"data": …}`.
+        """
+        super().__init__(type, init)
+        self._data = init_members("MessageEvent", init, keywords).get("data")
+
+    @property
+    def data(self) -> Any:
+        return self._data
 
 
 class RTCDataChannel(EventTarget):
@@ -200,3 +216,26 @@ class RTCDataChannel(EventTarget):
         if self._state != "closed":
             self._state = "closed"
             queue_task(lambda: self._fire(Event("close")), self._loop)
+
+
+class RTCDataChannelEvent(Event):
+    """The peer has opened a data channel: `datachannel`."""
+
+    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
+        """
+        Args:
+            type: of the event.
+            init: `{"channel": RTCDataChannel}`.
+
+        Raises:
+            TypeError: there is no RTCDataChannel in it.
+        """
+        super().__init__(type, init)
+        channel = init_members("RTCDataChannelEvent", init, keywords).get("channel")
+        if not isinstance(channel, RTCDataChannel):
+            raise TypeError("RTCDataChannelEvent needs its member channel, an RTCDataChannel")
+        self._channel = channel
+
+    @property
+    def channel(self) -> RTCDataChannel:
+        return self._channel

@@ -10,7 +10,6 @@ from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 
 if TYPE_CHECKING:
-    from msrecd.rtc.channel import RTCDataChannel
     from msrecd.rtc.transceiver import RTCRtpReceiver, RTCRtpTransceiver
 
 SdpType = Literal["offer", "pranswer", "answer", "rollback"]
@@ -178,45 +177,3 @@ class RTCPeerConnectionIceEvent(Event):
     @property
     def candidate(self) -> RTCIceCandidate | None:
         return self._candidate
-
-
-class RTCDataChannelEvent(Event):
-    """The peer has opened a data channel: `datachannel`."""
-
-    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
-        """
-        Args:
-            type: of the event.
-            init: `{"channel": RTCDataChannel}`.
-
-        Raises:
-            TypeError: there is no RTCDataChannel in it.
-        """
-        from msrecd.rtc.channel import RTCDataChannel
-
-        super().__init__(type, init)
-        channel = init_members("RTCDataChannelEvent", init, keywords).get("channel")
-        if not isinstance(channel, RTCDataChannel):
-            raise TypeError("RTCDataChannelEvent needs its member channel, an RTCDataChannel")
-        self._channel = channel
-
-    @property
-    def channel(self) -> RTCDataChannel:
-        return self._channel
-
-
-class MessageEvent(Event):
-    """A message has come over a data channel: `message`, its `data` a str or bytes."""
-
-    def __init__(self, type: str, init: Mapping[str, object] | None = None, **keywords: object) -> None:
-        """
-        Args:
-            type: of the event.
-            init: `{"data": …}`.
-        """
-        super().__init__(type, init)
-        self._data = init_members("MessageEvent", init, keywords).get("data")
-
-    @property
-    def data(self) -> Any:
-        return self._data

@@ -75,9 +75,9 @@ def _cut(unit: bytes, limit: int) -> list[bytes]:
     return pieces
 
 
-def vp8_payloads(data: bytes, picture_id: int, limit: int = MAX_PAYLOAD) -> list[bytes]:
+def vp8_payloads(data: bytes, frame_id: int, limit: int = MAX_PAYLOAD) -> list[bytes]:
     """Payloads of one frame of VP8, each with a picture id of 15 bits."""
-    rest = bytes([0x80]) + (0x8000 | picture_id & 0x7FFF).to_bytes(2, "big")
+    rest = bytes([0x80]) + (0x8000 | frame_id & 0x7FFF).to_bytes(2, "big")
     room = limit - 1 - len(rest)
     return [
         bytes([0x90 if begin == 0 else 0x80]) + rest + data[begin : begin + room]

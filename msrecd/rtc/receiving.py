@@ -25,10 +25,9 @@ from msrecd.flow.feed import Feed
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.source import Source, SourceThread
 from msrecd.flow.units import UPRIGHT, AudioBlock, AudioFormat, Kind, Packet, VideoFormat, VideoFrame
-from msrecd.inputs.timeline import LiveLine, StreamTimes
-from msrecd.libav import Demuxed
 from msrecd.rtc.jitter import Frame, Reassembly
 from msrecd.rtc.packetize import vp8_size
+from msrecd.rtc.peertimes import PeerTimes
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +37,6 @@ _CLOCK_RATE = {"video": 90_000, "audio": 48_000}
 _UNKNOWN = VideoFormat(width=640, height=480)
 _NO_SLICE = b"\0\0\0\1\x65\x88\x84\0"  # makes a key frame of parameter sets; a peer's own slices are not looked at here
 _MOST_WAITING, _MOST_BYTES = 300, 16 << 20  # packets before the decoder
-
-
-class PeerTimes:
-    """The time line of the tracks that a peer sends as one stream. Belongs to the thread of WebRTC."""
-
-    def __init__(self, kinds: dict[int, Kind]) -> None:
-        # The first stream continues seamlessly when reports come: sound, whose times cannot move unheard. That some are
-        # frames does not matter to the line, for they come in the order in which they are shown.
-        order = sorted(kinds, key=lambda index: kinds[index] != "audio")
-        times = {index: StreamTimes(is_video=False, duration_ns=20 * MS) for index in order}
-        self._line = LiveLine(times, shares_clock=False)
-
-    def place(self, index: int, raw_ns: int, sender_ns: int | None, duration_ns: int, now_ns: int) -> int:
-        """Capture time on CLOCK_MONOTONIC."""
-        packet = Demuxed(index, b"", raw_ns, raw_ns, duration_ns, True, sender_ns)
-        return self._line.place([packet], now_ns)[-1].pts_ns
 
 
 class ReceivedSource(Source):
@@ -333,13 +316,13 @@ class _Decoding:
         feed = self._source.raw_feed
         try:
             if self._video is not None:
-                for at_ns, picture in self._video.decode(packet.data, packet.pts_ns):
+                for at_ns, decoded in self._video.decode(packet.data, packet.pts_ns):
                     format = VideoFormat(
-                        width=picture.width,
-                        height=picture.height,
-                        presentation=libav.presentation_of(picture, UPRIGHT),
+                        width=decoded.width,
+                        height=decoded.height,
+                        presentation=libav.presentation_of(decoded, UPRIGHT),
                     )
-                    feed.put(VideoFrame(pts_ns=at_ns, format=format, data=libav.planes(picture, "yuv420p")))
+                    feed.put(VideoFrame(pts_ns=at_ns, format=format, data=libav.planes(decoded, "yuv420p")))
             elif self._audio is not None:
                 pcm = self._audio.decode(packet.data)
                 if pcm:
@@ -405,7 +388,7 @@ class Incoming:
             step_ns = 0 if self._last_raw_ns is None else raw_ns - self._last_raw_ns
             duration_ns = step_ns if 0 < step_ns < NS else 40 * MS
         self._last_raw_ns = raw_ns
-        pts_ns = self._times.place(self._index, raw_ns, sender_ns, duration_ns, now_ns)
+        pts_ns = self._times.place(self._index, raw_ns, sender_ns, now_ns)
         self.source.put(codec, frame, pts_ns, duration_ns)
 
 

@@ -153,7 +153,7 @@ class Outgoing:
         self._is_waking = False
         self._ready: deque[Packet] = deque()
         self._began = False  # with a key frame
-        self._picture_id = 0
+        self._frame_id = 0
         self._next_rtp: int | None = None
         self._requests = Spaced(self._request_now)
         self._is_closed = False
@@ -292,8 +292,8 @@ class Outgoing:
         if self._codec == "h264":
             return h264_payloads(access_unit(packet, parameters))
         if self._codec == "vp8":
-            self._picture_id += 1
-            return vp8_payloads(bytes(packet.data), self._picture_id)
+            self._frame_id += 1
+            return vp8_payloads(bytes(packet.data), self._frame_id)
         return [bytes(packet.data)]
 
     def _rtp_time(self, packet: Packet) -> int:

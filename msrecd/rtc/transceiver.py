@@ -14,7 +14,7 @@ from msrecd.rtc.sending import Outgoing, Sent
 
 if TYPE_CHECKING:
     from msrecd.rtc.aio import TransceiverState
-    from msrecd.rtc.connection import RTCPeerConnection
+    from msrecd.rtc.peerconnection import RTCPeerConnection
 
 DIRECTIONS = ("inactive", "sendonly", "recvonly", "sendrecv")
 _CAPABILITIES: dict[str, list[dict[str, Any]]] = {

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"flow", "dom", "libav", "pixels"} | BASE,  # libav: JPEGs of USB cameras
     "media": {"inputs", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "webaudio": {"media", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "rtc": {"media", "muxing", "codecs", "flow", "dom", "libav", "inputs"} | BASE,
     "storage": {"muxing"} | BASE,  # muxing.finish, which completes a file
     "schedule": set(BASE),
     "config": set(BASE),
@@ -48,6 +49,8 @@ ORDER_OF_TOP = ["daemon", "cli"]
 VENDORS: dict[str, str | tuple[str, ...] | None] = {
     "av": "msrecd/libav/",
     "numpy": ("msrecd/pixels.py", "msrecd/webaudio/"),  # frames as arrays; arithmetic on sound
+    "aiortc": None,
+    "aioice": None,
     "alsaaudio": None,
     "picamera2": None,
     "libcamera": None,

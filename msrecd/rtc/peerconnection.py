@@ -20,10 +20,9 @@ from msrecd.dom.exceptions import InvalidAccessError, InvalidStateError, NotSupp
 from msrecd.flow.units import Kind
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
-from msrecd.rtc.channel import RTCDataChannel, channel_options
+from msrecd.rtc.channel import RTCDataChannel, RTCDataChannelEvent, channel_options
 from msrecd.rtc.descriptions import (
     Description,
-    RTCDataChannelEvent,
     RTCIceCandidate,
     RTCPeerConnectionIceEvent,
     RTCSessionDescription,
@@ -86,7 +85,7 @@ class RTCPeerConnection(EventTarget):
         self._ice_gathering = "new"
         self._local: RTCSessionDescription | None = None
         self._remote: RTCSessionDescription | None = None
-        self._told_candidates: tuple[tuple[str, str | None, int], ...] = ()
+        self._announced: tuple[tuple[str, str | None, int], ...] = ()
         self._transceivers: dict[int, RTCRtpTransceiver] = {}
         self._streams: dict[str, MediaStream] = {}  # of the peer
         self._keys = itertools.count(1)
@@ -423,11 +422,11 @@ class RTCPeerConnection(EventTarget):
         for state in new:
             self._announce(state)
         for candidate, mid, index in snapshot.candidates:
-            if (candidate, mid, index) not in self._told_candidates:
+            if (candidate, mid, index) not in self._announced:
                 init = {"candidate": candidate, "sdp_mid": mid, "sdp_m_line_index": index}
                 self._fire(RTCPeerConnectionIceEvent("icecandidate", {"candidate": RTCIceCandidate(init)}))
-        if snapshot.candidates and snapshot.candidates != self._told_candidates:
-            self._told_candidates = snapshot.candidates
+        if snapshot.candidates and snapshot.candidates != self._announced:
+            self._announced = snapshot.candidates
             self._fire(RTCPeerConnectionIceEvent("icecandidate"))
         for _, _, event in changed:
             self._fire(Event(event))
