@@ -93,7 +93,7 @@ def acquire(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_C
 
 
 def share(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_CLOCK) -> Lease:
-    """A viewer's share: in an encoding of this codec that runs already, whatever else was asked of it; else as `acquire`.
+    """A viewer's share: in an encoding of this codec that runs already, whatever was asked of it; else as `acquire`.
 
     Of several the one with the lowest bit rate is taken.
 

@@ -364,6 +364,8 @@ class Peer:
 
     async def set_remote(self, type_: str, text: str) -> None:
         with _dom_errors():
+            if not text.startswith("v=0"):
+                raise OperationError("the description is no SDP: it does not begin with v=0")
             parsed = sdp.SessionDescription.parse(text)
             if type_ == "offer":
                 self._make_room(parsed)

@@ -45,7 +45,7 @@ def rows() -> list[Row]:
 
 
 def snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])([A-Z]+)", lambda match: "_" + match[1], name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def set_by_constructor(owner: type) -> set[str]:

@@ -188,7 +188,7 @@ def test_two_viewers_and_a_recorder(browser: chromium.Browser) -> None:
 
 
 def test_browser_sends(browser: chromium.Browser) -> None:
-    """What a page sends is recorded as it came, sound and frames, and processed; the tracks end with the page's peer."""
+    """What a page sends is recorded as it came, and processed; the tracks end with the page's peer."""
 
     async def scenario() -> tuple[Log, list[Any], Any, set[str]]:
         offer = await call(browser, SEND)
