@@ -25,6 +25,7 @@ class Lease:
     def __init__(self) -> None:
         self.output = EncodedFeed()
         self.output.set_parameters(PARAMETERS)
+        self.request_key_frame = self.output.request_key_frame
 
     def close(self) -> None:
         return None

@@ -30,7 +30,7 @@ ROOM = 100  # packets
 
 def test_packets_wait_within_the_bound_while_an_encoder_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     output = EncodedFeed()  # its parameters never come
-    lease = SimpleNamespace(output=output, close=lambda: None)
+    lease = SimpleNamespace(output=output, close=lambda: None, request_key_frame=output.request_key_frame)
     monkeypatch.setattr(hub, "acquire", lambda *_, **__: lease)
     track = VideoInput(0, StillCamera(label="Front"), Gate(), EncodingRequest(kind="video", codec="h264"))
     options = WorkerOptions(container=CONTAINERS["video/mp4"], max_buffered_bytes=ROOM * len(PACKET.data))
