@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from msrecd.muxing.videoinput import VideoInput
 from msrecd.muxing.viewing import Viewer, ViewWorker
 
 BUSY_S = 5.0
+_ANSWERING = "msrecd.rtc.answer"  # an extra that stands above this package, bound when it is wanted
 # What browsers play out of MP4 with Media Source Extensions; everything else is encoded for them.
 _PLAYABLE = {"video": ("h264", "hevc", "av1", "vp9"), "audio": ("aac", "opus", "flac")}
 _ENCODED = {"video": "video/mp4;codecs=avc1", "audio": "audio/mp4;codecs=mp4a.40.2"}
@@ -122,8 +124,10 @@ class StreamView:
 
         Raises:
             NotSupportedError: the extra `rtc` (aiortc) is not installed.
+            OperationError: the offer cannot be used.
+            InvalidStateError: there is no live track.
         """
-        raise NotSupportedError("WebRTC needs aiortc: apt install python3-aiortc, or pip install 'msrecd[rtc]'")
+        return await importlib.import_module(_ANSWERING).answer(self._stream, sdp_offer)
 
     # --- the worker --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msrecd.dom.dictionaries import warn_of_unknown
@@ -183,16 +183,22 @@ class RTCDataChannel(EventTarget):
 
     # --- in the thread of WebRTC -------------------------------------------------------------------------------------
 
-    def _bind(self, inner: Any) -> None:
-        """The channel of aiortc's that it stands for."""
+    def _bind(self, inner: Any, early: Sequence[Any] = ()) -> None:
+        """The channel of aiortc's that it stands for, and messages that have come over it already."""
         self._inner = inner
         inner.bufferedAmountLowThreshold = 0
-        inner.on("open", lambda: self._post(lambda: self._opened(inner.id)))
-        inner.on("message", lambda message: self._post(lambda: self._fire(MessageEvent("message", {"data": message}))))
-        inner.on("bufferedamountlow", lambda: self._post(lambda: self._set_buffered(0)))
-        inner.on("close", lambda: self._post(self._closed))
         if inner.readyState == "open":
             self._post(lambda: self._opened(inner.id))
+        inner.remove_all_listeners("message")
+        for message in early:
+            self._came(message)
+        inner.on("message", self._came)
+        inner.on("open", lambda: self._post(lambda: self._opened(inner.id)))
+        inner.on("bufferedamountlow", lambda: self._post(lambda: self._set_buffered(0)))
+        inner.on("close", lambda: self._post(self._closed))
+
+    def _came(self, message: Any) -> None:
+        self._post(lambda: self._fire(MessageEvent("message", {"data": message})))
 
     def _post(self, task: Callable[[], object]) -> None:
         try:

@@ -103,9 +103,12 @@ class RTCPeerConnection(EventTarget):
         def begin() -> None:
             from msrecd.rtc.aio import Peer
 
-            holder.peer = Peer(
-                rtc, given, lambda snapshot: _post(loop, changed, snapshot), lambda inner: _post(loop, channel, inner)
-            )
+            def opened(inner: Any) -> None:
+                early: list[Any] = []  # messages can come before the program knows of the channel
+                inner.on("message", early.append)
+                _post(loop, channel, (inner, early))
+
+            holder.peer = Peer(rtc, given, lambda snapshot: _post(loop, changed, snapshot), opened)
 
         self._rtc.post(begin)
 
@@ -466,7 +469,8 @@ class RTCPeerConnection(EventTarget):
             )
         )
 
-    def _channel_opened(self, inner: Any) -> None:
+    def _channel_opened(self, opened: tuple[Any, list[Any]]) -> None:
+        inner, early = opened
         options = {
             "ordered": inner.ordered,
             "maxPacketLifeTime": inner.maxPacketLifeTime,
@@ -476,7 +480,7 @@ class RTCPeerConnection(EventTarget):
         }
         channel = RTCDataChannel._create(self._rtc, inner.label, options)
         self._has_channels = self._channels_negotiated = True
-        self._rtc.post(lambda: channel._bind(inner))
+        self._rtc.post(lambda: channel._bind(inner, early))
         self._fire(RTCDataChannelEvent("datachannel", {"channel": channel}))
 
     # --- little helpers ----------------------------------------------------------------------------------------------

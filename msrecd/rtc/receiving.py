@@ -24,7 +24,10 @@ from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.source import Source, SourceThread
-from msrecd.flow.units import UPRIGHT, AudioBlock, AudioFormat, Kind, Packet, VideoFormat, VideoFrame
+from msrecd.flow.units import AudioBlock, AudioFormat, Kind, Packet, VideoFormat
+from msrecd.inputs.decoding import ConfinedAudioDecoder, ConfinedVideoDecoder
+from msrecd.inputs.processes import ReaderError
+from msrecd.libav import LibavError, StreamInfo
 from msrecd.rtc.jitter import Frame, Reassembly
 from msrecd.rtc.packetize import vp8_size
 from msrecd.rtc.peertimes import PeerTimes
@@ -36,6 +39,7 @@ _OPUS = AudioFormat(sample_rate=48_000, channels=2)
 _CLOCK_RATE = {"video": 90_000, "audio": 48_000}
 _UNKNOWN = VideoFormat(width=640, height=480)
 _NO_SLICE = b"\0\0\0\1\x65\x88\x84\0"  # makes a key frame of parameter sets; a peer's own slices are not looked at here
+_MOST_FAILURES = 5  # of processes that decode
 _MOST_WAITING, _MOST_BYTES = 300, 16 << 20  # packets before the decoder
 
 
@@ -49,7 +53,7 @@ class ReceivedSource(Source):
         self.codec: str | None = None
         self._format: VideoFormat | AudioFormat = _UNKNOWN if kind == "video" else _OPUS
         self._parameters: StreamParameters | None = None
-        self._request_key_frame = request_key_frame
+        self.request_key_frame = request_key_frame
         self.passing = self._new_passing()
         self._scaled: _Scaled | None = None
         self._decoding: _Decoding | None = None
@@ -69,7 +73,7 @@ class ReceivedSource(Source):
         if scaled is not None:
             scaled.request_key_frame()
         else:
-            self._request_key_frame()
+            self.request_key_frame()
 
     def _passing_demand(self, wanted: bool) -> None:
         if not wanted and self._scaled is not None:
@@ -206,7 +210,7 @@ class ReceivedSource(Source):
                     decoding.stop()
                 return
         if self.kind == "video":
-            self._request_key_frame()
+            self.request_key_frame()
 
 
 class _Scaled:
@@ -250,7 +254,10 @@ class _Scaled:
 
 
 class _Decoding:
-    """A thread that decodes while somebody wants raw units."""
+    """A thread that lets a confined process decode, while somebody wants raw units.
+
+    A process that dies or hangs of a packet is started once more at the next key frame, some times.
+    """
 
     def __init__(self, source: ReceivedSource) -> None:
         self._source = source
@@ -260,8 +267,10 @@ class _Decoding:
             size=lambda unit: len(unit.data) if isinstance(unit, Packet) else 0,
         )
         self._is_broken = source.kind == "video"
-        self._video: libav.VideoDecoder | None = None
-        self._audio: libav.AudioDecoder | None = None
+        self._known: StreamParameters | None = None
+        self._failures = 0
+        self._video: ConfinedVideoDecoder | None = None
+        self._audio: ConfinedAudioDecoder | None = None
         self._thread = SourceThread(f"decode-{source.kind}", self._run, self._failed)
         self._thread.start()
 
@@ -283,17 +292,18 @@ class _Decoding:
         self._queue.nudge()
 
     def _failed(self, exc: Exception) -> None:
-        log.error("decoding %s stopped", self._source.label, exc_info=exc)
+        self._close()
+        if isinstance(exc, ReaderError):
+            log.warning("%s is not decoded any more: %s", self._source.label, exc)
+        else:
+            log.error("decoding %s stopped", self._source.label, exc_info=exc)
         self._source.raw_feed.end(exc)
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             units = self._queue.take(0.5)
             for unit in units:
-                if isinstance(unit, StreamParameters):
-                    self._open(unit)
-                else:
-                    self._decode(unit)
+                self._take(unit)
             if self._queue.ended and not units:
                 self._source.raw_feed.end(self._queue.error)
                 break
@@ -301,10 +311,22 @@ class _Decoding:
 
     def _open(self, known: StreamParameters) -> None:
         self._close()
+        self._known = known
+        info = StreamInfo(
+            index=0,
+            kind=known.kind,
+            codec=known.codec,
+            extradata=known.extradata,
+            header=known.header,
+            width=known.width,
+            height=known.height,
+            sample_rate=known.sample_rate,
+            channels=known.channels,
+        )
         if known.kind == "video":
-            self._video = libav.VideoDecoder(known.header)
+            self._video = ConfinedVideoDecoder(info, self._source.label)
         else:
-            self._audio = libav.AudioDecoder(known.header)
+            self._audio = ConfinedAudioDecoder(info, self._source.label)
 
     def _close(self) -> None:
         for decoder in (self._video, self._audio):
@@ -312,24 +334,36 @@ class _Decoding:
                 decoder.close()
         self._video = self._audio = None
 
+    def _take(self, unit: Packet | StreamParameters) -> None:
+        try:
+            if isinstance(unit, StreamParameters):
+                self._open(unit)
+            elif self._video is None and self._audio is None and self._known is not None:
+                if unit.is_keyframe:  # after a process that ended
+                    self._open(self._known)
+                    self._decode(unit)
+            else:
+                self._decode(unit)
+        except ReaderError:
+            self._close()
+            self._source.stats.dropped += 1
+            self._failures += 1
+            if self._failures > _MOST_FAILURES:
+                raise
+            self._source.request_key_frame()
+
     def _decode(self, packet: Packet) -> None:
         feed = self._source.raw_feed
         try:
             if self._video is not None:
-                for at_ns, decoded in self._video.decode(packet.data, packet.pts_ns):
-                    format = VideoFormat(
-                        width=decoded.width,
-                        height=decoded.height,
-                        presentation=libav.presentation_of(decoded, UPRIGHT),
-                    )
-                    feed.put(VideoFrame(pts_ns=at_ns, format=format, data=libav.planes(decoded, "yuv420p")))
+                for frame in self._video.decode(packet.data, packet.pts_ns):
+                    feed.put(frame)
             elif self._audio is not None:
-                pcm = self._audio.decode(packet.data)
-                if pcm:
-                    feed.put(
-                        AudioBlock(pts_ns=packet.pts_ns, format=_OPUS, samples=len(pcm) // _OPUS.frame_bytes, data=pcm)
-                    )
-        except libav.LibavError as exc:
+                for pcm in self._audio.decode([packet.data]):
+                    if pcm:
+                        samples = len(pcm) // _OPUS.frame_bytes
+                        feed.put(AudioBlock(pts_ns=packet.pts_ns, format=_OPUS, samples=samples, data=pcm))
+        except LibavError as exc:
             self._source.stats.dropped += 1
             log.debug("%s: a packet could not be decoded: %s", self._source.label, exc)
 

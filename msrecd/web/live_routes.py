@@ -224,6 +224,8 @@ def _refusal(exc: BaseException) -> HttpError:
         return HttpError(503, "device_busy", exc.message, headers={"Retry-After": "5"}, retryable=True)
     if isinstance(exc, NotSupportedError):
         return HttpError(501, "not_supported", exc.message)
+    if isinstance(exc, DOMException) and exc.name == "OperationError":
+        return HttpError(400, "bad_payload", exc.message)
     if isinstance(exc, DOMException):
         return HttpError(409, "wrong_state", exc.message, retryable=True)
     return HttpError(503, "device_missing", "no frame came", headers={"Retry-After": "5"}, retryable=True)

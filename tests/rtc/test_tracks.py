@@ -228,3 +228,30 @@ def test_frames_that_change_their_size_are_one_recording() -> None:
     assert log.count("error") == 0
     shapes = {picture.shape for picture in pictures(log.data())}
     assert shapes == {(192, 320, 3)}
+
+
+def test_an_answer_to_an_offer() -> None:
+    """What WHEP is made of: an offer to receive, an answer with candidates; the session ends with its viewer."""
+
+    async def scenario() -> None:
+        async with Peers() as peers:
+            with Scene("av") as scene:
+                view = msrecd.StreamView(scene.stream)
+                viewer = peers.new()
+                came: list[Any] = []
+                viewer.ontrack = came.append
+                for kind in ("video", "audio"):
+                    viewer.add_transceiver(kind, {"direction": "recvonly"})
+                await viewer.set_local_description()
+                assert viewer.local_description is not None
+                session = await view.answer(viewer.local_description.sdp)
+                await viewer.set_remote_description({"type": "answer", "sdp": session.sdp})
+                await unmuted(*(event.track for event in came))
+                assert {event.track.kind for event in came} == {"audio", "video"}
+                viewer.close()
+                await asyncio.wait_for(session.wait_closed(), 30)
+                for offer in ("", "nonsense", "v=0\r\n"):
+                    with pytest.raises(msrecd.OperationError):
+                        await view.answer(offer)
+
+    run(scenario())
