@@ -57,8 +57,8 @@ def promises(root: Path = ROOT) -> list[Promise]:
     return found
 
 
-def names_in(source: str) -> Iterator[tuple[str, str]]:
-    """(test, promise) for each marked test of a module; a marked class marks its tests."""
+def names_in(source: str, marker: str = "promise") -> Iterator[tuple[str, str]]:
+    """(test, name) for each test of a module that is marked with names; a marked class marks its tests."""
     tree = ast.parse(source)
     for node in tree.body:
         for owner, function in [(node, node)] if not isinstance(node, ast.ClassDef) else [(node, f) for f in node.body]:
@@ -67,18 +67,23 @@ def names_in(source: str) -> Iterator[tuple[str, str]]:
             test = function.name if owner is function else f"{owner.name}::{function.name}"  # type: ignore[attr-defined]
             decorators = function.decorator_list + ([] if owner is function else owner.decorator_list)  # type: ignore[attr-defined]
             for decorator in decorators:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == f"pytest.mark.{marker}":
                     for argument in decorator.args:
                         yield test, str(ast.literal_eval(argument))
 
 
-def holders(root: Path = ROOT) -> dict[str, list[str]]:
-    """Tests ("tests/system/test_x.py::test_y") by the name of the promise they hold."""
+def marked_tests(marker: str, root: Path = ROOT) -> dict[str, list[str]]:
+    """Tests ("tests/system/test_x.py::test_y") by each name that they are marked with."""
     found: dict[str, list[str]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):
-        for test, name in names_in(path.read_text()):
+        for test, name in names_in(path.read_text(), marker):
             found.setdefault(name, []).append(f"{path.relative_to(root)}::{test}")
     return found
+
+
+def holders(root: Path = ROOT) -> dict[str, list[str]]:
+    """Tests by the name of the promise they hold."""
+    return marked_tests("promise", root)
 
 
 def keep_results(results: dict[str, dict[str, str]]) -> None:
