@@ -1,24 +1,23 @@
 """Whether a broker keeps the rules that msrecd relies on, tried against the broker itself. Blocking.
 
 Everything happens below `msrecd/v1/<device>/reply/check-…`: there a device may write and read with its own password.
-What is retained there is cleared at the end. Each rule says what an operator would notice where it does not hold.
+Beyond it go a ping to the device itself, and empty messages where it publishes. What is retained is cleared at the end.
+Each rule says what an operator would notice where it does not hold.
 """
 
 from __future__ import annotations
 
-import queue
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from msrecd.mqtt.client import connect_properties, new_client, publish_properties, subscribe_options
-from msrecd.mqtt.settings import MqttSettings, is_about_login, password_hint
+from msrecd.mqtt.broker_peer import ANSWER_S, Broken, Peer, Untried
+from msrecd.mqtt.settings import MqttSettings
 from msrecd.mqtt.topics import PREFIX
-from msrecd.mqtt.wire import ConnectError, unreachable
+from msrecd.mqtt.wire import ConnectError
 
-ANSWER_S = 10.0  # for everything that a broker should do at once
 QUIET_S = 1.0  # after which nothing more is expected
 WILL_DELAY_S = 2
 EVENTS = 2000  # that wait for a consumer: some 30 recorders' chunks of an hour
@@ -39,120 +38,6 @@ class Finding:
     notice: str
 
 
-class _Broken(Exception):
-    """The broker did something else; the message says what."""
-
-
-class _Untried(Exception):
-    """The rule cannot be tried here; the message says why."""
-
-
-class _Peer:
-    """One client of the broker."""
-
-    def __init__(self, check: BrokerCheck, name: str, **options: Any) -> None:
-        self.messages: queue.Queue[Any] = queue.Queue()
-        self._facts: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self._options = options
-        self._check = check
-        self.name = name
-        self.client: Any = None
-        self.properties: Any = None
-
-    def connect(self, *, clean: bool = True, expiry_s: int = 0, limit_bytes: int | None = None) -> _Peer:
-        """Raises: ConnectError: refused, or no answer."""
-        facts: queue.Queue[tuple[str, Any]] = queue.Queue()  # of this connection only
-        self._facts = facts
-        self.client = client = new_client(self._check.settings, self.name)
-        if will := self._options.get("will"):
-            topic, delay_s = will
-            client.will_set(topic, b"gone", qos=1, retain=True, properties=publish_properties(will_delay_s=delay_s))
-        client.max_inflight_messages_set(20)
-        client.max_queued_messages_set(0)
-        client.on_connect = lambda _c, _u, _f, code, properties: facts.put(("connect", (code, properties)))
-        client.on_disconnect = lambda _c, _u, _f, code, _p: facts.put(("disconnect", code))
-        client.on_subscribe = lambda _c, _u, _m, codes, _p: facts.put(("subscribe", codes))
-        client.on_message = lambda _c, _u, message: self.messages.put(message)
-        settings = self._check.settings
-        try:
-            client.connect(
-                settings.address,
-                settings.effective_port,
-                keepalive=settings.keepalive_s,
-                clean_start=clean,
-                properties=connect_properties(session_expiry_s=expiry_s, packet_limit_bytes=limit_bytes),
-            )
-        except (OSError, ValueError) as exc:  # ValueError: a name that is none
-            raise ConnectError(unreachable(exc)) from exc
-        client.loop_start()
-        kind, fact = self._fact("connect", "disconnect")
-        if kind == "connect" and not fact[0].is_failure:
-            self.properties = fact[1]
-            return self
-        self.close()
-        reason = str(fact[0] if kind == "connect" else fact)
-        raise ConnectError(
-            f"refuses the connection: {reason}{password_hint(settings) if is_about_login(reason) else ''}"
-        )
-
-    def subscribe(self, *filters: str, handling: int = 0) -> None:
-        """Raises: _Broken: a subscription is refused, or not answered."""
-        options = subscribe_options(retain_handling=handling)
-        self.client.subscribe([(topic, options) for topic in filters])
-        _, codes = self._fact("subscribe")
-        for topic, code in zip(filters, codes, strict=False):
-            if code.is_failure:
-                raise _Broken(f"the subscription to {topic} is refused: {code}")
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, **properties: Any) -> None:
-        """With QoS 1, acknowledged. Raises: _Broken."""
-        info = self.client.publish(topic, payload, qos=1, retain=retain, properties=publish_properties(**properties))
-        try:
-            info.wait_for_publish(ANSWER_S)
-        except (RuntimeError, ValueError) as exc:
-            raise _Broken(f"a message of {len(payload)} bytes is not taken: {exc}") from exc
-        if not info.is_published():
-            raise _Broken(f"a message of {len(payload)} bytes is not acknowledged within {ANSWER_S:g} s")
-
-    def next(self, timeout_s: float = ANSWER_S) -> Any:
-        """The next message, None when none comes."""
-        try:
-            return self.messages.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def is_connected(self) -> bool:
-        return bool(self.client.is_connected())
-
-    def drop(self) -> None:
-        """Lose the connection, as a device whose power fails."""
-        client = self.client
-        client.on_disconnect = None
-        client.reconnect_delay_set(60, 60)
-        socket = client.socket()
-        if socket is not None:
-            socket.close()
-        client.loop_stop()
-
-    def close(self) -> None:
-        if self.client is not None:
-            self.client.disconnect()
-            self.client.loop_stop()
-
-    def _fact(self, *kinds: str) -> tuple[str, Any]:
-        deadline = time.monotonic() + ANSWER_S
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                kind, fact = self._facts.get(timeout=left)
-            except queue.Empty:
-                break
-            if kind in kinds:
-                return kind, fact
-            if kind == "disconnect":
-                raise _Broken(f"the broker ends the connection: {fact}")
-        raise _Broken(f"no answer within {ANSWER_S:g} s")
-
-
 class BrokerCheck:
     """All rules against one broker; about half a minute."""
 
@@ -165,7 +50,7 @@ class BrokerCheck:
         self.settings = settings
         self._progress = progress
         self._root = f"{PREFIX}/{settings.device_id}/reply/check-{secrets.token_hex(4)}"
-        self._peers: list[_Peer] = []
+        self._peers: list[Peer] = []
         self._retained: list[str] = []
 
     def run(self) -> list[Finding]:
@@ -185,6 +70,8 @@ class BrokerCheck:
              "events or states are refused, or never reach anybody"),
             ("commands", "delivers the device its commands, and grants those of its groups", self._commands,
              "the device says online and takes no command"),
+            ("rights", "lets the device publish its states, events and images", self._rights,
+             "the device is online and tells nothing, and its events wait on its card"),
             ("delivery", "delivers what it acknowledges, with response topic and correlation data", self._delivery,
              "commands get no reply, or one that no program can match"),
             ("retained", "gives retained messages to who subscribes to exactly that topic", self._retained_exact,
@@ -220,9 +107,9 @@ class BrokerCheck:
         outcome: Outcome
         try:
             outcome, seen = "ok", attempt()
-        except _Untried as exc:
+        except Untried as exc:
             outcome, seen = "untried", str(exc)
-        except (_Broken, ConnectError, OSError, ValueError) as exc:
+        except (Broken, ConnectError, OSError, ValueError) as exc:
             outcome, seen = "failed", str(exc)
         finally:
             for peer in self._peers:
@@ -230,15 +117,15 @@ class BrokerCheck:
             self._peers.clear()
         return Finding(rule=rule, title=title, outcome=outcome, seen=seen, notice=notice)
 
-    def _peer(self, name: str, **options: Any) -> _Peer:
-        peer = _Peer(self, f"msrecd-check-{secrets.token_hex(4)}-{name}", **options)
+    def _peer(self, name: str, *, will: tuple[str, int] | None = None) -> Peer:
+        peer = Peer(self.settings, f"msrecd-check-{secrets.token_hex(4)}-{name}", will=will)
         self._peers.append(peer)
         return peer
 
     def _topic(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _keep(self, peer: _Peer, name: str, payload: bytes) -> str:
+    def _keep(self, peer: Peer, name: str, payload: bytes) -> str:
         topic = self._topic(name)
         self._retained.append(topic)
         peer.publish(topic, payload, retain=True)
@@ -250,7 +137,7 @@ class BrokerCheck:
             peer = self._peer("clear").connect()
             for topic in self._retained:
                 peer.publish(topic, b"", retain=True)
-        except (_Broken, ConnectError):
+        except (Broken, ConnectError):
             pass
         finally:
             for peer in self._peers:
@@ -262,14 +149,14 @@ class BrokerCheck:
     def _limits(self) -> str:
         properties = self._peer("limits").connect(expiry_s=self.settings.session_expiry_s).properties
         if getattr(properties, "MaximumQoS", 2) < 1:
-            raise _Broken("QoS 1 is not available")
+            raise Broken("QoS 1 is not available")
         if not getattr(properties, "RetainAvailable", 1):
-            raise _Broken("retained messages are not available")
+            raise Broken("retained messages are not available")
         if not getattr(properties, "WildcardSubscriptionAvailable", 1):
-            raise _Broken("subscriptions with wildcards are not available")
+            raise Broken("subscriptions with wildcards are not available")
         expiry_s = getattr(properties, "SessionExpiryInterval", self.settings.session_expiry_s)
         if expiry_s < self.settings.session_expiry_s:
-            raise _Broken(f"sessions are kept for {expiry_s} s, msrecd asks for {self.settings.session_expiry_s}")
+            raise Broken(f"sessions are kept for {expiry_s} s, msrecd asks for {self.settings.session_expiry_s}")
         limit = getattr(properties, "MaximumPacketSize", None)
         return "QoS 1, retained messages, wildcards" + ("" if limit is None else f"; packets up to {limit} bytes")
 
@@ -287,7 +174,17 @@ class BrokerCheck:
         while (message := peer.next()) is not None:
             if message.topic == f"{own}/daemon/ping":
                 return f"{len(filters)} subscriptions granted, a ping delivered"
-        raise _Broken(f"the subscription to {own}/# is granted and a ping does not come: look at the broker's ACL")
+        raise Broken(f"the subscription to {own}/# is granted and a ping does not come: look at the broker's ACL")
+
+    def _rights(self) -> str:
+        """By empty messages: a retained one that is empty leaves nothing, and an empty event is none."""
+        peer = self._peer("rights").connect()
+        check = self._root.rpartition("/")[2]
+        for topic, retain in ((f"state/{check}", True), (f"image/{check}", True), (f"event/{check}", False)):
+            peer.publish(f"{PREFIX}/{self.settings.device_id}/{topic}", b"", retain=retain, expiry_s=1)
+            if (refusal := peer.refusal) is not None:
+                raise Broken(f"{topic.partition('/')[0]}/# is refused ({refusal}): look at the broker's ACL")
+        return "nothing is refused"
 
     def _delivery(self) -> str:
         peer = self._peer("delivery").connect()
@@ -297,10 +194,10 @@ class BrokerCheck:
         peer.publish(topic, b"payload", response_topic=topic, correlation_data=b"\0id", expiry_s=60)
         message = peer.next()
         if message is None:
-            raise _Broken("it acknowledged a message and did not deliver it")
+            raise Broken("it acknowledged a message and did not deliver it")
         seen = (message.payload, _property(message, "ResponseTopic"), _property(message, "CorrelationData"))
         if seen != (b"payload", topic, b"\0id"):
-            raise _Broken(f"payload, response topic or correlation data changed on the way: {seen!r}")
+            raise Broken(f"payload, response topic or correlation data changed on the way: {seen!r}")
         return f"delivered in {1000 * (time.monotonic() - began):.0f} ms"
 
     def _retained_exact(self) -> str:
@@ -309,7 +206,7 @@ class BrokerCheck:
         reader.subscribe(topic)
         message = reader.next()
         if message is None or message.payload != b"state" or not message.retain:
-            raise _Broken("the retained message does not come")
+            raise Broken("the retained message does not come")
         return "it comes"
 
     def _retained_wildcard(self) -> str:
@@ -319,7 +216,7 @@ class BrokerCheck:
             reader.subscribe(pattern)
             message = reader.next()
             if message is None or message.payload != b"state":
-                raise _Broken(f"nothing comes for {pattern.removeprefix(self._root + '/')}")
+                raise Broken(f"nothing comes for {pattern.removeprefix(self._root + '/')}")
         return "it comes for both"
 
     def _cleared(self) -> str:
@@ -329,7 +226,7 @@ class BrokerCheck:
         reader = self._peer("reader").connect()
         reader.subscribe(topic)
         if reader.next(QUIET_S) is not None:
-            raise _Broken("it still comes")
+            raise Broken("it still comes")
         return "it is gone"
 
     def _handling(self) -> str:
@@ -337,7 +234,7 @@ class BrokerCheck:
         reader = self._peer("reader").connect()
         reader.subscribe(topic, handling=2)
         if reader.next(QUIET_S) is not None:
-            raise _Broken("the retained message comes all the same")
+            raise Broken("the retained message comes all the same")
         return "nothing comes"
 
     def _as_published(self) -> str:
@@ -347,22 +244,22 @@ class BrokerCheck:
         self._keep(self._peer("writer").connect(), "live", b"retained by mistake")
         message = reader.next()
         if message is None:
-            raise _Broken("the live message does not come")
+            raise Broken("the live message does not come")
         if not message.retain:
-            raise _Broken("the flag is gone")
+            raise Broken("the flag is gone")
         return "the flag is there"
 
     def _image(self) -> str:
         writer = self._peer("writer").connect()
         limit = getattr(writer.properties, "MaximumPacketSize", None)
         if limit is not None and limit < IMAGE_BYTES + 512:
-            raise _Broken(f"packets may have {limit} bytes")
+            raise Broken(f"packets may have {limit} bytes")
         topic = self._keep(writer, "image", bytes(IMAGE_BYTES))
         reader = self._peer("reader").connect()
         reader.subscribe(topic)
         message = reader.next()
         if message is None or len(message.payload) != IMAGE_BYTES:
-            raise _Broken("it is acknowledged and does not come")
+            raise Broken("it is acknowledged and does not come")
         return "it comes"
 
     def _large(self) -> str:
@@ -374,9 +271,9 @@ class BrokerCheck:
         writer.publish(topic, b"behind it")
         message = reader.next()
         if not reader.is_connected():
-            raise _Broken("the receiver is disconnected")
+            raise Broken("the receiver is disconnected")
         if message is None or message.payload != b"behind it":
-            raise _Broken("what comes behind it is not delivered")
+            raise Broken("what comes behind it is not delivered")
         return "dropped; what came behind it arrived"
 
     def _expiry(self) -> str:
@@ -389,10 +286,10 @@ class BrokerCheck:
         reader.connect(clean=False, expiry_s=0)
         message = reader.next()
         if message is None:
-            raise _Untried("no message was kept, see the rule on sessions")
+            raise Untried("no message was kept, see the rule on sessions")
         left = _property(message, "MessageExpiryInterval")
         if left is None or left > 98:
-            raise _Broken(f"after 2 s of 100 the message says {left}")
+            raise Broken(f"after 2 s of 100 the message says {left}")
         return f"{left} s of 100 were left after 2"
 
     def _session(self) -> str:
@@ -407,9 +304,9 @@ class BrokerCheck:
         reader.connect(clean=False, expiry_s=0)
         message = reader.next()
         if message is None:
-            raise _Broken("nothing was kept")
+            raise Broken("nothing was kept")
         if message.payload == b"expired":
-            raise _Broken("what had expired was delivered")
+            raise Broken("what had expired was delivered")
         return "kept, without what had expired"
 
     def _queue(self) -> str:
@@ -423,7 +320,7 @@ class BrokerCheck:
         for info in sent:
             info.wait_for_publish(max(0.1, deadline - time.monotonic()))
         if not all(info.is_published() for info in sent):
-            raise _Broken(f"{EVENTS} events are not acknowledged within 60 s")
+            raise Broken(f"{EVENTS} events are not acknowledged within 60 s")
         reader.connect(clean=False, expiry_s=0)
         got: list[int] = []
         while (message := reader.next(QUIET_S if got else ANSWER_S)) is not None:
@@ -431,9 +328,9 @@ class BrokerCheck:
             if number not in got[-40:]:  # at least once: a repeated one is no loss
                 got.append(number)
         if len(set(got)) < EVENTS:
-            raise _Broken(f"{len(set(got))} of {EVENTS} arrived: raise the broker's limit of queued messages")
+            raise Broken(f"{len(set(got))} of {EVENTS} arrived: raise the broker's limit of queued messages")
         if got != sorted(got):
-            raise _Broken("they arrived out of order")
+            raise Broken("they arrived out of order")
         return f"{EVENTS} arrived in order"
 
     def _will(self) -> str:
@@ -444,14 +341,14 @@ class BrokerCheck:
         self._peer("device", will=(topic, WILL_DELAY_S)).connect().drop()
         began = time.monotonic()
         if reader.next(ANSWER_S + WILL_DELAY_S) is None:
-            raise _Broken("no will comes")
+            raise Broken("no will comes")
         waited = time.monotonic() - began
         if waited < WILL_DELAY_S - 0.5:
-            raise _Broken(f"it comes after {waited:.1f} s, not after {WILL_DELAY_S}")
+            raise Broken(f"it comes after {waited:.1f} s, not after {WILL_DELAY_S}")
         later = self._peer("later").connect()
         later.subscribe(topic)
         if later.next() is None:
-            raise _Broken("it is not retained: who subscribes later does not get it")
+            raise Broken("it is not retained: who subscribes later does not get it")
         return f"after {waited:.1f} s, and retained"
 
     def _will_delay(self) -> str:
@@ -463,18 +360,18 @@ class BrokerCheck:
         device.drop()
         device.connect(clean=False, expiry_s=60)
         if reader.next(WILL_DELAY_S + QUIET_S) is not None:
-            raise _Broken("it is published all the same")
+            raise Broken("it is published all the same")
         return "nothing is published"
 
     def _takeover(self) -> str:
         older = self._peer("twin").connect()
-        newer = _Peer(self, older.name)
+        newer = Peer(self.settings, older.name)
         self._peers.append(newer)
         newer.connect()
         deadline = time.monotonic() + ANSWER_S
         while older.is_connected():
             if time.monotonic() > deadline:
-                raise _Broken("both stay connected")
+                raise Broken("both stay connected")
             time.sleep(0.05)
         older.client.loop_stop()  # or it would come back and take its turn
         return "the older one is ended"

@@ -10,37 +10,11 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, Certificates, free_port
+from wrong_brokers import DEVICE, RIGHT, WRONG, WRONG_RIGHTS, broker_with, is_named, settings
 
 from msrecd.mqtt.broker_check import BrokerCheck, Finding
 from msrecd.mqtt.settings import MqttSettings, password_hint
 from msrecd.mqtt.wire import ConnectError
-
-ROOT = Path(__file__).resolve().parents[2]
-DEVICE = "pi-check"
-RIGHT = "max_queued_messages 20000\n"
-ACL = (ROOT / "config" / "mosquitto" / "acl").read_text()
-
-# Settings of mosquitto, and the rules that they break.
-WRONG = {
-    "default": ("", {"queue"}),
-    "queue_of_bytes": (RIGHT + "max_queued_bytes 4000\n", {"queue"}),
-    "no_retained": (
-        RIGHT + "retain_available false\n",
-        {"limits", "retained", "wildcards", "cleared", "handling", "as_published", "image", "will", "will_delay"},
-    ),
-    "small_packets": (RIGHT + "max_packet_size 65536\n", {"image"}),
-    "small_messages": (RIGHT + "message_size_limit 65536\n", {"image"}),
-}
-# Lines that are taken out of the shipped list of rights, and the rules that this breaks.
-WRONG_RIGHTS: dict[str, tuple[str, set[str] | None]] = {
-    "no_commands": ("pattern readwrite msrecd/v1/%u/cmd/#", {"commands"}),
-    "no_replies": ("pattern readwrite msrecd/v1/%u/reply/#", None),
-}
-
-
-def settings(broker: Broker, **more: object) -> MqttSettings:
-    values: dict[str, object] = {"host": broker.host, "port": broker.port, "device_id": DEVICE, "groups": ("north",)}
-    return MqttSettings(**(values | more))  # type: ignore[arg-type]
 
 
 def failed(findings: list[Finding]) -> set[str]:
@@ -50,38 +24,15 @@ def failed(findings: list[Finding]) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_setting_is_named_by_the_rules_that_it_breaks(tmp_path: Path, name: str) -> None:
-    config, rules = WRONG[name]
-    with Broker(tmp_path / "broker", config=config) as broker:
-        found = failed(BrokerCheck(settings(broker)).run())
-    assert found == rules
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [None, *WRONG_RIGHTS])
-def test_missing_rights_are_named_and_the_shipped_ones_are_enough(tmp_path: Path, name: str | None) -> None:
-    """With the shipped list of rights, the device's own user and password."""
-    line, rules = WRONG_RIGHTS[name] if name is not None else ("", set())
-    assert line in ACL
-    folder = tmp_path / "secrets"
-    folder.mkdir()
-    (folder / "acl").write_text(ACL.replace(line, "# taken out") if line else ACL)
-    password = folder / "password"
-    password.write_text("secret\n")
-    password.chmod(0o600)
-    subprocess.run(
-        ["mosquitto_passwd", "-b", "-c", str(folder / "passwd"), DEVICE, "secret"], check=True, capture_output=True
-    )
-    config = RIGHT + f"acl_file {folder / 'acl'}\npassword_file {folder / 'passwd'}\n"
-    with Broker(tmp_path / "broker", config=config, anonymous=False) as broker:
-        found = failed(BrokerCheck(settings(broker, password_file=password)).run())
-        if rules is None:  # nothing that is written comes back
-            assert {"delivery", "retained", "wildcards", "session", "queue", "will"} <= found
-        else:
-            assert found == rules
-        with pytest.raises(ConnectError, match=r"refuses the connection: Not authorized \(anonymous; no password"):
-            BrokerCheck(settings(broker)).run()
+@pytest.mark.parametrize("name", [None, *WRONG, *WRONG_RIGHTS])
+def test_a_wrong_setting_is_named_by_the_rules_that_it_breaks(tmp_path: Path, name: str | None) -> None:
+    """And the shipped list of rights is enough, with the device's own user and password."""
+    with broker_with(name, tmp_path) as (broker, known):
+        found = failed(BrokerCheck(known).run())
+        assert is_named(name, found), found
+        if name is None:
+            with pytest.raises(ConnectError, match=r"refuses the connection: Not authorized \(anonymous; no password"):
+                BrokerCheck(settings(broker)).run()
 
 
 def check(tmp_path: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,7 +65,7 @@ def test_the_command_prints_a_table_and_json_and_leaves_nothing_retained(tmp_pat
     assert wrong.returncode == 1
     assert "FAILED  takes a retained message of 256 KiB" in wrong.stdout
     assert "so: snapshots do not arrive" in wrong.stdout
-    assert wrong.stdout.splitlines()[-1].endswith("15 of 16 rules hold")
+    assert wrong.stdout.splitlines()[-1].endswith("16 of 17 rules hold")
     assert wrong.stderr == ""
 
 
