@@ -322,14 +322,12 @@ class BrokerCheck:
         if not all(info.is_published() for info in sent):
             raise Broken(f"{EVENTS} events are not acknowledged within 60 s")
         reader.connect(clean=False, expiry_s=0)
-        got: list[int] = []
-        while (message := reader.next(QUIET_S if got else ANSWER_S)) is not None:
-            number = int(message.payload)
-            if number not in got[-40:]:  # at least once: a repeated one is no loss
-                got.append(number)
-        if len(set(got)) < EVENTS:
-            raise Broken(f"{len(set(got))} of {EVENTS} arrived: raise the broker's limit of queued messages")
-        if got != sorted(got):
+        got: dict[int, None] = {}  # in the order of arrival; a repeated one is no loss
+        while len(got) < EVENTS and (message := reader.next()) is not None:
+            got.setdefault(int(message.payload))
+        if len(got) < EVENTS:
+            raise Broken(f"{len(got)} of {EVENTS} arrived: raise the broker's limit of queued messages")
+        if list(got) != sorted(got):
             raise Broken("they arrived out of order")
         return f"{EVENTS} arrived in order"
 
@@ -356,12 +354,18 @@ class BrokerCheck:
         self._retained.append(topic)
         reader = self._peer("reader").connect()
         reader.subscribe(topic)
-        device = self._peer("device", will=(topic, WILL_DELAY_S)).connect(clean=True, expiry_s=60)
-        device.drop()
-        device.connect(clean=False, expiry_s=60)
-        if reader.next(WILL_DELAY_S + QUIET_S) is not None:
-            raise Broken("it is published all the same")
-        return "nothing is published"
+        for _ in range(3):
+            device = self._peer("device", will=(topic, WILL_DELAY_S)).connect(clean=True, expiry_s=60)
+            device.drop()
+            began = time.monotonic()
+            device.connect(clean=False, expiry_s=60)
+            back_after = time.monotonic() - began
+            if reader.next(WILL_DELAY_S + QUIET_S) is None:
+                return "nothing is published"
+            if back_after < WILL_DELAY_S - 0.5:
+                raise Broken("it is published all the same")
+            device.close()
+        raise Untried(f"this machine took {back_after:.1f} s to connect again")
 
     def _takeover(self) -> str:
         older = self._peer("twin").connect()

@@ -111,9 +111,13 @@ class Peer:
         client.loop_stop()
 
     def close(self) -> None:
-        if self.client is not None:
-            self.client.disconnect()
-            self.client.loop_stop()
+        client, self.client = self.client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+            # Nothing refers to it any more, so its sockets are closed now, not by a collection of garbage.
+            client.on_connect = client.on_disconnect = client.on_subscribe = None
+            client.on_publish = client.on_message = None
 
     def _acknowledged(self, code: Any) -> None:
         self.refusal = str(code) if code.is_failure else None
