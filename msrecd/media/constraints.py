@@ -6,17 +6,15 @@ some properties. A constraint set is a sum over properties, so every dimension i
 
 from __future__ import annotations
 
-import logging
+import copy
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.flow.units import Kind
 from msrecd.vocabulary.constraints import PROPERTIES, ValueType
-
-log = logging.getLogger(__name__)
 
 Value = float | str | bool
 Settings = Mapping[str, Any]
@@ -122,18 +120,33 @@ def _convert_set(members: Mapping[str, object], kind: Kind, *, is_advanced: bool
             continue
         value_type = _ALL.get(name)
         if value_type is None:
-            _report_unknown(name)
-            continue
+            continue  # `warn_of_unknown_constraints` names it
         constraint = _convert_value(name, value_type, value, is_advanced)
         if name in PROPERTIES[kind] and constraint != Constraint():
             converted[name] = constraint
     return converted
 
 
-def _report_unknown(name: object) -> None:
-    known = re.sub(r"(?<!^)(?=[A-Z])", "_", str(name)).lower()
-    hint = f"; did you mean {known}?" if known in _ALL and known != name else ""
-    log.warning("unknown constraint %r is ignored%s", name, hint)
+def known_members(constraints: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy without unknown names and absent members, as WebIDL's conversion leaves them."""
+    known = {name: value for name, value in constraints.items() if name in _ALL and value is not None}
+    if constraints.get("advanced") is not None:
+        known["advanced"] = [
+            {name: value for name, value in members.items() if name in _ALL and value is not None}
+            for members in constraints["advanced"]
+        ]
+    return copy.deepcopy(known)
+
+
+def warn_of_unknown_constraints(constraints: object, *, stacklevel: int) -> None:
+    """One UserWarning for each name that no kind of track knows; `stacklevel` counts from here."""
+    if not isinstance(constraints, Mapping):
+        return
+    warn_of_unknown("a track", constraints, (*_ALL, "advanced"), what="constraint", stacklevel=stacklevel + 1)
+    advanced = constraints.get("advanced")
+    for members in advanced if isinstance(advanced, Sequence) else ():
+        if isinstance(members, Mapping):
+            warn_of_unknown("a track", members, _ALL, what="constraint", stacklevel=stacklevel + 1)
 
 
 def _convert_value(name: str, value_type: ValueType, value: object, is_advanced: bool) -> Constraint:

@@ -24,10 +24,13 @@ from msrecd.media.constraints import (
     Selection,
     convert,
     failed_constraint,
+    known_members,
     select_settings,
+    warn_of_unknown_constraints,
 )
 from msrecd.media.events import DeviceChangeEvent
 from msrecd.media.infos import InputDeviceInfo, MediaDeviceInfo
+from msrecd.media.inits import MediaStreamConstraints
 from msrecd.media.opening import OpenDevices, in_worker
 from msrecd.media.space import device_space
 from msrecd.media.stream import MediaStream
@@ -108,7 +111,7 @@ class MediaDevices(EventTarget):
         """The names that constraints may have, those of Image Capture included, each True."""
         return dict.fromkeys((*PROPERTIES["video"], *PROPERTIES["audio"]), True)
 
-    async def get_user_media(self, constraints: Mapping[str, Any] | None = None) -> MediaStream:
+    async def get_user_media(self, constraints: MediaStreamConstraints | None = None) -> MediaStream:
         """Open devices: one stream with one track of each kind that is asked for, or an error and nothing is open.
 
         https://w3c.github.io/mediacapture-main/#dom-mediadevices-getusermedia
@@ -123,7 +126,7 @@ class MediaDevices(EventTarget):
             OverconstrainedError: no device satisfies the required constraints.
             NotAllowedError, NotReadableError, AbortError: no device that satisfies them could be opened.
         """
-        requests = _requests(constraints)
+        requests = _requests(constraints, stacklevel=4)
         found = await self._describe()
         tracks: list[MediaStreamTrack] = []
         try:
@@ -326,7 +329,7 @@ class _Done:
         yield from ()
 
 
-def _requests(constraints: object) -> list[_Request]:
+def _requests(constraints: object, *, stacklevel: int) -> list[_Request]:
     if constraints is None:
         constraints = {}
     if not isinstance(constraints, Mapping):
@@ -340,6 +343,7 @@ def _requests(constraints: object) -> list[_Request]:
             wanted = {}
         elif not isinstance(wanted, Mapping):
             raise TypeError(f"{kind} must be true, false or constraints, not {wanted!r}")
+        warn_of_unknown_constraints(wanted, stacklevel=stacklevel)
         try:
             sets = convert(wanted, kind)
         except TypeError as exc:
@@ -350,7 +354,7 @@ def _requests(constraints: object) -> list[_Request]:
                     f"{kind}.{name} cannot be required to choose a device: give a bare value,"
                     " or require it with apply_constraints"
                 )
-        requests.append(_Request(kind=kind, constraints=wanted, sets=sets))
+        requests.append(_Request(kind=kind, constraints=known_members(wanted), sets=sets))
     if not requests:
         raise TypeError("neither audio nor video is asked for")
     return requests

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
 from msrecd.dom.exceptions import AbortError, DOMException, NotReadableError
 from msrecd.flow.units import AudioFormat
 from msrecd.inputs.address import SourceOptions
+from msrecd.media.inits import MediaElementOptions
 from msrecd.media.playback import Playback, StreamSource, resolve
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
@@ -44,7 +45,7 @@ class MediaElement(EventTarget):
     def __init__(
         self,
         path_or_url: str | os.PathLike[str],
-        options: Mapping[str, object] | None = None,
+        options: MediaElementOptions | None = None,
         *,
         preload: Literal["auto", "none"] = "auto",
     ) -> None:

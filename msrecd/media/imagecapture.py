@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 
 from msrecd import libav
@@ -12,6 +11,7 @@ from msrecd.dom.exceptions import InvalidStateError, NotSupportedError, UnknownE
 from msrecd.flow import units
 from msrecd.flow.units import VideoFormat
 from msrecd.media.generators import VideoFrame
+from msrecd.media.inits import PhotoSettings
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
 FRAME_DEADLINE_S = 10.0
@@ -36,7 +36,7 @@ class ImageCapture:
     def track(self) -> MediaStreamTrack:
         return self._track
 
-    async def take_photo(self, settings: Mapping[str, object] | None = None) -> Blob:
+    async def take_photo(self, settings: PhotoSettings | None = None) -> Blob:
         """The next frame as a JPEG.
 
         Args:

@@ -24,7 +24,7 @@ Unit: TypeAlias = VideoFrame | AudioBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoData:
+class FrameData:
     """One picture.
 
     array: (height, width, 3) uint8 RGB, yours to change.
@@ -36,7 +36,7 @@ class VideoData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AudioData:
+class SoundData:
     """One block of sound.
 
     array: (samples, channels), int16 or int32, yours to change.
@@ -93,7 +93,7 @@ class MediaStreamTrackReader:
     def __aiter__(self) -> MediaStreamTrackReader:
         return self
 
-    async def __anext__(self) -> VideoData | AudioData:
+    async def __anext__(self) -> FrameData | SoundData:
         """The next unit.
 
         Raises:
@@ -148,7 +148,7 @@ class MediaStreamTrackReader:
         rate: float | None = self._track.get_settings().get("frame_rate")
         return rate if rate is not None and native is not None and rate < native * 0.999 else None
 
-    async def _video(self, frame: VideoFrame) -> VideoData:
+    async def _video(self, frame: VideoFrame) -> FrameData:
         from msrecd import pixels
 
         if self._track.ready_state is ReadyState.LIVE:
@@ -162,15 +162,15 @@ class MediaStreamTrackReader:
         native = self._track._source.format
         crops = isinstance(native, VideoFormat) and not same_shape((width, height), (native.width, native.height))
         array = await asyncio.to_thread(_convert, frame, (width, height), crops)
-        return VideoData(array=array, timestamp_ns=frame.pts_ns)
+        return FrameData(array=array, timestamp_ns=frame.pts_ns)
 
-    def _audio(self, block: AudioBlock) -> AudioData:
+    def _audio(self, block: AudioBlock) -> SoundData:
         from msrecd import pixels
 
         array = pixels.array_from_block(block)
         if not self._track._gate.is_open:
             array[:] = 0
-        return AudioData(
+        return SoundData(
             array=array,
             timestamp_ns=block.pts_ns,
             sample_rate=block.format.sample_rate,

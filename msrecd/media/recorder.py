@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +18,7 @@ from msrecd.clock import MS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.table import Unsupported, can_encode, check_type, is_type_supported
 from msrecd.dom.events import EventTarget, event_handler
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
+from msrecd.media.inits import MediaRecorderOptions
 from msrecd.media.options import RecorderOptions, bit_rates, convert
 from msrecd.media.plan import Plan, make_plan, rates_for, worker_options
 from msrecd.media.preroll import Armed, inputs_of
@@ -53,7 +54,7 @@ class MediaRecorder(EventTarget):
     onerror = event_handler("error")
     ongap = event_handler("gap")
 
-    def __init__(self, stream: MediaStream, options: Mapping[str, object] | None = None) -> None:
+    def __init__(self, stream: MediaStream, options: MediaRecorderOptions | None = None) -> None:
         """
         Args:
             stream: what to record; may be empty or inactive until `start`.

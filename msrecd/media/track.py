@@ -13,7 +13,16 @@ from msrecd.dom.events import Event, EventTarget, Listener, event_handler, queue
 from msrecd.dom.exceptions import OverconstrainedError
 from msrecd.flow.source import Gate, Source
 from msrecd.flow.units import Kind
-from msrecd.media.constraints import ConstraintSets, Space, choose, convert, fixed_space
+from msrecd.media.constraints import (
+    ConstraintSets,
+    Space,
+    choose,
+    convert,
+    fixed_space,
+    known_members,
+    warn_of_unknown_constraints,
+)
+from msrecd.media.inits import MediaTrackConstraints
 from msrecd.media.sources import SharedSource
 
 _KEPT_AFTER_END = ("device_id", "facing_mode", "group_id")
@@ -188,7 +197,7 @@ class MediaStreamTrack(EventTarget):
             return {name: settings[name] for name in _KEPT_AFTER_END if name in settings}
         return copy.deepcopy(settings)
 
-    async def apply_constraints(self, constraints: Mapping[str, Any] | None = None) -> None:
+    async def apply_constraints(self, constraints: MediaTrackConstraints | None = None) -> None:
         """Choose new settings; calls take effect in their order, and entirely or not at all.
 
         https://w3c.github.io/mediacapture-main/#dom-mediastreamtrack-applyconstraints
@@ -202,7 +211,8 @@ class MediaStreamTrack(EventTarget):
         """
         given = {} if constraints is None else constraints
         sets = convert(given, self.kind)
-        kept = copy.deepcopy(dict(given))
+        warn_of_unknown_constraints(given, stacklevel=3)
+        kept = known_members(given)
         if self._applying is None:
             self._applying = asyncio.Lock()
         async with self._applying:

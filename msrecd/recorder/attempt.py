@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from msrecd import BlobEvent, GapEvent, MediaRecorder, MediaStreamTrack
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
+
+if TYPE_CHECKING:
+    from msrecd import MediaRecorderOptions
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
@@ -65,7 +68,9 @@ class Attempt:
         self._started = asyncio.Event()
         self._stopped = asyncio.Event()
         self._recorder: MediaRecorder = (
-            MediaRecorder(input.stream, settings.options) if before is None else before._recorder
+            MediaRecorder(input.stream, cast("MediaRecorderOptions", settings.options))
+            if before is None
+            else before._recorder
         )
         self._recorder.onstart = lambda _: self._started.set()
         self._recorder.ondataavailable = lambda event: listener.attempt_gave(self, event)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
 from msrecd.errors import CommandError
@@ -15,6 +15,7 @@ from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import AudioFilter, RecorderSettings
 
 if TYPE_CHECKING:
+    from msrecd import MediaElementOptions, MediaStreamConstraints
     from msrecd.recorder.filters import FilteredSound
 
 PASSES_THROUGH = "the sound of a source passes through as it is encoded; filters are for devices: remove one of them"
@@ -71,7 +72,7 @@ class RecorderInput:
             async with asyncio.timeout(_OPEN_DEADLINE_S):
                 if settings.url is None:
                     constraints = await _with_ids(settings.constraints or {}, devices)
-                    stream = await devices.get_user_media(constraints)
+                    stream = await devices.get_user_media(cast("MediaStreamConstraints", constraints))
                     try:
                         return cls(stream, None, constraints, settings.audio_filters)
                     except BaseException:
@@ -80,7 +81,9 @@ class RecorderInput:
                         raise
                 if settings.audio_filters:
                     raise CommandError("bad_args", f"audio_filters: {PASSES_THROUGH}")
-                element = MediaElement(settings.url, settings.source_options, preload="none")
+                element = MediaElement(
+                    settings.url, cast("MediaElementOptions", settings.source_options), preload="none"
+                )
                 element.loop = settings.loop
                 await element.load()
                 return cls(element.capture_stream(), element, None)

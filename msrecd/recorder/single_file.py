@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from msrecd import BlobEvent, DOMException, ErrorEvent, MediaDevices, MediaRecorder
 from msrecd.errors import StorageError
 from msrecd.recorder.writer import BlobData, ChunkWriter
 from msrecd.storage.finishing import complete
+
+if TYPE_CHECKING:
+    from msrecd import MediaStreamConstraints
 
 _TIMESLICE_MS = 1000
 _STOP_DEADLINE_S = 30.0
@@ -47,7 +50,7 @@ async def record_to_file(
         DOMException: the devices or the type; the part recorded before a fault is kept under the final name.
         OSError: the file cannot be written.
     """
-    stream = await devices.get_user_media(dict(constraints))
+    stream = await devices.get_user_media(cast("MediaStreamConstraints", dict(constraints)))
     try:
         recorder = MediaRecorder(stream, {"mime_type": mime_type})
         file = await asyncio.to_thread(_SingleFile, out)

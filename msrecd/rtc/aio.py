@@ -357,7 +357,10 @@ class Peer:
 
     async def set_local(self, description: tuple[str, str] | None) -> None:
         with _dom_errors():
-            given = None if description is None else aiortc.RTCSessionDescription(description[1], description[0])
+            if description is None:  # aiortc 1.11 does not make one
+                answers = self.connection.signalingState == "have-remote-offer"
+                description = await self.create("answer" if answers else "offer")
+            given = aiortc.RTCSessionDescription(description[1], description[0])
             await self.connection.setLocalDescription(given)
         self._begin_receiving()
         self.publish()

@@ -18,6 +18,7 @@ from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
 from msrecd.dom.exceptions import InvalidAccessError, InvalidStateError, NotSupportedError
 from msrecd.flow.units import Kind
+from msrecd.media.inits import RTCConfiguration, RTCDataChannelInit, RTCRtpTransceiverInit
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 from msrecd.rtc.channel import RTCDataChannel, RTCDataChannelEvent, channel_options
@@ -60,7 +61,7 @@ class RTCPeerConnection(EventTarget):
     onicegatheringstatechange = event_handler("icegatheringstatechange")
     onsignalingstatechange = event_handler("signalingstatechange")
 
-    def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, configuration: RTCConfiguration | None = None) -> None:
         """
         Args:
             configuration: `ice_servers` ([{"urls", "username", "credential"}]; none by default: no server is asked),
@@ -71,7 +72,7 @@ class RTCPeerConnection(EventTarget):
             TypeError: a member has a wrong type or value.
             RuntimeError: there is no running loop.
         """
-        given = dict(configuration or {})
+        given: dict[str, Any] = dict(configuration or {})
         warn_of_unknown("RTCPeerConnection", given, _OPTIONS, stacklevel=3)
         _check(given)
         if importlib.util.find_spec("aiortc") is None:
@@ -193,7 +194,7 @@ class RTCPeerConnection(EventTarget):
         return transceiver.sender
 
     def add_transceiver(
-        self, track_or_kind: MediaStreamTrack | Kind, init: Mapping[str, Any] | None = None
+        self, track_or_kind: MediaStreamTrack | Kind, init: RTCRtpTransceiverInit | None = None
     ) -> RTCRtpTransceiver:
         """A new transceiver for a track or a kind.
 
@@ -206,7 +207,7 @@ class RTCPeerConnection(EventTarget):
             InvalidStateError: the connection is closed.
             InvalidAccessError: the track is sent already.
         """
-        given = dict(init or {})
+        given: dict[str, Any] = dict(init or {})
         warn_of_unknown("add_transceiver", given, ("direction", "streams", "send_encodings"), stacklevel=3)
         direction = given.get("direction", "sendrecv")
         if direction not in DIRECTIONS:
@@ -248,7 +249,7 @@ class RTCPeerConnection(EventTarget):
         )
         self._update_negotiation()
 
-    def create_data_channel(self, label: str, options: Mapping[str, Any] | None = None) -> RTCDataChannel:
+    def create_data_channel(self, label: str, options: RTCDataChannelInit | None = None) -> RTCDataChannel:
         """A channel for messages; it is `open` once the peers are connected.
 
         Args:

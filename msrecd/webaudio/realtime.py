@@ -18,12 +18,14 @@ import numpy as np
 
 from msrecd import pixels
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
 from msrecd.flow.feed import Feed
 from msrecd.flow.shutdown import end_with_process
 from msrecd.flow.source import Source
 from msrecd.flow.units import AudioBlock, AudioFormat
 from msrecd.media.element import MediaElement
+from msrecd.media.inits import AudioContextOptions
 from msrecd.media.sources import SharedSource
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import _CONSTRUCTION, MediaStreamTrack
@@ -44,7 +46,7 @@ _CLOSE_S = 5.0
 class AudioContext(BaseAudioContext):
     """A graph in real time; it runs from the beginning, until `close` or until nobody can reach it any more."""
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, options: AudioContextOptions | None = None) -> None:
         """
         Args:
             options: `sample_rate` (48000); tracks of another rate are resampled.
@@ -52,7 +54,8 @@ class AudioContext(BaseAudioContext):
         Raises:
             NotSupportedError: the rate is not 3000 to 768000 Hz.
         """
-        given = dict(options or {})
+        given: dict[str, Any] = dict(options or {})
+        warn_of_unknown("AudioContext", given, ("sample_rate", "latency_hint"), stacklevel=3)
         super().__init__(float(given.get("sample_rate") or 48000.0), 32)
         self._destination._count = 2
         self._ends: weakref.WeakSet[MediaStreamAudioDestinationNode] = weakref.WeakSet()

@@ -11,7 +11,7 @@ import pytest
 from rig import Log, Rig, on_loop, on_rig, turns, until
 
 import msrecd
-from msrecd.media.reader import AudioData, MediaStreamTrackReader, VideoData
+from msrecd.media.reader import FrameData, MediaStreamTrackReader, SoundData
 
 BOTH = {"video": True, "audio": True}
 
@@ -368,12 +368,12 @@ def test_disabled_tracks() -> None:
         clone = video.clone()
         video.enabled = audio.enabled = False
         picture, sound, content = await asyncio.gather(first(video), first(audio), first(clone))
-        assert isinstance(picture, VideoData)
+        assert isinstance(picture, FrameData)
         assert picture.array.shape == (90, 160, 3)
         assert not picture.array.any()
         assert content.array.shape == (90, 160, 3)
         assert content.array.any()
-        assert isinstance(sound, AudioData)
+        assert isinstance(sound, SoundData)
         assert not sound.array.any()
 
     on_rig(run)

@@ -6,10 +6,13 @@ import math
 from typing import Any
 
 import pytest
+from recording import run
 
 from msrecd.devices.base import DeviceDescription, VideoMode
+from msrecd.devices.virtual import VirtualBackend, VirtualCamera
 from msrecd.flow.units import AudioFormat, VideoFormat
 from msrecd.media.constraints import Constraint, choose, convert, distance, select_settings
+from msrecd.media.devices import MediaDevices
 from msrecd.media.space import capabilities, device_space, opening_settings, with_modes
 
 
@@ -171,10 +174,32 @@ def test_conversion() -> None:
     assert convert({"advanced": [{"width": 5}]}, "video").advanced == ({"width": Constraint(exact=(5,))},)
 
 
-def test_unknown_names_are_ignored_but_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_names_are_ignored_but_said() -> None:
+    """One warning each, at the caller's line, with the nearest name; `get_constraints` does not return them."""
+
+    async def scenario() -> None:
+        camera = VirtualCamera("camera", modes=[(160, 96, 30)])
+        async with MediaDevices(backends=[VirtualBackend([camera])]) as devices:
+            wanted: Any = {"video": {"deviceId": {"exact": "x"}, "width": 160, "height": None, "colour": 5}}
+            with pytest.warns(UserWarning, match="a track has no constraint") as caught:
+                stream = await devices.get_user_media(wanted)
+            messages = [str(one.message) for one in caught]
+            assert messages == [
+                "a track has no constraint 'deviceId'; did you mean device_id?",
+                "a track has no constraint 'colour'",
+            ]
+            assert {one.filename for one in caught} == {__file__}
+            (track,) = stream.get_tracks()
+            assert track.get_constraints() == {"width": 160}
+            with pytest.warns(UserWarning, match="did you mean") as caught:
+                await track.apply_constraints({"framerate": 30, "advanced": [{"hight": 96}]})  # type: ignore
+            assert len(caught) == 2
+            assert {one.filename for one in caught} == {__file__}
+            assert track.get_constraints() == {"advanced": [{}]}
+            track.stop()
+
+    run(scenario())
     assert convert({"deviceId": {"exact": "x"}, "colour": 5}, "video").basic == {}
-    assert "unknown constraint 'deviceId' is ignored; did you mean device_id?" in caplog.text
-    assert "'colour'" in caplog.text
 
 
 CONTROLS = {

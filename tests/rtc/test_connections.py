@@ -199,6 +199,7 @@ def test_its_thread_goes_with_the_last_connection() -> None:
         for _ in range(2):
             connection = msrecd.RTCPeerConnection()
             loops.append(connection._rtc)
+            connection.create_data_channel("one")
             await connection.create_offer()
             connection.close()
         assert loops[0] is loops[1]
