@@ -308,6 +308,7 @@ def test_capabilities() -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:a track has no constraint 'mandatory'")
 def test_apply_constraints_that_fail(constraints: dict[str, Any], failed: str) -> None:
     """MediaStreamTrack-applyConstraints: OverconstrainedError, and nothing has changed."""
 
