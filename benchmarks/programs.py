@@ -68,6 +68,52 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def cpu_exact_s(pid: int) -> float:
+    """User and system time of a process so far, to the nanosecond; of the threads that are there."""
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total_ns += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            continue  # it has just ended
+    return total_ns / 1e9
+
+
+def switches(pid: int) -> int:
+    """Context switches of all threads so far."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            lines = (task / "status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+    return total
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found
+
+
+def pss_mib(pid: int) -> float:
+    """Memory of a process, what it shares counted in parts."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def memory_mib(pid: int, name: str = "VmHWM") -> float:
     """Peak (VmHWM) or present (VmRSS) resident memory."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -137,6 +183,21 @@ class Program:
     def pid(self) -> int:
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """Those that were started; they may have children."""
+        return [self.pid]
+
+    def begin(self) -> None:
+        """Record from now on."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        assert self._process is not None, "not started"
+        self._process.kill()
+        self._process.wait(10)
 
     @property
     def files(self) -> list[Path]:

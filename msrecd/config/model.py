@@ -431,7 +431,7 @@ class Recorder:
         default_doc="the encoder's choice",
     )
     timeslice_s: float = key(
-        Duration(minimum=0.1, maximum=60), "Media is handed to the file system in pieces of this length.", default=1.0
+        Duration(minimum=0.1, maximum=60), "Media is handed to the file system in pieces of this length.", default=0.25
     )
     chunk_duration_s: float = key(
         Duration(minimum=1, maximum=_DAY_S), "A chunk is finished and the next begun after this time.", default=60.0

@@ -23,6 +23,7 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         "audio_bitrate_mode": recorder.audio_bitrate_mode,
         "chunk_duration": recorder.chunk_duration_s * 1000,
         "chunk_max_size": recorder.chunk_max_size_bytes,
+        "eager": True,  # what a kill costs
     }
     if recorder.video_bits_per_second is not None:
         options["video_bits_per_second"] = recorder.video_bits_per_second

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -20,12 +20,24 @@ class Sink(Protocol[T_contra]):
         """Nothing follows. `error` is None at a regular end."""
 
 
+@runtime_checkable
+class BatchSink(Protocol):
+    """A sink that takes what has come when the source says that nothing follows for a while."""
+
+    def flush(self) -> None:
+        """Nothing follows for a while."""
+
+
 class Feed(Generic[T]):
     """Fan-out. `put` and `end` belong to the producing thread; `add` and `remove` may come from any thread.
 
     `on_demand(True)` is called when the first sink comes and `on_demand(False)` when the last one goes, in the thread
     that adds or removes: a source that costs something (an encoder, a decoder) runs only in between.
+
+    gives_batches: units come many at a time, and `flush` follows each time.
     """
+
+    gives_batches = False
 
     def __init__(self, on_demand: Callable[[bool], None] | None = None) -> None:
         self._sinks: tuple[Sink[T], ...] = ()
@@ -74,6 +86,12 @@ class Feed(Generic[T]):
     def put(self, unit: T) -> None:
         for sink in self._sinks:
             sink.put(unit)
+
+    def flush(self) -> None:
+        """Tell the sinks that can use it that nothing follows for a while."""
+        for sink in self._sinks:
+            if isinstance(sink, BatchSink):
+                sink.flush()
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell every sink once that nothing follows."""

@@ -73,6 +73,13 @@ class UnitQueue(Generic[T]):
             self._nudged = True
             self._condition.notify()
 
+    def flush(self) -> None:
+        """Wake the consumer if something waits for it."""
+        with self._condition:
+            if self._units and not self._nudged:
+                self._nudged = True
+                self._condition.notify()
+
     def wait(self, timeout: float) -> None:
         """Wait for a nudge or the end; what is queued stays, for a consumer that cannot use it yet."""
         with self._condition:

@@ -34,6 +34,7 @@ class RecorderOptions:
     chunk_max_size: int | None = None
     pre_roll: float = 0.0
     max_buffered: int = DEFAULT_MAX_BUFFERED
+    eager: bool = False
 
 
 def convert(options: Mapping[str, object] | None) -> RecorderOptions:
@@ -70,6 +71,7 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
         chunk_max_size=_unsigned(options, "chunk_max_size"),
         pre_roll=_number(options, "pre_roll") or 0.0,
         max_buffered=_unsigned(options, "max_buffered") or DEFAULT_MAX_BUFFERED,
+        eager=bool(options.get("eager")),
     )
     if converted.video_key_frame_interval_duration is not None and converted.video_key_frame_interval_count is not None:
         raise NotSupportedError(

@@ -78,6 +78,7 @@ def worker_options(options: RecorderOptions, plan: Plan, *, timeslice_ns: int | 
             size_bytes=options.chunk_max_size,
         ),
         max_buffered_bytes=options.max_buffered,
+        is_eager=options.eager,
         name=name,
     )
 

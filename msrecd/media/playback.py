@@ -95,6 +95,7 @@ class _JoiningFeed(Feed[Packet]):
         self._clock = clock
         self._waiting: tuple[tuple[Sink[Packet], int], ...] = ()
         self._waiting_lock = threading.Lock()
+        self.gives_batches = True
 
     @property
     def has_sinks(self) -> bool:
@@ -245,6 +246,7 @@ class StreamSource(Source):
     def give_gathered(self) -> None:
         """Nothing follows for a while."""
         self._decoding.give()
+        self._joining.flush()
 
     def finish(self, error: BaseException | None) -> None:
         """The input has ended."""

@@ -63,7 +63,8 @@ class MediaRecorder(EventTarget):
                 (ms), `chunk_max_size` (bytes), `pre_roll` (ms: the encodings run from now on, and `start` reaches back
                 by so much, until the tracks end, the recorder is forgotten, or `stop` is called without a recording),
                 `max_buffered` (bytes that may wait for listeners that called `BlobEvent.wait_until`; also the bound of
-                the pre-roll).
+                the pre-roll), `eager` (blobs as soon as possible: the first one when anything can be played, the
+                others from half a timeslice on where an input comes in batches).
 
         Raises:
             TypeError: `stream` is no MediaStream, or an option has a wrong type.

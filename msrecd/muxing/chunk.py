@@ -42,6 +42,7 @@ class ChunkWriter:
         self._end_ns = 0
         self._last_capture_ns = started_ns
         self._container = ChunkContainer(container, streams, fragment_ns=fragment_ns)
+        self._header_bytes = self._container.written_bytes
 
     def begins_at(self, capture_ns: int) -> None:
         """The recording's first packet: the line is zero here."""
@@ -68,6 +69,11 @@ class ChunkWriter:
     @property
     def pending_bytes(self) -> int:
         return self._container.pending_bytes
+
+    @property
+    def has_media(self) -> bool:
+        """Whether something came out of the muxer besides the header."""
+        return self._container.written_bytes > self._header_bytes
 
     def write(self, index: int, packet: Packet, *, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
         before = self._container.written_bytes

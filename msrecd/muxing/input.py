@@ -22,8 +22,16 @@ class Lane:
     rest of its group could not be decoded.
     """
 
-    def __init__(self, track: int, blank: bool, deliver: Callable[[Arrival], bool], nudge: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        track: int,
+        blank: bool,
+        deliver: Callable[[Arrival], bool],
+        nudge: Callable[[], None],
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
         self._track, self._blank, self._deliver, self._nudge = track, blank, deliver, nudge
+        self.flush = flush
         self._broken = False
         self.refused: deque[int] = deque(maxlen=_MAX_REFUSED)  # capture times
 
@@ -69,8 +77,15 @@ class TrackInput(ABC):
         self._live: hub.Lease | None = None
         self._lane: Lane | None = None
 
-    def connect(self, deliver: Callable[[Arrival], bool], nudge: Callable[[], None]) -> None:
+    def connect(
+        self, deliver: Callable[[Arrival], bool], nudge: Callable[[], None], flush: Callable[[], None] = lambda: None
+    ) -> None:
         """Begin to receive.
+
+        Args:
+            deliver: takes what arrives.
+            nudge: there is news of another kind.
+            flush: what has arrived is all for now.
 
         Raises:
             NotSupportedError: the source cannot give what is wanted.
@@ -79,7 +94,7 @@ class TrackInput(ABC):
         self.takes_past = self.source.has_past and not self.source.stats.delivered
         self._live = self._acquire()
         self._live.output.when_parameters(lambda _: nudge())
-        self._lane = Lane(self.track, False, deliver, nudge)
+        self._lane = Lane(self.track, False, deliver, nudge, flush)
         self._live.output.feed.add(self._lane)
 
     def _acquire(self) -> hub.Lease:

@@ -7,6 +7,8 @@ from msrecd.clock import NS
 POLL_S = 0.2
 _SHORTEST_S = 0.01
 _LONGEST_S = 0.5  # while the next blob has time; what comes meanwhile waits in the queue
+_USUAL_S = 0.25  # a blob of so much is awaited in one go
+BATCHED_S = 1.0  # where the sources say when something has come
 
 
 def poll_interval_s(timeslice_ns: int | None, lacks_ns: int | None) -> float:
@@ -22,5 +24,5 @@ def poll_interval_s(timeslice_ns: int | None, lacks_ns: int | None) -> float:
     poll_s = max(_SHORTEST_S, min(POLL_S, timeslice_s / 3))
     if lacks_ns is None:
         return poll_s
-    longest_s = max(poll_s, min(_LONGEST_S, timeslice_s / 2))
+    longest_s = max(poll_s, min(_LONGEST_S, max(_USUAL_S, timeslice_s / 2)))
     return max(poll_s / 2, min(longest_s, lacks_ns / NS))

@@ -31,7 +31,7 @@ _CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and
 _ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _LONGEST_TAIL_NS = 10 * NS  # of sound behind the last frame of a file
 _FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
-SHORT_TIMESLICE_NS = 460 * MS  # twice what audio encoders gather, which spares wake-ups
+SHORT_TIMESLICE_NS = 250 * MS  # what audio encoders gather, which spares wake-ups
 _SHORTEST_FRAGMENT_NS = 20 * MS
 _LONGEST_FRAGMENT_NS = 500 * MS
 _UNASKED_FRAGMENT_NS = 200 * MS  # without a timeslice: what request_data can give lags by this at most
@@ -42,12 +42,15 @@ class WorkerOptions:
     """timeslice_ns: a blob at least every so much media (None: only at the end of a chunk).
 
     max_buffered_bytes: what may wait between the sources and the consumer of the blobs before whole GOPs are dropped.
+    is_eager: the first blob comes when anything can be played; what came in a batch is given with it, from half a
+    timeslice on.
     """
 
     container: Container
     timeslice_ns: int | None = None
     limits: ChunkLimits = field(default_factory=ChunkLimits)
     max_buffered_bytes: int = 64 << 20
+    is_eager: bool = False
     name: str = "recorder"
 
     @property
@@ -497,11 +500,20 @@ class Recording:
         self._chunk = None
         return self._data(chunk, info=chunk.info(losses)), failure or closing
 
-    def emit_slice(self) -> None:
-        """Give a blob when there is enough for one."""
+    def emit_slice(self, *, batch_over: bool = False) -> None:
+        """Give a blob when there is enough for one.
+
+        Args:
+            batch_over: nothing comes for about as long as it took this to come.
+        """
         chunk, timeslice = self._before or self._chunk, self.options.timeslice_ns
         if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
             return
+        if self.options.is_eager:
+            if not self._sliced_until_ns:
+                timeslice = 0 if chunk.has_media else timeslice
+            elif batch_over:
+                timeslice //= 2
         if self._newest_ns - self._slice_begin_ns >= timeslice:
             self._sliced_until_ns = self._newest_ns
             self._post(self._data(chunk))

@@ -15,7 +15,7 @@ from msrecd.flow.shutdown import end_with_process
 from msrecd.muxing.facts import Data, Fact, Finished, Ready
 from msrecd.muxing.input import Arrival, TrackInput
 from msrecd.muxing.interleave import Interleaver
-from msrecd.muxing.poll_interval import POLL_S, poll_interval_s
+from msrecd.muxing.poll_interval import BATCHED_S, POLL_S, poll_interval_s
 from msrecd.muxing.preroll import PreRoll
 from msrecd.muxing.recording import SHORT_TIMESLICE_NS, Recording, WorkerOptions
 
@@ -97,6 +97,7 @@ class RecorderWorker(threading.Thread):
         self._returning: set[int] = set()  # tracks whose source is to give again
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._asked: list[_Command] = []
+        self._comes_in_batches = False
 
     @property
     def pre_roll_bytes(self) -> int:
@@ -171,9 +172,10 @@ class RecorderWorker(threading.Thread):
 
     def _record(self) -> None:
         for track in self._inputs:
-            track.connect(self._queue.offer, self._queue.nudge)
+            track.connect(self._queue.offer, self._queue.nudge, self._batch_came)
             # A frame of before the start, which the encoder may still have, would be of no use as a key frame.
             track.request_key_frame(0 if self._begin is None else self._begin.at_ns)
+        self._comes_in_batches = all(track.output.feed.gives_batches for track in self._inputs)
         if not self._wait_for_parameters():
             return
         for index, track in enumerate(self._inputs):
@@ -183,6 +185,8 @@ class RecorderWorker(threading.Thread):
             return
         recording = self._start_recording(begin)
         timeslice_ns = begin.options.timeslice_ns
+        recording.emit_slice()  # of what was kept
+        gives_batches = self._comes_in_batches and begin.options.is_eager
         while True:
             if timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
                 for track in self._inputs:
@@ -194,9 +198,10 @@ class RecorderWorker(threading.Thread):
             drained = self._is_drained()
             for index, packet in self._interleaver.ready(flush=drained):
                 recording.write(index, packet)
-                recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
+                if not gives_batches:
+                    recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
             self._answer(recording)
-            recording.emit_slice()
+            recording.emit_slice(batch_over=gives_batches)
             if drained:
                 return
 
@@ -249,7 +254,14 @@ class RecorderWorker(threading.Thread):
                         return None
         return self._begin
 
+    def _batch_came(self) -> None:
+        """In a producer's thread: nothing follows for a while. Where all tracks come so, no timer is needed."""
+        if self._comes_in_batches:
+            self._queue.flush()
+
     def _poll_interval_s(self, recording: Recording) -> float:
+        if self._comes_in_batches and self._stop_ns is None and not any(track.is_blank for track in self._inputs):
+            return BATCHED_S
         is_filled = any(track.is_blank for track in self._inputs)  # by the time that passes, not by what arrives
         return poll_interval_s(recording.options.timeslice_ns, None if is_filled else recording.slice_lacks_ns)
 

@@ -32,7 +32,7 @@ class RecorderSettings:
     loop: bool = False
     source_options: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any]
-    timeslice_ms: float = 1000.0
+    timeslice_ms: float = 250.0
     autostart: bool = False
     max_duration_s: float | None = None
     audio_filters: tuple[AudioFilter, ...] = ()

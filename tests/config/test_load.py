@@ -101,7 +101,7 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(write(tmp_path, '[[recorder]]\nname = "v"\nvideo = true\n' + RECORDER))
     video, audio = config.recorders
     assert (video.mime_type, audio.mime_type) == ("video/mp4", "audio/mp4")
-    assert (video.timeslice_s, video.chunk_duration_s) == (1, 60)
+    assert (video.timeslice_s, video.chunk_duration_s) == (0.25, 60)
     assert video.chunk_max_size_bytes < 4 * 2**30
     assert video.max_duration_s is None
     assert config.mqtt is None

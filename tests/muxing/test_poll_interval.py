@@ -18,7 +18,8 @@ from msrecd.muxing.poll_interval import poll_interval_s
         (NS, 300 * MS, 0.3),  # then when the next one can be due
         (NS, 0, 0.1),  # which is late
         (10 * NS, 9 * NS, 0.5),  # what waits has a bound
-        (100 * MS, 100 * MS, 0.05),
+        (250 * MS, 250 * MS, 0.25),  # so much is awaited in one go
+        (100 * MS, 100 * MS, 0.1),
         (30 * MS, 0, 0.005),
         (MS, MS, 0.005),
     ],
