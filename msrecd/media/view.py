@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.codecs import hub
 from msrecd.dom.exceptions import AbortError, InvalidStateError, NotSupportedError
 from msrecd.flow.encoded import EncodingRequest
 from msrecd.media.imagecapture import ImageCapture
@@ -182,11 +183,21 @@ class StreamView:
         if not tracks:
             raise InvalidStateError("no track of the stream is live")
         return [
-            (VideoInput if track.kind == "video" else AudioInput)(
+            (_ViewedVideo if track.kind == "video" else _ViewedSound)(
                 index, track._source, track._gate, requests[track.id], clock=SYSTEM_CLOCK
             )
             for index, track in enumerate(tracks)
         ]
+
+
+class _ViewedVideo(VideoInput):
+    def _acquire(self) -> hub.Lease:
+        return hub.share(self.source, self.request, clock=self._clock)
+
+
+class _ViewedSound(AudioInput):
+    def _acquire(self) -> hub.Lease:
+        return hub.share(self.source, self.request, clock=self._clock)
 
 
 def _requests(options: RecorderOptions, tracks: list[MediaStreamTrack]) -> dict[str, EncodingRequest]:

@@ -155,8 +155,6 @@ class LiveRoutes:
             session = await self._daemon.call(look.view.answer, offer)
         except BaseException as exc:
             self._daemon.post(self._streams.release, look)
-            if isinstance(exc, TypeError):
-                raise HttpError(400, "bad_payload", "an SDP offer is expected") from exc
             if isinstance(exc, DOMException):
                 raise _refusal(exc) from exc
             raise
@@ -224,6 +222,8 @@ def _refusal(exc: BaseException) -> HttpError:
         return HttpError(503, "device_busy", exc.message, headers={"Retry-After": "5"}, retryable=True)
     if isinstance(exc, NotSupportedError):
         return HttpError(501, "not_supported", exc.message)
+    if isinstance(exc, DOMException) and exc.name == "OperationError":
+        return HttpError(400, "bad_payload", exc.message)
     if isinstance(exc, DOMException) and exc.name == "OperationError":
         return HttpError(400, "bad_payload", exc.message)
     if isinstance(exc, DOMException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import json
 import struct
 import time
 from collections.abc import Iterator
@@ -12,12 +13,17 @@ from itertools import pairwise
 from typing import Any
 
 import av
+import jsonschema
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from judge import assert_consecutive, number_of, numbers_of
 from pageclient import PageClient, free_port, web_table
 from waiting import until
+
+from msrecd.local.client import LocalDaemon
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -218,6 +224,20 @@ def test_events_say_what_happens(live: tuple[DaemonProcess, PageClient]) -> None
                 break
         assert {("event", "started"), ("state", "recording")} <= set(seen)
     assert client.post("/api/recorders/mic0/stop", {}).status == 200
+
+
+@pytest.mark.effect("state-health: web")
+def test_the_state_says_how_the_page_is_used(live: tuple[DaemonProcess, PageClient]) -> None:
+    daemon, client = live
+    schema = json.loads((ROOT / "docs/schemas/state-health.json").read_text())
+    with client.stream("/api/recorders/cam0/live.mp4") as response:
+        assert next(pieces(response))
+        with LocalDaemon(daemon.runtime / "control.sock") as local:
+            health = local.send("daemon/health", b"", 30.0)["data"]
+    jsonschema.validate(health, schema)
+    assert health["web"]["listening"] is True
+    assert health["web"]["viewers"] == 1
+    assert health["web"]["connections"] >= 1
 
 
 def test_no_more_than_eight_watch(live: tuple[DaemonProcess, PageClient]) -> None:
