@@ -29,6 +29,7 @@ COMMANDS = {
     "devices": "list cameras and microphones with what they can do",
     "doctor": "say what is wrong with this machine, in the order to fix it",
     "record": "make one recording without daemon and broker",
+    "look": "show what each track of a recorder is right now",
     "ctl": "send a command to a recorder and print the reply",
     "recordings": "list, verify, recover, prune, protect or export recordings",
     "schedule": "show when the recorders will record",

@@ -187,7 +187,7 @@ class Daemon:
             "config": str(self._config_path.absolute()),
             "version": msrecd.__version__,
         }
-        adapters: list[Adapter] = [LocalSocket(self.bus, self.commands, greeting)]
+        adapters: list[Adapter] = [LocalSocket(self.bus, self.commands, greeting, look=self._look)]
         settings = mqtt_settings(config)
         if settings is not None:
             from msrecd.mqtt.service import MqttService  # here: megabytes that a device without a broker saves
@@ -338,6 +338,18 @@ class Daemon:
         if self.snapshots.is_wanted and not self._takes_snapshots:
             self._takes_snapshots = True
             self._tasks.keep(self.snapshots.run, "snapshots", self._round_failed)
+
+    async def _look(self, name: str, with_jpeg: bool) -> Mapping[str, object]:
+        """For `msrecd look`.
+
+        Raises: CommandError.
+        """
+        from msrecd.recorder.looking import look_at  # here: what few want
+
+        unit = self.recorders.units.get(name)
+        if unit is None:
+            raise CommandError("unknown_recorder", "this device has no recorder of that name")
+        return await look_at(unit.settings, unit.input, self.devices, with_jpeg=with_jpeg)
 
     def _set_limits(self, config: Config) -> None:
         assert self.archive is not None

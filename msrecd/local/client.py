@@ -59,6 +59,10 @@ class LocalDaemon:
         """
         return self._ask({"command": path, "payload": payload.decode()}, timeout_s)
 
+    def look(self, recorder: str, *, with_jpeg: bool, timeout_s: float) -> dict[str, Any]:
+        """What the tracks of a recorder are; a reply like that of a command. Raises as `send`."""
+        return self._ask({"look": recorder, "jpeg": with_jpeg}, timeout_s)
+
     def states(self, timeout_s: float) -> dict[str, Any]:
         """The present states by path. Raises as `send`."""
         return self._ask({"states": True}, timeout_s)

@@ -5,6 +5,9 @@ One exchange a connection, each message one line of JSON:
     daemon:  {"device": "pi-7f3a", "config": "/etc/msrecd/msrecd.toml", "version": "1.0.0"}
     client:  {"command": "recorder/cam0/start", "payload": "{\\"id\\": \\"42\\"}"}   or   {"states": true}
     daemon:  the reply, as over MQTT                                             or   {"recorder/cam0": {…}, …}
+
+    client:  {"look": "cam0", "jpeg": true}
+    daemon:  a reply whose data are the tracks (msrecd.recorder.looking)
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from msrecd.clock import SYSTEM_CLOCK
@@ -22,6 +22,7 @@ from msrecd.control.commands import TIMEOUT_S, Commands, Request
 from msrecd.control.messages import Result, encode, encode_reply
 from msrecd.errors import CommandError
 from msrecd.local.protocol import REQUEST_LIMIT_BYTES, socket_path
+from msrecd.tasks import Tasks
 from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ CLIENTS_LIMIT = 16
 REQUEST_DEADLINE_S = 10.0
 ANSWER_DEADLINE_S = TIMEOUT_S + 10.0
 GROUP = "msrecd"
+Look = Callable[[str, bool], Awaitable[Mapping[str, object]]]  # recorder, with a JPEG; raises CommandError
 
 
 class LocalSocket(Adapter):
@@ -37,8 +39,21 @@ class LocalSocket(Adapter):
 
     name = "ctl"
 
-    def __init__(self, bus: Bus, commands: Commands, greeting: Mapping[str, object], path: Path | None = None) -> None:
-        """`greeting` tells a client which daemon this is."""
+    def __init__(
+        self,
+        bus: Bus,
+        commands: Commands,
+        greeting: Mapping[str, object],
+        path: Path | None = None,
+        *,
+        look: Look | None = None,
+    ) -> None:
+        """
+        Args:
+            greeting: tells a client which daemon this is.
+            look: what the tracks of a recorder are; None: nobody may ask.
+        """
+        self._look_at = look
         self._bus = bus
         self._port = commands.port(self.name, cause_has_id=False)
         self._greeting = encode(greeting) + b"\n"
@@ -46,6 +61,7 @@ class LocalSocket(Adapter):
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._refused = 0
+        self._tasks = Tasks(log)
 
     def health(self) -> Mapping[str, object]:
         return {
@@ -78,6 +94,7 @@ class LocalSocket(Adapter):
             log.warning("no local control socket at %s (%s): `msrecd ctl` needs the broker", self._path, reason)
 
     async def stop(self, timeout_s: float) -> None:
+        self._tasks.cancel()
         if self._server is None:
             return
         self._server.close()
@@ -134,11 +151,22 @@ class LocalSocket(Adapter):
         match value:
             case {"states": True}:
                 reply(encode(dict(self._bus.states)))
+            case {"look": str(name), "jpeg": bool(with_jpeg)} if self._look_at is not None:
+                self._tasks.spawn(self._look(self._look_at, name, with_jpeg, reply), "look")
             case {"command": str(path), "payload": str(payload)}:
                 self._port.receive(Request(path=path, payload=payload.encode("utf-8", "replace"), answer=reply))
             case _:
                 error = CommandError("bad_payload", "a line of JSON with command and payload is expected")
                 reply(encode_reply(None, Result(error=error), format_utc(SYSTEM_CLOCK.realtime_ns())))
+
+    async def _look(self, look: Look, name: str, with_jpeg: bool, reply: Callable[[bytes], None]) -> None:
+        result = Result(error=CommandError("internal", "the look failed; the device's log says why"))
+        try:
+            result = Result(data=await look(name, with_jpeg))
+        except CommandError as exc:
+            result = Result(error=exc)
+        finally:
+            reply(encode_reply(None, result, format_utc(SYSTEM_CLOCK.realtime_ns())))
 
 
 def _is_alive(path: Path) -> bool:

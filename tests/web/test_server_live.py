@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import av

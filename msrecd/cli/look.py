@@ -1,0 +1,123 @@
+"""`msrecd look`: what each track of a recorder is right now.
+
+The daemon is asked through its local socket; where none runs, this command opens the devices itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msrecd.cli.errors import Exit, NoAnswerError, UsageError
+from msrecd.cli.output import print_json
+from msrecd.errors import MsrecdError
+
+if TYPE_CHECKING:
+    from msrecd.config.model import Config, Recorder
+
+_TIMEOUT_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a JPEG of what the camera sees")
+    parser.add_argument("recorder", metavar="RECORDER")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 1: a device is missing or busy; 2: no such recorder; 3: the daemon does not answer."""
+    from msrecd.config.load import load
+    from msrecd.daemon.checks import config_checks
+
+    config = load(args.config, checks=config_checks())
+    recorder = config.recorder(args.recorder)
+    if recorder is None:
+        known = ", ".join(one.name for one in config.recorders) or "none"
+        raise UsageError(f'there is no recorder "{args.recorder}" (there is: {known})')
+    reply = _ask_daemon(config, args) or _look(config, recorder, args)
+    if reply["status"] != "ok":
+        raise MsrecdError(f"{reply['error']['code']}: {reply['error']['message']}")
+    found: dict[str, Any] = reply["data"]
+    jpeg = found.pop("jpeg", None)
+    if jpeg is not None:
+        args.output.write_bytes(base64.b64decode(jpeg))
+    if args.json:
+        print_json(found)
+    else:
+        for line in _lines(found):
+            print(line)
+    return Exit.OK
+
+
+def _ask_daemon(config: Config, args: argparse.Namespace) -> dict[str, Any] | None:
+    """The reply of the daemon of this configuration; None where none listens."""
+    from msrecd.local.client import LocalDaemon, LocalError
+    from msrecd.local.protocol import socket_path
+
+    try:
+        with LocalDaemon() as daemon:
+            if daemon.device_id != config.device.id or daemon.config != args.config.absolute():
+                return None
+            return daemon.look(args.recorder, with_jpeg=args.output is not None, timeout_s=_TIMEOUT_S)
+    except LocalError as exc:
+        raise NoAnswerError(f"{socket_path()}: {exc}") from exc
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError as exc:
+        advice = ": be root, or a member of the group msrecd" if isinstance(exc, PermissionError) else ""
+        raise NoAnswerError(f"{socket_path()}: {exc.strerror or exc}{advice}") from exc
+
+
+def _look(config: Config, recorder: Recorder, args: argparse.Namespace) -> dict[str, Any]:
+    import asyncio
+
+    from msrecd.daemon.backends import backends_for
+    from msrecd.daemon.from_config import recorder_settings
+    from msrecd.errors import CommandError
+    from msrecd.media.devices import MediaDevices
+    from msrecd.recorder.looking import look_at
+
+    async def look() -> dict[str, Any]:
+        devices = MediaDevices(backends=backends_for(config))
+        try:
+            found = await look_at(recorder_settings(recorder), None, devices, with_jpeg=args.output is not None)
+            return {"status": "ok", "data": found}
+        except CommandError as exc:
+            return {"status": "error", "error": {"code": exc.code, "message": exc.message}}
+        finally:
+            await devices.close()
+
+    return asyncio.run(look())
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for track in found["tracks"]:
+        device = f" ({track['device_id']})" if track["device_id"] else ""
+        silent = ", gives nothing" if track["muted"] else ""
+        lines.append(f"{track['kind']}: {track['label']}{device}{silent}")
+        if track["asked"]:
+            lines.append(f"  asked for: {_pairs(track['asked'])}")
+        lines.append(f"  got: {_pairs(track['settings'])}")
+        lines += [
+            f"  not met: {entry['constraint']}: {entry['asked']} asked for, {entry['got']} got"
+            for entry in track["unmet"]
+        ]
+        if level := track.get("level"):
+            channels = zip(level["rms"], level["peak"], strict=True)
+            lines.append("  level: " + "; ".join(f"{rms:.1f} dBFS rms, {peak:.1f} peak" for rms, peak in channels))
+        elif track["kind"] == "audio":
+            lines.append("  level: no sound came")
+    return lines
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
