@@ -51,8 +51,9 @@ def new_client(settings: MqttSettings, client_id: str, *, limit_bytes: int | Non
     Raises:
         ConfigError: a secret or certificate cannot be used.
     """
-    # paho needs it for proxies only; it would load http, email and tempfile, 1.6 MB.
-    with lazily("urllib.request"):
+    # paho needs them for proxies and for brokers found by DNS only; they would load http, email and tempfile, 1.6 MB.
+    # The second is there where aiortc is.
+    with lazily("urllib.request", "dns.resolver"):
         import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
