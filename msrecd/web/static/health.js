@@ -34,7 +34,7 @@ function storage(of) {
   return card(w.health.storage, bar, facts([
     [w.health.room, w.health.free(size(free), size(total))],
     [w.health.recordings, size(taken)],
-    [w.health.full, Number.isFinite(left) ? span(left) : w.health.ring, Number.isFinite(left) && left < 43200 ? "warn" : ""],
+    [w.health.full, Number.isFinite(left) ? span(left) : names().some(name => state.recorders[name].state === "recording") ? w.health.ring : w.health.idle, Number.isFinite(left) && left < 43200 ? "warn" : ""],
   ]));
 }
 

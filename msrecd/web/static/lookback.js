@@ -28,7 +28,7 @@ export function back(root, recorder) {
   const waveButton = button(words.wave, () => { showsWave = !showsWave; pressed(waveButton, showsWave); shownChunk = null; update(); });
   const pictures = el("div", { class: "pictures" });
   const sound = el("div", {});
-  const here = el("section", { class: "card" }), range = el("section", { class: "card" }), list = el("section", { class: "card" });
+  const here = el("section", { class: "card", hidden: true }), range = el("section", { class: "card", hidden: true }), list = el("section", { class: "card" });
   pressed(picturesButton, false);
 
   const legend = el("ul", { class: "legend" }, ["recorded", "gap", "protected", "trigger"].map(kind => el("li", {}, el("i", { class: kind }), words.legend[kind])));

@@ -173,11 +173,11 @@ export const w = {
 
   health: {
     heading: "Health", storage: "Storage", room: "Space", machine: "Machine", time: "Clock", network: "Broker", devices: "Devices", errors: "Last errors",
-    free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room, or nothing is recorded now",
+    free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room", idle: "nothing is recorded now",
     diskUnknown: "The disk does not answer.",
     temperature: "Temperature", hot: "hot: shade and air", supply: "Power supply", supplyOk: "fine", underVoltage: "under-voltage now", underVoltageBefore: "under-voltage since the start",
     load: "Load", memory: "Memory free", uptime: "Running for", version: "Version",
-    clock: "Clock", set: "set and kept right", unset: "not set", difference: "This phone's clock",
+    clock: "Clock", set: "set and kept right", unset: "not set", difference: "Your clock",
     same: "the same", ahead: text => `${text} ahead of the device`, behind: text => `${text} behind the device`,
     deviceTime: "Device time",
     broker: "MQTT broker", connected: "connected", disconnected: "not connected", noBroker: "none is configured", waiting: "Events waiting",
