@@ -168,6 +168,11 @@ fi
     fail "a Python package was installed but does not load" "rm -rf $VENV and try again"
 touch "$STAMP"
 if [[ $tests == yes ]]; then
+    # The page is opened in the chromium above, with axe as the judge of what a screen reader finds: nothing is downloaded
+    # but two Python packages, and where there are none for this machine, those tests are left out.
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+        'playwright>=1.45' 'axe-playwright-python>=0.1.4' >"$log" 2>&1 ||
+        say "playwright could not be installed; the tests of the page are left out: $(tail -n 1 "$log")"
     # The real picamera2 for its tests over a stand-in for libcamera: apart, so that everything else sees none, and without
     # what it needs for displays, FFmpeg and neural networks.
     if [[ ! -d .cache/picamera2/picamera2 ]]; then

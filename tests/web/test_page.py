@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
+from pageclient import OPERATOR, VIEWER, free_port, web_table
+from waiting import until
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,18 +26,13 @@ pytestmark = [
     pytest.mark.skipif(pagebrowser.missing() is not None, reason=str(pagebrowser.missing())),
 ]
 
-PASSWORD, VIEWER = "page-test-operator", "page-test-viewer"
 RATE = 15
 SIZES = {"phone": (360, 640, "dark"), "desk": (1280, 800, "light")}
-MORE = """
-[web]
-listen = "127.0.0.1:{port}"
-password_file = "{folder}/operator"
-viewer_password_file = "{folder}/viewer"
+DEVICES = """
 [devices]
 virtual = [
-  {{ kind = "camera", label = "Test Camera", modes = [[640, 360, 15]] }},
-  {{ kind = "microphone", label = "Test Microphone", signal = "tone" }},
+  { kind = "camera", label = "Test Camera", modes = [[640, 360, 15]] },
+  { kind = "microphone", label = "Test Microphone", signal = "tone" },
 ]
 """
 # Where the pictures of the views go; docs/page.md shows some of them.
@@ -43,30 +40,28 @@ PICTURES = os.environ.get("MSRECD_PAGE_PICTURES")
 
 
 class Device:
-    """A daemon that recorded for ten seconds: cam0 in three chunks, mic0 in two."""
+    """A daemon that recorded for ten seconds: cam0 and mic0, each in a few chunks."""
 
     def __init__(self, daemon: DaemonProcess, base: str) -> None:
         self.daemon, self.base = daemon, base
 
 
+def is_over(daemon: DaemonProcess, recorder: str) -> bool:
+    """Whether its first recording has ended and stands in its manifest."""
+    return any(line["final"] for line in daemon.chunk_lines(recorder))
+
+
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     folder = tmp_path_factory.mktemp("page")
-    for name, password in (("operator", PASSWORD), ("viewer", VIEWER)):
-        command = [sys.executable, "-m", "msrecd", "web-password"]
-        made = subprocess.run(command, input=password + "\n", capture_output=True, text=True, timeout=60, check=True)
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_text(made.stdout)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     picture = {"width": 640, "height": 360, "frame_rate": RATE}
     recorders = camera(audio=True, video=picture, autostart=True, chunk_duration="4s", max_duration="10s")
     recorders += microphone(autostart=True, chunk_duration="5s", max_duration="9s")
-    text = configuration(folder, port=None, recorders=recorders, more=MORE.format(port=port, folder=folder))
+    text = configuration(folder, port=None, recorders=recorders, more=web_table(port, folder) + DEVICES)
     with DaemonProcess(folder, text) as daemon:
-        daemon.wait_for_chunks(3, timeout=120)
-        daemon.wait_for_chunks(2, recorder="mic0", timeout=120)
+        for recorder in ("cam0", "mic0"):
+            until(partial(is_over, daemon, recorder), daemon.log.read_text, timeout=120)
         yield Device(daemon, f"http://127.0.0.1:{port}")
 
 
@@ -76,7 +71,7 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
-def log_in(opened: OpenPage, password: str = PASSWORD) -> None:
+def log_in(opened: OpenPage, password: str = OPERATOR) -> None:
     opened.page.goto(opened.base)
     opened.page.get_by_label("Password").fill(password)
     opened.page.get_by_role("button", name="Log in").click()
@@ -124,8 +119,8 @@ def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.
             opened.until("() => document.querySelector('main code')?.textContent.length === 64")
         assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
         found = Axe().run(opened.page).response["violations"]
-        serious = [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
-        assert serious == [], view
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in serious] == [], view
         picture(opened, f"{view.replace('/', '-')}-{size}")
 
 
@@ -229,9 +224,108 @@ def test_a_file_and_a_range_are_taken_home_and_proven(device: Device, opened: Op
     clip = tmp_path / "clip.mp4"
     download.value.save_as(clip)
     assert re.fullmatch(r"cam0_\d{8}T\d{6}Z_\d{8}T\d{6}Z\.mp4", download.value.suggested_filename)
-    count = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries", "stream=nb_read_frames"]
-    counted = subprocess.run([*count, "-of", "csv=p=0", clip], capture_output=True, text=True, timeout=60, check=True)
+    count = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0"]
+    count += ["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0", str(clip)]
+    counted = subprocess.run(count, capture_output=True, text=True, timeout=60, check=True)
     frames = sum(one["tracks"]["video"]["frames"] for one in device.daemon.chunk_lines())
     assert frames - 3 <= int(counted.stdout) <= frames
     opened.page.get_by_role("button", name="Protect the range").click()
-    opened.page.get_by_text("Protected: 3 files.").wait_for()
+    opened.page.get_by_text(f"Protected: {len(device.daemon.chunk_lines())} files.").wait_for()
+
+
+def test_the_live_picture_moves_by_stream_and_by_single_frames(opened: OpenPage) -> None:
+    """cam0 is idle: its camera opens for the one who looks."""
+    opened.show("aim/cam0")
+    opened.until("() => document.querySelector('main video').readyState >= 2")
+    for selector in ("main video", "main img"):
+        first = opened.until("selector => { const n = window.readFrame(selector); return n >= 0 && [n]; }", selector)[0]
+        opened.until("([selector, n]) => window.readFrame(selector) > n + 5", [selector, first])
+        if selector == "main video":
+            opened.until("() => /^\\d/.test(document.querySelector('.focus output').textContent)")
+            figure = float(text_of(opened, "main .focus output"))
+            assert figure > 5  # the edges of the test picture's bars
+            opened.page.get_by_role("button", name="Zoom 1:1").click()
+            width = opened.page.evaluate("document.querySelector('main video').getBoundingClientRect().width")
+            assert width == 640
+            opened.page.get_by_role("button", name="Zoom 1:1").click()
+            opened.page.get_by_role("button", name="Single frames").click()
+            opened.page.wait_for_selector("main img", state="visible")
+
+
+def test_levels_show_the_tone_and_the_sound_plays(opened: OpenPage) -> None:
+    """The tone of the virtual microphone peaks at -6 dBFS, and its mean is 3.01 dB below that."""
+    opened.show("listen")
+    meter = "main .level .meter"
+    opened.until(
+        "meter => { const now = document.querySelector(meter)?.getAttribute('aria-valuenow'); "
+        "return now && Math.abs(now - -9) <= 1; }",
+        meter,
+    )
+    assert "peak -6.0 dB" in str(opened.page.locator(meter).first.get_attribute("aria-valuetext"))
+    assert "Good level" in text_of(opened, "main .level")
+    assert opened.page.locator("main .level button.lamp.on").count() == 0
+    opened.page.locator("main .level").first.get_by_role("button", name="Listen").click()
+    opened.until("() => document.querySelector('main video').currentTime > 0.5")
+    assert not opened.page.evaluate("document.querySelector('main video').muted")
+    opened.page.get_by_role("button", name="Stop listening").click()
+
+
+def test_a_recorder_is_commanded_and_says_what_it_does(device: Device, opened: OpenPage) -> None:
+    page = opened.show("record")
+    card = page.locator("main .recorder", has=page.get_by_role("heading", name="mic0"))
+    card.get_by_label("For how long").select_option("600")
+    card.get_by_role("button", name="Start").click()
+    card.get_by_text(re.compile(r"^Recording since .* until .*\.$")).wait_for()
+    card.get_by_text("Started from this page.").wait_for()
+    for press, then in (
+        ("Pause", r"^Paused since"),
+        ("Resume", r"^Recording since"),
+        ("New file", r"The next file begins"),
+        ("Protect last 5 min", r"^Protected: "),
+        ("Stop", r"^Not recording\.$"),
+    ):
+        card.get_by_role("button", name=press, exact=True).click()
+        card.get_by_text(re.compile(then)).first.wait_for()
+    stopped = [line for line in device.daemon.chunk_lines("mic0") if line["final"]]
+    assert len(stopped) == 2  # the one at the beginning, and this one
+    camera_card = page.locator("main .recorder", has=page.get_by_role("heading", name="cam0"))
+    camera_card.get_by_role("button", name="Snapshot").click()
+    camera_card.get_by_role("img", name="Snapshot of cam0").wait_for()
+
+
+@pytest.mark.alone
+def test_the_picture_is_half_a_second_old_at_most(device: Device, opened: OpenPage) -> None:
+    """The lower half of the picture is white in the first tenth of each second of the monotonic clock, which this
+    process shares with the camera: the picture turns white so much later as it is old."""
+    opened.show("aim/cam0")
+    opened.until("() => document.querySelector('main video').readyState >= 2")
+    opened.page.evaluate(
+        """() => {
+            const video = document.querySelector("main video"), canvas = document.createElement("canvas");
+            const context = canvas.getContext("2d", {willReadFrequently: true});
+            [canvas.width, canvas.height] = [16, 9];
+            window.flashes = [];
+            let was = true;
+            const look = () => {
+                context.drawImage(video, 0, 0, 16, 9);
+                const is = context.getImageData(8, 7, 1, 1).data[1] > 128;
+                if (is && !was) window.flashes.push(performance.now());
+                was = is;
+                video.requestVideoFrameCallback(look);
+            };
+            video.requestVideoFrameCallback(look);
+        }"""
+    )
+    opened.until("() => window.flashes.length >= 10")
+    # The browser's clock against this process's: the shortest of some round trips tells it best.
+    trips = []
+    for _ in range(20):
+        begun = time.monotonic()
+        at = opened.page.evaluate("performance.now()") / 1000
+        ended = time.monotonic()
+        trips.append((ended - begun, (begun + ended) / 2 - at))
+    offset = min(trips)[1]
+    flashes = opened.page.evaluate("window.flashes")
+    ages = sorted((flash / 1000 + offset) % 1 for flash in flashes[-5:])  # once the element has caught up
+    print(f"latency of the live picture: {ages[len(ages) // 2] * 1000:.0f} ms")
+    assert ages[len(ages) // 2] < 0.5

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
+from pageclient import free_port, web_table
+from waiting import until
 
-CHUNKS = 3
-MORE = """
-[web]
-listen = "127.0.0.1:{port}"
+DEVICES = """
 [devices]
 virtual = [
-  {{ kind = "camera", label = "Test Camera", modes = [[320, 240, 30]] }},
-  {{ kind = "microphone", label = "Test Microphone", signal = "beep" }},
+  { kind = "camera", label = "Test Camera", modes = [[320, 240, 30]] },
+  { kind = "microphone", label = "Test Microphone", signal = "beep" },
 ]
 """
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -52,18 +51,23 @@ class Site:
         return json.loads(body)
 
 
+def is_over(daemon: DaemonProcess, recorder: str) -> bool:
+    """Whether its recording has ended and stands in its manifest."""
+    return any(line["final"] for line in daemon.chunk_lines(recorder))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     usual = {"autostart": True, "chunk_duration": "2s", "max_duration": "5s"}
     recorders = camera(audio=True, **usual) + microphone(**usual)
-    text = configuration(folder, port=None, recorders=recorders, more=MORE.format(port=port))
+    text = configuration(
+        folder, port=None, recorders=recorders, more=web_table(port, folder, with_passwords=False) + DEVICES
+    )
     with DaemonProcess(folder, text) as daemon:
-        daemon.wait_for_chunks(CHUNKS, timeout=90)
-        daemon.wait_for_chunks(CHUNKS, recorder="mic0", timeout=90)
+        for recorder in ("cam0", "mic0"):
+            until(partial(is_over, daemon, recorder), daemon.log.read_text, timeout=90)
         yield Site(daemon, f"http://127.0.0.1:{port}")
 
 
@@ -199,17 +203,17 @@ def test_what_is_not_there_is_refused_in_one_line(site: Site, path: str, status:
 def test_a_file_that_is_not_the_recorded_one_is_not_sent(site: Site) -> None:
     """A card may hold anything: a link to a secret, or a file that was cut."""
     found = recording(site)
-    chunk = site.daemon.chunks()[-1]
+    chunk, last = site.daemon.chunks()[-1], found["chunks"][-1]["seq"]
     aside = chunk.with_name("aside")
     chunk.rename(aside)
     try:
         chunk.symlink_to(site.daemon.config)
-        status, _, body = site.get(f"/api/recordings/{found['recording_id']}/{CHUNKS}")
+        status, _, body = site.get(f"/api/recordings/{found['recording_id']}/{last}")
         assert status in (404, 503)
         assert b"config_version" not in body
         chunk.unlink()
         chunk.write_bytes(aside.read_bytes()[:-1])
-        assert site.get(f"/api/recordings/{found['recording_id']}/{CHUNKS}")[0] == 404
+        assert site.get(f"/api/recordings/{found['recording_id']}/{last}")[0] == 404
     finally:
         chunk.unlink()
         aside.rename(chunk)

@@ -51,10 +51,10 @@ export function aim(root, name) {
   [actual, jpegs, sound].forEach(one => pressed(one, false));
 
   put(root, el("h1", { class: "hidden" }, w.aim.heading), stage, status,
-    el("div", { class: "buttons" }, gridButton, actual, jpegs, kinds(name).audio ? sound : null, full),
     el("div", { class: "cards" },
       el("section", { class: "card focus" }, el("h2", {}, w.aim.focus), el("div", { class: "row" }, focusText, best, reset), focusBar, el("p", { class: "dim" }, w.aim.focusHelp)),
-      el("section", { class: "card" }, el("div", { class: "row" }, el("h2", {}, w.aim.exposure), size), histogram, light)));
+      el("section", { class: "card" }, el("div", { class: "row" }, el("h2", {}, w.aim.exposure), size), histogram, light)),
+    el("div", { class: "buttons" }, gridButton, actual, jpegs, kinds(name).audio ? sound : null, full));
 
   const shown = () => (image.hidden ? [video, video.videoWidth, video.videoHeight] : [image, image.naturalWidth, image.naturalHeight]);
 

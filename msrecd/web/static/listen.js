@@ -2,7 +2,7 @@
 
 import { button, el, put, say } from "./dom.js";
 import { Live } from "./live.js";
-import { kinds, names, on } from "./state.js";
+import { kinds, listen, names, on } from "./state.js";
 import { decibels, w } from "./words.js";
 
 const FLOOR_DB = -60, CLIP_DB = -0.1, HOLD_MS = 1500, FALL_DB_S = 20, QUIET_MS = 2500, SPEAK_MS = 2000;
@@ -43,6 +43,7 @@ export function listenView(root) {
     put(list, wanted.length ? wanted.map(name => cards.get(name).root) : el("p", {}, w.listen.noSound));
   }
   update();
+  listen([...cards.keys()]);
   const ends = [on("recorder", update), on("states", update), on("level", level => cards.get(level.recorder)?.take(level))];
   let raf = 0, last = performance.now();
   const step = time => {
@@ -51,7 +52,7 @@ export function listenView(root) {
     raf = requestAnimationFrame(step);
   };
   raf = requestAnimationFrame(step);
-  return () => { cancelAnimationFrame(raf); ends.forEach(end => end()); live.stop(); };
+  return () => { cancelAnimationFrame(raf); ends.forEach(end => end()); live.stop(); listen([]); };
 }
 
 function makeCard(name, onplay) {

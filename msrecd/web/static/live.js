@@ -107,7 +107,11 @@ export class Live {
       this.timer = setInterval(() => {
         if (run !== this.run) { resolve(); return; }
         this._follow();
-        if (!isShown && video.readyState >= 2 && !video.paused) { isShown = true; this.failures = 0; }
+        if (!isShown && video.readyState >= 2 && !video.paused) {
+          isShown = true;
+          this.failures = 0;
+          if (this.lag > AHEAD_S) video.currentTime += this.lag - NEAR_S; // what came while the element started
+        }
         if (isShown) this.tell("live", this.lag);
         if (broken || video.error) reject(broken || new Error(video.error.message));
         else if (ended) resolve();
@@ -125,7 +129,7 @@ export class Live {
     const start = buffered.start(buffered.length - 1), end = buffered.end(buffered.length - 1);
     const lag = end - video.currentTime;
     if (lag > JUMP_S || video.currentTime < start - 0.01) video.currentTime = Math.max(start, end - NEAR_S);
-    video.playbackRate = lag > AHEAD_S ? 1.1 : lag < NEAR_S ? 1 : video.playbackRate;
+    video.playbackRate = lag > 2 * AHEAD_S ? 1.25 : lag > AHEAD_S ? 1.1 : lag < NEAR_S ? 1 : Math.min(1.1, video.playbackRate);
     if (video.paused) video.play().catch(() => {}); // muted video may always play; sound needs a touch first
   }
 

@@ -54,11 +54,13 @@ export async function openSession() {
   Object.assign(state, { recorders, health: health?.ts ? health : null, daemon, devices });
 }
 
-let source = null, timer = 0;
-export function listen() {
+let source = null, timer = 0, wanted = [];
+// `levels`: the recorders whose inputs are to be open, so that there are levels of idle ones, too.
+export function listen(levels = wanted) {
+  wanted = levels;
   source?.close();
   clearTimeout(timer);
-  source = new EventSource("api/events");
+  source = new EventSource(levels.length ? `api/events?level=${levels.map(encodeURIComponent).join(",")}` : "api/events");
   source.onopen = () => setOnline(true);
   source.onerror = () => {
     setOnline(false);
@@ -73,7 +75,7 @@ export function listen() {
   source.addEventListener("level", event => emit("level", JSON.parse(event.data)));
   source.addEventListener("event", event => takeEvent(JSON.parse(event.data)));
 }
-export function hangUp() { source?.close(); clearTimeout(timer); source = null; }
+export function hangUp() { source?.close(); clearTimeout(timer); source = null; wanted = []; }
 
 function setOnline(online) {
   if (state.online === online) return;

@@ -99,7 +99,7 @@ export const w = {
     heading: "Listen",
     noSound: "No recorder records sound.",
     play: "Listen", stop: "Stop listening", playing: "Playing", refused: message => `No sound: ${message}`,
-    waiting: "No level yet. The microphone is off while nothing is recorded and nobody listens.",
+    waiting: "No level yet.",
     channel: (index, channels) => (channels === 1 ? "Mono" : channels === 2 ? ["Left", "Right"][index] : `Channel ${index + 1}`),
     peak: "peak", rms: "mean",
     clip: "CLIP", clipped: "Too loud: the sound was clipped. Lower the gain. Press to reset.", notClipped: "No clipping",
