@@ -157,7 +157,12 @@ def add_routes(
 
         try:
             for name in names[:LEVELS_LIMIT]:
-                held.append(await hold(name))  # noqa: PERF401 - what is held already is let go when one fails
+                try:
+                    held.append(await hold(name))
+                except HttpError as exc:
+                    if exc.status == 404 or len(names) == 1:
+                        raise
+                    # Its device is away: its state says so, and the others can be heard.
         except BaseException:
             let_go()
             raise

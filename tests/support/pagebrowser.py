@@ -74,7 +74,7 @@ class OpenPage:
         self.page.on("request", self._request)
 
     def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
+        if message.type == "error":
             self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
     def _request(self, request: Any) -> None:

@@ -12,7 +12,7 @@ const AGAIN_MS = 20_000, PICTURES = 6, GAPS = 20, SPEEDS = [0.5, 1, 2, 4];
 
 export function back(root, recorder) {
   const words = w.back;
-  let day = 0, recordings = [], chunks = [], gaps = [], position = null, isOpen = true, shownChunk = null, showsPictures = false, showsWave = null;
+  let day = 0, recordings = [], chunks = [], gaps = [], position = null, isOpen = true, shownChunk = "", rangeSaid = "", showsPictures = false, showsWave = null;
   let picture = new AbortController(), moveHead = () => {};
 
   const dayName = el("h2", { class: "day", "aria-live": "polite" });
@@ -25,7 +25,7 @@ export function back(root, recorder) {
   const playButton = button(words.play, () => (player.wants ? player.pause() : play()), { class: "main" });
   const speed = el("select", { "aria-label": words.speed, onchange: () => { media.defaultPlaybackRate = media.playbackRate = Number(speed.value); } }, SPEEDS.map(value => el("option", { value: String(value), selected: value === 1 }, `${value}×`)));
   const picturesButton = button(words.pictures, () => { showsPictures = !showsPictures; pressed(picturesButton, showsPictures); drawPictures(); });
-  const waveButton = button(words.wave, () => { showsWave = !showsWave; pressed(waveButton, showsWave); shownChunk = null; update(); });
+  const waveButton = button(words.wave, () => { showsWave = !showsWave; pressed(waveButton, showsWave); shownChunk = ""; update(); });
   const pictures = el("div", { class: "pictures" });
   const sound = el("div", {});
   const here = el("section", { class: "card", hidden: true }), range = el("section", { class: "card", hidden: true }), list = el("section", { class: "card" });
@@ -120,7 +120,8 @@ export function back(root, recorder) {
     say(clock, position === null ? "" : timeText(position));
     const chunk = position === null ? null : player.chunk || chunkAt(position);
     if (chunk) moveHead((position - chunk.from) / 1000 / chunk.duration_s);
-    if (chunk !== shownChunk) { shownChunk = chunk; drawHere(chunk); drawSound(chunk); }
+    const key = chunk ? `${chunk.recording_id}/${chunk.seq}/${chunk.protected}` : describe(position ?? 0);
+    if (key !== shownChunk) { shownChunk = key; drawHere(chunk); drawSound(chunk); }
     bar.draw();
   }
 
@@ -147,6 +148,7 @@ export function back(root, recorder) {
 
   function mark(which) {
     const chosen = [...bar.chosen];
+    rangeSaid = "";
     chosen[which] = position;
     if (chosen[0] !== null && chosen[1] !== null && chosen[0] >= chosen[1]) chosen[1 - which] = null;
     bar.chosen = chosen;
@@ -164,7 +166,7 @@ export function back(root, recorder) {
       const bytes = inside.reduce((sum, one) => sum + one.bytes * (Math.min(to, one.to) - Math.max(from, one.from)) / Math.max(1, one.to - one.from), 0);
       const holes = gaps.filter(one => one.to > from && one.from < to).map(one => `${span(one.duration_s)} (${reason(one.reason)})`);
       const ids = [...new Set(inside.map(one => one.recording_id))];
-      const result = el("p", { class: "said", role: "status" });
+      const result = el("p", { class: "said", role: "status" }, rangeSaid);
       parts.push(el("p", {}, words.chosen(timeText(from), timeText(to), span((to - from) / 1000))));
       if (inside.length) {
         const query = `recorder=${encodeURIComponent(recorder)}&from=${utc(from)}&to=${utc(to)}`;
@@ -175,9 +177,10 @@ export function back(root, recorder) {
           parts.push(el("div", { class: "buttons" }, button(words.protect, async () => {
             try {
               const reply = await command(recorder, "protect", { from: utc(from), to: utc(to) });
-              say(result, words.protected(reply.data.chunks));
+              rangeSaid = words.protected(reply.data.chunks);
               await refresh();
-            } catch (error) { say(result, words.failed(error.message)); }
+            } catch (error) { rangeSaid = words.failed(error.message); }
+            drawRange();
           })), result);
         }
       } else parts.push(el("p", {}, words.nothing));

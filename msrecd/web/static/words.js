@@ -148,7 +148,7 @@ export const w = {
     play: "Play", pause: "Pause", speed: "Speed", pictures: "Pictures", hidePictures: "Hide pictures", wave: "Sound picture",
     thumbnail: time => `Picture at ${time}`,
     player: "Player", loading: "Loading …", cannot: "This browser cannot play this format. Download the file instead.",
-    failed: message => `Playback failed: ${message}`,
+    failed: message => `That did not work: ${message}`,
     chunk: (seq, length, bytes) => `File ${seq}: ${length}, ${size(bytes)}`,
     here: "At this position",
     download: "Download this file", manifest: "Download its manifest", hash: "SHA-256 by the manifest",
