@@ -282,6 +282,7 @@ def test_a_recorder_is_commanded_and_says_what_it_does(device: Device, opened: O
     card.get_by_role("button", name="Start").click()
     card.get_by_text(re.compile(r"^Recording since .* until .*\.$")).wait_for()
     card.get_by_text("Started from this page.").wait_for()
+    picture(opened, "record")
     for press, then in (
         ("Pause", r"^Paused since"),
         ("Resume", r"^Recording since"),

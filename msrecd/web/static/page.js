@@ -11,7 +11,7 @@ import { warnings } from "./warnings.js";
 import { w } from "./words.js";
 
 const views = { aim, listen: listenView, record, back, health };
-const head = document.getElementById("head"), main = document.getElementById("main"), nav = document.getElementById("nav");
+const head = document.getElementById("head"), main = document.getElementById("main"), nav = document.getElementById("nav"), foot = document.getElementById("foot");
 let leave = () => {}, shown = "", isOpen = false;
 
 // The address says what is shown: #view/recorder.
@@ -30,8 +30,9 @@ function frame() {
   const chooser = el("label", { class: "chooser" }, el("span", {}, w.recorder), picker);
   const warned = el("section", { class: "warnings", "aria-label": w.warnings.heading, "aria-live": "polite" });
   const out = state.session.login ?? state.session.needs_login ? button(w.login.out, logOut, { class: "quiet" }) : null;
-  put(head, el("div", { class: "top" }, el("strong", { class: "device" }, state.session.device || w.title), online, chooser, out), warned,
+  put(head, el("div", { class: "top" }, el("strong", { class: "device" }, state.session.device || w.title), online, chooser), warned,
     isOperator() ? null : el("p", { class: "note" }, w.viewer));
+  put(foot, out);
   const update = () => {
     const known = names();
     if ([...picker.options].map(option => option.value).join() !== known.join()) put(picker, known.map(name => el("option", { value: name }, name)));
@@ -114,6 +115,7 @@ async function logOut() {
 function logIn() {
   put(head, el("div", { class: "top" }, el("strong", { class: "device" }, w.title)));
   put(nav);
+  put(foot);
   document.title = `${w.login.heading} – ${w.title}`;
   const field = el("input", { type: "password", id: "password", autocomplete: "current-password", required: true });
   const said = el("p", { class: "said", role: "alert" });
