@@ -8,6 +8,7 @@ when an encoder of this process falls behind, before it loses a frame.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -40,7 +41,7 @@ class Viewer:
     """What one viewer has not read yet. `offer` and `end` from the worker, `read` on the viewer's loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._lock = threading.Lock()
         self._fragments: deque[Fragment] = deque()
         self._bytes = 0
@@ -57,8 +58,11 @@ class Viewer:
             self._header = header
         self._wake()
 
-    def offer(self, fragment: Fragment) -> None:
-        """Queue a fragment; a viewer that is too far behind loses all up to the next key frame."""
+    def offer(self, fragment: Fragment) -> bool:
+        """Queue a fragment, and say whether the viewer has to be woken for it.
+
+        A viewer that is too far behind loses all up to the next key frame.
+        """
         with self._lock:
             if self._fragments and (
                 fragment.at_ns - self._fragments[0].at_ns > VIEWER_LIMIT_NS or self._bytes > VIEWER_LIMIT_BYTES
@@ -69,13 +73,11 @@ class Viewer:
                 self._needs_key = True
             if self._needs_key and not fragment.is_key:
                 self.dropped += 1
-                return
+                return False
             self._needs_key = False
             self._fragments.append(fragment)
             self._bytes += len(fragment.data)
-            is_asleep = self._waiting is not None
-        if is_asleep:
-            self._wake()
+            return self._waiting is not None
 
     def end(self, error: Exception | None) -> None:
         """Nothing follows."""
@@ -97,21 +99,34 @@ class Viewer:
                     return fragment.data
                 if self._ended:
                     return None
-                waiting = self._waiting = self._loop.create_future()
+                waiting = self._waiting = self.loop.create_future()
             try:
                 await waiting
             finally:
                 self._waiting = None
 
     def _wake(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._resume)
-        except RuntimeError:
-            return  # its loop is closed
+        wake([self])
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """On its loop."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+def wake(viewers: Sequence[Viewer]) -> None:
+    """Wake viewers, each loop once: that costs more than what there is to do for one of them. Any thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Viewer]] = {}
+    for viewer in viewers:
+        by_loop.setdefault(viewer.loop, []).append(viewer)
+    for loop, its in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(_resume, its)
+
+
+def _resume(viewers: Sequence[Viewer]) -> None:
+    for viewer in viewers:
+        viewer.resume()
 
 
 class ViewWorker(threading.Thread):
@@ -301,8 +316,7 @@ class ViewWorker(threading.Thread):
             return
         fragment = self._writer.write(sorted(pending, key=lambda entry: entry[0]))
         if fragment is not None:
-            for viewer in self._viewers:
-                viewer.offer(fragment)
+            wake([viewer for viewer in self._viewers if viewer.offer(fragment)])
 
     def _give_way(self) -> None:
         """Let all viewers go when an encoder is about to lose something, or one that others share has.

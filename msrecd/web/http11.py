@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import h11
@@ -56,6 +56,7 @@ class HttpConnection:
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT_BYTES)
         self._peer = _address_of(writer)
+        self._version = b"1.1"
 
     async def serve(self) -> None:
         """Answer what comes, one request after another.
@@ -138,6 +139,7 @@ class HttpConnection:
     def _request_of(self, head: h11.Request) -> Request:
         if head.http_version not in (b"1.0", b"1.1"):
             raise HttpError(505, "bad_request", "HTTP/1.1 is expected")
+        self._version = head.http_version
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
@@ -220,8 +222,13 @@ class HttpConnection:
         sending.result()
 
     async def _send_all(self, body: AsyncIterator[bytes]) -> None:
+        """Chunks by hand (RFC 9112 7.1): an h11 event for each frame and viewer is a fifth of what a viewer costs."""
+        is_chunked = self._version == b"1.1"
         async for data in body:
-            await self._write(h11.Data(data=data))
+            if not is_chunked:
+                await self._write(h11.Data(data=data))
+            elif data:
+                await self._flush([b"%x\r\n" % len(data), data, b"\r\n"])
 
     async def _write(self, event: Any) -> None:
         """
@@ -230,9 +237,14 @@ class HttpConnection:
         """
         pieces = self._http.send_with_data_passthrough(event)
         if pieces:
-            self._writer.writelines(pieces)
-            async with asyncio.timeout(SEND_DEADLINE_S):
-                await self._writer.drain()
+            await self._flush(pieces)
+
+    async def _flush(self, pieces: Sequence[bytes]) -> None:
+        self._writer.writelines(pieces)
+        if not self._writer.transport.get_write_buffer_size() and not self._writer.is_closing():
+            return  # as nearly always: all of it is the kernel's already
+        async with asyncio.timeout(SEND_DEADLINE_S):
+            await self._writer.drain()
 
 
 async def _close(body: AsyncIterator[bytes]) -> None:
