@@ -146,6 +146,7 @@ def test_a_wrong_password_is_refused_and_a_viewer_only_looks(device: Device, bro
         page.close()
 
 
+@pytest.mark.promise("page-playback")
 def test_a_recording_plays_through_all_chunks_and_can_be_sought(device: Device, opened: OpenPage) -> None:
     lines = device.daemon.chunk_lines()
     frames = sum(line["tracks"]["video"]["frames"] for line in lines)
@@ -209,6 +210,7 @@ def test_sound_plays_on_over_files_and_has_a_picture(opened: OpenPage) -> None:
     assert 8 <= row <= 11
 
 
+@pytest.mark.promise("page-proof", "page-export")
 def test_a_file_and_a_range_are_taken_home_and_proven(device: Device, opened: OpenPage, tmp_path: Path) -> None:
     line = device.daemon.chunk_lines()[0]
     opened.show("back/cam0")
@@ -238,6 +240,7 @@ def test_a_file_and_a_range_are_taken_home_and_proven(device: Device, opened: Op
     opened.page.get_by_text(f"Protected: {len(device.daemon.chunk_lines())} files.").wait_for()
 
 
+@pytest.mark.promise("page-live")
 def test_the_live_picture_moves_by_stream_and_by_single_frames(opened: OpenPage) -> None:
     """cam0 is idle: its camera opens for the one who looks."""
     opened.show("aim/cam0")
@@ -299,7 +302,26 @@ def test_a_recorder_is_commanded_and_says_what_it_does(device: Device, opened: O
     camera_card.get_by_role("img", name="Snapshot of cam0").wait_for()
 
 
+@pytest.mark.promise("page-clock")
+def test_a_browser_with_a_wrong_clock_shows_the_times_of_the_device(device: Device, opened: OpenPage) -> None:
+    """Its clock says 2001, as that of a phone whose battery was empty."""
+    opened.page.add_init_script("Date.now = () => Date.UTC(2001, 0, 1) + performance.now()")
+    opened.page.reload()
+    opened.show("back/cam0")
+    opened.until("() => document.querySelector('main code')?.textContent.length === 64")
+    begun = device.daemon.chunk_lines()[0]["started"]
+    assert begun[:4] in text_of(opened, "main .day")
+    opened.show("health")
+    opened.page.get_by_text(re.compile(r"\d+ days behind the device")).wait_for()
+    opened.show("record")
+    opened.page.get_by_role("button", name="Start").first.click()
+    opened.page.get_by_text(re.compile(r"^Recording since .* \(\d+ seconds?\), until it is stopped\.$")).wait_for()
+    opened.page.get_by_role("button", name="Stop").first.click()
+    opened.page.get_by_text("Recording stopped.").wait_for()
+
+
 @pytest.mark.alone
+@pytest.mark.promise("page-latency")
 def test_the_picture_is_half_a_second_old_at_most(device: Device, opened: OpenPage) -> None:
     """The lower half of the picture is white in the first tenth of each second of the monotonic clock, which this
     process shares with the camera: the picture turns white so much later as it is old."""

@@ -39,8 +39,8 @@ export function cause(text) {
 
 const reasons = {
   not_recorded: "not recorded", between_chunks: "missing between two chunks", power: "power cut or crash",
-  no_space: "no space", overload: "the device was too slow", dropped: "frames were dropped", missing: "the device was away",
-  muted: "the device gave nothing", xrun: "sound was lost", recovered: "lost in a crash",
+  no_space: "no space", no_frames: "the camera gave no frames", lost_sound: "sound was lost", encoder: "the encoder failed",
+  slow_consumer: "the device was too slow", device_missing: "the device was away",
 };
 export function reason(text) {
   if (text.startsWith("deleted:")) return `deleted (${text.slice(8).replaceAll("_", " ")})`;
