@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Literal
 
 from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
-from msrecd.dom.exceptions import AbortError, DOMException, NotReadableError
+from msrecd.dom.exceptions import AbortError, DOMException, InvalidStateError, NotReadableError, NotSupportedError
 from msrecd.flow.units import AudioFormat
 from msrecd.inputs.address import SourceOptions
 from msrecd.media.inits import MediaElementOptions
 from msrecd.media.playback import Playback, StreamSource, resolve
 from msrecd.media.stream import MediaStream
+from msrecd.media.streamplayer import FrameCallback, StreamPlayer
 from msrecd.media.track import MediaStreamTrack
 
 _LOAD_DEADLINE_S = 10.0  # beyond the reader's own
@@ -29,7 +30,7 @@ class MediaElement(EventTarget):
     A process of its own reads the input. What is live (a device's stream, whatever its scheme) comes at its own pace,
     and its end is an error; a file is paced, and its end is regular.
 
-    Events: loadedmetadata, play, pause, ended, error. A local file is opened at once, a network stream in the
+    Events: loadedmetadata, play, playing, pause, ended, error. A local file is opened at once, a network stream in the
     background; its tracks join the captured streams (`addtrack`) when they are known. At the end of the media the
     tracks end, then leave the streams; playing again makes new ones.
 
@@ -38,20 +39,22 @@ class MediaElement(EventTarget):
 
     onloadedmetadata = event_handler("loadedmetadata")
     onplay = event_handler("play")
+    onplaying = event_handler("playing")
     onpause = event_handler("pause")
     onended = event_handler("ended")
     onerror = event_handler("error")
 
     def __init__(
         self,
-        path_or_url: str | os.PathLike[str],
+        path_or_url: str | os.PathLike[str] | None = None,
         options: MediaElementOptions | None = None,
         *,
         preload: Literal["auto", "none"] = "auto",
     ) -> None:
         """
         Args:
-            path_or_url: of a file, or a URL with the scheme file, rtsp, rtsps, http, https, rtmp, srt or udp.
+            path_or_url: of a file, or a URL with the scheme file, rtsp, rtsps, http, https, rtmp, srt or udp; none for an
+                element that plays its `src_object`.
             options: `transport` ("auto", "tcp", "udp"), `tracks` (["audio"], ["video"]), `timeout` (seconds),
                 `user`, `password_file`.
             preload: "none" opens a local file only with `load` or `play`, too.
@@ -61,7 +64,7 @@ class MediaElement(EventTarget):
             NotFoundError, NotReadableError, NotSupportedError: a local file that is missing, broken or no media.
         """
         super().__init__()
-        location = os.fspath(path_or_url)
+        location = "" if path_or_url is None else os.fspath(path_or_url)
         if not isinstance(location, str):
             raise TypeError("path_or_url must be a str or a path")
         self._location = location
@@ -76,6 +79,10 @@ class MediaElement(EventTarget):
         self._streams: list[tuple[MediaStream, list[MediaStreamTrack]]] = []
         self._loading: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._player: StreamPlayer | None = None
+        self._source, self._is_live = "", False
+        if path_or_url is None:
+            return
         address = resolve(self._location, self._options)
         self._source = address.shown
         self._is_live = address.is_streaming
@@ -86,6 +93,61 @@ class MediaElement(EventTarget):
     def src(self) -> str:
         """The address, without user information and query."""
         return self._source
+
+    @property
+    def src_object(self) -> MediaStream | None:
+        """A stream that the element plays in place of its address; settable. Nothing is shown or heard.
+
+        Raises:
+            TypeError: what is set is neither a MediaStream nor None.
+        """
+        return None if self._player is None else self._player.stream
+
+    @src_object.setter
+    def src_object(self, stream: MediaStream | None) -> None:
+        if stream is not None and not isinstance(stream, MediaStream):
+            raise TypeError(f"src_object must be a MediaStream or None, not {type(stream).__name__}")
+        if self._player is not None:
+            self._player.close()
+        elif self._playback is not None:
+            self.close()
+        self._paused, self._ended, self._error = True, False, None
+        self._player = None if stream is None else StreamPlayer(stream, self)
+
+    @property
+    def video_width(self) -> int:
+        """Pixels of a frame; 0 while it is not known, and without frames."""
+        return self._size()[0]
+
+    @property
+    def video_height(self) -> int:
+        return self._size()[1]
+
+    def _size(self) -> tuple[int, int]:
+        if self._player is not None:
+            return self._player.width, self._player.height
+        formats = [] if self._playback is None else [source.format for source in self._playback.sources]
+        return next(((one.width, one.height) for one in formats if not isinstance(one, AudioFormat)), (0, 0))
+
+    def request_video_frame_callback(self, callback: FrameCallback) -> int:
+        """Call `callback(now_ms, metadata)` with the next frame of `src_object` that is played, once.
+
+        https://wicg.github.io/video-rvfc/; metadata in snake_case, and as an extension `frame`, a VideoFrame.
+
+        Raises:
+            TypeError: it is not callable.
+            InvalidStateError: there is no `src_object`.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {type(callback).__name__}")
+        if self._player is None:
+            raise InvalidStateError("there is no src_object; read a file's frames by capture_stream")
+        return self._player.ask_frame(callback)
+
+    def cancel_video_frame_callback(self, handle: int) -> None:
+        """Forget a callback; unknown handles are ignored."""
+        if self._player is not None:
+            self._player.forget_frame(handle)
 
     @property
     def is_live(self) -> bool:
@@ -107,7 +169,9 @@ class MediaElement(EventTarget):
 
     @property
     def current_time(self) -> float:
-        """Position in seconds."""
+        """Position in seconds; of a `src_object` how long it has played."""
+        if self._player is not None:
+            return self._player.position_s
         return 0.0 if self._playback is None else self._playback.position_s
 
     async def load(self) -> None:
@@ -116,8 +180,10 @@ class MediaElement(EventTarget):
         Raises:
             NotReadableError, NotSupportedError: it cannot be opened, or holds no media.
         """
-        if self._playback is not None:
+        if self._playback is not None or self._player is not None:
             return
+        if not self._location:
+            raise NotSupportedError("the element has no source: set src_object")
         await asyncio.shield(self._loading or self._begin_loading())
 
     def play(self) -> asyncio.Future[None]:
@@ -130,6 +196,8 @@ class MediaElement(EventTarget):
         if self._paused:
             return
         self._paused = True
+        if self._player is not None:
+            self._player.pause()
         if self._playback is not None:
             self._playback.pause()
         queue_task(lambda: self._fire(Event("pause")))
@@ -139,6 +207,8 @@ class MediaElement(EventTarget):
 
         https://w3c.github.io/mediacapture-fromelement/#dom-htmlmediaelement-capturestream
         """
+        if self._player is not None:
+            return self._player.stream.clone()
         stream = MediaStream()
         self._streams.append((stream, []))
         if self._playback is not None and not self._ended:
@@ -150,6 +220,8 @@ class MediaElement(EventTarget):
     def close(self) -> None:
         """Stop playing and end all tracks; an extension, for programs without a garbage-collected page."""
         self._is_closed = True
+        if self._player is not None:
+            self._player.close()
         playback, self._playback = self._playback, None
         if playback is not None:
             playback.close()
@@ -201,7 +273,27 @@ class MediaElement(EventTarget):
 
         playback.on_end = ended
 
+    def _stream_loaded(self) -> None:
+        """Something has come of `src_object`."""
+        queue_task(lambda: self._fire(Event("loadedmetadata")))
+        if not self._paused:
+            self._start_playing()
+
+    def _start_playing(self) -> None:
+        if self._player is not None and self._player.is_loaded:
+            self._player.play()
+            queue_task(lambda: self._fire(Event("playing")))
+
+    def _stream_ended(self) -> None:
+        """All tracks of `src_object` have ended."""
+        self._ended = self._paused = True
+        queue_task(lambda: self._fire(Event("ended")))
+
     async def _play(self) -> None:
+        if self._player is not None:
+            self._fire(Event("play"))
+            self._start_playing()
+            return
         if self._ended:  # from the beginning again, with new tracks
             self._ended, self._error = False, None
             self._playback = None
@@ -216,6 +308,7 @@ class MediaElement(EventTarget):
         playback.loop = self.loop
         playback.play()
         self._fire(Event("play"))
+        queue_task(lambda: self._fire(Event("playing")))
 
     def _add_tracks(self, stream: MediaStream) -> None:
         playback = self._playback
