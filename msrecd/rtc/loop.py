@@ -34,6 +34,7 @@ class RtcLoop:
         self._loop = asyncio.new_event_loop()
         self.tasks = Tasks(log)
         self._users = 0
+        self._is_stopping = False
         self._ending: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="webrtc", daemon=True)
         end_with_process(self._thread, lambda _: self._stop())
@@ -89,10 +90,13 @@ class RtcLoop:
                 return
             if RtcLoop._current is self:
                 RtcLoop._current = None
-        self._loop.stop()
+        self._stop()
 
     def _stop(self) -> None:
-        self.post(self._loop.stop)
+        """The process ends; said once, for the loop may be at its end already."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self.post(self._loop.stop)
 
 
 class Spaced:

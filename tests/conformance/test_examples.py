@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import runpy
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from typing import Any
 import av
 import judge
 import pytest
+from peers import unmuted, until
+from recording import Scene, delivered
+
+import msrecd
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -169,6 +175,121 @@ def test_two_recorders(tmp_path: Path) -> None:
     assert codecs(tmp_path / "sound-1.webm") == {"audio": "opus"}
     begin, end, _ = times(tmp_path / "sound-1.webm", "audio")
     assert 3 < end - begin < 30
+
+
+def test_high_pass_and_record(tmp_path: Path) -> None:
+    """The beep of 1 kHz is above the filter's 200 Hz: it is there, and where the flash is."""
+    path = tmp_path / "out.mp4"
+    example("high_pass_and_record.py", "--seconds", 3.5, "--virtual", path)
+    judged = judge.read_chunk(path)
+    judge.assert_consecutive(judged.numbers)
+    assert abs(judged.av_offset_ms) <= 10
+
+
+def test_two_microphones(tmp_path: Path) -> None:
+    """The tone of the one, at half of its level, and the beeps of the other one above it."""
+    path = tmp_path / "out.webm"
+    example("two_microphones.py", "--seconds", 3, "--virtual", path)
+    assert codecs(path) == {"audio": "opus"}
+    loud = abs(judge.read_chunk(path).samples[:, 0])
+    assert 0.1 < sorted(loud)[len(loud) // 2] < 0.3
+    assert loud.max() > 0.55
+
+
+def test_motion_while_recording(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    done = example("motion_while_recording.py", "--seconds", 3, "--virtual", path)
+    assert done.stdout.startswith("motion ")
+    judge.assert_consecutive(judge.read_chunk(path).numbers)
+
+
+def test_overlay(tmp_path: Path) -> None:
+    """The square is in the frames, the numbers of the frames rise, and the sound is where it was."""
+    path = tmp_path / "out.mp4"
+    example("overlay.py", "--seconds", 3.5, "--virtual", path)
+    judged = judge.read_chunk(path)
+    assert judged.numbers == sorted(set(judged.numbers))
+    assert abs(judged.av_offset_ms) <= 10
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    red, green, blue = frame[-24, 24]
+    assert red > 150
+    assert max(green, blue) < 100
+
+
+def test_camera_to_browser() -> None:
+    """A peer that does what the page does sees the camera and hears its microphone."""
+    pytest.importorskip("aiortc")
+    with subprocess.Popen(
+        command("camera_to_browser.py", "--virtual", "--port", 0), env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            page = urllib.request.urlopen(address, timeout=20).read()
+            assert b"RTCPeerConnection" in page
+            asyncio.run(_watch(address))
+        finally:
+            process.kill()
+
+
+async def _watch(address: str) -> None:
+    viewer = msrecd.RTCPeerConnection()
+    came: list[Any] = []
+    viewer.ontrack = came.append
+    for kind in ("video", "audio"):
+        viewer.add_transceiver(kind, {"direction": "recvonly"})
+    await viewer.set_local_description()
+    assert viewer.local_description is not None
+    offer = urllib.request.Request(f"{address}whep", viewer.local_description.sdp.encode(), method="POST")
+    answer = (await asyncio.to_thread(urllib.request.urlopen, offer, timeout=20)).read().decode()
+    await viewer.set_remote_description({"type": "answer", "sdp": answer})
+    await unmuted(*(event.track for event in came))
+    assert {event.track.kind for event in came} == {"audio", "video"}
+    viewer.close()
+
+
+def test_record_peer(tmp_path: Path) -> None:
+    """Frames and sound of a peer, which ends the recording when it closes."""
+    pytest.importorskip("aiortc")
+    path = tmp_path / "out.mp4"
+    asyncio.run(_send_to_recorder(path))
+    judged = judge.read_chunk(path)
+    assert len(judged.numbers) > 30
+    judge.assert_consecutive(judged.numbers)
+    assert codecs(path) == {"video": "h264", "audio": "opus"}
+
+
+async def _send_to_recorder(path: Path) -> None:
+    with Scene("av") as scene:
+        sender = msrecd.RTCPeerConnection()
+        for track in scene.stream.get_tracks():
+            sender.add_track(track, scene.stream)
+        await sender.set_local_description()
+        assert sender.local_description is not None
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *command("record_peer.py", "--seconds", 40, path), env=environment(), stdin=pipe, stdout=pipe
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(sender.local_description.sdp.encode())
+            process.stdin.close()
+            answer = b""
+            async with asyncio.timeout(DEADLINE_S):
+                while answer.count(b"a=setup:") < 2 or not answer.endswith(b"\r\n"):
+                    piece = await process.stdout.read(65536)
+                    assert piece, "no answer"
+                    answer += piece
+                await sender.set_remote_description({"type": "answer", "sdp": answer.decode()})
+                await until(sender, "connectionstatechange", lambda: sender.connection_state == "connected")
+                await delivered(scene.stream, 4)
+                sender.close()
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
