@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -37,7 +38,8 @@ class RtcLoop:
         self._is_stopping = False
         self._ending: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="webrtc", daemon=True)
-        end_with_process(self._thread, lambda _: self._stop())
+        own = weakref.ref(self)  # what the registry of threads keeps must not keep the thread
+        end_with_process(self._thread, lambda _: None if (one := own()) is None else one._stop())
 
     @classmethod
     def acquire(cls) -> RtcLoop:

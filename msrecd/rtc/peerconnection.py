@@ -31,7 +31,7 @@ from msrecd.rtc.descriptions import (
     description_of,
 )
 from msrecd.rtc.loop import RtcLoop
-from msrecd.rtc.transceiver import DIRECTIONS, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
+from msrecd.rtc.transceiver import DIRECTIONS, Binding, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
 
 if TYPE_CHECKING:
     from msrecd.rtc.aio import Peer, Snapshot, TransceiverState
@@ -95,7 +95,8 @@ class RTCPeerConnection(EventTarget):
         self._operations = asyncio.Lock()
         self._is_closed = False
         self._rtc = RtcLoop.acquire()
-        self._release = weakref.finalize(self, _let_go, self._rtc, holder := _Holder())
+        self._bindings: set[Binding] = set()
+        self._release = weakref.finalize(self, _let_go, self._rtc, holder := _Holder(), self._loop, self._bindings)
         self._release.atexit = False
         self._holder = holder
         changed, channel = _weakly(self, "_take"), _weakly(self, "_channel_opened")
@@ -543,8 +544,9 @@ class _Holder:
     peer: Peer | None = None
 
 
-def _let_go(rtc: RtcLoop, holder: _Holder) -> None:
-    """Close the peer and give the thread back."""
+def _let_go(rtc: RtcLoop, holder: _Holder, loop: asyncio.AbstractEventLoop, bindings: set[Binding]) -> None:
+    """Close the peer and give the thread back; in whichever thread the garbage collector runs."""
+    _post(loop, _release_all, list(bindings))
 
     async def close() -> None:
         peer, holder.peer = holder.peer, None
@@ -558,6 +560,11 @@ def _let_go(rtc: RtcLoop, holder: _Holder) -> None:
             rtc.release()
 
     rtc.post(lambda: rtc.tasks.spawn(close(), "closing a peer connection"))
+
+
+def _release_all(bindings: list[Binding]) -> None:
+    for one in bindings:
+        one.release()
 
 
 def _weakly(connection: RTCPeerConnection, method: str) -> Callable[[Any], None]:

@@ -29,6 +29,24 @@ def capabilities(kind: str) -> dict[str, Any] | None:
     return None if codecs is None else {"codecs": [dict(one) for one in codecs]}
 
 
+class Binding:
+    """A track and what is sent of it. The track knows of it, and of nothing else: a connection can be forgotten."""
+
+    def __init__(self, track: MediaStreamTrack, outgoing: Outgoing) -> None:
+        self._track = track
+        self.outgoing = outgoing
+        track._observe(self._ended)
+
+    def _ended(self, _: MediaStreamTrack) -> None:
+        """Nothing follows; the sender keeps its track, as specified."""
+        self.outgoing.let_go()
+
+    def release(self) -> None:
+        """On the loop of the track. Idempotent."""
+        self._track._unobserve(self._ended)
+        self.outgoing.let_go()
+
+
 class RTCRtpSender:
     """Sends a track, or nothing. Belongs to the loop's thread."""
 
@@ -37,7 +55,7 @@ class RTCRtpSender:
         self._key = key
         self._kind = kind
         self._track: MediaStreamTrack | None = None
-        self._outgoing: Outgoing | None = None
+        self._binding: Binding | None = None
         self._was_used = False  # a track was sent by it: `add_track` takes another one then
 
     @property
@@ -66,28 +84,21 @@ class RTCRtpSender:
         return await self._connection._stats(self._key, "sender")
 
     def _set_track(self, track: MediaStreamTrack | None, stream_id: str = "") -> None:
-        if self._track is not None:
-            self._track._unobserve(self._track_ended)
-        if self._outgoing is not None:
-            self._outgoing.let_go()
-        self._track, self._outgoing = track, None
+        self._close()
+        self._track = track
+        outgoing = None
         if track is not None and track.ready_state is ReadyState.LIVE:
-            self._outgoing = Outgoing(sent(track), self._connection._rtc)
-            track._observe(self._track_ended)
-        outgoing, track_id = self._outgoing, "" if track is None else track.id
+            outgoing = Outgoing(sent(track), self._connection._rtc)
+            self._binding = Binding(track, outgoing)
+            self._connection._bindings.add(self._binding)
+        track_id = "" if track is None else track.id
         self._connection._do(lambda peer: peer.set_track(self._key, outgoing, track_id, stream_id))
 
-    def _track_ended(self, _: MediaStreamTrack) -> None:
-        """Nothing follows; the sender keeps its track, as specified."""
-        if self._outgoing is not None:
-            self._outgoing.let_go()
-
     def _close(self) -> None:
-        if self._track is not None:
-            self._track._unobserve(self._track_ended)
-        if self._outgoing is not None:
-            self._outgoing.let_go()
-            self._outgoing = None
+        if self._binding is not None:
+            self._connection._bindings.discard(self._binding)
+            self._binding.release()
+            self._binding = None
 
 
 class RTCRtpReceiver:

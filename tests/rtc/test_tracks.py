@@ -118,7 +118,7 @@ def test_a_viewer_gets_its_key_frame() -> None:
                 begun = outbound(await caller.get_stats(track))
                 received = callee.get_receivers()[0].track
                 assert received is not None
-                lease = hub.share(received._source, caller.get_senders()[0]._outgoing.sent.request("h264"))
+                lease = hub.share(received._source, caller.get_senders()[0]._binding.outgoing.sent.request("h264"))
                 async with asyncio.timeout(20):
                     asked = 0
                     while asked < 3:
