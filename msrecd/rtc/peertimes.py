@@ -23,7 +23,7 @@ class PeerClock:
     part it from the frames. What the clocks drift by is followed beyond DEAD_NS.
     """
 
-    SETTLES_NS = 2 * NS  # an earlier packet moves it at once for so long
+    SETTLES_NS = 2 * NS  # an earlier packet moves it at once for so long, unless somebody uses the times already
     DEAD_NS = 10 * MS
     RATE = 0.0005
     WINDOW = 10  # seconds whose earliest packets tell where they lie now
@@ -35,7 +35,7 @@ class PeerClock:
         self._at_ns = 0
         self._buckets: deque[tuple[int, int]] = deque(maxlen=self.WINDOW)  # (second, smallest arrival - time)
 
-    def add(self, arrival_ns: int, time_ns: int) -> int:
+    def add(self, arrival_ns: int, time_ns: int, *, may_step: bool = True) -> int:
         """Take note of a packet; the offset for what is placed now."""
         delay, second = arrival_ns - time_ns, arrival_ns // NS
         if self._buckets and self._buckets[-1][0] >= second:
@@ -45,7 +45,7 @@ class PeerClock:
         if self.offset_ns is None:
             self.offset_ns = delay
             self._began_ns = self._at_ns = arrival_ns
-        elif arrival_ns - self._began_ns < self.SETTLES_NS:
+        elif may_step and arrival_ns - self._began_ns < self.SETTLES_NS:
             self.offset_ns = min(delay, self.offset_ns)
             self._at_ns = arrival_ns
         else:
@@ -79,12 +79,13 @@ class PeerTimes:
         order = sorted(kinds, key=lambda index: kinds[index] != "audio")
         self._first = self._streams[order[0]] if order else None
 
-    def place(self, index: int, raw_ns: int, sender_ns: int | None, now_ns: int) -> int:
+    def place(self, index: int, raw_ns: int, sender_ns: int | None, now_ns: int, *, in_use: bool = False) -> int:
         """Capture time of what has arrived now; it rises within a stream.
 
         Args:
             raw_ns: its time on its stream's own clock.
             sender_ns: the peer's wall clock at that time, as its last report told it; None before.
+            in_use: somebody records or reads the stream: its times must not step.
         """
         stream = self._streams[index]
         if stream.last_raw is not None and not -_BACK_NS < raw_ns - stream.last_raw < _JUMP_NS:
@@ -92,7 +93,7 @@ class PeerTimes:
         stream.last_raw = raw_ns
         if sender_ns is not None:
             stream.wall_offset = sender_ns - raw_ns
-        at_ns = raw_ns + stream.fit.add(now_ns, raw_ns)
+        at_ns = raw_ns + stream.fit.add(now_ns, raw_ns, may_step=not in_use)
         first = self._first
         if (
             first is not None

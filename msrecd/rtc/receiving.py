@@ -86,6 +86,11 @@ class ReceivedSource(Source):
         return False
 
     @property
+    def is_used(self) -> bool:
+        """Whether somebody takes what comes."""
+        return self.passing.feed.has_sinks or self.raw_feed.has_sinks
+
+    @property
     def format(self) -> VideoFormat | AudioFormat:
         return self._format
 
@@ -422,7 +427,7 @@ class Incoming:
             step_ns = 0 if self._last_raw_ns is None else raw_ns - self._last_raw_ns
             duration_ns = step_ns if 0 < step_ns < NS else 40 * MS
         self._last_raw_ns = raw_ns
-        pts_ns = self._times.place(self._index, raw_ns, sender_ns, now_ns)
+        pts_ns = self._times.place(self._index, raw_ns, sender_ns, now_ns, in_use=self.source.is_used)
         self.source.put(codec, frame, pts_ns, duration_ns)
 
 

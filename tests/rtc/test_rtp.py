@@ -1,0 +1,173 @@
+"""RTP without a network: payloads, order and loss of packets, a peer's clock. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from msrecd.clock import MS, NS
+from msrecd.codecs.nal import join, nal_units
+from msrecd.flow.encoded import StreamParameters
+from msrecd.flow.units import Packet
+from msrecd.rtc.jitter import Reassembly
+from msrecd.rtc.packetize import MAX_PAYLOAD, access_unit, h264_payloads, is_key_frame, vp8_payloads, vp8_size
+from msrecd.rtc.peertimes import PeerClock, PeerTimes
+
+SPS, PPS = b"\x67\x42\xc0\x1e\xd9", b"\x68\xce\x3c\x80"
+IDR, SLICE = b"\x65" + bytes(range(1, 250)) * 20, b"\x41" + bytes(range(1, 100))
+
+
+def parameters(extradata: bytes) -> StreamParameters:
+    return StreamParameters(kind="video", codec="h264", header=b"", codec_string="avc1", extradata=extradata)
+
+
+def packet(data: bytes, *, is_keyframe: bool) -> Packet:
+    return Packet(pts_ns=0, dts_ns=0, duration_ns=0, is_keyframe=is_keyframe, data=data)
+
+
+def depacketized(payloads: list[bytes]) -> list[bytes]:
+    """The NAL units of payloads by RFC 6184, sections 5.6 to 5.8."""
+    units: list[bytes] = []
+    for payload in payloads:
+        type_ = payload[0] & 0x1F
+        if type_ == 24:
+            at = 1
+            while at < len(payload):
+                size = int.from_bytes(payload[at : at + 2], "big")
+                units.append(payload[at + 2 : at + 2 + size])
+                at += 2 + size
+        elif type_ == 28:
+            if payload[1] & 0x80:
+                units.append(bytes([payload[0] & 0xE0 | payload[1] & 0x1F]))
+            units[-1] += payload[2:]
+        else:
+            units.append(payload)
+    return units
+
+
+@pytest.mark.parametrize("sizes", [[1], [4, 5, 3000], [MAX_PAYLOAD], [MAX_PAYLOAD + 1], [600, 590, 700, 20_000, 3]])
+def test_h264_comes_out_as_it_went_in(sizes: list[int]) -> None:
+    units = [bytes([0x65]) + random.Random(size).randbytes(size - 1) for size in sizes]
+    payloads = h264_payloads(units)
+    assert max(map(len, payloads)) <= MAX_PAYLOAD
+    assert depacketized(payloads) == units
+
+
+def test_parameter_sets_stand_before_key_frames() -> None:
+    """From Annex B or avcC extradata; once, not where the stream has its own, never before other frames."""
+    annex_b = join([SPS, PPS], 0)
+    avcc = b"\x01\x42\xc0\x1e\xff\xe1" + len(SPS).to_bytes(2, "big") + SPS + b"\x01" + len(PPS).to_bytes(2, "big") + PPS
+    assert access_unit(packet(join([IDR], 0), is_keyframe=True), parameters(annex_b)) == [SPS, PPS, IDR]
+    assert access_unit(packet(join([IDR], 4), is_keyframe=True), parameters(avcc)) == [SPS, PPS, IDR]
+    own = join([b"\x09\xf0", SPS, PPS, IDR], 0)
+    assert access_unit(packet(own, is_keyframe=True), parameters(annex_b)) == [SPS, PPS, IDR]
+    assert access_unit(packet(join([SLICE], 0), is_keyframe=False), parameters(annex_b)) == [SLICE]
+
+
+def test_vp8_payloads() -> None:
+    frame = bytes([0x10, 0, 0, 0x9D, 0x01, 0x2A, 0x40, 0x01, 0xF0, 0x00]) + bytes(3000)
+    payloads = vp8_payloads(frame, 5)
+    assert [one[0] for one in payloads] == [0x90, 0x80, 0x80]
+    assert b"".join(one[4:] for one in payloads) == frame
+    assert is_key_frame("vp8", frame)
+    assert vp8_size(frame) == (320, 240)
+    assert not is_key_frame("vp8", b"\x11")
+
+
+@dataclass
+class Rtp:
+    sequence_number: int
+    timestamp: int
+    marker: int
+    _data: bytes
+
+
+def video(frames: int, packets: int, first: int = 65_530) -> list[Rtp]:
+    """Frames of so many packets each; the first and every tenth is a key frame. Numbers and times wrap."""
+    made = []
+    for frame in range(frames):
+        for part in range(packets):
+            head = b"\0\0\0\1" + (b"\x65" if frame % 10 == 0 else b"\x41") if part == 0 else b""
+            number = (first + frame * packets + part) & 0xFFFF
+            time = (0xFFFF_F000 + frame * 3000) & 0xFFFF_FFFF
+            made.append(Rtp(number, time, int(part == packets - 1), head + bytes([frame + 1, part + 1])))
+    return made
+
+
+def given(frames: Reassembly, packets: list[Rtp], step_ns: int = MS) -> list[int]:
+    """The numbers of the frames that come out."""
+    out = []
+    for index, one in enumerate(packets):
+        out += [nal_units(frame.data)[0][1] - 1 for frame in frames.add(one, index * step_ns)]
+    return out
+
+
+def test_frames_in_order_and_shuffled() -> None:
+    assert given(Reassembly("video", "h264"), video(30, 3)) == list(range(30))
+    late = video(30, 3)
+    for index in range(1, 80, 7):
+        late[index], late[index + 3] = late[index + 3], late[index]
+    assert given(Reassembly("video", "h264"), late) == list(range(30))
+    twice = [one for one in video(10, 2) for _ in range(2)]
+    assert given(Reassembly("video", "h264"), twice) == list(range(10))
+
+
+def test_what_refers_to_a_lost_frame_is_not_given() -> None:
+    """A packet of frame 4 is lost: a key frame is asked for, and nothing comes before it."""
+    frames = Reassembly("video", "h264")
+    lost = [one for one in video(30, 3) if one._data[-2:] != bytes([5, 2])]
+    out = given(frames, lost, step_ns=20 * MS)
+    assert out == [0, 1, 2, 3, *range(10, 30)]
+    assert frames.needs_key_frame
+    assert frames.lost_packets == 1
+    assert frames.dropped_frames >= 5
+
+
+def test_nothing_before_the_first_key_frame() -> None:
+    frames = Reassembly("video", "h264")
+    assert given(frames, video(20, 2)[6:]) == list(range(10, 20))
+    assert frames.needs_key_frame
+
+
+def test_sound_goes_on_behind_a_loss() -> None:
+    frames = Reassembly("audio", "opus")
+    sound = [Rtp(number, number * 960, 0, bytes([number])) for number in range(40)]
+    out = []
+    for index, one in enumerate([*sound[:10], *sound[12:]]):
+        out += [(frame.data[0], frame.lost_before) for frame in frames.add(one, index * 20 * MS)]
+    assert [number for number, _ in out] == [*range(10), *range(12, 40)]
+    assert dict(out)[12] == 2
+
+
+def test_a_sender_that_begins_anew_is_followed() -> None:
+    frames = Reassembly("video", "h264")
+    assert given(frames, video(10, 2, first=5000)) == list(range(10))
+    assert given(frames, video(5, 2, first=100)) == list(range(5))
+
+
+def test_a_peers_clock_stands_still_in_jitter() -> None:
+    """Once it has settled, late packets do not move it; a clock that drifts is followed."""
+    clock, jitter = PeerClock(), random.Random(5)
+    offsets = []
+    for number in range(3000):
+        time = number * 20 * MS
+        offsets.append(clock.add(time + 7 * NS + jitter.randrange(30 * MS), time))
+    assert max(offsets[200:]) - min(offsets[200:]) < 5 * MS
+    for number in range(3000, 33_000):  # ten minutes, 100 ppm slow
+        time = number * 20 * MS
+        offset = clock.add(time + 7 * NS + (number - 3000) * 2000 + jitter.randrange(5 * MS), time)
+    assert abs(offset - (7 * NS + 30_000 * 2000)) < 25 * MS
+
+
+def test_frames_keep_the_distance_that_reports_give() -> None:
+    """Sound comes 45 ms later than the frames of the same moment: reports put them together."""
+    times = PeerTimes({0: "video", 1: "audio"})
+    wall = 1_700_000_000 * NS
+    last = {}
+    for number in range(200):
+        at = number * 20 * MS
+        last[1] = times.place(1, at + 5 * NS, wall + at, at + 45 * MS) - at
+        last[0] = times.place(0, at + 900 * NS, wall + at if number > 20 else None, at + MS) - at
+    assert abs(last[0] - last[1]) < MS
