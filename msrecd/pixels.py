@@ -82,6 +82,24 @@ def array_from_frame(frame: VideoFrame) -> Picture:
             raise ValueError(f"pixel format {other} is neither rgb24 nor yuv420p")
 
 
+def luma_of(frame: VideoFrame, width: int) -> Picture:
+    """Luma (of RGB: green) of every n-th pixel of every n-th line, shape (height, width), some `width` wide.
+
+    Raises:
+        ValueError: the pixel format is neither rgb24 nor yuv420p, or there is less data than the format says.
+    """
+    across, down = frame.format.width, frame.format.height
+    step = max(1, round(across / width))
+    data = np.frombuffer(frame.data, dtype=np.uint8)
+    match frame.format.pixel_format:
+        case "rgb24":
+            return data[: across * down * 3].reshape(down, across, 3)[::step, ::step, 1].copy()
+        case "yuv420p":
+            return data[: across * down].reshape(down, across)[::step, ::step].copy()
+        case other:
+            raise ValueError(f"pixel format {other} is neither rgb24 nor yuv420p")
+
+
 def array_from_block(block: AudioBlock) -> Sound:
     """The block as an array of its own, shape (samples, channels), int16 or int32 as the sample format says.
 

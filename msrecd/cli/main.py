@@ -33,10 +33,16 @@ COMMANDS = {
     "ctl": "send a command to a recorder and print the reply",
     "recordings": "list, verify, recover, prune, protect or export recordings",
     "schedule": "show when the recorders will record",
+    "trigger-test": "try a recorder's triggers on a file",
     "web-password": "make the hash of a password for the page",
     "completion": "print a script for the shell's completion",
 }
-_MODULES = {"check-broker": "check_broker", "check-config": "check_config", "web-password": "web_password"}
+_MODULES = {
+    "trigger-test": "trigger_test",
+    "check-broker": "check_broker",
+    "check-config": "check_config",
+    "web-password": "web_password",
+}
 _NO_CONFIG = "begin with an example (of the package: /usr/share/doc/msrecd/examples), or name a file with --config"
 _SHOW_TRACEBACK = "MSRECD_TRACEBACK"
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     end = now + timedelta(days=args.days)
     windows = {name: planner_of(config, name).windows(now, end) for name in chosen}
     if args.json:
-        print_json([_to_json(name, window, now) for name in chosen for window in windows[name]])
+        print_json([_to_json(config, name, window, now) for name in chosen for window in windows[name]])
     else:
         _print(config, windows, now, end)
     return Exit.OK
@@ -50,19 +50,22 @@ def planner_of(config: Config, name: str) -> Planner:
     """The planner of a recorder of the configuration."""
     recorder = config.recorder(name)
     try:
-        return Planner(recorder.schedules if recorder else (), config.location)
+        return Planner(recorder.schedules_that("record") if recorder else (), config.location)
     except ScheduleError as exc:
         raise UsageError(f"recorder {name}: {exc}") from exc
 
 
-def _to_json(name: str, window: Window, now: datetime) -> dict[str, object]:
+def _to_json(config: Config, name: str, window: Window, now: datetime) -> dict[str, object]:
+    recorder = config.recorder(name)
+    schedules = recorder.schedules if recorder else ()
+    numbers = [number for number, schedule in enumerate(schedules) if schedule.action == "record"]
     return {
         "recorder": name,
         "start": timestamp(window.start),
         "stop": timestamp(window.stop),
         "duration_s": window.duration.total_seconds(),
         "open": window.holds(now),
-        "schedules": list(window.rules),
+        "schedules": [numbers[rule] for rule in window.rules],
     }
 
 
@@ -141,7 +144,7 @@ def _share(windows: Iterable[Window], begin: datetime, end: datetime) -> int:
 
 def _has_schedule(config: Config, name: str) -> bool:
     recorder = config.recorder(name)
-    return recorder is not None and bool(recorder.schedules)
+    return recorder is not None and bool(recorder.schedules_that("record"))
 
 
 def _local(instant: datetime, zone: tzinfo) -> str:

@@ -21,6 +21,7 @@ _HEADINGS = {
     "recorder.source": "[recorder.source]",
     "recorder.retention": "[recorder.retention]",
     "recorder.schedule": "[[recorder.schedule]]",
+    "recorder.trigger": "[[recorder.trigger]]",
 }
 _HEAD = r""".\" Made by msrecd.config.manpage; change the model or that module instead.
 .TH MSRECD.TOML 5 "{date}" "msrecd {version}" "File formats"

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model, recorder_tables
+from msrecd.config import model, recorder_tables, trigger_keys
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -31,6 +31,7 @@ TABLES: dict[str, type] = {
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,
     "recorder.schedule": model.Schedule,
+    "recorder.trigger": trigger_keys.Trigger,
 }
 _BLOCK = re.compile(r"(<!-- keys: (?P<name>[a-z._]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -30,6 +30,7 @@ from msrecd.config.kinds import (
     key,
 )
 from msrecd.config.recorder_tables import AudioFilter, Snapshots
+from msrecd.config.trigger_keys import Trigger
 from msrecd.vocabulary.names import NAME
 from msrecd.vocabulary.verbs import VERBS
 
@@ -372,6 +373,13 @@ class Schedule:
         'else until it can; "run" believes the clock as it is.',
         default="wait",
     )
+    action: Literal["record", "arm"] = key(
+        Text(choices=("record", "arm")),
+        'What happens in the windows: "record" records, "arm" lets the triggers of the recorder begin recordings. '
+        'Where there is a schedule with "arm", triggers are off outside of its windows; without one they are always '
+        "on.",
+        default="record",
+    )
     polar: Literal["skip", "always"] = key(
         Text(choices=("skip", "always")),
         'On days without sunrise or sunset, when `start` or `stop` names one: "skip" leaves the window out, "always" '
@@ -469,6 +477,16 @@ class Recorder:
     schedules: tuple[Schedule, ...] = key(
         ListOf(item=Table(model=Schedule)), "Windows in which it records.", default=(), name="schedule"
     )
+    triggers: tuple[Trigger, ...] = key(
+        ListOf(item=Table(model=Trigger), max_items=8),
+        "What makes it begin by itself. The inputs are held open while nothing is recorded (`armed` in the state).",
+        default=(),
+        name="trigger",
+    )
+
+    def schedules_that(self, action: Literal["record", "arm"]) -> tuple[Schedule, ...]:
+        """Those whose windows do this."""
+        return tuple(schedule for schedule in self.schedules if schedule.action == action)
 
     @property
     def has_video(self) -> bool:

@@ -16,6 +16,7 @@ from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
 from msrecd.config.problems import suggestion
 from msrecd.config.recorder_tables import Snapshots, check_filters
+from msrecd.config.trigger_keys import check_triggers
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.listen import parse_listen
 from msrecd.vocabulary.tls import is_loopback
@@ -117,6 +118,10 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         report.add(at, "records nothing: give video, audio or source")
     if recorder.snapshots is not None:
         _check_snapshots(recorder.snapshots, recorder, f"{at}.snapshots", report, checks)
+    check_triggers(recorder.triggers, recorder, f"{at}.trigger", report)
+    for j, schedule in enumerate(recorder.schedules):
+        if schedule.action == "arm" and not recorder.triggers and not report.concerns(f"{at}.schedule[{j}].action"):
+            report.add(f"{at}.schedule[{j}].action", '"arm" needs a [[recorder.trigger]]')
     if recorder.audio_filters:
         _check_filters(recorder, f"{at}.audio_filters", report)
     if not report.concerns(f"{at}.mime_type"):

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -20,11 +20,12 @@ from typing import Any, Protocol
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config, Location, Recorder
+from msrecd.control.watched import Watched
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
 from msrecd.schedule import override
 from msrecd.schedule.model import ScheduleError, Trust
-from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started
+from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started, Triggered
 from msrecd.schedule.planner import WAIT_FOR_CLOCK_S, Planner
 from msrecd.schedule.zones import system_zone
 
@@ -46,12 +47,25 @@ class Owner(Protocol):
     walltime: WallTime
 
 
+@dataclass(frozen=True, slots=True)
+class Planners:
+    """Of one recorder: when it is to record, and when its triggers may begin a recording (None: always)."""
+
+    record: Planner
+    arm: Planner | None
+
+    @property
+    def is_current(self) -> bool:
+        return self.record.is_current and (self.arm is None or self.arm.is_current)
+
+
 @dataclass(slots=True)
 class _Part:
     recorder: Recorder
-    planner: Planner
+    planners: Planners
     state: Override
     cause: str = ""  # who gave the last command, for the recorder's state
+    watched: Watched = field(default_factory=Watched)
 
 
 class Conductor:
@@ -77,7 +91,7 @@ class Conductor:
         self._place: Location | None = None
         self.adopt(self.prepare(owner.config))
 
-    def prepare(self, config: Config) -> Mapping[str, Planner]:
+    def prepare(self, config: Config) -> Mapping[str, Planners]:
         """What can go wrong with a new configuration; nothing changes yet.
 
         Raises:
@@ -87,16 +101,20 @@ class Conductor:
         for recorder in config.recorders:
             known = self._parts.get(recorder.name)
             is_same = known is not None and known.recorder.schedules == recorder.schedules
-            if known is not None and is_same and self._place == config.location and known.planner.is_current:
-                planners[recorder.name] = known.planner
+            if known is not None and is_same and self._place == config.location and known.planners.is_current:
+                planners[recorder.name] = known.planners
                 continue
+            arming = recorder.schedules_that("arm")
             try:
-                planners[recorder.name] = Planner(recorder.schedules, config.location)
+                planners[recorder.name] = Planners(
+                    Planner(recorder.schedules_that("record"), config.location),
+                    Planner(arming, config.location) if arming else None,
+                )
             except ScheduleError as exc:
                 raise ScheduleError(f"recorder {recorder.name}: {exc}") from exc
         return planners
 
-    def adopt(self, planners: Mapping[str, Planner]) -> None:
+    def adopt(self, planners: Mapping[str, Planners]) -> None:
         """Go by the owner's configuration as it is now; `planners` are what `prepare` made of it.
 
         What was decided by hand stays. A stop that holds until the end of a window falls with the schedule it was meant
@@ -105,14 +123,14 @@ class Conductor:
         config = self._owner.config
         kept, self._parts, self._place = self._parts, {}, config.location
         for recorder in config.recorders:
-            planner = planners[recorder.name]
             part = kept.get(recorder.name)
             if part is None:
-                part, starts = _Part(recorder, planner, Follow()), recorder.autostart
+                part, starts = _Part(recorder, planners[recorder.name], Follow()), recorder.autostart
             else:
                 starts = recorder.autostart and not part.recorder.autostart and isinstance(part.state, Follow)
                 part.state = _carried_over(part, recorder)
-                part.recorder, part.planner = recorder, planner  # in place: a command may be using it
+                part.watched = part.watched.after(is_same=part.recorder.triggers == recorder.triggers)
+                part.recorder, part.planners = recorder, planners[recorder.name]  # in place: a command may be using it
             if starts:
                 part.state = override.start(part.state, self._facts(part), cause=Cause.AUTOSTART)
             self._parts[recorder.name] = part
@@ -163,7 +181,7 @@ class Conductor:
 
     def _follow_time_zone(self) -> None:
         """Plan again what goes by the machine's time zone if that is another one now."""
-        if all(part.planner.is_current for part in self._parts.values()):
+        if all(part.planners.is_current for part in self._parts.values()):
             return
         try:
             self.adopt(self.prepare(self._owner.config))
@@ -182,7 +200,7 @@ class Conductor:
             offset_ns, trusted = self._clocks()
             if abs(offset_ns - seen[0]) > _STEP_NS or trusted != seen[1]:
                 return
-            if not all(part.planner.is_current for part in self._parts.values()):
+            if not all(part.planners.is_current for part in self._parts.values()):
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_SLICE_S, left_ns / NS)):
@@ -230,13 +248,45 @@ class Conductor:
         if part is not None:
             part.state = override.stop(part.state, self._facts(part))
 
+    def found(self, name: str, number: int) -> str:
+        """A trigger of this recorder has found something that lasts: it begins or extends a recording.
+
+        Returns:
+            What comes of it: `start`, `extend`, `held` (by a command, until the end of the window) or `limited`
+            (`max_per_hour`).
+        """
+        part, unit = self._parts[name], self._owner.units[name]
+        trigger = part.recorder.triggers[number]
+        now_ns = self._clock.monotonic_ns()
+        part.state, decision = override.step(part.state, self._facts(part))
+        if isinstance(part.state, Held):
+            return "held"
+        begins = not unit.is_wanted and not decision.record
+        if begins and not part.watched.may_begin(number, now_ns, trigger.max_per_hour):
+            return "limited"
+        part.watched.found(number, now_ns, begins=begins)
+        part.state = override.trigger(part.state, self._facts(part), kind=trigger.kind, until_ns=None)
+        self._wake.set()
+        return "start" if begins else "extend"
+
+    def lost(self, name: str, number: int) -> None:
+        """What a trigger had found is over: it is recorded on for as long as the trigger holds."""
+        part = self._parts.get(name)
+        if part is None or number >= len(part.recorder.triggers):
+            return
+        until_ns = self._clock.monotonic_ns() + round(part.recorder.triggers[number].hold_s * NS)
+        last_ns = part.watched.lost(number, until_ns)
+        if last_ns is not None:
+            part.state = override.trigger(part.state, self._facts(part), kind="", until_ns=last_ns)
+            self._wake.set()
+
     def upcoming(self) -> dict[str, Any]:
         """For state/daemon: next planned start and stop of each recorder that has a schedule."""
         upcoming = {}
         for name, part in self._parts.items():
-            if not part.recorder.schedules:
+            if not part.recorder.schedules_that("record"):
                 continue
-            plan = part.planner.at(self._now(), self._trust())
+            plan = part.planners.record.at(self._now(), self._trust())
             upcoming[name] = {
                 "next_start": _text(plan.next_start),
                 "next_stop": _text(plan.next_stop),
@@ -259,6 +309,8 @@ class Conductor:
             return _LONGEST_S
         facts = self._facts(part)
         part.state, decision = override.step(part.state, facts)
+        arming = None if part.planners.arm is None else part.planners.arm.at(facts.now, self._trust())
+        unit.arm_triggers(arming is None or arming.current is not None)
         try:
             if decision.record and not unit.is_wanted:
                 await unit.start(self._cause(part, decision.cause), persistent=True)
@@ -271,9 +323,11 @@ class Conductor:
             log.error("%s: %s", name, exc.message)
         unit.status.set_until(decision.until_ns if decision.record else None)
         ends = [decision.until_ns] if decision.until_ns is not None else []
-        plan = part.planner.at(facts.now, self._trust())
+        plan = part.planners.record.at(facts.now, self._trust())
         if plan.next_start is not None:
             ends.append(facts.ns_of(plan.next_start))
+        if arming is not None:
+            ends += [facts.ns_of(at) for at in (arming.next_start, arming.next_stop) if at is not None]
         if plan.waiting:
             usable_ns = self._began_ns + round(WAIT_FOR_CLOCK_S * NS)  # if the clock shows a date that can be true
             ends += [usable_ns] if usable_ns > facts.now_ns else []
@@ -290,7 +344,7 @@ class Conductor:
         return Facts(
             now=now,
             now_ns=self._clock.monotonic_ns(),
-            window=part.planner.at(now, self._trust()).current,
+            window=part.planners.record.at(now, self._trust()).current,
             recording_since_ns=unit.wanted_since_ns if unit is not None else None,
             max_duration_s=part.recorder.max_duration_s,
         )
@@ -307,6 +361,8 @@ class Conductor:
         return _EPOCH + timedelta(microseconds=self._clock.realtime_ns() // 1000)
 
     def _cause(self, part: _Part, cause: Cause) -> str:
+        if isinstance(part.state, Triggered) and cause is Cause.TRIGGER:
+            return f"trigger:{part.state.kind}"
         return part.cause if cause is Cause.COMMAND and part.cause else str(cause)
 
 
@@ -314,6 +370,8 @@ def _carried_over(part: _Part, recorder: Recorder) -> Override:
     """What was decided for a recorder, after its configuration has changed."""
     if isinstance(part.state, Held) and part.recorder.schedules != recorder.schedules:
         return Follow()
+    if isinstance(part.state, Triggered) and part.recorder.triggers != recorder.triggers:
+        return Follow(cause=Cause.TRIGGER)
     if isinstance(part.state, Started) and part.state.cause is Cause.AUTOSTART and not recorder.autostart:
         return Follow()
     return part.state

@@ -52,6 +52,7 @@ def rates(unit: RecorderController) -> dict[str, Any]:
         "queue_ms": round(1000 * unit.files.queue_s),
         "discarded_bytes": unit.files.discarded_bytes,
         "pre_roll_bytes": unit.pre_roll_bytes,
+        **({"triggers": triggers} if (triggers := unit.triggers) else {}),
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
@@ -17,6 +17,9 @@ from msrecd.control.reports import ErrorReports
 from msrecd.recorder.controller import RecorderController
 from msrecd.statefolder import report_unwritable
 from msrecd.vocabulary.times import format_utc
+
+if TYPE_CHECKING:
+    from msrecd.recorder.watcher import Finding
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +90,13 @@ class Publisher:
         *,
         schedule: Callable[[], Mapping[str, object]],
         ended: Callable[[str], None],
+        found: Callable[[RecorderController, Finding], None] = lambda unit, finding: None,
     ) -> None:
         """
         Args:
             schedule: next planned start and stop by recorder.
             ended: called with the name of a recorder whose input came to its regular end.
+            found: called with what a trigger has found, or that it is over.
         """
         self.errors = ErrorReports(lambda event: bus.emit("error", event), self.stamp)
         self._bus = bus
@@ -99,6 +104,7 @@ class Publisher:
         self._revisions = revisions
         self._schedule = schedule
         self._ended = ended
+        self._found = found
         self._started_ns = SYSTEM_CLOCK.monotonic_ns()
         self._changed: dict[str, RecorderController] = {}
         self._contents: dict[str, Mapping[str, Any]] = {}
@@ -123,6 +129,10 @@ class Publisher:
     def played_out(self, unit: RecorderController) -> None:
         """Its input came to its end."""
         self._ended(unit.name)
+
+    def found(self, unit: RecorderController, finding: Finding) -> None:
+        """One of its triggers has found something, or that is over."""
+        self._found(unit, finding)
 
     # --- states ----------------------------------------------------------------------------------------------------
 

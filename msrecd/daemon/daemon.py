@@ -14,6 +14,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
@@ -43,6 +44,10 @@ from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
 from msrecd.storage.store import Usage
 from msrecd.tasks import Tasks
+
+if TYPE_CHECKING:
+    from msrecd.daemon.triggering import Triggering
+    from msrecd.recorder.watcher import Finding
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +79,7 @@ class Daemon:
             revisions,
             schedule=lambda: self.conductor.upcoming(),
             ended=lambda name: self.conductor.ended(name),
+            found=self._trigger_found,
         )
         self.conductor = Conductor(self.recorders, self.publisher.publish_daemon)
         self.watch = DeviceWatch(self.devices, self.bus, self.publisher.stamp, self._devices_looked)
@@ -115,6 +121,7 @@ class Daemon:
         )
         self._takes_snapshots = False
         self._device_timer: asyncio.TimerHandle | None = None
+        self._triggering: Triggering | None = None
         self._at_work: set[str] = set()
         self._stop = asyncio.Event()
         self._exit_code = 0
@@ -275,6 +282,13 @@ class Daemon:
 
     def _round_failed(self, message: str) -> None:
         self.publisher.report_error("internal", message, logged=True)
+
+    def _trigger_found(self, unit: RecorderController, finding: Finding) -> None:
+        if self._triggering is None:
+            from msrecd.daemon.triggering import Triggering  # here: a device without triggers needs none of it
+
+            self._triggering = Triggering(lambda: self.conductor, self.publisher, self._protect, self._tasks)
+        self._triggering.found(unit, finding)
 
     # --- what others need to know ------------------------------------------------------------------------------------
 

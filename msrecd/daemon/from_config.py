@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from msrecd.config.model import Config, Recorder, Source, TrackConstraints
 from msrecd.config.recorder_tables import DEFAULT_NOTCH_Q
 from msrecd.config.recorder_tables import AudioFilter as ConfiguredFilter
+from msrecd.config.trigger_keys import Trigger
 from msrecd.mqtt.settings import MqttSettings
-from msrecd.recorder.settings import AudioFilter, RecorderSettings
+from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSettings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 if TYPE_CHECKING:
@@ -50,6 +51,21 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         autostart=recorder.autostart,
         max_duration_s=recorder.max_duration_s,
         audio_filters=tuple(_audio_filter(one) for one in recorder.audio_filters),
+        triggers=tuple(_trigger(one) for one in recorder.triggers),
+    )
+
+
+def _trigger(one: Trigger) -> TriggerSettings:
+    usual = TriggerSettings(kind=one.kind)
+    return TriggerSettings(
+        kind=one.kind,
+        sensitivity=usual.sensitivity if one.sensitivity is None else one.sensitivity,
+        mask=one.mask,
+        band=(one.band[0], one.band[1]) if one.band else usual.band,
+        threshold_db=one.threshold_db or usual.threshold_db,
+        hold_s=one.hold_s,
+        max_per_hour=one.max_per_hour,
+        protect=one.protect,
     )
 
 

@@ -83,6 +83,10 @@ class Feed(Generic[T]):
             if last and self._on_demand is not None:
                 self._on_demand(False)
 
+    def wants(self, pts_ns: int) -> bool:
+        """Whether a sink takes a unit of this time. One with a method `wants` may say no: making the unit is saved."""
+        return any((wants := getattr(sink, "wants", None)) is None or wants(pts_ns) for sink in self._sinks)
+
     def put(self, unit: T) -> None:
         for sink in self._sinks:
             sink.put(unit)

@@ -76,6 +76,11 @@ class Source(ABC):
             NotSupportedError: this source has encoded units only.
         """
 
+    def key_frames(self) -> Feed[Any] | None:
+        """The feed of VideoFrame that has key frames only, at most five a second, where `raw()` would have to decode
+        all; None: take `raw()`."""
+        return None
+
     def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
         """A feed of packets that the source itself can make for `request` (hardware encoder, file that is already so).
 

@@ -39,10 +39,13 @@ class VideoDecoder:
             raise LibavError(plain(exc)) from exc
 
     def flush(self) -> list[tuple[int, _AVVideoFrame]]:
+        """The frames that are still in it; a key frame may follow."""
         try:
             return [(frame.pts or 0, frame) for frame in self._context.decode(None)]
         except av.error.FFmpegError:
             return []
+        finally:
+            self._context.flush_buffers()
 
     def close(self) -> None:
         """Free the decoder with its threads and frames."""

@@ -30,7 +30,7 @@ from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
 from msrecd.inputs.processes import ReaderError
 from msrecd.inputs.reader import Reader
 from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
-from msrecd.media.streamdecoding import StreamDecoding
+from msrecd.media.streamdecoding import KeyFrameDecoding, StreamDecoding
 from msrecd.vocabulary.secrets import read_secret
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,7 @@ class StreamSource(Source):
         self.passing.set_parameters(parameters.of_input(info))
         self._parameter_sets: tuple[bytes, ...] = ()
         self._broken = True  # until the first key frame
+        self._keys = KeyFrameDecoding(info, label) if info.kind == "video" else None
         sound = self._format if isinstance(self._format, AudioFormat) else None
         self._decoding = StreamDecoding(info, label, self._raw, self.stats, sound, playback.clock)
 
@@ -164,6 +165,9 @@ class StreamSource(Source):
 
     def raw(self) -> Feed[Any]:
         return self._raw
+
+    def key_frames(self) -> Feed[Any] | None:
+        return None if self._keys is None else self._keys.feed
 
     def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
         info = self.info
@@ -210,6 +214,8 @@ class StreamSource(Source):
             self._decoding.take(passed, () if self._gop is None else self._gop.frames)
         else:
             self._decoding.forget()  # nobody wants raw units any more
+        if self._keys is not None:
+            self._keys.take(passed)
         if self._gop is not None:
             self._gop.add(passed)
         self.stats.delivered += 1
@@ -258,6 +264,9 @@ class StreamSource(Source):
         self._decoding.forget()
         self.passing.feed.end(error)
         self._raw.end(error)
+        if self._keys is not None:
+            self._keys.close()
+            self._keys.feed.end(error)
 
     def end_decoding(self) -> None:
         """What waits for the decoding process comes back. Any thread."""

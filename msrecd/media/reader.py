@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msrecd.clock import NS
+from msrecd.flow.feed import Feed
 from msrecd.flow.shape import Size, reshaped, same_shape
 from msrecd.flow.units import AudioBlock, VideoFormat, VideoFrame
 from msrecd.media.track import MediaStreamTrack, ReadyState
@@ -27,7 +28,7 @@ Unit: TypeAlias = VideoFrame | AudioBlock
 class FrameData:
     """One picture.
 
-    array: (height, width, 3) uint8 RGB, yours to change.
+    array: (height, width, 3) uint8 RGB, or (height, width) uint8 luma; yours to change.
     timestamp_ns: start of the exposure, CLOCK_MONOTONIC.
     """
 
@@ -58,15 +59,26 @@ class MediaStreamTrackReader:
     thread; the source delivers from its own. Close it, or use it with `async with`, when the track lives on.
     """
 
-    def __init__(self, track: MediaStreamTrack, *, max_buffered: int | None = None) -> None:
+    def __init__(
+        self,
+        track: MediaStreamTrack,
+        *,
+        max_buffered: int | None = None,
+        frame_rate: float | None = None,
+        luma_width: int | None = None,
+        key_frames: bool = False,
+    ) -> None:
         """
         Args:
             track: live or ended.
             max_buffered: units; default 1 picture, 50 blocks.
+            frame_rate: at most so many frames a second; the source does nothing for the others.
+            luma_width: luma only, of every n-th pixel and line, about so many pixels wide: cheap, for analysis.
+            key_frames: of a stream that is decoded for this reader, its key frames are enough.
 
         Raises:
             TypeError: `track` is no MediaStreamTrack.
-            ValueError: `max_buffered` is less than 1.
+            ValueError: a number is not positive.
         """
         if not isinstance(track, MediaStreamTrack):
             raise TypeError(f"track must be a MediaStreamTrack, not {type(track).__name__}")
@@ -74,7 +86,12 @@ class MediaStreamTrackReader:
             max_buffered = 1 if track.kind == "video" else 50
         if max_buffered < 1:
             raise ValueError(f"max_buffered must be at least 1, it is {max_buffered}")
+        if (frame_rate is not None and not frame_rate > 0) or (luma_width is not None and luma_width < 1):
+            raise ValueError("frame_rate and luma_width must be positive")
         self._track = track
+        self._frame_rate = frame_rate
+        self._luma_width = luma_width
+        self._takes_key_frames = key_frames
         self._pace = _Pace()
         self._sink = _Buffer(max_buffered, self._pace)
         self._attached = False
@@ -114,7 +131,7 @@ class MediaStreamTrackReader:
         self._closed = True
         self._track._unobserve(self._ended)
         if self._attached:
-            self._track._source.raw().remove(self._sink)
+            self._feed().remove(self._sink)
         self._sink.end(None)
         self._sink.clear()
 
@@ -137,7 +154,11 @@ class MediaStreamTrackReader:
             return
         self._pace.rate = self._wanted_rate()
         self._track._observe(self._ended)
-        self._track._source.raw().add(self._sink)
+        self._feed().add(self._sink)
+
+    def _feed(self) -> Feed[Any]:
+        source = self._track._source
+        return (source.key_frames() if self._takes_key_frames else None) or source.raw()
 
     def _ended(self, _: MediaStreamTrack) -> None:
         self._sink.end(None)
@@ -146,6 +167,8 @@ class MediaStreamTrackReader:
         """Frames a second of the track, None when it takes what comes."""
         native = getattr(self._track._source.format, "frame_rate", None)
         rate: float | None = self._track.get_settings().get("frame_rate")
+        if self._frame_rate is not None and (rate is None or self._frame_rate < rate):
+            return self._frame_rate
         return rate if rate is not None and native is not None and rate < native * 0.999 else None
 
     async def _video(self, frame: VideoFrame) -> FrameData:
@@ -159,6 +182,8 @@ class MediaStreamTrackReader:
             black = pixels.solid_rgb24(width, height, (0, 0, 0))
             format = VideoFormat(width=width, height=height, pixel_format="rgb24")
             frame = VideoFrame(pts_ns=frame.pts_ns, format=format, data=black)
+        if self._luma_width is not None:
+            return FrameData(array=pixels.luma_of(frame, self._luma_width), timestamp_ns=frame.pts_ns)
         native = self._track._source.format
         crops = isinstance(native, VideoFormat) and not same_shape((width, height), (native.width, native.height))
         array = await asyncio.to_thread(_convert, frame, (width, height), crops)
@@ -202,16 +227,25 @@ class _Pace:
         self.rate: float | None = None
         self._slot: int | None = None
 
+    def wants(self, pts_ns: int) -> bool:
+        """Whether the next picture is to be taken if it has this time."""
+        rate = self.rate
+        return rate is None or self._slot_of(pts_ns, rate) != self._slot
+
     def takes(self, pts_ns: int) -> bool:
         rate = self.rate
         if rate is None:
             self._slot = None
             return True
-        slot = int((pts_ns + NS / rate / 100) * rate / NS)  # a picture that is early by jitter belongs to the next slot
+        slot = self._slot_of(pts_ns, rate)
         if slot == self._slot:
             return False
         self._slot = slot
         return True
+
+    @staticmethod
+    def _slot_of(pts_ns: int, rate: float) -> int:
+        return int((pts_ns + NS / rate / 100) * rate / NS)  # one that is early by jitter belongs to the next slot
 
 
 class _Buffer:
@@ -226,6 +260,10 @@ class _Buffer:
         self._lock = threading.Lock()
         self._ended = False
         self._waiting: asyncio.Future[None] | None = None
+
+    def wants(self, pts_ns: int) -> bool:
+        """See Feed.wants."""
+        return self._pace.wants(pts_ns)
 
     def put(self, unit: Any) -> None:
         if not self._pace.takes(unit.pts_ns):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrecd import libav
-from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.clock import MS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.g711 import G711, pcm_of_g711
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import SourceStats
@@ -19,6 +19,7 @@ from msrecd.media.soundblocks import SoundBlocks
 
 log = logging.getLogger(__name__)
 
+_KEY_FRAME_NS = 180 * MS  # at most five key frames a second, also of a stream that has nothing else
 _GATHERED = 16  # packets of sound that are decoded together: each time costs two changes of the process
 
 
@@ -154,3 +155,41 @@ class StreamDecoding:
             raise exc
         self._stats.dropped += 1
         log.debug("%s: a packet could not be decoded: %s", self._name, exc)
+
+
+class KeyFrameDecoding:
+    """Key frames alone, for those who only look at a stream now and then. Belongs to the playback's thread.
+
+    Raises:
+        ReaderError (from `take`): the process died or hung; the input has to be opened again.
+    """
+
+    def __init__(self, info: libav.StreamInfo, name: str) -> None:
+        self.feed: Feed[Any] = Feed()
+        self._info = info
+        self._name = name
+        self._decoder: ConfinedVideoDecoder | None = None
+        self._last_ns = 0
+
+    def take(self, packet: Packet) -> None:
+        """Decode it if it is a key frame and somebody wants it."""
+        if not self.feed.has_sinks:
+            self.close()
+        elif packet.is_keyframe and packet.pts_ns - self._last_ns >= _KEY_FRAME_NS:
+            self._last_ns = packet.pts_ns
+            if self._decoder is None:
+                self._decoder = ConfinedVideoDecoder(self._info, self._name)
+            try:
+                # A decoder with threads would give the frame only when others follow.
+                for frame in (*self._decoder.decode(packet.data, packet.pts_ns), *self._decoder.flush()):
+                    self.feed.put(frame)
+            except ReaderError:
+                raise
+            except libav.LibavError as exc:
+                log.debug("%s: a key frame could not be decoded: %s", self._name, exc)
+
+    def close(self) -> None:
+        """End the process; idempotent."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
@@ -27,6 +27,9 @@ from msrecd.recorder.supervisor import Supervisor
 from msrecd.recorder.writer import HANG_S
 from msrecd.tasks import Tasks
 from msrecd.vocabulary.backoff import BackOff
+
+if TYPE_CHECKING:
+    from msrecd.recorder.watcher import Finding, TriggerWatch
 
 PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so long does not advance
 _RETRY_LIMIT_S = 60.0
@@ -45,6 +48,7 @@ class Listener(Protocol):
     def state_changed(self, recorder: RecorderController) -> None: ...
     def happened(self, recorder: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
     def played_out(self, recorder: RecorderController) -> None: ...
+    def found(self, recorder: RecorderController, finding: Finding) -> None: ...
 
 
 class RecorderController:
@@ -82,6 +86,19 @@ class RecorderController:
         self._is_beginning = False  # what ends an attempt is the business of whoever begins it
         self._unmet: list[dict[str, Any]] = []  # as it was last logged
         self._missing: Problem | None = None  # why the last try did not have all devices
+        self._watch = self._make_watch() if settings.triggers else None
+
+    def _make_watch(self) -> TriggerWatch:
+        from msrecd.recorder.watcher import TriggerWatch  # here: recorders without triggers need none of it
+
+        return TriggerWatch(
+            self.name,
+            self.settings.triggers,
+            input=lambda: self.input,
+            found=lambda finding: self._listener.found(self, finding),
+            log=self.log,
+            tasks=self._tasks,
+        )
 
     # --- what it is doing --------------------------------------------------------------------------------------------
 
@@ -162,11 +179,33 @@ class RecorderController:
         rhythm_s = self.settings.timeslice_ms / 1000 + self._attempt.frame_interval_s
         return now_ns - self.files.last_data_ns <= max(PROGRESS_LIMIT_S, 3 * rhythm_s) * NS
 
+    @property
+    def triggers(self) -> list[dict[str, Any]]:
+        """For state/health: what its triggers score."""
+        return [] if self._watch is None else self._watch.facts()
+
+    @property
+    def _holds_inputs(self) -> bool:
+        """Whether its inputs are open while it is idle."""
+        return bool(self.settings.options.get("pre_roll")) or (self._watch is not None and self._watch.is_armed)
+
     # --- commands ----------------------------------------------------------------------------------------------------
 
+    def arm_triggers(self, is_armed: bool) -> None:
+        """Let the triggers look at the inputs, which are held open for them, or not; without triggers nothing."""
+        if self._watch is None or self._watch.is_armed == is_armed or self.state is State.CLOSED:
+            return
+        self._watch.arm(is_armed)
+        if is_armed:
+            self.arm()
+        elif self.is_armed and not self._holds_inputs:
+            self._close_attempt()
+            self._machine.do(Trigger.DISARM)
+            self.status.changed()
+
     def arm(self) -> None:
-        """Hold the inputs open while idle, where `pre_roll` is configured; it takes its time, and is kept up."""
-        if self.settings.options.get("pre_roll") and not self._is_file and self.state is State.IDLE:
+        """Hold the inputs open while idle, for `pre_roll` or triggers; it takes its time, and is kept up."""
+        if self._holds_inputs and not self._is_file and self.state is State.IDLE:
             self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
@@ -267,6 +306,8 @@ class RecorderController:
 
     async def close(self, cause: str = "shutdown") -> None:
         """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
+        if self._watch is not None:
+            self._watch.arm(False)
         await self.stop(cause)
         self._supervisor.cancel()
         async with self._lock:
@@ -384,7 +425,7 @@ class RecorderController:
 
     def _rearmed(self, attempt: Attempt) -> Attempt | None:
         """The next attempt, on the same input, whose MediaRecorder keeps a pre-roll since this one has ended."""
-        if not self.settings.options.get("pre_roll") or self._is_file:
+        if not self._holds_inputs or self._is_file:
             return None
         if attempt.problem is not None or attempt.input.has_lost_track:
             return None
@@ -629,7 +670,7 @@ class RecorderController:
     async def _try_arm(self) -> bool:
         """Open the inputs while idle, and keep a pre-roll."""
         async with self._lock:
-            if self.state is not State.IDLE:
+            if self.state is not State.IDLE or not self._holds_inputs:
                 return True
             try:
                 attempt = await self._new_attempt()

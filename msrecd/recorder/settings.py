@@ -18,12 +18,29 @@ class AudioFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerSettings:
+    """One trigger of a recorder. sensitivity, mask: of motion; band (Hz), threshold_db: of sound.
+
+    hold_s: recorded on after its event. max_per_hour: recordings that it may begin. protect: what it records.
+    """
+
+    kind: Literal["motion", "sound"]
+    sensitivity: float = 0.5
+    mask: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    band: tuple[float, float] = (200.0, 8000.0)
+    threshold_db: float = 12.0
+    hold_s: float = 10.0
+    max_per_hour: int = 60
+    protect: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecorderSettings:
     """One configured recorder.
 
     constraints: for get_user_media; None where `url` names the source. `device_id` may be `{"label": …}`.
     source_options: of the MediaElement that plays `url`. options: of MediaRecorder.
-    audio_filters: through which its sound goes, in order.
+    audio_filters: through which its sound goes, in order. triggers: what makes it begin by itself.
     """
 
     name: str
@@ -36,6 +53,7 @@ class RecorderSettings:
     autostart: bool = False
     max_duration_s: float | None = None
     audio_filters: tuple[AudioFilter, ...] = ()
+    triggers: tuple[TriggerSettings, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:

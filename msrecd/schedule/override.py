@@ -4,17 +4,20 @@
     Follow     the schedule alone decides               start, stop
     Started    somebody started it, or autostart did    stop; the end of its duration
     Held       not before the end of the open window    start; that end
+    Triggered  a trigger found something                stop; start; so long after that has ended
 
 - A start outside of windows records until a stop, its duration or `max_duration`, across windows that come and go.
 - A start within an open window goes on with the window; with a duration it records until the later of both ends.
 - A stop within an open window holds until that window's end; the next window begins as planned.
+- A trigger begins a recording where nobody decided otherwise, and extends one that has an end. A stop holds until it
+  finds something new.
 - `max_duration` limits one recording, whatever started it, and acts like a stop.
 What was asked for by hand is counted in monotonic time: a step of the wall clock neither cuts nor lengthens it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -31,6 +34,7 @@ class Cause(StrEnum):
     COMMAND = "command"
     AUTOSTART = "autostart"
     MAX_DURATION = "max_duration"
+    TRIGGER = "trigger"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,19 @@ class Held:
     cause: Cause = Cause.COMMAND
 
 
-Override = Follow | Started | Held
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triggered:
+    """A trigger asked for it. until_ns: the end, None while what it found lasts.
+
+    asked_ns: the end that was asked for by hand, if any, which holds as well. kind: of the trigger.
+    """
+
+    kind: str
+    until_ns: int | None = None
+    asked_ns: int = 0
+
+
+Override = Follow | Started | Held | Triggered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +112,9 @@ def start(state: Override, facts: Facts, *, duration_s: float | None = None, cau
     """Somebody starts it, by hand or by `autostart`."""
     if duration_s is not None:
         asked = facts.now_ns + round(duration_s * _NS)
+        if isinstance(state, Triggered):
+            until_ns = None if state.until_ns is None else max(state.until_ns, asked)
+            return replace(state, until_ns=until_ns, asked_ns=max(state.asked_ns, asked))
         if isinstance(state, Started) and state.until_ns is None:
             return state  # it records without end already
         if isinstance(state, Started) and state.until_ns is not None:
@@ -104,6 +123,18 @@ def start(state: Override, facts: Facts, *, duration_s: float | None = None, cau
     if isinstance(state, Started):
         return state
     return Follow() if facts.window is not None and cause is Cause.COMMAND else Started(cause=cause)
+
+
+def trigger(state: Override, facts: Facts, *, kind: str, until_ns: int | None) -> Override:
+    """A trigger finds something (`until_ns` None), or what it found is over and is recorded on until then."""
+    if isinstance(state, Held) or (isinstance(state, Started) and state.until_ns is None):
+        return state
+    if isinstance(state, Follow) and until_ns is not None:
+        return state  # what was recorded of it has been stopped
+    asked_ns = state.until_ns or 0 if isinstance(state, Started) else 0
+    if isinstance(state, Triggered):
+        kind, asked_ns = state.kind, state.asked_ns
+    return Triggered(kind=kind, until_ns=None if until_ns is None else max(until_ns, asked_ns), asked_ns=asked_ns)
 
 
 def stop(state: Override, facts: Facts, *, cause: Cause = Cause.COMMAND) -> Override:
@@ -130,6 +161,9 @@ def step(state: Override, facts: Facts) -> tuple[Override, Decision]:
     if isinstance(state, Started):
         cause = state.cause
         end_ns = None if state.until_ns is None else max(state.until_ns, end_ns or state.until_ns)
+    if isinstance(state, Triggered):
+        cause = Cause.TRIGGER if facts.window is None else Cause.SCHEDULE
+        end_ns = None if state.until_ns is None else max(state.until_ns, end_ns or state.until_ns)
     if limit_ns is not None:
         end_ns = limit_ns if end_ns is None else min(end_ns, limit_ns)
     until = None if end_ns is None else facts.instant_of(end_ns)
@@ -141,6 +175,8 @@ def _expire(state: Override, facts: Facts) -> Override:
         return Follow()
     if isinstance(state, Started) and state.until_ns is not None and facts.now_ns >= state.until_ns:
         return Follow()
+    if isinstance(state, Triggered) and state.until_ns is not None and facts.now_ns >= state.until_ns:
+        return Follow(cause=Cause.TRIGGER)
     return state
 
 

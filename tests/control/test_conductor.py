@@ -12,9 +12,10 @@ from model_recorder import Model, ModelUnit, TestClock
 
 from msrecd.clock import NS
 from msrecd.config.model import Config, Location, Recorder, Schedule
+from msrecd.config.trigger_keys import Trigger
+from msrecd.control.conductor import Planners
 from msrecd.errors import CommandError
 from msrecd.schedule.model import ScheduleError
-from msrecd.schedule.planner import Planner
 
 MINUTE = 60 * NS
 HOUR = 60 * MINUTE
@@ -220,7 +221,7 @@ async def test_a_schedule_that_cannot_be_planned_changes_nothing(model: Model) -
 @on_model(config(MORNING))
 async def test_a_planner_is_kept_while_its_schedule_is_the_same(model: Model) -> None:
     first = model.conductor.prepare(model.config)["cam0"]
-    assert isinstance(first, Planner)
+    assert isinstance(first, Planners)
     assert model.conductor.prepare(config(MORNING, autostart=True))["cam0"] is first
     assert model.conductor.prepare(config(CRON))["cam0"] is not first
 
@@ -321,3 +322,46 @@ def test_a_stop_by_hand_survives_a_change_of_the_time_zone(monkeypatch: pytest.M
         assert model.unit().spans == [(6 * HOUR, 6 * HOUR + 10 * MINUTE, "mqtt")]
 
     stays_stopped()
+
+
+MOTION = Trigger(kind="motion", hold_s=10.0, max_per_hour=2)
+
+
+@on_model(config(triggers=(MOTION, replace(MOTION, kind="sound", hold_s=30.0))))
+async def test_the_last_of_several_triggers_ends_the_recording(model: Model) -> None:
+    await model.pass_until(MINUTE)
+    assert model.conductor.found("cam0", 0) == "start"
+    await model.pass_until(2 * MINUTE)
+    assert model.unit().status.cause == "trigger:motion"
+    assert model.conductor.found("cam0", 1) == "extend"
+    model.conductor.lost("cam0", 0)
+    await model.pass_until(5 * MINUTE)
+    model.conductor.lost("cam0", 1)
+    await model.pass_until(HOUR)
+    assert model.unit().spans == [(MINUTE, 5 * MINUTE + 30 * NS, "trigger")]
+
+
+@on_model(config(triggers=(MOTION,)))
+async def test_so_many_recordings_an_hour_and_a_stop_needs_something_new(model: Model) -> None:
+    outcomes = []
+    for minute in (1, 10, 20, 62):
+        await model.pass_until(minute * MINUTE)
+        outcomes.append(model.conductor.found("cam0", 0))
+        await model.pass_until(minute * MINUTE + 5 * NS)
+        if minute == 1:
+            await model.conductor.stop("cam0", "mqtt")
+        await model.pass_until(minute * MINUTE + 6 * NS)
+        model.conductor.lost("cam0", 0)
+    assert outcomes == ["start", "start", "limited", "start"]
+    await model.pass_until(2 * HOUR)
+    spans = model.unit().spans
+    assert [begin for begin, *_ in spans] == [MINUTE, 10 * MINUTE, 62 * MINUTE]
+    assert spans[0][1:] == (MINUTE + 5 * NS, "mqtt"), "what still lasted began nothing"
+
+
+@on_model(config(replace(MORNING, action="arm"), triggers=(MOTION,)))
+async def test_a_schedule_arms_the_triggers_and_records_nothing(model: Model) -> None:
+    await model.pass_until(24 * HOUR)
+    assert model.unit().armed == [(0, False), (6 * HOUR, True), (7 * HOUR, False)]
+    assert model.unit().spans == []
+    assert model.conductor.upcoming() == {}

@@ -36,8 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     "storage": {"muxing"} | BASE,  # muxing.finish, which completes a file
     "schedule": set(BASE),
     "config": set(BASE),
-    "recorder": {"public", "storage", "vocabulary"} | BASE,  # public: the names of msrecd.__all__
-    "control": {"recorder", "media", "schedule", "config", "dom"} | BASE,  # and no transport
+    "triggers": set(),  # arrays and numbers: nothing of msrecd
+    "recorder": {"public", "storage", "triggers", "vocabulary"} | BASE,  # public: the names of msrecd.__all__
+    "control": {"recorder", "triggers", "media", "schedule", "config", "dom"} | BASE,  # and no transport
     "mqtt": {"control"} | BASE,
     "local": {"control"} | BASE,
     "web": {"control", "recorder", "storage", "public", "media", "muxing", "libav"} | BASE,
@@ -48,7 +49,8 @@ ORDER_OF_TOP = ["daemon", "cli"]
 # Top-level name of a vendor library -> the one file that imports it, or the one package ("…/").
 VENDORS: dict[str, str | tuple[str, ...] | None] = {
     "av": "msrecd/libav/",
-    "numpy": ("msrecd/pixels.py", "msrecd/webaudio/"),  # frames as arrays; arithmetic on sound
+    # frames as arrays; arithmetic on sound; arithmetic on both, which only recorders with triggers load
+    "numpy": ("msrecd/pixels.py", "msrecd/webaudio/", "msrecd/triggers/"),
     "aiortc": None,
     "aioice": None,
     "alsaaudio": None,

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrecd.schedule.model import Window
-from msrecd.schedule.override import Cause, Facts, Follow, Held, Override, Started, start, step, stop
+from msrecd.schedule.override import (
+    Cause,
+    Facts,
+    Follow,
+    Held,
+    Override,
+    Started,
+    Triggered,
+    start,
+    step,
+    stop,
+    trigger,
+)
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 S = 1_000_000_000
@@ -165,3 +177,48 @@ def test_whatever_is_commanded_limits_hold_and_planned_ends_come(
             if isinstance(state, Follow):
                 assert decision.record == (now.window is not None)
         at += 1
+
+
+def test_a_trigger_records_while_it_lasts_and_so_long_after() -> None:
+    state = trigger(Follow(), facts(), kind="motion", until_ns=None)
+    _, decision = step(state, facts(5000))
+    assert (decision.record, decision.cause, decision.until_ns) == (True, Cause.TRIGGER, None)
+    state = trigger(state, facts(5000), kind="", until_ns=(1000 + 5010) * S)
+    assert decide(state, facts(5009)) == (True, Cause.TRIGGER)
+    assert decide(state, facts(5010)) == (False, Cause.TRIGGER)
+
+
+def test_a_command_goes_before_a_trigger() -> None:
+    endless = start(Follow(), facts())
+    assert trigger(endless, facts(), kind="motion", until_ns=None) == endless
+    held = stop(Follow(), facts(window=WINDOW))
+    assert trigger(held, facts(10, WINDOW), kind="motion", until_ns=None) == held
+    stopped = stop(Triggered(kind="sound"), facts(5))
+    assert decide(stopped, facts(6)) == (False, Cause.COMMAND)
+    assert trigger(stopped, facts(7), kind="", until_ns=(1000 + 17) * S) == stopped, "its hold begins nothing"
+
+
+def test_a_trigger_extends_a_recording_that_has_an_end() -> None:
+    asked = start(Follow(), facts(), duration_s=100)
+    state = trigger(asked, facts(95), kind="motion", until_ns=None)
+    assert decide(state, facts(150))[0]
+    state = trigger(state, facts(20), kind="", until_ns=(1000 + 30) * S)
+    assert decide(state, facts(99))[0], "the duration that was asked for holds as well"
+    assert not decide(state, facts(100))[0]
+
+
+def test_a_trigger_extends_a_window_and_a_duration_a_trigger() -> None:
+    state = trigger(Follow(), facts(3590, WINDOW), kind="motion", until_ns=None)
+    assert decide(state, facts(3595, WINDOW)) == (True, Cause.SCHEDULE)
+    state = trigger(state, facts(3598, WINDOW), kind="", until_ns=(1000 + 3608) * S)
+    assert decide(state, facts(3607, WINDOW)) == (True, Cause.TRIGGER)
+    longer = start(state, facts(3600, WINDOW), duration_s=60)
+    assert decide(longer, facts(3659, WINDOW))[0]
+    assert not decide(longer, facts(3660, WINDOW))[0]
+
+
+def test_the_limit_of_a_recording_ends_a_triggered_one() -> None:
+    state = trigger(Follow(), facts(), kind="motion", until_ns=None)
+    limit = {"recording_since_ns": 1000 * S, "max_duration_s": 60.0}
+    assert decide(state, facts(59, **limit))[0]
+    assert decide(state, facts(60, **limit)) == (False, Cause.MAX_DURATION)

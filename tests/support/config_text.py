@@ -61,6 +61,11 @@ def window(**keys: object) -> str:
     return "[[recorder.schedule]]\n" + _lines(keys)
 
 
+def trigger(**keys: object) -> str:
+    """A `[[recorder.trigger]]` of the recorder before it."""
+    return "[[recorder.trigger]]\n" + _lines(keys)
+
+
 def toml(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool | str):

@@ -14,9 +14,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.findings: list[object] = []
 
     def state_changed(self, recorder: RecorderController) -> None:
         return None
+
+    def found(self, recorder: RecorderController, finding: object) -> None:
+        self.findings.append(finding)
 
     def played_out(self, recorder: RecorderController) -> None:
         return None

@@ -59,6 +59,7 @@ class ModelUnit:
 
     clock: TestClock
     spans: list[tuple[int, int, str]] = field(default_factory=list)
+    armed: list[tuple[int, bool]] = field(default_factory=list)  # when triggers were let look, or not
     wanted_since_ns: int | None = None
     status: RecorderStatus = field(default_factory=lambda: RecorderStatus(lambda: None))
     refuse: CommandError | None = None
@@ -74,6 +75,10 @@ class ModelUnit:
             return False
         self.wanted_since_ns, self.status.cause = self.clock.now_ns, cause
         return True
+
+    def arm_triggers(self, is_armed: bool) -> None:
+        if not self.armed or self.armed[-1][1] != is_armed:
+            self.armed.append((self.clock.now_ns, is_armed))
 
     async def stop(self, cause: str) -> bool:
         if self.wanted_since_ns is None:

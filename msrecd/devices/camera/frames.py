@@ -255,8 +255,9 @@ class RawFrames:
         slot = self._slot
         if slot is None:
             return
-        self._stats.dropped += self._gaps.missing(pts_ns())
-        if not slot.offer(request):
+        at_ns = pts_ns()
+        self._stats.dropped += self._gaps.missing(at_ns)
+        if self.feed.wants(at_ns) and not slot.offer(request):
             self._stats.dropped += 1
 
     def forget_gap(self) -> None:

@@ -1,0 +1,83 @@
+"""Keys of `[[recorder.trigger]]`, and what must hold between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from msrecd.config.kinds import Duration, Flag, ListOf, Number, Report, Text, key
+
+_PART = Number(minimum=0, maximum=1, fractions=True)
+_OF_MOTION = ("sensitivity", "mask")
+_OF_SOUND = ("band", "threshold_db")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """[[recorder.trigger]]: what makes the recorder begin by itself."""
+
+    kind: Literal["motion", "sound"] = key(
+        Text(choices=("motion", "sound")), "What it looks for: an object that moves, or a sound."
+    )
+    sensitivity: float | None = key(
+        Number(minimum=0, maximum=1, fractions=True),
+        "motion: 1 notices most, 0 only what is large or stands out.",
+        default=None,
+        default_doc="`0.5`",
+    )
+    mask: tuple[tuple[tuple[float, ...], ...], ...] = key(
+        ListOf(item=ListOf(item=ListOf(item=_PART, min_items=2, max_items=2), min_items=3, max_items=64), max_items=16),
+        "motion: polygons whose inside counts, as lists of points [x, y] in parts of the frame: [0, 0] is the upper "
+        "left corner, [1, 1] the lower right one.",
+        default=(),
+        default_doc="none: the whole frame counts",
+    )
+    band: tuple[float, ...] = key(
+        ListOf(item=Number(minimum=1, maximum=200_000, fractions=True), min_items=2, max_items=2),
+        "sound: lowest and highest frequency that counts, in Hz.",
+        default=(),
+        default_doc="`[200, 8000]`",
+    )
+    threshold_db: float | None = key(
+        Number(minimum=1, maximum=60, fractions=True),
+        "sound: how far the band must stand above its running background, in dB.",
+        default=None,
+        default_doc="`12`",
+    )
+    hold_s: float = key(
+        Duration(minimum=0, maximum=3600), "Recorded on for so long after what it looks for has ended.", default=10.0
+    )
+    max_per_hour: int = key(
+        Number(minimum=1, maximum=3600),
+        "It begins at most so many recordings within 60 minutes; what it finds beyond that is an event, no recording.",
+        default=60,
+    )
+    protect: bool = key(
+        Flag(), "Protect what it records from being deleted for the limits (`recordings protect`).", default=False
+    )
+
+
+class Watched(Protocol):
+    """What of a recorder must fit its triggers."""
+
+    @property
+    def video(self) -> object: ...
+    @property
+    def audio(self) -> object: ...
+    @property
+    def source(self) -> object: ...
+
+
+def check_triggers(triggers: Sequence[Trigger], recorder: Watched, at: str, report: Report) -> None:
+    """Report what does not go together."""
+    for number, trigger in enumerate(triggers):
+        here = f"{at}[{number}]"
+        for name in _OF_SOUND if trigger.kind == "motion" else _OF_MOTION:
+            if getattr(trigger, name) not in (None, ()) and not report.concerns(f"{here}.{name}"):
+                report.add(f"{here}.{name}", f'is not for kind = "{trigger.kind}"; remove it')
+        wanted, word = (recorder.video, "video") if trigger.kind == "motion" else (recorder.audio, "audio")
+        if recorder.source is None and wanted is False and not report.concerns(f"{here}.kind"):
+            report.add(f"{here}.kind", f'"{trigger.kind}" needs {word}')
+        if trigger.band and trigger.band[0] >= trigger.band[-1] and not report.concerns(f"{here}.band"):
+            report.add(f"{here}.band", "takes the lower frequency first")

@@ -1,0 +1,86 @@
+"""What the daemon does when a trigger finds something: a recording, an event, protection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.control.conductor import Conductor
+from msrecd.control.publisher import Publisher
+from msrecd.errors import CommandError
+from msrecd.recorder.controller import RecorderController
+from msrecd.recorder.watcher import Finding
+from msrecd.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+Protect = Callable[[RecorderController, Mapping[str, object]], Awaitable[Mapping[str, object]]]
+_PROTECT_BESIDE_S = 1.0
+_AGAIN_S = (1.0, 5.0, 15.0)
+
+
+class Triggering:
+    """Belongs to the loop."""
+
+    def __init__(self, conductor: Callable[[], Conductor], publisher: Publisher, protect: Protect, tasks: Tasks):
+        """
+        Args:
+            protect: the verb `protect`.
+        """
+        self._conductor = conductor
+        self._publisher = publisher
+        self._protect = protect
+        self._tasks = tasks
+        self._since_ns: dict[tuple[str, int], int] = {}  # what is to be protected when it is over
+        self._limited: set[tuple[str, int]] = set()
+
+    def found(self, unit: RecorderController, finding: Finding) -> None:
+        """A trigger has found something, or that is over."""
+        key = (unit.name, finding.number)
+        if finding.change == "end":
+            self._conductor().lost(unit.name, finding.number)
+            since_ns = self._since_ns.pop(key, None)
+            if since_ns is not None:
+                self._tasks.spawn(self._keep(unit, finding.number, since_ns), f"{unit.name}-protect")
+            return
+        action = self._conductor().found(unit.name, finding.number)
+        unit.log.info("%s trigger: score %.1f (%s)", finding.kind, finding.score, action)
+        self._warn_of_limit(unit, finding, key, action)
+        facts = {
+            "kind": finding.kind,
+            "score": finding.score,
+            "at": self._publisher.stamp(finding.at_ns),
+            "action": action,
+        }
+        self._publisher.happened(unit, "trigger", facts)
+        if finding.protect and action in ("start", "extend"):
+            pre_roll_ms = float(str(unit.settings.options.get("pre_roll") or 0))
+            self._since_ns[key] = finding.at_ns - round((pre_roll_ms / 1000 + _PROTECT_BESIDE_S) * NS)
+
+    def _warn_of_limit(self, unit: RecorderController, finding: Finding, key: tuple[str, int], action: str) -> None:
+        if action != "limited":
+            self._limited.discard(key)
+        elif key not in self._limited:
+            self._limited.add(key)
+            unit.log.warning("%s trigger: max_per_hour is reached; no recording begins for now", finding.kind)
+
+    async def _keep(self, unit: RecorderController, number: int, since_ns: int) -> None:
+        """Protect the chunks that have something of what was found: at once, and what the hold has added.
+
+        A chunk that is just being finished may be found only a moment later.
+        """
+        problem = ""
+        for wait_s in (0.0, unit.settings.triggers[number].hold_s, *_AGAIN_S):
+            await asyncio.sleep(wait_s)
+            try:
+                await self._protect(unit, {"last_s": (SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS})
+            except CommandError as exc:
+                problem = exc.message
+                continue
+            problem = ""
+            if wait_s:
+                return
+        if problem:
+            unit.log.warning("what trigger %d found could not be protected: %s", number, problem)

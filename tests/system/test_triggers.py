@@ -1,0 +1,139 @@
+"""Triggers in a running daemon: what they begin, extend, leave alone, and publish."""
+
+from __future__ import annotations
+
+import wave
+from array import array
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from config_text import camera, microphone, trigger, window
+from console import Console
+from daemon import DaemonFor
+from waiting import until
+
+# The virtual microphone beeps at 1 kHz for a tenth of every second.
+BEEP = {"kind": "sound", "band": [900, 1100], "threshold_db": 15.0, "hold": "300ms"}
+
+
+def event(console: Console, recorder: str, event_type: str) -> Any:
+    return console.wait(f"event/recorder/{recorder}", lambda said: said.get("event_type") == event_type)
+
+
+@pytest.mark.promise("triggers")
+@pytest.mark.effect(
+    "config: recorder.trigger.kind",
+    "config: recorder.trigger.hold",
+    "config: recorder.trigger.max_per_hour",
+    "event-recorder: action",
+    "event-recorder: at",
+    "event-recorder: kind",
+    "event-recorder: score",
+    "state-health: armed",
+    "state-health: events",
+    "state-health: kind",
+    "state-health: triggers",
+)
+def test_a_sound_begins_a_recording_from_before_it(daemon_for: DaemonFor, console: Console) -> None:
+    recorder = microphone(mime_type="audio/wav", pre_roll="600ms") + trigger(**BEEP | {"max_per_hour": 1})
+    with daemon_for(recorder) as daemon:
+        found = event(console, "mic0", "trigger")
+        assert (found["kind"], found["action"]) == ("sound", "start")
+        assert found["score"] > 12
+        assert found["at"].endswith("Z")
+        assert event(console, "mic0", "started")["cause"] == "trigger:sound"
+        assert event(console, "mic0", "stopped")["cause"] == "trigger"
+        (chunk,) = daemon.wait_for_chunks(1, recorder="mic0")
+        limited = console.wait("event/recorder/mic0", lambda said: said.get("action") == "limited")
+        assert limited["event_type"] == "trigger"
+        assert console.wait("state/recorder/mic0", lambda said: said["state"] == "inactive" and said["armed"])
+        health = console.command("daemon/health")["data"]["recorders"]["mic0"]["triggers"]
+        assert health[0]["armed"]
+        assert health[0]["events"] >= 2
+        assert health[0]["kind"] == "sound"
+        assert len(daemon.recording_ids("mic0")) == 1
+    with wave.open(str(chunk)) as file:
+        sound, channels = array("h", file.readframes(1 << 30)), file.getnchannels()
+        rate = file.getframerate()
+    first = next(number for number, sample in enumerate(sound) if abs(sample) > 1000) / channels / rate
+    assert 0.2 < first < 0.65, "the pre-roll is silence, then comes the beep"
+
+
+@pytest.mark.effect("config: recorder.trigger.band", "config: recorder.trigger.threshold_db", "state-health: threshold")
+def test_a_sound_in_the_band_and_above_the_threshold_counts(daemon_for: DaemonFor, console: Console) -> None:
+    recorders = (
+        microphone("other", pre_roll="0s")
+        + trigger(**BEEP | {"band": [3000, 8000], "threshold_db": 60.0})
+        + microphone("heard")
+        + trigger(**BEEP)
+    )
+    with daemon_for(recorders) as daemon:
+        event(console, "heard", "stopped")
+        event(console, "heard", "started")
+        health = console.command("daemon/health")["data"]["recorders"]
+        assert health["heard"]["triggers"][0]["threshold"] == 15.0
+        assert health["other"]["triggers"][0]["threshold"] == 60.0
+        assert health["other"]["triggers"][0]["events"] == 0
+        assert not daemon.recording_ids("other")
+
+
+@pytest.mark.effect(
+    "config: recorder.trigger.mask",
+    "config: recorder.trigger.sensitivity",
+    "state-health: score",
+    "state-health: active",
+)
+def test_motion_in_the_mask_counts_and_elsewhere_not(daemon_for: DaemonFor, console: Console) -> None:
+    cells = [[[0, 0], [1, 0], [1, 0.1], [0, 0.1]]]  # the number of the frame: it changes with each of them
+    still = [[[0, 0.12], [0.02, 0.12], [0.02, 0.14], [0, 0.14]]]
+    recorders = (
+        camera("seen", timeslice="200ms", pre_roll="1s")
+        + trigger(kind="motion", sensitivity=1.0, mask=cells, hold="1s")
+        + camera("unseen", timeslice="200ms")
+        + trigger(kind="motion", mask=still)
+    )
+    with daemon_for(recorders) as daemon:
+        found = event(console, "seen", "trigger")
+        assert found["kind"] == "motion"
+        assert found["score"] >= 5.0, "what sensitivity = 1.0 wants"
+        assert event(console, "seen", "started")["cause"] == "trigger:motion"
+        daemon.wait_for_chunks(1, recorder="seen")
+        seen = console.command("daemon/health")["data"]["recorders"]["seen"]["triggers"]
+        assert seen[0]["score"] > 0
+        assert isinstance(seen[0]["active"], bool)
+        health = console.command("daemon/health")["data"]["recorders"]["unseen"]["triggers"]
+        assert health[0]["threshold"] == 8.0, "it has looked, with the usual sensitivity"
+        assert health[0]["events"] == 0
+        assert not daemon.recording_ids("unseen")
+
+
+@pytest.mark.effect("config: recorder.schedule.action")
+def test_a_schedule_arms_and_a_command_goes_first(daemon_for: DaemonFor, console: Console) -> None:
+    later = (datetime.now() + timedelta(hours=12)).strftime("%H:%M")  # noqa: DTZ005 - the wall's time, as schedules have it
+    off = window(start=later, duration="1m", action="arm", unsynchronized="run")
+    on = window(start="00:00", duration="24h", action="arm", unsynchronized="run")
+    recorders = microphone("off") + off + trigger(**BEEP) + microphone("on") + on + trigger(**BEEP | {"hold": "1h"})
+    with daemon_for(recorders) as daemon:
+        assert event(console, "on", "started")["cause"] == "trigger:sound"
+        assert console.command("recorder/on/stop")["data"]["state"] == "inactive"
+        event(console, "on", "stopped")
+        again = event(console, "on", "started")
+        assert again["cause"] == "trigger:sound", "the next beep is something new"
+        health = console.command("daemon/health")["data"]["recorders"]["off"]["triggers"]
+        assert not health[0]["armed"]
+        assert not console.command("recorder/off/get")["data"]["armed"]
+        assert console.command("recorder/off/start")["status"] == "ok"
+        assert console.command("recorder/off/get")["data"]["cause"].startswith("mqtt")
+        assert len(daemon.recording_ids("off")) == 0
+
+
+@pytest.mark.effect("config: recorder.trigger.protect")
+def test_what_a_trigger_records_is_protected(daemon_for: DaemonFor, console: Console) -> None:
+    recorder = microphone(mime_type="audio/wav") + trigger(**BEEP | {"protect": True, "max_per_hour": 1})
+    with daemon_for(recorder) as daemon:
+        event(console, "mic0", "stopped")
+        daemon.wait_for_chunks(1, recorder="mic0")
+        (recording_id,) = daemon.recording_ids("mic0")
+        folder = daemon.recordings / ".msrecd/protected"
+        until(lambda: (folder / recording_id).exists(), daemon.log.read_text, timeout=30)
