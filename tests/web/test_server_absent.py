@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
+from pageclient import PageClient, free_port, web_table
+from waiting import until
 
 LOADED = """
 import asyncio, sys
@@ -67,3 +69,28 @@ def test_without_web_nothing_of_it_is_loaded(tmp_path: Path) -> None:
 def test_the_walk_sees_a_socket(page_daemon: tuple[DaemonProcess, int]) -> None:
     daemon, port = page_daemon
     assert listening(daemon.pid) == [f"tcp 0100007F:{port:04X}"]
+
+
+@pytest.mark.alone
+def test_a_page_without_viewers_costs_little_memory(tmp_path: Path) -> None:
+    taken = []
+    for name in ("without", "with"):
+        folder = tmp_path / name
+        folder.mkdir()
+        port = free_port()
+        table = web_table(port, folder) if name == "with" else ""
+        with DaemonProcess(
+            folder, configuration(folder, port=None, recorders=table + camera(autostart=True))
+        ) as daemon:
+            if table:
+                until(lambda port=port: _answers(port), "no page")  # type: ignore[misc]
+            daemon.wait_for_chunks(1)
+            taken.append(daemon.status("VmRSS"))
+    assert taken[1] - taken[0] < 5 << 20, taken
+
+
+def _answers(port: int) -> bool:
+    try:
+        return PageClient(port).get("/").status == 200
+    except OSError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -255,5 +256,23 @@ def test_what_cannot_be_shown() -> None:
             track.stop()
         with pytest.raises(msrecd.InvalidStateError):
             await anext(msrecd.StreamView(stream).levels())
+
+    run(go)
+
+
+def test_a_recorder_takes_the_place_of_the_viewers_connection_to_a_camera() -> None:
+    """Many network cameras serve few connections: who records comes first, and viewers come again."""
+
+    async def go() -> None:
+        bench = Bench()
+        look = await bench.streams.acquire("cam0")
+        bench.bus.set_state("recorder/cam0", {"state": "inactive"})
+        assert bench.camera.is_open
+        bench.unit.settings = replace(bench.unit.settings, url="rtsp://camera", constraints=None)
+        bench.unit.input = look.own
+        bench.bus.set_state("recorder/cam0", {"state": "recording"})
+        await eventually(lambda: not bench.camera.is_open, "the viewers' connection stays")
+        bench.streams.release(look)
+        bench.streams.close()
 
     run(go)
