@@ -317,6 +317,11 @@ class Source:
         default=None,
         default_doc="the password in `url`",
     )
+    redirects: Literal["same-host", "any"] = key(
+        Text(choices=("same-host", "any")),
+        "Where an HTTP server may send msrecd; the password goes to no other host.",
+        default="same-host",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,11 @@ def _constraints(constraints: TrackConstraints) -> TrackConstraints:
 
 def _source_options(source: Source) -> dict[str, Any]:
     """The options of a MediaElement."""
-    options: dict[str, Any] = {"transport": source.transport, "timeout": source.timeout_s}
+    options: dict[str, Any] = {
+        "transport": source.transport,
+        "timeout": source.timeout_s,
+        "redirects": source.redirects,
+    }
     if source.tracks:
         options["tracks"] = list(source.tracks)
     if source.user is not None:

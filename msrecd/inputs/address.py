@@ -16,6 +16,7 @@ Transport = Literal["auto", "tcp", "udp"]
 
 TRANSPORTS = ("auto", "tcp", "udp")
 TRACKS = ("audio", "video")
+REDIRECTS = ("same-host", "any")
 STREAMING_SCHEMES = ("rtsp", "rtsps", "rtmp", "srt", "udp")  # live by their nature
 NETWORK_SCHEMES = (*STREAMING_SCHEMES, "http", "https")
 SCHEMES = ("file", *NETWORK_SCHEMES)
@@ -33,6 +34,7 @@ class SourceOptions:
     tracks: kinds that are wanted; empty: all.
     timeout_s: silence of a network input that counts as its end.
     user, password_file: take the place of a URL's user information; the file's first line is the password.
+    redirects: of HTTP; "same-host" follows none to another host.
     """
 
     transport: Transport = "auto"
@@ -40,10 +42,11 @@ class SourceOptions:
     timeout_s: float = 10.0
     user: str | None = None
     password_file: str | None = None
+    redirects: Literal["same-host", "any"] = "same-host"
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> SourceOptions:
-        """The options of a MediaElement: transport, tracks, timeout (seconds, or "10s"), user, password_file.
+        """The options of a MediaElement: transport, tracks, timeout (a number or "10s"), user, password_file, redirects.
 
         Raises:
             TypeError: one that is not known, or is not of its type.
@@ -53,10 +56,13 @@ class SourceOptions:
         tracks = values.pop("tracks", ())
         timeout = values.pop("timeout", 10.0)
         user, password_file = values.pop("user", None), values.pop("password_file", None)
+        redirects = values.pop("redirects", "same-host")
         if values:
             raise TypeError(f"unknown option {sorted(map(str, values))[0]!r}; known are {', '.join(_OPTIONS)}")
         if transport not in TRANSPORTS:
             raise TypeError(f"transport must be one of {', '.join(TRANSPORTS)}")
+        if redirects not in REDIRECTS:
+            raise TypeError(f"redirects must be one of {', '.join(REDIRECTS)}")
         if isinstance(tracks, str) or not isinstance(tracks, Sequence) or any(kind not in TRACKS for kind in tracks):
             raise TypeError("tracks must be a list of audio and video")
         if isinstance(timeout, str):
@@ -73,11 +79,12 @@ class SourceOptions:
             timeout_s=float(timeout),
             user=user,  # type: ignore[arg-type]
             password_file=password_file,  # type: ignore[arg-type]
+            redirects=redirects,  # type: ignore[arg-type]
         )
 
 
 DEFAULT_OPTIONS = SourceOptions()
-_OPTIONS = ("transport", "tracks", "timeout", "user", "password_file")
+_OPTIONS = ("transport", "tracks", "timeout", "user", "password_file", "redirects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ def decode_input(connection: socket.socket, request: dict[str, Any], shared_fd: 
     header = base64.b64decode(request["header"])
     try:
         if shared is not None:
-            _decode_frames(connection, header, memoryview(shared))
+            _decode_frames(connection, header, memoryview(shared), int(request["max_pixels"]))
         else:
             _decode_sound(connection, header, request["sample_format"])
     except MemoryError:
@@ -59,8 +59,8 @@ def decode_input(connection: socket.socket, request: dict[str, Any], shared_fd: 
         connection.sendall(wire.frame(FAILED, str(exc).encode()[:300]))
 
 
-def _decode_frames(connection: socket.socket, header: bytes, shared: memoryview) -> None:
-    decoder = VideoDecoder(header)
+def _decode_frames(connection: socket.socket, header: bytes, shared: memoryview, max_pixels: int) -> None:
+    decoder = VideoDecoder(header, max_pixels)
     reader = wire.FrameReader(connection, (PACKET, FLUSH, TAKEN))
     while True:
         kind, body = _next(reader)

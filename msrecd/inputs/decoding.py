@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from msrecd.flow.units import Presentation, VideoFormat, VideoFrame
 from msrecd.inputs import decoder, wire
+from msrecd.inputs.limits import board_bytes, pixels_that_fit
 from msrecd.inputs.processes import Process, ReaderError
 from msrecd.libav.common import MAX_PIXELS
 from msrecd.libav.values import LibavError, StreamInfo, decoded_presentation
@@ -45,6 +46,7 @@ class _Decoder:
             "decode": info.kind,
             "width": info.width,
             "height": info.height,
+            "max_pixels": pixels_that_fit(board_bytes()),
             "sample_format": "s32" if info.bits > 16 else "s16",
             "header": base64.b64encode(info.header).decode(),
         }

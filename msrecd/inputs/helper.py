@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from msrecd.inputs import wire
 from msrecd.inputs.confine import confine, give_back_memory
@@ -89,12 +90,7 @@ def read_input(connection: socket.socket) -> None:
     demuxer = None
     try:
         try:
-            demuxer = Demuxer(
-                request["url"],
-                timeout_s=request["timeout_s"],
-                transport=request["transport"],
-                kinds=request["kinds"],
-            )
+            demuxer = _opened(request)
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
@@ -117,6 +113,28 @@ def read_input(connection: socket.socket) -> None:
     finally:
         if demuxer is not None:
             demuxer.close()  # a camera that is told frees its session
+
+
+def _opened(request: dict[str, Any]) -> Demuxer:
+    """
+    Raises:
+        LibavError: it cannot be opened, or leads to another host.
+    """
+
+    def open_(url: str) -> Demuxer:
+        return Demuxer(url, timeout_s=request["timeout_s"], transport=request["transport"], kinds=request["kinds"])
+
+    try:
+        return open_(request["url"])
+    except LibavError:
+        if not request["url"].startswith(("http:", "https:")):
+            raise
+        from msrecd.inputs.redirects import target_of  # with its libraries, which are seldom wanted
+
+        target = target_of(request["url"], request["timeout_s"], any_host=request["any_host"])
+        if target is None:
+            raise
+        return open_(target)
 
 
 def _described(demuxer: Demuxer) -> wire.Description:

@@ -1,13 +1,30 @@
-"""How much of an input the program takes in a second: what comes faster waits, or is left out. Pure."""
+"""How much of an input the program takes in a second: what comes faster waits, or is left out."""
 
 from __future__ import annotations
 
+import os
+
 from msrecd.clock import NS
+from msrecd.libav.values import MAX_PIXELS
 
 # Twice what a camera of 4096x2160 gives at 60 frames a second, and more packets than any container has streams for.
 PACKETS_A_SECOND = 20_000
 BYTES_A_SECOND = 64 << 20
 PIXELS_A_SECOND = 600_000_000
+_PIXEL_BYTES = 30  # an encoder holds some twenty frames of one and a half bytes a pixel
+_SHARE = 6  # of the board's memory, for the largest encoder of an input
+
+
+def pixels_that_fit(memory_bytes: int) -> int:
+    """Pixels of a frame that may be decoded and encoded again: no input may fill the board by naming a large size.
+
+    2.9 megapixels with 512 MiB, 5.9 with 1 GiB, and from 3 GiB on all that are decoded at all.
+    """
+    return min(MAX_PIXELS, memory_bytes // _SHARE // _PIXEL_BYTES)
+
+
+def board_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Allowance:

@@ -41,6 +41,7 @@ class Reader:
             "timeout_s": options.timeout_s,
             "transport": options.transport,
             "kinds": list(options.tracks),
+            "any_host": options.redirects == "any",
         }
         try:
             self._process.ask(request)

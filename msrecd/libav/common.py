@@ -13,11 +13,10 @@ from av.container.input import InputContainer
 from av.container.output import OutputContainer
 
 from msrecd.libav.headers import EBML, template_packet
-from msrecd.libav.values import LibavError
+from msrecd.libav.values import MAX_PIXELS, LibavError
 
 NS = 1_000_000_000
 NS_BASE = Fraction(1, NS)
-MAX_PIXELS = 4096 * 4096  # of a frame that is decoded: more than a camera's has
 US_BASE = Fraction(1, 1_000_000)
 GLOBAL_HEADER = 1 << 22
 # Only the decoder of FLAC may be asked: the bits of a sample, which MP4 must have, are told by nobody else.
@@ -87,3 +86,20 @@ def layout_of(channels: int, layout: str = "", *, codec: str = "") -> str:
 def plain(exc: BaseException) -> str:
     """libav's words without PyAV's decoration of numbers."""
     return str(getattr(exc, "strerror", None) or exc)
+
+
+__all__ = [
+    "EBML",
+    "GLOBAL_HEADER",
+    "MAX_PIXELS",
+    "NO_PROBING",
+    "NS",
+    "NS_BASE",
+    "US_BASE",
+    "Writer",
+    "close_quietly",
+    "layout_of",
+    "open_template",
+    "plain",
+    "put_template_packet",
+]

@@ -22,11 +22,11 @@ class VideoDecoder:
         LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
     """
 
-    def __init__(self, header: bytes) -> None:
+    def __init__(self, header: bytes, max_pixels: int = MAX_PIXELS) -> None:
         self._template = open_template(header)
         self._context: Any = self._template.streams[0].codec_context
         # One frame of 8192x8704 costs a decoder with its threads 2 GiB, and 17 KB of file are enough to ask for it.
-        self._context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._context.options = {"max_pixels": str(max_pixels)}
 
     def decode(self, data: bytes | memoryview, pts_ns: int) -> list[tuple[int, _AVVideoFrame]]:
         """Frames that became ready, with their pts in ns."""

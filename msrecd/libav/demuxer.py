@@ -427,6 +427,7 @@ def _options(scheme: str, timeout_s: float, transport: str) -> dict[str, str]:
         options["rw_timeout"] = microseconds
     if family == "http":
         options["follow"] = "1"
+        options["max_redirects"] = "0"  # inputs/redirects.py follows them, where they may be followed
     return options
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from msrecd.flow.units import UNSPECIFIED, UPRIGHT, Kind, Presentation
 
+MAX_PIXELS = 4096 * 4096  # of a frame that is decoded: more than a camera's has
+
 
 class LibavError(Exception):
     """libav refused or failed; the message is libav's."""

@@ -13,7 +13,7 @@ from msrecd.flow.feed import Feed
 from msrecd.flow.source import SourceStats
 from msrecd.flow.units import AudioFormat, Packet
 from msrecd.inputs.decoding import ConfinedAudioDecoder, ConfinedVideoDecoder
-from msrecd.inputs.limits import BYTES_A_SECOND, PIXELS_A_SECOND, Allowance
+from msrecd.inputs.limits import BYTES_A_SECOND, PIXELS_A_SECOND, Allowance, board_bytes, pixels_that_fit
 from msrecd.inputs.processes import ReaderError
 from msrecd.media.soundblocks import SoundBlocks
 
@@ -103,6 +103,9 @@ class StreamDecoding:
         if packet.is_keyframe:
             self._waits_for_key = False
         if self._video is None:
+            if self._info.width * self._info.height > pixels_that_fit(board_bytes()):
+                size = f"{self._info.width}x{self._info.height}"
+                log.warning("%s: frames of %s are too large to be decoded with this board's memory", self._name, size)
             self._video = ConfinedVideoDecoder(self._info, self._name)
             if not packet.is_keyframe:  # nobody sees the frames before, but this one refers to them
                 for frame in before:

@@ -34,6 +34,7 @@ IS_LONG = SECONDS > 60
 SEED = int(os.environ.get("MSRECD_FUZZ_SEED", str(int(time.time()))))
 MEMORY_MIB = 300
 ANSWER_S = 120.0
+AS_IN_THE_UNIT = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}  # systemd/msrecd.service
 TYPES = {
     "passing": ("video/x-matroska", "video/mp4"),
     "decoded": ("video/webm;codecs=vp8,opus", "video/x-matroska;codecs=mjpeg,flac"),
@@ -53,7 +54,8 @@ class Player:
         self._faults: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.player"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}"},
+            stderr=subprocess.DEVNULL, text=True,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}"} | AS_IN_THE_UNIT,
         )  # fmt: skip
 
     def __enter__(self) -> Player:

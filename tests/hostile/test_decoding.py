@@ -20,7 +20,7 @@ from msrecd.clock import NS
 from msrecd.dom.exceptions import DOMException
 from msrecd.flow.units import AudioBlock, VideoFrame
 from msrecd.inputs import decoder, decoding, wire
-from msrecd.inputs.limits import Allowance
+from msrecd.inputs.limits import Allowance, pixels_that_fit
 from msrecd.inputs.processes import Process, ReaderError
 from msrecd.libav.values import LibavError, StreamInfo
 from msrecd.media.playback import Playback
@@ -170,6 +170,14 @@ def test_one_frame_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
 
 def _rss_mib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "megapixels"), [(416, 2.4), (512, 2.9), (900, 5.2), (1024, 5.9), (4096, 16.7), (8192, 16.7)]
+)
+def test_frames_that_fit_on_a_board(memory_mib: int, megapixels: float) -> None:
+    """1080p on the smallest, 4K from 2 GiB on."""
+    assert pixels_that_fit(memory_mib << 20) / 1e6 == pytest.approx(megapixels, abs=0.1)
 
 
 def test_an_allowance_is_refilled_and_has_a_most() -> None:
