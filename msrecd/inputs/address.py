@@ -46,7 +46,7 @@ class SourceOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> SourceOptions:
-        """The options of a MediaElement: transport, tracks, timeout (a number or "10s"), user, password_file, redirects.
+        """The options of a MediaElement: transport, tracks, timeout (or "10s"), user, password_file, redirects.
 
         Raises:
             TypeError: one that is not known, or is not of its type.

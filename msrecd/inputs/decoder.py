@@ -52,7 +52,14 @@ def decode_input(connection: socket.socket, request: dict[str, Any], shared_fd: 
         if shared is not None:
             _decode_frames(connection, header, memoryview(shared), int(request["max_pixels"]))
         else:
-            _decode_sound(connection, header, request["sample_format"])
+            decoder = AudioDecoder(
+                header,
+                request["sample_format"],
+                channels=int(request["channels"]),
+                sample_rate=int(request["sample_rate"]),
+                layout=request["layout"],
+            )
+            _decode_sound(connection, decoder)
     except MemoryError:
         connection.sendall(wire.frame(FAILED, b"it needs more memory than a decoder may have"))
     except LibavError as exc:
@@ -82,8 +89,7 @@ def _decode_frames(connection: socket.socket, header: bytes, shared: memoryview,
                 raise OSError("out of step")
 
 
-def _decode_sound(connection: socket.socket, header: bytes, sample_format: Any) -> None:
-    decoder = AudioDecoder(header, sample_format)
+def _decode_sound(connection: socket.socket, decoder: AudioDecoder) -> None:
     reader = wire.FrameReader(connection, (PACKET,))
     while True:
         _, body = _next(reader)

@@ -48,6 +48,9 @@ class _Decoder:
             "height": info.height,
             "max_pixels": pixels_that_fit(board_bytes()),
             "sample_format": "s32" if info.bits > 16 else "s16",
+            "channels": info.channels,
+            "sample_rate": info.sample_rate,
+            "layout": info.layout,
             "header": base64.b64encode(info.header).decode(),
         }
         try:
@@ -177,7 +180,7 @@ class ConfinedAudioDecoder(_Decoder):
 
     def __init__(self, info: StreamInfo, name: str) -> None:
         super().__init__(info, name, (decoder.SOUND,))
-        self._sample_bytes = 4 if info.bits > 16 else 2
+        self._frame_bytes = info.channels * (4 if info.bits > 16 else 2)
 
     def decode(self, packets: Sequence[bytes | memoryview]) -> list[bytes | None]:
         """The PCM of each packet, empty while the decoder fills, None for one that cannot be decoded."""
@@ -198,7 +201,7 @@ class ConfinedAudioDecoder(_Decoder):
                     log.debug("%s: a packet could not be decoded: %s", self._name, exc)
                     pcm.append(None)
                     continue
-                if len(body) > decoder.MAX_SOUND or len(body) % self._sample_bytes:
+                if len(body) > decoder.MAX_SOUND or len(body) % self._frame_bytes:
                     raise self._gone(wire.WireError("no sound"))
                 pcm.append(body)
         return pcm

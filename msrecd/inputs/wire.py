@@ -25,6 +25,7 @@ MAX_FRAME = 32 << 20  # a batch, or one packet that is larger
 MAX_TEXT_FRAME = 1 << 20  # of a description: JSON takes some twenty times its length in memory
 MAX_BATCH = 10_000  # packets
 MAX_EXTRADATA = 64 << 10
+MAX_PARAMETER_SETS = 64  # of H.264 and HEVC; a muxer counts them in a field that can overflow (CVE-2026-75141)
 MAX_STREAMS = 16
 _MAX_TEXT = 1000
 _COUNT = struct.Struct("<I")
@@ -100,6 +101,8 @@ def _stream(item: dict[str, Any]) -> StreamInfo:
     values = {name: _checked(name, types[name], value) for name, value in item.items()}
     if values.get("kind") not in ("audio", "video"):
         raise ValueError("kind")
+    if values.get("codec") in ("h264", "hevc") and values["extradata"].count(b"\0\0\1") > MAX_PARAMETER_SETS:
+        raise ValueError("extradata")
     return StreamInfo(**values)
 
 

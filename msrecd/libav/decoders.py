@@ -11,7 +11,7 @@ import av.error
 from av.audio.resampler import AudioResampler
 from av.video.frame import VideoFrame as _AVVideoFrame
 
-from msrecd.libav.common import MAX_PIXELS, NS_BASE, close_quietly, open_template, plain
+from msrecd.libav.common import MAX_PIXELS, NS_BASE, close_quietly, layout_of, open_template, plain
 from msrecd.libav.values import LibavError
 
 
@@ -56,15 +56,27 @@ class VideoDecoder:
 class AudioDecoder:
     """Decodes packets of one stream to interleaved PCM, "s16" or "s32". Belongs to one thread.
 
+    channels, layout, sample_rate: of the PCM, whatever the packets turn out to have.
+
     Raises:
         LibavError: the header is none, or (from `decode`) a packet cannot be decoded.
     """
 
-    def __init__(self, header: bytes, sample_format: Literal["s16", "s32"] = "s16") -> None:
+    def __init__(
+        self,
+        header: bytes,
+        sample_format: Literal["s16", "s32"] = "s16",
+        *,
+        channels: int,
+        sample_rate: int,
+        layout: str = "",
+    ) -> None:
         self._template = open_template(header)
         self._context: Any = self._template.streams[0].codec_context
-        self._sample_format = sample_format
+        self._frame_bytes = channels * (2 if sample_format == "s16" else 4)
+        self._wanted = {"format": sample_format, "layout": layout_of(channels, layout), "rate": sample_rate}
         self._resampler: AudioResampler | None = None
+        self._comes: tuple[object, ...] = ()
 
     def decode(self, data: bytes | memoryview) -> bytes:
         """The PCM of one packet; empty while the decoder fills."""
@@ -72,15 +84,13 @@ class AudioDecoder:
         pcm = bytearray()
         try:
             for frame in self._context.decode(packet):
-                if self._resampler is None:
-                    self._resampler = AudioResampler(
-                        format=self._sample_format, layout=frame.layout.name, rate=frame.sample_rate
-                    )
+                comes = (frame.format.name, frame.layout.name, frame.sample_rate)
+                if self._resampler is None or comes != self._comes:  # a stream may change, and its header may lie
+                    self._resampler, self._comes = AudioResampler(**cast(Any, self._wanted)), comes
                 frame.pts = None
                 for block in self._resampler.resample(frame):
-                    size = block.samples * len(block.layout.channels) * (2 if self._sample_format == "s16" else 4)
-                    pcm += memoryview(block.planes[0])[:size]
-        except av.error.FFmpegError as exc:
+                    pcm += memoryview(block.planes[0])[: block.samples * self._frame_bytes]
+        except (av.error.FFmpegError, ValueError) as exc:
             raise LibavError(plain(exc)) from exc
         return bytes(pcm)
 

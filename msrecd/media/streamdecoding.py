@@ -47,6 +47,7 @@ class StreamDecoding:
         self._video: ConfinedVideoDecoder | None = None
         self._audio: ConfinedAudioDecoder | None = None
         self._blocks = None if sound is None else SoundBlocks(sound, put.put)
+        self._frame_bytes = 1 if sound is None else sound.frame_bytes
         self._gathered: list[tuple[int, bytes | memoryview]] = []
         self._allowance = Allowance(PIXELS_A_SECOND if info.kind == "video" else BYTES_A_SECOND)
         self._waits_for_key = False  # more came than is decoded
@@ -151,7 +152,7 @@ class StreamDecoding:
 
     def _add(self, pts_ns: int, pcm: bytes) -> None:
         if self._blocks is not None:
-            self._blocks.add(pts_ns, pcm)
+            self._blocks.add(pts_ns, pcm[: len(pcm) - len(pcm) % self._frame_bytes])  # a packet may end within a sample
 
     def _failed(self, exc: libav.LibavError) -> None:
         if isinstance(exc, ReaderError):

@@ -20,8 +20,10 @@ from msrecd.clock import NS
 from msrecd.dom.exceptions import DOMException
 from msrecd.flow.units import AudioBlock, VideoFrame
 from msrecd.inputs import decoder, decoding, wire
+from msrecd.inputs.address import SourceOptions, parse
 from msrecd.inputs.limits import Allowance, pixels_that_fit
 from msrecd.inputs.processes import Process, ReaderError
+from msrecd.inputs.reader import Reader
 from msrecd.libav.values import LibavError, StreamInfo
 from msrecd.media.playback import Playback
 
@@ -51,14 +53,16 @@ def movie(
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream(codec, rate=25, options=more.get("options", {}))
         video.width, video.height, video.pix_fmt = *size, more.get("pix_fmt", "yuv420p")
-        sound: Any = out.add_stream("aac", rate=48000, layout="mono")
+        layout = more.get("sound", "mono")
+        sound: Any = out.add_stream("aac", rate=48000, layout=layout)
         for number in range(frames):
             grey = np.full((size[1], size[0], 3), (20 + 7 * number) % 256, np.uint8)
             frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        block = av.AudioFrame.from_ndarray(np.zeros((1, frames * 1920), np.int16), format="s16", layout="mono")
+        samples = np.zeros((1, frames * 1920 * (2 if layout == "stereo" else 1)), np.int16)
+        block = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
         block.sample_rate, block.pts = 48000, 0
         out.mux(sound.encode(block))
         out.mux(sound.encode(None))
@@ -146,6 +150,26 @@ def test_a_decoder_that_dies_or_hangs_ends_its_input_alone(
             if len(other.taken["video"].units) > before + 10:
                 break
         assert not other.taken["video"].ended.is_set()
+
+
+def test_sound_is_what_the_header_said_whatever_the_packets_have(tmp_path: Path) -> None:
+    """Two AAC streams behind each other, as damage makes them: the sound keeps its rate and its channels."""
+    first, second = (movie(tmp_path / name, sound=sound) for name, sound in (("1.mkv", "mono"), ("2.mkv", "stereo")))
+    streams = [parameters(path) for path in (first, second)]
+    info, packets = streams[0][0], [*streams[0][1], *streams[1][1]]
+    made = decoding.ConfinedAudioDecoder(info, "camera")
+    pcm = made.decode(packets)
+    made.close()
+    assert all(piece is None or len(piece) % 2 == 0 for piece in pcm)
+    assert sum(len(piece or b"") for piece in pcm) > 2 * 45_000
+
+
+def parameters(path: Path) -> tuple[StreamInfo, list[bytes]]:
+    reader = Reader(parse(str(path)), SourceOptions())
+    info = next(info for info in reader.description.streams if info.kind == "audio")
+    packets = [bytes(packet.data) for batch in reader.batches([info.index]) for packet in batch]
+    reader.close()
+    return info, packets
 
 
 def test_one_frame_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:

@@ -103,3 +103,28 @@ def test_silence_has_an_end() -> None:
     with ours, theirs, pytest.raises(TimeoutError):
         theirs.sendall(struct.pack("<cI", b"P", 10))
         wire.FrameReader(ours).read(0.05)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_more_parameter_sets_than_a_muxer_can_count_are_refused(codec: str) -> None:
+    for count, good in ((60, True), (70, False)):
+        info = StreamInfo(
+            index=0, kind="video", codec=codec, extradata=b"\0\0\1\x42\x01" * count, header=b"x", width=64, height=64
+        )
+        body = wire.description(wire.Description(streams=(info,), is_live=True, times="rtp"))[wire.HEADER.size :]
+        if good:
+            assert wire.read_description(body).streams[0].codec == codec
+        else:
+            with pytest.raises(wire.WireError):
+                wire.read_description(body)
+
+
+def test_what_is_too_long_is_refused_before_there_is_memory_for_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for kind, size in ((wire.DESCRIPTION, wire.MAX_TEXT_FRAME + 1), (wire.PACKETS, wire.MAX_FRAME + 1)):
+            theirs.sendall(wire.HEADER.pack(kind, size))
+            with pytest.raises(wire.WireError):
+                wire.FrameReader(ours).read(1.0)
+    with pytest.raises(wire.WireError):
+        wire.read_packets(b"\xff\xff\xff\xff", {0})
