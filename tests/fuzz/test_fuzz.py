@@ -237,7 +237,7 @@ def test_the_card(tmp_path: Path) -> None:
     spool.close()
     (pristine / "msrecd.toml").write_bytes((ROOT / "config" / "msrecd.toml").read_bytes())
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.card", str(tmp_path), str(SECONDS), str(SEED)], cwd=ROOT, text=True,
+        [sys.executable, "-m", "tests.fuzz.spoiled_card", str(tmp_path), str(SECONDS), str(SEED)], cwd=ROOT, text=True,
         capture_output=True, timeout=SECONDS + 240, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     store.close()

@@ -183,7 +183,7 @@ class Watch:
                 self.peak_mib = max(self.peak_mib, self._daemon.status("VmRSS") >> 20)
 
 
-def _runs(daemon: DaemonProcess, path: str) -> dict[str, Any]:
+def ask(daemon: DaemonProcess, path: str) -> dict[str, Any]:
     """A command's reply, once it is not refused for coming too fast."""
     for _ in range(100):
         assert daemon.is_running, daemon.log.read_text()[-3000:]
@@ -195,7 +195,7 @@ def _runs(daemon: DaemonProcess, path: str) -> dict[str, Any]:
     raise AssertionError("always too fast")
 
 
-def _states(daemon: DaemonProcess) -> dict[str, Any]:
+def states_of(daemon: DaemonProcess) -> dict[str, Any]:
     with LocalDaemon(socket_path({"RUNTIME_DIRECTORY": str(daemon.runtime)})) as local:
         return local.states(20.0)
 
@@ -203,12 +203,12 @@ def _states(daemon: DaemonProcess) -> dict[str, Any]:
 def _meet(daemon: DaemonProcess, names: dict[str, str], expected: dict[str, str]) -> None:
     """Start these recorders (recorder -> situation) and wait for what must come out of each."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        said = pool.map(lambda name: _runs(daemon, f"recorder/{name}/start"), names)
+        said = pool.map(lambda name: ask(daemon, f"recorder/{name}/start"), names)
         replies = dict(zip(names, said, strict=True))
     left = dict(names)
     deadline = time.monotonic() + 120
     while left and time.monotonic() < deadline:
-        states = _states(daemon)
+        states = states_of(daemon)
         for name, situation in list(left.items()):
             state = states[f"recorder/{name}"]
             error = state["error"] or replies[name].get("error")
@@ -221,7 +221,7 @@ def _meet(daemon: DaemonProcess, names: dict[str, str], expected: dict[str, str]
         time.sleep(0.1)
     assert not left, f"not what must come out: {left}: {[states[f'recorder/{name}'] for name in left]}"
     for name in names:
-        _runs(daemon, f"recorder/{name}/stop")
+        ask(daemon, f"recorder/{name}/stop")
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_daemon_among_hostile_servers_files_and_a_broker(tmp_path: Path, media
         daemon = DaemonProcess(tmp_path, configuration(tmp_path, port=broker.port, recorders=text, more=CAMERA))
         stack.enter_context(daemon)
         pid = daemon.pid
-        assert _runs(daemon, "recorder/good/start")["status"] == "ok"
+        assert ask(daemon, "recorder/good/start")["status"] == "ok"
         good = next(name for name, situation in recorders.items() if situation == "a good camera")
         _meet(daemon, {good: "a good camera"}, expected)  # what is loaded for inputs counts for none of them
         watch = stack.enter_context(Watch(daemon))
@@ -263,7 +263,7 @@ def test_a_daemon_among_hostile_servers_files_and_a_broker(tmp_path: Path, media
             grown = watch.peak_mib - watch.before_mib
             assert grown < MOST_MIB, f"{grown} MiB more with one of {[recorders[n] for n in names[at : at + AT_ONCE]]}"
         assert broker.all_served.wait(90), f"the broker was asked {len(broker.served)} times: {broker.served}"
-        assert _runs(daemon, "recorder/good/stop")["status"] == "ok"
+        assert ask(daemon, "recorder/good/stop")["status"] == "ok"
         assert daemon.pid == pid
         assert daemon.is_running
         print(
@@ -338,12 +338,12 @@ def test_a_daemon_with_a_hostile_card(tmp_path: Path) -> None:
         places[name] = path
     with daemon:
         before = daemon.status("VmRSS") >> 20
-        assert _runs(daemon, "recorder/cam0/start")["status"] == "ok"
+        assert ask(daemon, "recorder/cam0/start")["status"] == "ok"
         deadline = time.monotonic() + 60
-        while _states(daemon)["recorder/cam0"]["chunks"] < 2:
+        while states_of(daemon)["recorder/cam0"]["chunks"] < 2:
             assert time.monotonic() < deadline, daemon.log.read_text()[-3000:]
             time.sleep(0.1)
-        assert _runs(daemon, "recorder/cam0/stop")["status"] == "ok"
+        assert ask(daemon, "recorder/cam0/stop")["status"] == "ok"
         assert (daemon.status("VmHWM") >> 20) - before < MOST_MIB + 40  # recording itself takes some
     assert "Traceback" not in daemon.log.read_text()
     listed = _command(daemon, "list", "--json")

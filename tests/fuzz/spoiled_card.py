@@ -1,4 +1,4 @@
-"""What is fuzzed beside inputs: everything that is read from a card. `python -m tests.fuzz.card FOLDER SECONDS SEED`.
+"""What is fuzzed beside inputs: all that is read from a card. `python -m tests.fuzz.spoiled_card FOLDER SECONDS SEED`.
 
 A recording with finished and unfinished chunks, manifests, index, spool and configuration is made once; then, round by
 round, some of its files are spoiled, and what a start, a list, a rotation, a proof and a check of the configuration do
