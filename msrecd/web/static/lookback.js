@@ -3,7 +3,7 @@
 import { button, el, pressed, put, say } from "./dom.js";
 import { chunkUrl, fileUrl, Player } from "./player.js";
 import { soundPicture } from "./sound.js";
-import { command, get, getJson, heardTime, isOperator, now, on } from "./state.js";
+import { command, get, getJson, heardTime, isOperator, now, on, state } from "./state.js";
 import { TimeBar } from "./timebar.js";
 import { dayStart, dayText, momentText, timeText, utc, zoneName } from "./times.js";
 import { reason, size, span, w } from "./words.js";
@@ -102,7 +102,8 @@ export function back(root, recorder) {
     gaps = recordings.flatMap(one => one.gaps.map(gap => ({ ...gap, from: Date.parse(gap.started), to: Date.parse(gap.started) + gap.duration_s * 1000 })));
     bar.chunks = chunks;
     bar.gaps = gaps;
-    bar.triggers = recordings.flatMap(one => (one.triggers || []).map(trigger => ({ ...trigger, from: Date.parse(trigger.at), to: Date.parse(trigger.at) })));
+    bar.triggers = state.triggers.filter(one => one.recorder === recorder).map(one => ({ from: one.at, to: one.at }));
+    legend.lastChild.hidden = !bar.triggers.length;
     player.setChunks(chunks);
     say(dayName, dayText(day));
     say(note, !chunks.length ? words.nothing : chunks.some(chunk => chunk.clock === "unsynchronized") ? words.unsure : "");
@@ -213,7 +214,7 @@ export function back(root, recorder) {
     put(pictures, nodes);
   }
 
-  const ends = [on("event", event => { if (event.recorder === recorder && event.event_type === "chunk" && day === dayStart(now())) later(); })];
+  const ends = [on("event", event => { if (event.recorder === recorder && ["chunk", "trigger"].includes(event.event_type) && day === dayStart(now())) later(); })];
   let timer = 0;
   function later() {
     if (timer) return;

@@ -181,7 +181,7 @@ export class Player {
         await new Promise(resolve => setTimeout(resolve, 25));
         await this._fill();
       }
-      if (run === this.run && media.currentTime !== target) media.currentTime = target;
+      if (run === this.run && media.currentTime < target - 0.05) media.currentTime = target; // it may play already
     } finally { this.pending = null; }
   }
 

@@ -1,9 +1,9 @@
 // What the device says: states and events by server-sent events, commands by POST. The browser's clock is never used:
 // times are the device's, counted on by performance.now().
 
-export const state = { session: null, recorders: {}, health: null, daemon: null, devices: [], errors: [], online: true };
+export const state = { session: null, recorders: {}, health: null, daemon: null, devices: [], errors: [], triggers: [], online: true };
 const bus = new EventTarget();
-const ERRORS = 30;
+const ERRORS = 30, TRIGGERS = 500;
 
 export function on(type, handler) {
   const listener = event => handler(event.detail);
@@ -101,6 +101,10 @@ function takeEvent(value) {
     else state.errors.unshift({ ts: value.ts, recorder: value.recorder, code: error.code, message: error.message, count: value.count || 1 });
     state.errors.length = Math.min(state.errors.length, ERRORS);
     emit("errors");
+  }
+  if (value.event_type === "trigger" && value.recorder) {
+    state.triggers.push({ recorder: value.recorder, at: Date.parse(value.at || value.ts), kind: value.kind });
+    if (state.triggers.length > TRIGGERS) state.triggers.shift();
   }
   emit("event", value);
 }
