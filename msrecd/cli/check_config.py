@@ -53,7 +53,18 @@ def _checks() -> Checks:
 
     The daemon does without them (a recording never depends on the broker), so only this command judges them.
     """
-    return replace(config_checks(), secret_file=_judge(read_secret), key_file=_judge(check_key_file))
+    return replace(
+        config_checks(),
+        secret_file=_judge(read_secret),
+        key_file=_judge(check_key_file),
+        aws_file=_judge(_read_credentials),
+    )
+
+
+def _read_credentials(path: Path, name: str) -> None:
+    from msrecd.offload.awscredentials import read_credentials  # here: for those who have a store
+
+    read_credentials(path, name)
 
 
 def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model, recorder_tables, trigger_keys
+from msrecd.config import model, offload_table, recorder_tables, trigger_keys
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -22,6 +22,7 @@ TABLES: dict[str, type] = {
     "mqtt": model.Mqtt,
     "web": model.Web,
     "storage": model.Storage,
+    "offload": offload_table.Offload,
     "location": model.Location,
     "homeassistant": model.HomeAssistant,
     "camera": model.Camera,

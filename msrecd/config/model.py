@@ -29,6 +29,7 @@ from msrecd.config.kinds import (
     Text,
     key,
 )
+from msrecd.config.offload_table import Offload
 from msrecd.config.recorder_tables import AudioFilter, Snapshots
 from msrecd.config.trigger_keys import Trigger
 from msrecd.vocabulary.names import NAME
@@ -509,6 +510,9 @@ class Config:
     mqtt: Mqtt | None = key(Table(model=Mqtt), "The broker.", default=None, default_doc="no broker")
     web: Web | None = key(Table(model=Web), "The page.", default=None, default_doc="no page")
     storage: Storage = key(Table(model=Storage), "Where recordings lie and how much is kept.", default=Storage)
+    offload: Offload | None = key(
+        Table(model=Offload), "A store to which finished files go.", default=None, default_doc="none"
+    )
     location: Location | None = key(
         Table(model=Location), "Where the device stands.", default=None, default_doc="not known"
     )

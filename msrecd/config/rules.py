@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
+from msrecd.config.offload_table import check_offload
 from msrecd.config.problems import suggestion
 from msrecd.config.recorder_tables import Snapshots, check_filters
 from msrecd.config.trigger_keys import check_triggers
@@ -49,6 +50,7 @@ class Checks:
     secret_file: FileJudge = _no_opinion
     hash_file: FileJudge = _no_opinion
     key_file: FileJudge = _no_opinion
+    aws_file: FileJudge = _no_opinion
 
 
 def check_rules(config: Config, report: Report, checks: Checks) -> None:
@@ -76,6 +78,8 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
     for i, device in enumerate(config.devices.virtual):
         _check_virtual(device, f"devices.virtual[{i}]", labels, report)
     _check_storage(config.storage, report)
+    if config.offload is not None:
+        check_offload(config.offload, report, checks)
 
 
 def _check_storage(storage: Storage, report: Report) -> None:

@@ -79,6 +79,11 @@ def late_chunk_event(recorder: str, line: Mapping[str, Any], now: str) -> dict[s
     return {"event_type": "chunk", "ts": now, "recorder": recorder} | _chunk(line)
 
 
+def offload_event(recorder: str, facts: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """event/recorder/<rec> of a file that a store has proven."""
+    return {"event_type": "offload", "ts": now, "recorder": recorder, **facts}
+
+
 def _chunk(line: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest line without what concerns only the manifest. The id is the file's: on another medium a recording
     continues under a new one."""

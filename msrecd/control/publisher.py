@@ -196,6 +196,10 @@ class Publisher:
             log.info("%s was finished before the last shutdown; publishing its event now", line["file"])
         self._bus.emit(f"recorder/{recorder}", payloads.late_chunk_event(recorder, line, self.stamp()))
 
+    def offloaded(self, recorder: str, facts: Mapping[str, Any]) -> None:
+        """The event of a file that a store has proven."""
+        self._bus.emit(f"recorder/{recorder}", payloads.offload_event(recorder, facts, self.stamp()))
+
     def report_error(self, code: str, message: str, *, recorder: str | None = None, logged: bool = False) -> None:
         """Publish an error that is not one of a recording, and log it unless `logged`; repetitions are counted."""
         if not logged:

@@ -46,6 +46,7 @@ from msrecd.storage.store import Usage
 from msrecd.tasks import Tasks
 
 if TYPE_CHECKING:
+    from msrecd.daemon.offloading import Offloading
     from msrecd.daemon.triggering import Triggering
     from msrecd.recorder.watcher import Finding
 
@@ -92,6 +93,7 @@ class Daemon:
             stamp=self.publisher.stamp,
             publish=lambda facts: self.bus.set_state("health", facts),
             snapshots=lambda name: self.snapshots.counts(name),
+            offload=lambda: None if self.offloading is None else self.offloading.health(),
         )
         self.reloader = Reloader(
             config_path,
@@ -120,6 +122,7 @@ class Daemon:
             clock_trusted=lambda: self.walltime.trusted,
         )
         self._takes_snapshots = False
+        self.offloading: Offloading | None = None
         self._device_timer: asyncio.TimerHandle | None = None
         self._triggering: Triggering | None = None
         self._at_work: set[str] = set()
@@ -180,6 +183,10 @@ class Daemon:
         ):
             self._tasks.keep(round_, name, self._round_failed)
         self._keep_snapshots()
+        if config.offload is not None:
+            from msrecd.daemon.offloading import Offloading  # here: the client of a store, for those who have one
+
+            self.offloading = Offloading(config.offload, store, self.publisher)
         self.reloader.ready.set()
         systemd.notify("READY=1")
         self.notify_status()
@@ -257,6 +264,8 @@ class Daemon:
             log.error("the shutdown took longer than %g s; the next start recovers what is unfinished", STOP_LIMIT_S)
         extend.cancel()
         await self._close_devices()
+        if self.offloading is not None:
+            await self.offloading.stop()
         if self.archive is not None:
             await asyncio.to_thread(self.archive.store.close)
         log.info("stopped")
@@ -303,6 +312,8 @@ class Daemon:
                     self._look_at_devices_soon()  # some are busy now, or free
             case Event(_, {"event_type": "chunk"}) if self.archive is not None and not self._stop.is_set():
                 self._tasks.spawn(self.archive.tidy(), "tidy")
+                if self.offloading is not None:
+                    self.offloading.poke()
 
     def _usage(self) -> Usage:
         assert self.archive is not None

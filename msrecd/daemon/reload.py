@@ -28,7 +28,7 @@ from msrecd.schedule.model import ScheduleError
 
 log = logging.getLogger(__name__)
 
-_FIXED = ("config_version", "device", "devices", "mqtt", "web", "storage", "homeassistant")
+_FIXED = ("config_version", "device", "devices", "mqtt", "web", "storage", "offload", "homeassistant")
 _LIVE = frozenset({"storage.max_total_bytes", "storage.max_age_s", "storage.min_free_bytes"})
 _SUFFIXES = ("_bytes", "_s")
 

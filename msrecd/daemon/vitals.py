@@ -38,6 +38,7 @@ class Vitals:
         stamp: Callable[[], str],
         publish: Callable[[Mapping[str, Any]], None],
         snapshots: Callable[[str], Mapping[str, int] | None] = lambda _: None,
+        offload: Callable[[], Mapping[str, Any] | None] = lambda: None,
         disk_deadline_s: float = DISK_DEADLINE_S,
     ) -> None:
         """
@@ -48,6 +49,7 @@ class Vitals:
             clock: synchronized or unsynchronized.
             stamp: the time now, as it is published.
             publish: is given the payload.
+            offload: what is sent to a store; None without one.
             snapshots: the counts of a recorder's snapshots, None where it takes none.
         """
         self._units = units
@@ -57,6 +59,7 @@ class Vitals:
         self._stamp = stamp
         self._publish = publish
         self._snapshots = snapshots
+        self._offload = offload
         self._disk_deadline_s = disk_deadline_s
         self._disk_look: asyncio.Future[Usage] | None = None
         self._disk_answers = True
@@ -82,6 +85,8 @@ class Vitals:
             **{adapter.name: said for adapter in self._adapters if (said := adapter.health()) is not None},
             "recorders": {name: self._rates(name, unit) for name, unit in self._units().items()},
         }
+        if (offload := self._offload()) is not None:
+            facts["offload"] = dict(offload)
         self._publish(facts)
         return facts
 

@@ -279,9 +279,11 @@ class Index:
 
     # --- off-load: a column says what is proven, one of the recording how many of its manifest's lines are stored ---
 
-    def unproven(self, count: int) -> list[ChunkRef]:
-        """The oldest files that no store has proven."""
-        rows = self._all(f"SELECT {_COLUMNS} FROM chunk WHERE proven = 0 ORDER BY ord LIMIT ?", (count,))
+    def unproven(self, count: int, recording_id: str | None = None) -> list[ChunkRef]:
+        """The oldest files that no store has proven, of all recordings or of one."""
+        where, values = ("", ()) if recording_id is None else (" AND recording_id = ?", (recording_id,))
+        sql = f"SELECT {_COLUMNS} FROM chunk WHERE proven = 0{where} ORDER BY ord LIMIT ?"
+        rows = self._all(sql, (*values, count))
         with _errors():
             return [_chunk(row) for row in rows]
 
@@ -301,11 +303,12 @@ class Index:
         rows = self._all("SELECT sent_lines FROM recording WHERE recording_id = ?", (recording_id,))
         return int(rows[0][0]) if rows else 0
 
-    def note_lines(self, recording_id: str, *, sent: int | None = None, has_unsent: bool) -> None:
-        """How many lines of a manifest are stored (None: as before), and whether there are others."""
+    def note_lines(self, recording_id: str, *, sent: int | None = None, has_unsent: bool | None = None) -> None:
+        """How many lines of a manifest are stored, and whether there are others; None: as before."""
         with self._lock, _errors(), self._db:
             self._db.execute(
-                "UPDATE recording SET sent_lines = coalesce(?, sent_lines), has_unsent = ? WHERE recording_id = ?",
+                "UPDATE recording SET sent_lines = coalesce(?, sent_lines), has_unsent = coalesce(?, has_unsent)"
+                " WHERE recording_id = ?",
                 (sent, has_unsent, recording_id),
             )
 

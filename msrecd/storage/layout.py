@@ -153,6 +153,13 @@ def parse_manifest_piece(name: str) -> tuple[str, int] | None:
     return match["name"], int(match["number"])
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file name is that of a finished chunk, a snapshot, or one line of a manifest in a store."""
+    chunk = parse_chunk_name(name)
+    is_chunk = chunk is not None and not chunk.is_part
+    return is_chunk or parse_snapshot_name(name) is not None or parse_manifest_piece(name) is not None
+
+
 def day_folder(stamp: Stamp) -> str:
     """The folder, below the recorder's, of a chunk that begins at `stamp`."""
     if not stamp.trusted:

@@ -84,8 +84,14 @@ class Outgoing:
         """
         for ref in self._listing.index.unproven(_AHEAD + len(without)):
             if ref.file not in without and (found := self._described(ref)) is not None:
-                return found
+                return self._first_listed(found, without)
         return None
+
+    def _first_listed(self, file: OutgoingFile, without: frozenset[str]) -> OutgoingFile:
+        """What stands before a file in its manifest goes first: no line in the store speaks of what comes later."""
+        refs = self._listing.index.unproven(_AHEAD, file.ref.recording_id)
+        others = [self._described(ref) for ref in refs if ref.file not in without]
+        return min((file, *(other for other in others if other is not None)), key=lambda one: one.line)
 
     def _described(self, ref: ChunkRef) -> OutgoingFile | None:
         """None: no manifest lists it (any more)."""
@@ -135,9 +141,13 @@ class Outgoing:
                 for begin in (ends[number - 2] if number > 1 else 0,)
             ]
 
-    def note_line(self, recording_id: str, number: int, *, is_last: bool) -> None:
-        """A store has the lines of a manifest up to this one; `is_last`: for now there are no others."""
-        self._listing.index.note_lines(recording_id, sent=number, has_unsent=not is_last)
+    def note_line(self, recording_id: str, number: int) -> None:
+        """A store has the lines of a manifest up to this one."""
+        self._listing.index.note_lines(recording_id, sent=number)
+
+    def note_rest(self, recording_id: str, has_unsent: bool) -> None:
+        """Whether a manifest has lines that no store has, those of files apart."""
+        self._listing.index.note_lines(recording_id, has_unsent=has_unsent)
 
     def recordings_with_lines(self, count: int = 100) -> list[str]:
         """Recordings whose manifests have lines that no store has, files apart."""
@@ -158,10 +168,6 @@ class Outgoing:
             files.closing_fd(self._root.open_root()) as root,
         ):
             self._root.append_line(root, file.manifest, line)
-        self._listing.index.prove(file.ref.recording_id, file.ref.seq)
-
-    def forget(self, file: OutgoingFile) -> None:
-        """It is not there any more: another process has taken it. The index forgets it when rotation comes to it."""
         self._listing.index.prove(file.ref.recording_id, file.ref.seq)
 
     def _read(self, place: str) -> _Known:

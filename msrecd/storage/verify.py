@@ -74,7 +74,7 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder", "not_found")
     with files.storage_errors(f"read {folder}"), files.closing_fd(files.open_root(folder)) as root:
-        return _Verification(root, progress).run()
+        return Verification(root, progress).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ class _Listed:
     sha256: str
 
 
-class _Verification:
+class Verification:
+    """Compares what lies somewhere with the manifests there; a subclass may look elsewhere than into a folder."""
+
     def __init__(self, root: int, progress: Callable[[int, int], None] | None) -> None:
         self._root = root
         self._progress = progress
@@ -95,7 +97,7 @@ class _Verification:
         self._doubted: set[tuple[str, int]] = set()  # (recording_id, seq) of which an edited line speaks
 
     def run(self) -> Verdict:
-        there = self._walk("")
+        there = self.walk("")
         manifests = [file for file in there if layout.parse_manifest_name(_name(file)) is not None]
         pieces = _pieces(there)
         chunks = {file for file in there if _is_media(_name(file))}
@@ -126,7 +128,7 @@ class _Verification:
     def _find(self, fault: Fault, file: str, message: str) -> None:
         self._findings.append(Finding(fault=fault, file=file, message=f"{file}: {message}"))
 
-    def _walk(self, relative: str) -> list[str]:
+    def walk(self, relative: str) -> list[str]:
         """Everything with a name of ours below a folder, relative to the root; what is no folder is not entered."""
         found: list[str] = []
         waiting = [relative]
@@ -165,14 +167,35 @@ class _Verification:
         """A manifest as a store of [offload] keeps it: a file for each line."""
         lines: list[bytes] = []
         try:
-            for number in sorted(names):
-                folder_name, _, name = names[number].rpartition("/")
-                with files.closing_fd(files.open_folder(self._root, folder_name)) as folder:
-                    lines.append(files.read_at(folder, name, manifest.MAX_LINE_BYTES))
+            lines += [self.line_in(names[number]) for number in sorted(names)]
         except OSError as exc:
             self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
             return
         self._judge_manifest(relative, manifest.read(b"".join(line + b"\n" for line in lines)), chunks)
+
+    def line_in(self, file: str) -> bytes:
+        """The line of a manifest that is a file of its own.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        folder_name, _, name = file.rpartition("/")
+        with files.closing_fd(files.open_folder(self._root, folder_name)) as folder:
+            return files.read_at(folder, name, manifest.MAX_LINE_BYTES)
+
+    def measured(self, place: str, sizes: AbstractSet[int]) -> tuple[int, str]:
+        """Size and SHA-256 of a file; what is as long as no listed file is none of them, and need not be read.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        folder_name, _, name = place.rpartition("/")
+        with (
+            files.closing_fd(files.open_folder(self._root, folder_name)) as folder,
+            os.fdopen(files.open_file(folder, name), "rb") as opened,
+        ):
+            size = os.fstat(opened.fileno()).st_size
+            return size, hashlib.file_digest(opened, "sha256").hexdigest() if size in sizes else ""
 
     def _judge_manifest(self, relative: str, contents: manifest.ManifestContents, chunks: AbstractSet[str]) -> None:
         name = _name(relative)
@@ -244,15 +267,8 @@ class _Verification:
         sizes: AbstractSet[int],
     ) -> None:
         file = line.file
-        folder_name, _, name = place.rpartition("/")
         try:
-            with (
-                files.closing_fd(files.open_folder(self._root, folder_name)) as folder,
-                os.fdopen(files.open_file(folder, name), "rb") as opened,
-            ):
-                size = os.fstat(opened.fileno()).st_size
-                # What is as long as no listed chunk is none of them: a file of a terabyte need not be read.
-                digest = hashlib.file_digest(opened, "sha256").hexdigest() if size in sizes else ""
+            size, digest = self.measured(place, sizes)
         except FileNotFoundError:
             self._find(Fault.MISSING, file, "missing")
             return

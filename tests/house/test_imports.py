@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "webaudio": {"media", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "rtc": {"media", "muxing", "codecs", "flow", "dom", "libav", "inputs"} | BASE,
     "storage": {"muxing"} | BASE,  # muxing.finish, which completes a file
+    "offload": {"storage"} | BASE,
     "schedule": set(BASE),
     "config": set(BASE),
     "triggers": set(),  # arrays and numbers: nothing of msrecd

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="default: the storage of the configuration",
     )
+    verify.add_argument(
+        "--store", action="store_true", help="prove what lies in the store of [offload], from the store alone"
+    )
+    verify.add_argument(
+        "--credentials", type=Path, metavar="FILE", help="with --store: keys that may list and get, in place of its own"
+    )
     verify.add_argument("--json", action="store_true", help="print {proven, manifests, chunks, bytes, findings}")
     for name in ("recover", "prune"):
         subs[name].add_argument("--dry-run", action="store_true", help="only say what would be done")

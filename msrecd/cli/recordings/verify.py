@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import Progress, print_json, print_line
 from msrecd.cli.recordings.access import configuration
-from msrecd.storage.verify import Fault, Verdict, still_holds, verify
+from msrecd.errors import ConfigError
+from msrecd.storage.verify import Fault, Finding, Verdict, still_holds, verify
 from msrecd.vocabulary.units import format_size
 
 
@@ -18,14 +20,42 @@ def run(args: argparse.Namespace) -> int:
 
     Each finding is a line on stdout.
     """
+    if args.store:
+        return _verify_store(args)
     folder: Path = args.folder if args.folder is not None else configuration(args.config).storage.path
     with Progress(f"reading {folder}") as progress:
         verdict = verify(folder, progress=lambda done, total: _show(progress, done, total))
     # A daemon may have finished or rotated chunks meanwhile: what a second look does not confirm is not so.
     findings = [finding for finding in verdict.findings if still_holds(folder, finding)]
+    return _print(str(folder), verdict, findings, as_json=args.json)
+
+
+def _verify_store(args: argparse.Namespace) -> int:
+    from msrecd.daemon.offloading import s3_settings
+    from msrecd.offload.awscredentials import read_credentials
+    from msrecd.offload.proof import verify_store
+    from msrecd.offload.s3 import S3Store
+
+    if args.folder is not None:
+        raise ConfigError("--store and FOLDER cannot stand together")
+    offload = configuration(args.config).offload
+    if offload is None:
+        raise ConfigError("--store needs [offload] in the configuration")
+    file = args.credentials or offload.credentials_file
+    name = "--credentials" if args.credentials else "offload.credentials_file"
+    store = S3Store(s3_settings(offload), read_credentials(file, name))
+    try:
+        with Progress(f"reading {store.name}") as progress:
+            verdict = verify_store(store, progress=lambda done, total: _show(progress, done, total))
+    finally:
+        store.close()
+    return _print(store.name, verdict, list(verdict.findings), as_json=args.json)
+
+
+def _print(place: str, verdict: Verdict, findings: Sequence[Finding], *, as_json: bool) -> int:
     failures = [finding for finding in findings if finding.is_failure]
     is_proven = verdict.chunks > 0 and not failures
-    if args.json:
+    if as_json:
         print_json(
             {
                 "proven": is_proven,
@@ -38,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for finding in findings:
             print_line(finding.message)
-        print_line(_summary(folder, verdict, Counter(str(finding.fault) for finding in failures)))
+        print_line(_summary(place, verdict, Counter(str(finding.fault) for finding in failures)))
     return Exit.OK if is_proven else Exit.FAILED
 
 
@@ -47,7 +77,7 @@ def _show(progress: Progress, done: int, total: int) -> None:
     progress.show(f"verifying  {share:3d} %  {format_size(done)} of {format_size(total)}")
 
 
-def _summary(folder: Path, verdict: Verdict, faults: Counter[str]) -> str:
+def _summary(folder: str, verdict: Verdict, faults: Counter[str]) -> str:
     looked = f"{verdict.chunks} chunks of {verdict.manifests} recordings, {format_size(verdict.bytes)}"
     if faults:
         return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"

@@ -1,0 +1,103 @@
+"""[offload]: the store to which finished files go."""
+
+# ruff: noqa: RUF009 - `key` makes a dataclasses.field
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from msrecd.config.kinds import FilePath, ListOf, Report, Size, Text, key
+from msrecd.vocabulary.tls import is_loopback
+
+if TYPE_CHECKING:
+    from msrecd.config.rules import Checks
+
+_WINDOW = re.compile(r"\s*([01]?\d|2[0-3]):[0-5]\d\s*-\s*([01]?\d|2[0-3]):[0-5]\d\s*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    """[offload]: finished files go to a store outside, which proves each by its hash. Absent: nothing is sent."""
+
+    kind: Literal["s3"] = key(Text(choices=("s3",)), "What the store speaks.")
+    endpoint: str = key(
+        Text(max_length=512), 'Where it is: "https://host" or "https://host:port"; "http://" only on this machine.'
+    )
+    bucket: str = key(
+        Text(
+            pattern=r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+            form="the name of a bucket: a-z, 0-9, . and -, 3 to 63 characters",
+            max_length=63,
+        ),
+        "The bucket.",
+    )
+    prefix: str = key(
+        Text(min_length=0, max_length=256),
+        'Stands before the path of each file below `storage.path` in its key, like "pi-7f3a/"; one for each device.',
+        default="",
+        default_doc="none",
+    )
+    region: str = key(Text(max_length=64), "The region that requests are signed for.", default="us-east-1")
+    credentials_file: Path = key(
+        FilePath(),
+        "File with the keys in the INI format of the AWS tools, profile `default`; readable by the service's user only."
+        " The right to put is enough; to compare what is there already they need that to get, too.",
+    )
+    ca_file: Path | None = key(
+        FilePath(),
+        "Certificates (PEM) of the authorities that the store's certificate is checked against.",
+        default=None,
+        default_doc="the system's",
+    )
+    windows: tuple[str, ...] = key(
+        ListOf(item=Text(max_length=32), max_items=16),
+        'When files are sent, in local time, "22:00-05:00" for instance. A file that has begun is sent to its end.',
+        default=(),
+        default_doc="always",
+    )
+    max_rate_bytes: int | None = key(
+        Size(minimum=1024, maximum=2**40), "At most so much a second.", default=None, default_doc="no limit"
+    )
+    delete: Literal["never", "proven"] = key(
+        Text(choices=("never", "proven")),
+        'What the store has to do with rotation: "never", nothing, the limits delete what they say, and `state/health` '
+        'counts what the store never had; "proven", only what the store has proven may be deleted.',
+        default="never",
+    )
+
+
+def check_offload(offload: Offload, report: Report, checks: Checks) -> None:
+    """Report what does not go together."""
+    if not report.concerns("offload.endpoint") and (message := _endpoint_problem(offload.endpoint)):
+        report.add("offload.endpoint", message)
+    for i, text in enumerate(offload.windows):
+        if not report.concerns(f"offload.windows[{i}]") and not _WINDOW.fullmatch(text):
+            report.add(f"offload.windows[{i}]", f'"{text}" is no window; write for example "22:00-05:00"')
+    if offload.prefix.startswith("/") or "//" in offload.prefix or any(ord(char) < 32 for char in offload.prefix):
+        report.add("offload.prefix", 'begins a key: no "/" at its beginning, no empty part, no control characters')
+    is_named = not report.concerns("offload.credentials_file")
+    if is_named and (message := checks.aws_file(offload.credentials_file)):
+        report.add("offload.credentials_file", message)
+    if offload.ca_file is not None and (message := checks.key_file(offload.ca_file)):
+        report.add("offload.ca_file", message)
+
+
+def _endpoint_problem(endpoint: str) -> str | None:
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port
+    except ValueError:
+        return "is no URL; write for example https://s3.example.org"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return "takes a URL like https://s3.example.org, with a port where it is another than 443"
+    if parts.username is not None or parts.password is not None:
+        return "holds a user name or password; keys belong into credentials_file"
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        return "takes only scheme, host and port; the bucket has a key of its own"
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        return "is http:// to another machine, where everybody on the way can read; write https://"
+    return None

@@ -1,0 +1,1 @@
+"""Off-load: finished files go to a store outside, which proves each by its hash."""

@@ -1,0 +1,363 @@
+"""Files go to a store: bit-exact, once, proven, whatever breaks; rotation waits where it has to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from offloading import MakeStore, close_clients, record, target
+from s3server import StandIn
+
+from msrecd.clock import SYSTEM_CLOCK
+from msrecd.errors import StorageError
+from msrecd.offload.pace import parse_window
+from msrecd.offload.proof import verify_store
+from msrecd.offload.s3 import Refused, S3Store, StoreError, Unfit, Unreachable
+from msrecd.offload.sender import Listener, Sender
+from msrecd.storage.janitor import Janitor
+from msrecd.storage.retention import Limits
+from msrecd.storage.store import Store
+from msrecd.storage.verify import verify
+from msrecd.vocabulary.backoff import BackOff
+
+# How many chunks, ends of the program or of the store, and what part of the answers is wrong. The long version:
+# MSRECD_OFFLOAD=10000,200,0.05
+CHUNKS, KILLS, WRONG = os.environ.get("MSRECD_OFFLOAD", "60,12,0.05").split(",")
+
+
+class Bench:
+    """A sender whose turns the test takes."""
+
+    def __init__(self, store: Store, client: S3Store, **more: Any) -> None:
+        self.proven: list[Mapping[str, Any]] = []
+        self.failed: list[str] = []
+        self.now_s = 1000.0
+        listener = Listener(proven=lambda _, facts: self.proven.append(facts), failed=self.failed.append)
+        self.sender = Sender(
+            store.outgoing,
+            lambda: client,
+            listener,
+            monotonic_s=lambda: self.now_s,
+            back_off=BackOff(0.001, 0.002),
+            **more,
+        )
+
+    def turns(self, most: int = 100_000) -> None:
+        """Until there is nothing left to do, without waiting."""
+        for _ in range(most):
+            if self.sender.turn() and self.sender.health()["state"] in ("idle", "closed"):
+                return
+        raise AssertionError(self.sender.health())
+
+
+def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: MakeStore, endpoint: str) -> None:
+    store = make_store()
+    ids = [record(store, 3), record(store, 2)]
+    shot = store.add_snapshot("cam0", b"\xff\xd8 frame", taken_ns=SYSTEM_CLOCK.monotonic_ns(), recording=None)
+    client = target(endpoint)
+    bench = Bench(store, client)
+    bench.turns()
+    assert bench.failed == []
+    assert [(facts["seq"], facts["snapshot"], facts["proof"]) for facts in bench.proven] == [
+        *((seq, None, "put") for seq in (1, 2, 3, 1, 2)),
+        (None, 1, "put"),
+    ]
+    assert {facts["recording_id"] for facts in bench.proven} == {*ids, shot.recording_id}
+    there = {key: client.get(key) for key in list(client.keys())}
+    for path in store.path.rglob("*"):
+        file = path.relative_to(store.path).as_posix()
+        if path.suffix in (".wav", ".jpg"):
+            assert there.pop(file) == path.read_bytes()
+        elif path.suffix == ".jsonl":
+            lines = [there.pop(f"{file}.{number:06d}") for number in range(1, path.read_bytes().count(b"\n") + 1)]
+            assert b"".join(line + b"\n" for line in lines) == path.read_bytes()
+    assert there == {}
+    verdict = verify_store(client)
+    assert (verdict.is_proven, verdict.findings, verdict.chunks, verdict.manifests) == (True, (), 6, 3)
+    assert store.outgoing.backlog().files == 0
+
+
+def test_a_downloaded_copy_is_proven_like_any_other(make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store()
+    record(store, 3)
+    with StandIn() as server:
+        Bench(store, target(server.endpoint)).turns()
+        for key, data in server.objects.items():
+            path = tmp_path / "copy" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    assert verify(tmp_path / "copy").findings == ()
+    assert verify(tmp_path / "copy").is_proven
+    piece = sorted((tmp_path / "copy").rglob("*.jsonl.*"))[1]
+    piece.unlink()
+    assert not verify(tmp_path / "copy").is_proven, "a line is missing"
+
+
+def test_the_store_proves_what_is_wrong_in_it(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 3)
+    with StandIn() as server:
+        client = target(server.endpoint)
+        Bench(store, client).turns()
+        chunks = sorted(key for key in server.objects if key.endswith(".wav"))
+        server.objects[chunks[0]] = b"x" * len(server.objects[chunks[0]])
+        del server.objects[chunks[1]]
+        faults = {str(finding.fault) for finding in verify_store(client).findings}
+    assert faults == {"altered", "missing"}
+
+
+def test_an_index_that_is_built_again_knows_what_is_proven(make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store()
+    record(store, 3)
+    with StandIn() as server:
+        Bench(store, target(server.endpoint)).turns()
+        store.close()
+        for path in (tmp_path / "state").rglob("index.sqlite*"):
+            path.unlink()
+        store = make_store()
+        assert store.outgoing.backlog().files == 0
+        before, server.allows_get = len(server.puts), True
+        Bench(store, target(server.endpoint)).turns()
+        assert len(server.puts) == before, "nothing is stored twice"
+
+
+def test_rotation_waits_for_the_proof(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 2)
+    store.require_proof(True)
+    store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+    assert store.rotate() == []
+    with pytest.raises(StorageError, match=r"wait for the store of \[offload\]") as refused:
+        store.require_room()
+    assert refused.value.code == "no_space"
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        bench.sender.turn()
+        assert [deleted.seq for deleted in store.rotate()] == [1], "only what is proven"
+        bench.turns()
+        assert [deleted.seq for deleted in store.rotate()] == [2]
+    assert store.deleted_unproven == 0
+
+
+def test_without_it_rotation_goes_on_and_counts(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 2)
+    store.require_proof(False)
+    store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+    assert len(store.rotate()) == 2
+    assert store.deleted_unproven == 2
+
+
+def test_what_is_being_sent_is_not_rotated(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 2)
+    store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+    taken: list[list[int]] = []
+    with StandIn() as server:
+
+        def rotate(method: str, key: str, number: int) -> None:
+            if key.endswith(".wav") and not taken:
+                taken.append([deleted.seq for deleted in store.rotate()])
+
+        server.fault = rotate
+        bench = Bench(store, target(server.endpoint))
+        bench.sender.turn()
+    assert taken == [[2]], "the first one is leased"
+    assert [facts["seq"] for facts in bench.proven] == [1]
+
+
+def test_nothing_is_overwritten_and_a_person_is_told_once_an_hour(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 2)
+    first = store.outgoing.next()
+    assert first is not None
+    with StandIn() as server:
+        server.objects["pi/" + first.file] = b"somebody else's"
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        assert server.objects["pi/" + first.file] == b"somebody else's"
+        assert [facts["seq"] for facts in bench.proven] == [2], "the others are sent"
+        assert len(bench.failed) == 1
+        assert first.file in bench.failed[0]
+        bench.turns()
+        assert len(bench.failed) == 1
+        bench.now_s += 3601
+        bench.turns()
+        assert len(bench.failed) == 2
+
+
+def test_a_file_that_is_not_what_was_recorded_is_not_sent(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 1)
+    file = store.outgoing.next()
+    assert file is not None
+    path = store.path / file.file
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        assert not any(key.endswith(".wav") for key in server.objects)
+    assert bench.proven == []
+    assert "not what was recorded" in bench.failed[0]
+
+
+def test_with_the_right_to_put_alone_a_lost_answer_is_said(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 1)
+    with StandIn() as server:
+        server.allows_get = False
+        server.fault = lambda method, key, number: "lost" if number == 1 else None
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        assert "s3:GetObject" in bench.failed[0]
+        assert bench.proven == []
+        server.allows_get = True
+        bench.now_s += 3601
+        bench.turns()
+    assert [facts["proof"] for facts in bench.proven] == ["head"]
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ("flip", Unreachable, "XAmzContentSHA256Mismatch"),
+        ("drop", Unreachable, "127.0.0.1"),
+        ("busy", Unreachable, "SlowDown"),
+        ("full", Refused, "QuotaExceeded"),
+        ("bucket", Refused, "NoSuchBucket"),
+        ("short", Unfit, "shorter"),
+    ],
+)
+def test_answers_and_what_they_mean(what: str, error: type[StoreError], words: str) -> None:
+    data = b"data" * 1000
+    with StandIn() as server:
+        server.fault = lambda method, key, number: what if what in ("flip", "drop", "busy") else None
+        server.room = 10 if what == "full" else None
+        client = target(server.endpoint, bucket="other" if what == "bucket" else "bucket")
+        body = io.BytesIO(data[: 100 if what == "short" else len(data)])
+        with pytest.raises(error, match=words):
+            client.put("k", body, size=len(data), sha256=hashlib.sha256(data).hexdigest(), mime_type="audio/wav")
+        client.close()
+        assert not server.objects
+
+
+def test_a_refusal_names_no_secret_and_health_says_it(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 1)
+    with StandIn() as server:
+        server.room = 10
+        bench = Bench(store, target(server.endpoint))
+        bench.sender.turn()
+        health = bench.sender.health()
+        assert (health["state"], health["backlog_files"], health["backlog_bytes"]) == ("failing", 1, 2000)
+        assert "QuotaExceeded" in health["error"]
+        assert "secret" not in str(health) + str(bench.failed)
+        server.room = None
+        bench.turns()
+        assert bench.sender.health()["error"] is None
+
+
+def test_nothing_is_sent_outside_of_the_windows(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 1)
+    with StandIn() as server:
+        at = [datetime(2026, 6, 1, 12, 0, tzinfo=UTC)]
+        bench = Bench(store, target(server.endpoint), windows=[parse_window("22:00-05:00")], local_now=lambda: at[0])
+        bench.turns()
+        assert (bench.sender.health()["state"], server.requests) == ("closed", 0)
+        at[0] = datetime(2026, 6, 1, 22, 0, tzinfo=UTC)
+        bench.turns()
+        assert len(bench.proven) == 1
+
+
+@pytest.mark.promise("offload-with-proof")
+@pytest.mark.timeout(300 if int(CHUNKS) < 1000 else 3600)
+def test_all_arrives_through_kills_and_wrong_answers(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Program and store end at any moment, answers are wrong or lost, rotation wants everything at once."""
+    chunks, kills, wrong = int(CHUNKS), int(KILLS), float(WRONG)
+    rng = random.Random(7)
+    store = make_store()
+    for begun in range(0, chunks, 100):
+        record(store, min(100, chunks - begun), size=rng.randrange(200, 4000))
+    sent = {path.relative_to(store.path).as_posix(): path.read_bytes() for path in store.path.rglob("*.wav")}
+    assert len(sent) == chunks
+    delete = Janitor._delete
+    server = StandIn()
+
+    def deletes_proven(janitor: Janitor, chunk: Any, reason: str) -> bool:
+        assert server.objects.get("pi/" + chunk.file) == sent[chunk.file], f"{chunk.file} is not in the store"
+        return delete(janitor, chunk, reason)
+
+    monkeypatch.setattr(Janitor, "_delete", deletes_proven)
+
+    def fault(method: str, key: str, number: int) -> str | None:
+        return rng.choice(("drop", "lost", "flip", "busy")) if rng.random() < wrong else None
+
+    class Killed(BaseException):
+        """The program ends here; nothing of it is run any more."""
+
+    faults = Counter[str]()
+    for life in range(kills + 1):
+        server.fault = fault
+        bench = Bench(store, target(server.endpoint))
+        turns = 10**9 if life == kills else rng.randrange(1, 2 * max(1, chunks // max(1, kills)))
+        moment = rng.choice(("put", "prove", "note", "between"))
+        dies_at = rng.randrange(turns) if life < kills else -1
+        for turn in range(turns):
+            store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+            if turn == dies_at:
+                with monkeypatch.context() as patch:
+                    where = {"put": "lines", "prove": "prove", "note": "note_line"}.get(moment)
+                    if where is not None:
+                        patch.setattr(store.outgoing, where, _raises(Killed()))
+                    try:
+                        bench.sender.turn()
+                    except Killed:
+                        faults[moment] += 1
+                break
+            bench.sender.turn()
+            if rng.random() < 0.2:
+                store.require_proof(True)
+                store.rotate()
+            health = bench.sender.health()
+            if life == kills and health["state"] == "idle" and not health["backlog_files"]:
+                break
+        if life < kills:
+            close_clients()
+            store.close()  # what a kill leaves is what was synced: each line is
+            if life % 7 == 3:
+                for path in (tmp_path / "state").rglob("index.sqlite*"):
+                    path.unlink()
+            if life % 3 == 1:  # the store, too, is killed; what it has stored it has
+                objects, puts = server.objects, server.puts
+                port = server.port
+                server.close()
+                server = StandIn(port)
+                server.objects, server.puts = objects, puts
+            store = make_store()
+    server.fault = lambda *_: None
+    client = target(server.endpoint)
+    assert {key.removeprefix("pi/"): data for key, data in server.objects.items() if key.endswith(".wav")} == sent
+    assert max(Counter(server.puts).values()) == 1, "nothing is stored twice"
+    verdict = verify_store(client)
+    assert (verdict.is_proven, verdict.chunks) == (True, chunks), verdict.findings[:5]
+    assert sum(faults.values()) > 0
+    print(f"{chunks} chunks, {kills} ends, {server.requests} requests since the last end of the store, {dict(faults)}")
+    server.close()
+
+
+def _raises(error: BaseException) -> Any:
+    def call(*_: object, **__: object) -> Any:
+        raise error
+
+    return call
