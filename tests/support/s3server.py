@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -68,7 +69,12 @@ def versitygw(folder: Path, port: int) -> Iterator[None]:
 class StandIn:
     """A store in memory. `fault(method, key, number)` may name what goes wrong with a request: see `_Handler`."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, certificate: Path | None = None) -> None:
+        """
+        Args:
+            certificate: PEM with its key, for TLS.
+        """
+        self.regions: set[str] = set()  # that requests were signed for
         self.objects: dict[str, bytes] = {}
         self.puts: list[str] = []  # keys that were stored, in order, each as often as it was
         self.requests = 0
@@ -83,13 +89,19 @@ class StandIn:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        self._scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self._scheme = "https"
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._server.shutdown()
@@ -163,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         said = self.headers.get("authorization", "")
         names = said.partition("SignedHeaders=")[2].partition(",")[0].split(";")
         region = said.partition("Credential=")[2].split("/")[2:3]
+        self.state.regions.update(region)
         try:
             now = datetime.strptime(self.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except (KeyError, ValueError, TypeError):

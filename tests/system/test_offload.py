@@ -54,6 +54,10 @@ def stored(server: StandIn) -> dict[str, bytes]:
 
 
 @pytest.mark.promise("offload-in-a-daemon")
+@pytest.mark.effect(
+    "config: offload.kind", "config: offload.endpoint", "config: offload.bucket", "config: offload.prefix"
+)
+@pytest.mark.effect("config: offload.credentials_file")
 def test_chunks_and_snapshots_arrive_and_are_told(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     recorder = camera(chunk_duration="1s", autostart=True, snapshots={"every": "1s"})
     with StandIn() as server, daemon_for(recorder + offload(tmp_path, server.endpoint)) as daemon:
@@ -124,6 +128,36 @@ def test_a_daemon_that_is_killed_goes_on_where_it_was(daemon_for: DaemonFor, tmp
         assert msrecd(daemon, "recordings", "verify", "--store").returncode == 0
 
 
+@pytest.mark.effect("config: offload.ca_file", "config: offload.region")
+def test_tls_with_an_authority_of_its_own(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
+    """Without `ca_file` the store is not believed, and nothing is sent; with it files go, signed for `region`."""
+    key, certificate = tmp_path / "store.key", tmp_path / "store.crt"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=store"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    both = tmp_path / "both.pem"
+    both.write_text(key.read_text() + certificate.read_text())
+    recorder = camera(chunk_duration="1s", autostart=True)
+    with StandIn(certificate=both) as server:
+        more = f'region = "eu-central-1"\nca_file = "{certificate}"'
+        with daemon_for(recorder + offload(tmp_path, server.endpoint, more)) as daemon:
+            until(lambda: len(stored(server)) >= 1, lambda: daemon.log.read_text())
+            assert server.regions == {"eu-central-1"}
+        there = len(stored(server))
+        daemon.config.write_text(daemon.config.read_text().replace(f'ca_file = "{certificate}"', ""))
+        with daemon:
+            error = console.wait("event/error", lambda event: "certificate" in event["message"])
+            assert error["message"].startswith("off-load: the store's certificate is not trusted")
+        assert len(stored(server)) == there
+
+
+@pytest.mark.effect("config: offload.windows")
 def test_a_window_that_is_closed_and_a_store_that_refuses(
     daemon_for: DaemonFor, console: Console, tmp_path: Path
 ) -> None:
@@ -151,6 +185,7 @@ def test_a_window_that_is_closed_and_a_store_that_refuses(
             )
 
 
+@pytest.mark.effect("config: offload.max_rate")
 def test_max_rate_holds(daemon_for: DaemonFor, tmp_path: Path) -> None:
     """At 20 KiB a second a chunk of sound takes as long as that says."""
     sound = microphone(mime_type="audio/wav", chunk_duration="1s", autostart=True, max_duration="3s")
@@ -165,6 +200,7 @@ def test_max_rate_holds(daemon_for: DaemonFor, tmp_path: Path) -> None:
     assert took >= 0.5 * size / 20_480, "half, for it began before this was looked at"
 
 
+@pytest.mark.effect("config: offload.delete")
 def test_proven_keeps_what_is_not_proven(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     """The limit is reached, the store refuses: nothing is deleted, and the recorder says why it does not record."""
     limits = 'max_total = "1MiB"'
