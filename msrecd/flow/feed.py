@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Sink(Protocol[T_contra]):
-    """Takes units. Both methods are called from the producing thread and must neither block nor raise."""
+    """Takes units. Its methods are called from the producing thread and must neither block nor raise.
+
+    One that has `put_all(units)` and `flush()` takes what comes in batches in one go, and hears when one is over.
+    """
 
     def put(self, unit: T_contra) -> None:
         """Take one unit, or drop and count it."""
 
     def end(self, error: BaseException | None) -> None:
         """Nothing follows. `error` is None at a regular end."""
-
-
-@runtime_checkable
-class BatchSink(Protocol):
-    """A sink that takes what has come when the source says that nothing follows for a while."""
-
-    def flush(self) -> None:
-        """Nothing follows for a while."""
 
 
 class Feed(Generic[T]):
@@ -91,11 +86,22 @@ class Feed(Generic[T]):
         for sink in self._sinks:
             sink.put(unit)
 
+    def put_all(self, units: Sequence[T]) -> None:
+        """Units that came together, in order."""
+        for sink in self._sinks:
+            put_all = getattr(sink, "put_all", None)
+            if put_all is not None:
+                put_all(units)
+            else:
+                for unit in units:
+                    sink.put(unit)
+
     def flush(self) -> None:
         """Tell the sinks that can use it that nothing follows for a while."""
         for sink in self._sinks:
-            if isinstance(sink, BatchSink):
-                sink.flush()
+            flush = getattr(sink, "flush", None)
+            if flush is not None:
+                flush()
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell every sink once that nothing follows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -61,6 +61,24 @@ class UnitQueue(Generic[T]):
             if self._is_batch():
                 self._condition.notify()
             return True
+
+    def offer_all(self, units: Sequence[T]) -> int:
+        """Put as many as there is room for, and say how many; the first one that is refused is not counted yet."""
+        with self._condition:
+            if self.ended:
+                return 0
+            room = self._max_units - len(self._units)
+            taken, size_of, bytes_, most = 0, self._size, self._bytes, self._max_bytes
+            for unit in units:
+                size = size_of(unit)
+                if taken >= room or bytes_ + size > most:
+                    break
+                taken, bytes_ = taken + 1, bytes_ + size
+            self._units.extend(units[:taken])
+            self._bytes = bytes_
+            if self._is_batch():
+                self._condition.notify()
+            return taken
 
     def end(self, error: BaseException | None = None) -> None:
         with self._condition:

@@ -30,7 +30,7 @@ from msrecd.inputs.decoder import FAILED, decode_input
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
 
-NAP_S = 0.2  # between two looks at the network: draining it in one go costs half of waking for each packet
+NAP_S = 0.3  # between two looks at the network: draining it in one go costs half of waking for each packet
 _UDP_NAP_S = 0.02  # the kernel keeps less of UDP
 _DRAINED_S = 0.004  # a packet that was waited for so long was the newest
 _LIVE_BATCH_S = 0.25

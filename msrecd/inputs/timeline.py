@@ -214,6 +214,7 @@ class LiveLine:
         self._on_arrival = on_arrival
         self._by_wall = False  # the streams' clock is the sender's wall clock
         self._held: list[tuple[Demuxed, int]] = []
+        self._have_begun = False  # all streams have given something
         self.stepped = 0  # how often a stream's clock did
 
     def place(self, packets: Sequence[Demuxed], now_ns: int) -> list[Placed]:
@@ -221,7 +222,7 @@ class LiveLine:
 
         Nothing is left out: packets without a time are held until one with a time follows, at most a second.
         """
-        batch = [*self._held, *((packet, now_ns) for packet in packets)]
+        batch = [*self._held, *[(packet, now_ns) for packet in packets]]
         self._held = []
         if self._on_arrival:
             return [self._finish(packet, at, at, at) for packet, at in batch]
@@ -232,17 +233,22 @@ class LiveLine:
         timed = [(packet, *self._on_sender_clock(packet, at)) for packet, at in batch]
         for stream in self._streams.values():
             stream.fit.update(now_ns)
+        finish, streams = self._finish, self._streams
         return [
-            self._finish(packet, pts + offset, dts + offset, now_ns)
+            finish(packet, pts + offset, dts + offset, now_ns)
             for packet, pts, dts in timed
-            for offset in (self._streams[packet.stream].fit.offset_ns or 0,)
+            for offset in (streams[packet.stream].fit.offset_ns or 0,)
         ]
 
     def _find_beginnings(self, batch: list[tuple[Demuxed, int]], now_ns: int) -> bool:
         """Give the first packets of a stream times, by the first one that has any. False: wait for one."""
+        if self._have_begun:
+            return True
+        self._have_begun = True
         for index, stream in self._streams.items():
             if stream.last_raw is not None:
                 continue
+            self._have_begun = False
             own = [packet for packet, _ in batch if packet.stream == index]
             times = [_raw(packet) for packet in own]
             known = next((n for n, time in enumerate(times) if time is not None), None)
@@ -264,7 +270,7 @@ class LiveLine:
         """(pts, dts) on the sender's clock, as it was at the beginning of the connection."""
         stream = self._streams[packet.stream]
         duration_ns = packet.duration_ns or stream.duration_ns
-        raw = _raw(packet)
+        raw = packet.pts_ns if packet.pts_ns is not None else packet.dts_ns
         if raw is None:
             raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
         elif self._by_wall:
@@ -321,8 +327,10 @@ class LiveLine:
         The first stream of frames continues seamlessly, the others take their place beside it.
         """
         for packet, _ in batch:
+            if packet.sender_ns is None:
+                continue
             raw, stream = _raw(packet), self._streams[packet.stream]
-            if packet.sender_ns is not None and raw is not None and stream.wall_offset is None:
+            if raw is not None and stream.wall_offset is None:
                 stream.wall_offset = packet.sender_ns - raw
         streams = list(self._streams.values())
         if any(stream.wall_offset is None for stream in streams):

@@ -30,6 +30,7 @@ MAX_STREAMS = 16
 _MAX_TEXT = 1000
 _COUNT = struct.Struct("<I")
 _NONE = -(1 << 63)
+_FAR = 1 << 61  # times beyond some thousand years cannot be counted with
 # stream, flags (1 key frame, 2 damaged), bytes, pts, dts, duration, the sender's clock
 _PACKET = struct.Struct("<HHIqqqq")
 
@@ -180,8 +181,9 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
                 raise WireError("a packet out of bounds")
             batch.append(
                 Demuxed(
-                    stream, view[at : at + size], _time(pts), _time(dts), duration,
-                    bool(flags & 1), _time(sender), bool(flags & 2),
+                    stream, view[at : at + size],
+                    pts if -_FAR < pts < _FAR else None, dts if -_FAR < dts < _FAR else None, duration,
+                    flags & 1 == 1, sender if -_FAR < sender < _FAR else None, flags & 2 == 2,
                 )
             )  # fmt: skip
             at += size
@@ -190,11 +192,6 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
     if len(batch) != count:
         raise WireError("no batch of packets")
     return batch
-
-
-def _time(value: int) -> int | None:
-    """Times beyond some thousand years cannot be counted with."""
-    return value if -(1 << 61) < value < 1 << 61 else None
 
 
 class FrameReader:

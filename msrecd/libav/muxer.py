@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import av
 import av.error
@@ -12,7 +12,7 @@ from av.container.output import OutputContainer
 
 from msrecd.flow.units import Presentation
 from msrecd.libav.colors import describe
-from msrecd.libav.common import NS_BASE, US_BASE, Writer, close_quietly, open_template
+from msrecd.libav.common import NS, Writer, close_quietly, open_template
 from msrecd.libav.values import LibavError
 
 _MAX_DURATION = (1 << 31) - 1  # PyAV before 15 refuses longer ones, whatever the time base
@@ -59,6 +59,8 @@ class Muxer:
                         describe(stream.codec_context, presentations[index])
                     self._streams.append(stream)
                 self._container.start_encoding()
+                bases = [stream.time_base for stream in self._streams]
+                self._scales = [(base.denominator, base.numerator * NS) for base in bases]
             except BaseException:
                 close_quietly(self._container)
                 raise
@@ -76,13 +78,13 @@ class Muxer:
         Raises:
             LibavError: the muxer refused it; the container can only be closed now.
         """
-        packet = av.Packet(cast(bytes, data))
+        packet = av.Packet(data)  # type: ignore[arg-type]
         packet.stream = self._streams[stream]
-        base, unit = (NS_BASE, 1) if duration_ns <= _MAX_DURATION else (US_BASE, 1000)
-        packet.time_base = base
-        packet.pts = pts_ns // unit
-        packet.dts = dts_ns // unit
-        packet.duration = min(duration_ns // unit, _MAX_DURATION)
+        scale_n, scale_d = self._scales[stream]  # in its own base: libav's fractions cost four calls a packet
+        half = scale_d // 2
+        packet.pts = (pts_ns * scale_n + half) // scale_d
+        packet.dts = (dts_ns * scale_n + half) // scale_d
+        packet.duration = min((duration_ns * scale_n + half) // scale_d, _MAX_DURATION)
         if is_keyframe:
             packet.is_keyframe = True
         try:

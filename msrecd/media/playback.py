@@ -93,28 +93,28 @@ class _JoiningFeed(Feed[Packet]):
         super().__init__()
         self._gop = gop
         self._clock = clock
-        self._waiting: tuple[tuple[Sink[Packet], int], ...] = ()
+        self.waiting: tuple[tuple[Sink[Packet], int], ...] = ()
         self._waiting_lock = threading.Lock()
         self.gives_batches = True
 
     @property
     def has_sinks(self) -> bool:
-        return bool(self._waiting) or super().has_sinks
+        return bool(self.waiting) or super().has_sinks
 
     def add(self, sink: Sink[Packet]) -> None:
         if self._gop is None or not self._gop.frames or self.ended:
             super().add(sink)
             return
         with self._waiting_lock:
-            self._waiting = (*self._waiting, (sink, self._clock.monotonic_ns() + self._JOINS_AFTER_NS))
+            self.waiting = (*self.waiting, (sink, self._clock.monotonic_ns() + self._JOINS_AFTER_NS))
 
     def remove(self, sink: Sink[Packet]) -> None:
         with self._waiting_lock:
-            self._waiting = tuple(one for one in self._waiting if one[0] is not sink)
+            self.waiting = tuple(one for one in self.waiting if one[0] is not sink)
         super().remove(sink)
 
     def put(self, unit: Packet) -> None:
-        if self._waiting:
+        if self.waiting:
             self._let_in(unit)
         super().put(unit)
 
@@ -123,8 +123,8 @@ class _JoiningFeed(Feed[Packet]):
         frames = [] if unit.is_keyframe or self._gop is None else self._gop.frames
         needed_ns = len(frames) * self._EACH_NS + MS
         with self._waiting_lock:
-            ready = [one for one in self._waiting if unit.dts_ns - one[1] >= needed_ns or not frames]
-            self._waiting = tuple(one for one in self._waiting if one not in ready)
+            ready = [one for one in self.waiting if unit.dts_ns - one[1] >= needed_ns or not frames]
+            self.waiting = tuple(one for one in self.waiting if one not in ready)
             for sink, since_ns in ready:
                 for frame in quickened(frames, since_ns, unit.dts_ns):
                     sink.put(frame)
@@ -132,7 +132,7 @@ class _JoiningFeed(Feed[Packet]):
 
     def end(self, error: BaseException | None = None) -> None:
         with self._waiting_lock:
-            waiting, self._waiting = self._waiting, ()
+            waiting, self.waiting = self.waiting, ()
         for sink, _ in waiting:
             super().add(sink)
         super().end(error)
@@ -153,6 +153,8 @@ class StreamSource(Source):
         self.passing = EncodedFeed()
         self.passing.feed = self._joining = _JoiningFeed(self._gop, playback.clock)
         self.passing.set_parameters(parameters.of_input(info))
+        self._passed: list[Packet] = []  # until nothing follows for a while
+        self._is_decoding = False
         self._parameter_sets: tuple[bytes, ...] = ()
         self._broken = True  # until the first key frame
         self._keys = KeyFrameDecoding(info, label) if info.kind == "video" else None
@@ -209,10 +211,15 @@ class StreamSource(Source):
             is_keyframe=packet.is_keyframe or self.kind == "audio",
             data=packet.data,
         )
-        self._joining.put(passed)
-        if self._raw.has_sinks:
-            self._decoding.take(passed, () if self._gop is None else self._gop.frames)
+        if self._joining.waiting:
+            self._joining.put(passed)
         else:
+            self._passed.append(passed)
+        if self._raw.has_sinks:
+            self._is_decoding = True
+            self._decoding.take(passed, () if self._gop is None else self._gop.frames)
+        elif self._is_decoding:
+            self._is_decoding = False
             self._decoding.forget()  # nobody wants raw units any more
         if self._keys is not None:
             self._keys.take(passed)
@@ -252,7 +259,14 @@ class StreamSource(Source):
     def give_gathered(self) -> None:
         """Nothing follows for a while."""
         self._decoding.give()
+        self._pass_on()
         self._joining.flush()
+
+    def _pass_on(self) -> None:
+        """What was gathered goes out in one go."""
+        if self._passed:
+            passed, self._passed = self._passed, []
+            self._joining.put_all(passed)
 
     def finish(self, error: BaseException | None) -> None:
         """The input has ended."""
@@ -262,6 +276,7 @@ class StreamSource(Source):
         except ReaderError as exc:
             log.debug("%s: its last frames are lost: %s", self.label, exc)
         self._decoding.forget()
+        self._pass_on()
         self.passing.feed.end(error)
         self._raw.end(error)
         if self._keys is not None:
@@ -420,7 +435,9 @@ class Playback:
             placed = line.place(batch, self.clock.monotonic_ns())
             if self._playing.is_set():
                 for unit in placed:
-                    self._deliver(unit)
+                    self._by_index[unit.packet.stream].deliver(unit)
+                if placed:
+                    self._position_ns = placed[-1].packet.pts_ns or placed[-1].packet.dts_ns or 0
                 self._give_gathered()
             else:
                 for source in self.sources:

@@ -68,7 +68,8 @@ class ChunkWriter:
 
     @property
     def pending_bytes(self) -> int:
-        return self._container.pending_bytes
+        container = self._container
+        return container.written_bytes - container.taken_bytes
 
     @property
     def has_media(self) -> bool:

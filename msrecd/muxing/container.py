@@ -30,7 +30,7 @@ class ChunkContainer:
         self._streams = streams
         self._first_dts: list[int | None] = [None] * len(streams)
         self.written_bytes = 0
-        self._taken_bytes = 0
+        self.taken_bytes = 0
         head: list[bytes] = []
         self._write: Callable[[bytes], None] = head.append
         self._is_mp4 = container.muxer == "mp4"
@@ -65,11 +65,11 @@ class ChunkContainer:
     @property
     def pending_bytes(self) -> int:
         """Bytes that `take` would give."""
-        return self.written_bytes - self._taken_bytes
+        return self.written_bytes - self.taken_bytes
 
     def take(self) -> list[bytes]:
         parts, self._parts = self._parts, []
-        self._taken_bytes = self.written_bytes
+        self.taken_bytes = self.written_bytes
         return parts
 
     def close(self) -> None:

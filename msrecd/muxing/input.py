@@ -29,8 +29,10 @@ class Lane:
         deliver: Callable[[Arrival], bool],
         nudge: Callable[[], None],
         flush: Callable[[], None] = lambda: None,
+        deliver_all: Callable[[Sequence[Arrival]], int] | None = None,
     ) -> None:
         self._track, self._blank, self._deliver, self._nudge = track, blank, deliver, nudge
+        self._deliver_all = deliver_all
         self.flush = flush
         self._broken = False
         self.refused: deque[int] = deque(maxlen=_MAX_REFUSED)  # capture times
@@ -41,6 +43,15 @@ class Lane:
             self.refused.append(unit.pts_ns)
         else:
             self._broken = False
+
+    def put_all(self, units: Sequence[Packet]) -> None:
+        if self._deliver_all is None or self._broken:
+            for unit in units:
+                self.put(unit)
+            return
+        taken = self._deliver_all([Arrival(self._track, self._blank, unit) for unit in units])
+        for unit in units[taken:]:
+            self.put(unit)  # refused and counted, until there is room for a key frame
 
     def end(self, error: BaseException | None) -> None:
         if not self._blank:
@@ -78,7 +89,11 @@ class TrackInput(ABC):
         self._lane: Lane | None = None
 
     def connect(
-        self, deliver: Callable[[Arrival], bool], nudge: Callable[[], None], flush: Callable[[], None] = lambda: None
+        self,
+        deliver: Callable[[Arrival], bool],
+        nudge: Callable[[], None],
+        flush: Callable[[], None] = lambda: None,
+        deliver_all: Callable[[Sequence[Arrival]], int] | None = None,
     ) -> None:
         """Begin to receive.
 
@@ -86,6 +101,7 @@ class TrackInput(ABC):
             deliver: takes what arrives.
             nudge: there is news of another kind.
             flush: what has arrived is all for now.
+            deliver_all: takes many, and says how many it had room for.
 
         Raises:
             NotSupportedError: the source cannot give what is wanted.
@@ -94,7 +110,7 @@ class TrackInput(ABC):
         self.takes_past = self.source.has_past and not self.source.stats.delivered
         self._live = self._acquire()
         self._live.output.when_parameters(lambda _: nudge())
-        self._lane = Lane(self.track, False, deliver, nudge, flush)
+        self._lane = Lane(self.track, False, deliver, nudge, flush, deliver_all)
         self._live.output.feed.add(self._lane)
 
     def _acquire(self) -> hub.Lease:

@@ -24,10 +24,12 @@ class Pauses:
     """
 
     def __init__(self) -> None:
+        self.is_idle = True  # nothing was ever paused, nearly always
         self._coming: deque[_Pause] = deque()
         self._over: deque[_Pause] = deque(maxlen=_REMEMBERED)
 
     def pause(self, at_ns: int) -> None:
+        self.is_idle = False
         self._coming.append(_Pause(at_ns))
 
     def resume(self, at_ns: int) -> None:
@@ -36,8 +38,6 @@ class Pauses:
 
     def covers(self, at_ns: int) -> bool:
         """Whether what was captured at this time is left out."""
-        if not self._over and not self._coming:
-            return False  # nearly always
         return any(pause.covers(at_ns) for pause in (*self._over, *self._coming))
 
     def passed(self, at_ns: int) -> int | None:

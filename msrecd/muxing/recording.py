@@ -91,6 +91,10 @@ class Recording:
         self._held: list[Packet | None] = [None] * len(inputs)  # frames, until the successor tells their duration
         self._chunk: ChunkWriter | None = None
         self._side = SideTracks(inputs, self._video)
+        self._has_side_tracks = sum(track.kind == "video" for track in inputs) > 1
+        self._can_ask = self._has_side_tracks or any(
+            track.kind == "video" and track.output.can_force_key_frames for track in inputs
+        )
         self._before: ChunkWriter | None = None  # the chunk before, while a side track still belongs to it
         self._before_end_ns = 0  # where that one ends on the line
         self._chunks = 0
@@ -116,7 +120,7 @@ class Recording:
     def write(self, index: int, packet: Packet) -> None:
         if not self._is_wanted(index, packet):
             return
-        is_cut_point = self._is_cut_point(index, packet)
+        is_cut_point = packet.is_keyframe and (index == self._video or self._video_is_gone())
         if not self._timeline.started:
             if self._wait_for_key and not self._can_begin(index, packet):
                 return
@@ -129,11 +133,12 @@ class Recording:
             self._continue(packet)
         if self._before is not None and self._may_close_before():
             self._close_before()
-        if not self._side.has_begun(index, packet):
+        if self._has_side_tracks and not self._side.has_begun(index, packet):
             if self._before is not None:
                 self._put(index, packet, packet.duration_ns, self._before)
             return
-        chunk = self._the_chunk
+        chunk = self._chunk
+        assert chunk is not None, "the recording has ended"
         if (
             is_cut_point
             and self._before is None
@@ -150,7 +155,8 @@ class Recording:
             self._side.has_begun(index, packet)  # when the first track is gone, it may be a side track's own
         if index == self._video:
             self._hold(index, packet)
-            self._foresee_cut(chunk, packet)
+            if self._can_ask or self._inputs[index].is_blank:  # else there is no encoder to ask
+                self._foresee_cut(chunk, packet)
         else:
             self._put(index, packet, packet.duration_ns)
 
@@ -211,14 +217,16 @@ class Recording:
                 reason: GapReason = "no_frames" if self._inputs[index].kind == "video" else "lost_sound"
                 self._losses.begin(index, since_ns, reason)
 
-    def _find_hole(self, index: int, packet: Packet, duration_ns: int) -> None:
-        """Enter what lacks after a frame that stands longer than it should, or before a packet of sound."""
+    def _find_hole(self, index: int, packet: Packet, line_ns: int, duration_ns: int) -> None:
+        """Enter what lacks after a frame that stands longer than it should, or before a packet of sound, which lies at
+        `line_ns`.
+        """
         if index in self._joining:
             self._joining.discard(index)
             return
         if self._inputs[index].kind == "audio":
             end_ns = self._timeline.track_end_ns(index)
-            hole_ns = self._timeline.place(packet.dts_ns) - end_ns
+            hole_ns = line_ns - end_ns
             if end_ns and hole_ns > _SOUND_HOLE_NS:
                 reason: GapReason = "encoder" if index in self._refused else "lost_sound"
                 self._losses.lose(index, packet.dts_ns - hole_ns, packet.dts_ns, reason)
@@ -285,14 +293,15 @@ class Recording:
             return False
         if self._stop_ns is not None and packet.pts_ns >= self._stop_ns:
             return False
-        if self.pauses.covers(packet.dts_ns):
-            if index == self._audio:
-                self._skipped_audio.append(packet)
-            return False
-        resumed_ns = self.pauses.passed(packet.dts_ns)
-        if resumed_ns is not None:
-            self._wait_for_key = True
-            self._resumed_ns = resumed_ns
+        if not self.pauses.is_idle:
+            if self.pauses.covers(packet.dts_ns):
+                if index == self._audio:
+                    self._skipped_audio.append(packet)
+                return False
+            resumed_ns = self.pauses.passed(packet.dts_ns)
+            if resumed_ns is not None:
+                self._wait_for_key = True
+                self._resumed_ns = resumed_ns
         return not self._sheds(index, packet)
 
     def _sheds(self, index: int, packet: Packet) -> bool:
@@ -301,8 +310,8 @@ class Recording:
             return False  # everything is kept for the one blob at the end, as the specification has it
         chunk = self._chunk
         waiting = self.outstanding_bytes() + (chunk.pending_bytes if chunk is not None else 0)
-        if self._shedding.is_idle(waiting):
-            return False
+        if self._shedding.since_ns is None and waiting <= self.options.max_buffered_bytes:
+            return False  # nearly always
         was_shedding = self._shedding.since_ns is not None
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
@@ -374,18 +383,22 @@ class Recording:
             self._put(index, before, packet.dts_ns - before.dts_ns)
 
     def _put(self, index: int, packet: Packet, duration_ns: int, chunk: ChunkWriter | None = None) -> None:
-        chunk = chunk or self._the_chunk
+        chunk = chunk or self._chunk
+        assert chunk is not None, "the recording has ended"
+        timeline = self._timeline
         if duration_ns <= 0:
             duration_ns = packet.duration_ns or duration_ns
-        dts_ns = self._timeline.place(packet.dts_ns)
-        if not self._timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
+        dts_ns = timeline.place(packet.dts_ns)
+        if not timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
             self._losses.drop(index, packet.pts_ns)
             self._refused.add(index)
             return
-        self._find_hole(index, packet, duration_ns)
-        self._timeline.written(index, dts_ns, dts_ns + duration_ns)
-        chunk.write(index, packet, pts_ns=self._timeline.place(packet.pts_ns), dts_ns=dts_ns, duration_ns=duration_ns)
-        self._newest_ns = max(self._newest_ns, packet.pts_ns + duration_ns)
+        self._find_hole(index, packet, dts_ns, duration_ns)
+        timeline.written(index, dts_ns, dts_ns + duration_ns)
+        pts_ns = packet.pts_ns - packet.dts_ns + dts_ns
+        chunk.write(index, packet, pts_ns=pts_ns, dts_ns=dts_ns, duration_ns=duration_ns)
+        if (end_ns := packet.pts_ns + duration_ns) > self._newest_ns:
+            self._newest_ns = end_ns
         if self._blob_capture_ns is None:
             self._blob_capture_ns = packet.pts_ns
 

@@ -20,14 +20,11 @@ class Timeline:
 
     def __init__(self, tracks: int) -> None:
         self._zero_ns: int | None = None
+        self.started = False
         # (capture time, place) where the line begins and where it goes on after each pause; the oldest are forgotten.
         self._pieces: deque[tuple[int, int]] = deque(maxlen=256)
         self._pauses: deque[int] = deque(maxlen=256)  # where pauses began that have not ended yet
         self._tracks = [_TrackEnd() for _ in range(tracks)]
-
-    @property
-    def started(self) -> bool:
-        return self._zero_ns is not None
 
     @property
     def end_ns(self) -> int:
@@ -44,6 +41,7 @@ class Timeline:
     def start(self, capture_ns: int) -> None:
         """`capture_ns` becomes 0 of the line."""
         self._zero_ns = capture_ns
+        self.started = True
         self._pieces.append((capture_ns, 0))
 
     def pause(self, capture_ns: int) -> None:
@@ -56,6 +54,7 @@ class Timeline:
         Otherwise a frame that joins the sound early would be refused as overlapping: a key frame, of all things.
         """
         self._zero_ns = capture_ns - at_ns
+        self.started = True
         self._pieces.append((capture_ns, at_ns))
         while self._pauses and self._pauses[0] <= capture_ns:
             self._pauses.popleft()

@@ -172,7 +172,7 @@ class RecorderWorker(threading.Thread):
 
     def _record(self) -> None:
         for track in self._inputs:
-            track.connect(self._queue.offer, self._queue.nudge, self._batch_came)
+            track.connect(self._queue.offer, self._queue.nudge, self._batch_came, self._queue.offer_all)
             # A frame of before the start, which the encoder may still have, would be of no use as a key frame.
             track.request_key_frame(0 if self._begin is None else self._begin.at_ns)
         self._comes_in_batches = all(track.output.feed.gives_batches for track in self._inputs)
