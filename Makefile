@@ -35,7 +35,7 @@ test-quick: $(STAMP) ## without the tests that take more than ten seconds
 conformance: $(STAMP) ## the web-platform-tests that apply: rows, covered, passing
 	@$(BIN)/python tests/conformance/table.py $(ARGS)
 
-bench: $(STAMP) ## what recording costs, beside ffmpeg and GStreamer on the same input (15 minutes; ARGS=--quick: five)
+bench: $(STAMP) ## what recording costs, beside ffmpeg, GStreamer and mediamtx on the same input (half an hour; ARGS=--quick: eight minutes)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 soak: $(STAMP) ## two hours of recording with rotation: does memory grow? (ARGS="--minutes 10" for less)

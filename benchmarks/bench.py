@@ -1,9 +1,11 @@
-"""All that `make bench` measures, in one run: cost next to ffmpeg and GStreamer, growth, times; tables and a plot.
+"""All that `make bench` measures, in one run: network cameras beside ffmpeg, GStreamer and mediamtx, what a kill costs,
+encoding beside ffmpeg and GStreamer, growth, times; tables and a plot.
 
-    python benchmarks/bench.py [--quick] [--out DIR]
+    python benchmarks/bench.py [--quick] [--out DIR] [--mediamtx PATH]
 
-GStreamer is installed by apt-get where it is missing and can be; without it its rows are missing. Some fifteen minutes
-on a machine that does nothing else; with --quick some five. Results go to `results.md`, `results.json`, `growth.svg`.
+GStreamer is installed by apt-get where it is missing and can be, mediamtx is built where Go is there (see network.py);
+without them their rows are missing. Some half an hour on a machine that does nothing else; with --quick some eight
+minutes. Results go to `results.md`, `results.json`, `growth.svg`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import av
 import cost
 import growth
 import latency
+import network
 import programs
 
 GSTREAMER = ("tools", "plugins-base", "plugins-good", "plugins-bad", "libav")
@@ -88,15 +91,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=programs.CACHE)
+    parser.add_argument("--mediamtx", help="path of the program")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     set_up()
     head = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}"
     print(head, flush=True)
     seconds, repeat, times = (20, 1, 20) if args.quick else (60, 3, 100)
-    costs = {codec: cost.run(codec, seconds, repeat) for codec in cost.MIME_TYPES}
-    text = [head, *(cost.table(codec, found) for codec, found in costs.items())]
+    peers = network.find_mediamtx(args.mediamtx)
+    rounds = 1 if args.quick else 5
+    cameras = {
+        count: network.run(cameras=count, seconds=seconds, repeat=rounds, sound="aac", path=peers)
+        for count in ((1,) if args.quick else (1, 8, 16))
+    }
+    killed = network.run_kills(3 if args.quick else 10, peers)
+    text = [head, *(f"{count} cameras\n\n{network.table(one, network.COLUMNS)}" for count, one in cameras.items())]
+    text.append(network.table(killed, network.KILL_COLUMNS))
     print("\n\n".join(text[1:]), flush=True)
+    costs = {codec: cost.run(codec, seconds, repeat) for codec in cost.MIME_TYPES}
+    text += [cost.table(codec, found) for codec, found in costs.items()]
+    print("\n" + "\n\n".join(text[-len(costs) :]), flush=True)
     grown = growth.run(12 if args.quick else 30)
     text.append(growth.table(grown["recorders"], "recorders", "recorders, picture only"))
     text.append(growth.table(grown["chunks"], "chunk_s", "chunk length s, with sound"))
@@ -105,7 +119,14 @@ def main() -> int:
     text.append(latency.table(waited))
     print("\n" + text[-1])
     (args.out / "results.md").write_text("\n\n".join(text) + "\n")
-    everything = {"machine": head, "cost": costs, "growth": grown, "latency": waited}
+    everything = {
+        "machine": head,
+        "cameras": cameras,
+        "killed": killed,
+        "cost": costs,
+        "growth": grown,
+        "latency": waited,
+    }
     (args.out / "results.json").write_text(json.dumps(everything, indent=1))
     plot(grown["recorders"], args.out / "growth.svg")
     print(f"\nin {args.out}: results.md, results.json, growth.svg")
