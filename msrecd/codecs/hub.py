@@ -132,7 +132,7 @@ def fullness() -> float:
 
 
 def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
-    own = source.encoded(request)
+    own = None if request.overlay is not None else source.encoded(request)
     if own is not None:
         return _Shared(own, None)
     name = f"{request.codec}-{next(_numbers)}"

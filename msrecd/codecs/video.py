@@ -8,6 +8,7 @@ from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
+from msrecd.codecs.overlay import drawn
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.keyframes import KeyFrameRequests
@@ -151,6 +152,8 @@ class VideoEncoding(Encoding[VideoFrame]):
     def _encode(self, frame: VideoFrame, pts_ns: int) -> None:
         self._last, self._last_ns = frame, pts_ns
         encoder = self._encoder
+        if self._request.overlay is not None:
+            frame = drawn(frame, self._request.overlay)
         shaped = reshaped(frame, (encoder.width, encoder.height), crops=self._request.crops)
         encoded = libav.picture(shaped.format, shaped.data)
         self._deliver(encoder.encode(encoded, pts_ns, key_frame=self._keys.due(pts_ns)))

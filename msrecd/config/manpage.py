@@ -18,6 +18,7 @@ _HEADINGS = {
     "camera": "[[camera]]",
     "recorder": "[[recorder]]",
     "recorder.snapshots": "[recorder.snapshots]",
+    "recorder.overlay": "[recorder.overlay]",
     "recorder.source": "[recorder.source]",
     "recorder.retention": "[recorder.retention]",
     "recorder.schedule": "[[recorder.schedule]]",

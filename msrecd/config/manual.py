@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model, offload_table, recorder_tables, trigger_keys
+from msrecd.config import model, offload_table, overlay_keys, recorder_tables, trigger_keys
 from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
@@ -29,6 +29,7 @@ TABLES: dict[str, type] = {
     "recorder": model.Recorder,
     "recorder.audio_filters": recorder_tables.AudioFilter,
     "recorder.snapshots": recorder_tables.Snapshots,
+    "recorder.overlay": overlay_keys.Overlay,
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,
     "recorder.schedule": model.Schedule,

@@ -30,6 +30,7 @@ from msrecd.config.kinds import (
     key,
 )
 from msrecd.config.offload_table import Offload
+from msrecd.config.overlay_keys import Overlay
 from msrecd.config.recorder_tables import AudioFilter, Snapshots
 from msrecd.config.trigger_keys import Trigger
 from msrecd.vocabulary.names import NAME
@@ -469,6 +470,13 @@ class Recorder:
     )
     snapshots: Snapshots | None = key(
         Table(model=Snapshots), "JPEG files at intervals or times, beside the chunks.", default=None, default_doc="none"
+    )
+    overlay: Overlay | None = key(
+        Table(model=Overlay),
+        "Text that is drawn into the frames before they are encoded. The camera's own encoder is not used then: it "
+        "costs CPU.",
+        default=None,
+        default_doc="none",
     )
     autostart: bool = key(Flag(), "Record from the start of the service.", default=False)
     max_duration_s: float | None = key(

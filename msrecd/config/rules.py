@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msrecd.config.kinds import Report
 from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
 from msrecd.config.offload_table import check_offload
+from msrecd.config.overlay_keys import check_overlay
 from msrecd.config.problems import suggestion
 from msrecd.config.recorder_tables import Snapshots, check_filters
 from msrecd.config.trigger_keys import check_triggers
@@ -122,6 +123,8 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         report.add(at, "records nothing: give video, audio or source")
     if recorder.snapshots is not None:
         _check_snapshots(recorder.snapshots, recorder, f"{at}.snapshots", report, checks)
+    if recorder.overlay is not None:
+        _check_overlay(recorder, f"{at}.overlay", report)
     check_triggers(recorder.triggers, recorder, f"{at}.trigger", report)
     for j, schedule in enumerate(recorder.schedules):
         if schedule.action == "arm" and not recorder.triggers and not report.concerns(f"{at}.schedule[{j}].action"):
@@ -144,6 +147,21 @@ def _check_snapshots(snapshots: Snapshots, recorder: Recorder, at: str, report: 
         return
     elif message := checks.time(snapshots.at) or _time_problem(snapshots.at):
         report.add(f"{at}.at", message)
+
+
+def _check_overlay(recorder: Recorder, at: str, report: Report) -> None:
+    if recorder.overlay is not None:
+        check_overlay(recorder.overlay, at, report)
+    if recorder.source is not None:
+        # What a file or an HTTP server gives is known when it is played: `start` refuses it then.
+        mime = parse_mime_type(recorder.mime_type)
+        is_encoded = recorder.source.url.partition(":")[0].lower() in _ALWAYS_ENCODED
+        if is_encoded and (mime is None or not mime.codecs):
+            report.add(
+                at, "the video of a network stream passes through as it is encoded; nothing can be drawn into it"
+            )
+    elif recorder.video is False and not report.concerns(f"{at}"):
+        report.add(at, "needs video")
 
 
 def _check_filters(recorder: Recorder, at: str, report: Report) -> None:

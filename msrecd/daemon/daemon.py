@@ -285,9 +285,12 @@ class Daemon:
     def make_unit(self, recorder: Recorder) -> RecorderController:
         """A controller for one `[[recorder]]`; it does nothing yet."""
         assert self.archive is not None
-        return RecorderController(
-            recorder_settings(recorder), devices=self.devices, archive=self.archive, listener=self.publisher
-        )
+        settings = recorder_settings(recorder)
+        if recorder.overlay is not None:
+            from msrecd.daemon.overlays import with_overlay  # here: few recorders draw something
+
+            settings = with_overlay(settings, self.recorders.config.device.id, self.walltime)
+        return RecorderController(settings, devices=self.devices, archive=self.archive, listener=self.publisher)
 
     def _round_failed(self, message: str) -> None:
         self.publisher.report_error("internal", message, logged=True)

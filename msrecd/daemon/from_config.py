@@ -34,6 +34,8 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         options["video_key_frame_interval_duration"] = recorder.video_key_frame_interval_duration_s * 1000
     if recorder.pre_roll_s:
         options["pre_roll"] = recorder.pre_roll_s * 1000
+    if recorder.overlay is not None:
+        options["overlay"] = {"text": recorder.overlay.text, "position": recorder.overlay.position}
     constraints = None
     if recorder.source is None:
         constraints = {"video": _constraints(recorder.video), "audio": _constraints(recorder.audio)}

@@ -16,6 +16,17 @@ class EncodingError(Exception):
     """The encoder did not open, or failed while the source was well; the message is the encoder's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Text that is drawn into each frame before it is encoded.
+
+    text: the line for a frame that was captured at this time (ns, CLOCK_MONOTONIC); called in the encoder's thread.
+    """
+
+    text: Callable[[int], str]
+    position: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-left"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodingRequest:
     """One encoding; equal requests on one source are served by one encoder.
@@ -23,6 +34,7 @@ class EncodingRequest:
     codec: libav's codec name ("h264", "vp9", "aac", "opus", "flac", "pcm_s16le", …).
     width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
     crops: frames of another shape than that are cropped around the middle, else fitted in with black beside them.
+    overlay: what is drawn into the frames; then the source's own encoder is not used.
     key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).
     bit_rate: bits a second, a hint.
     """
@@ -39,6 +51,7 @@ class EncodingRequest:
     key_frame_interval_count: int = 0
     sample_rate: int = 0
     channels: int = 0
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

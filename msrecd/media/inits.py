@@ -5,7 +5,7 @@ At run time they are plain dicts; any mapping does. Unknown members are one warn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class MediaRecorderOptions(TypedDict, total=False):
     chunk_max_size: int | None
     pre_roll: float | None
     max_buffered: int | None
+    overlay: Mapping[str, Any] | None
 
 
 class ConstrainULongRange(TypedDict, total=False):

@@ -11,10 +11,12 @@ from dataclasses import dataclass, fields
 
 from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.exceptions import NotSupportedError
+from msrecd.flow.encoded import Overlay
 
 DEFAULT_VIDEO_BITS_PER_SECOND = 2_500_000
 DEFAULT_AUDIO_BITS_PER_SECOND = 128_000
 DEFAULT_MAX_BUFFERED = 64 << 20
+POSITIONS = ("top-left", "top-right", "bottom-left", "bottom-right")
 _LEAST_AUDIO, _LEAST_VIDEO = 6_000, 10_000
 _UNSIGNED_LONG = 1 << 32
 
@@ -34,6 +36,7 @@ class RecorderOptions:
     chunk_max_size: int | None = None
     pre_roll: float = 0.0
     max_buffered: int = DEFAULT_MAX_BUFFERED
+    overlay: Overlay | None = None
     eager: bool = False
 
 
@@ -71,6 +74,7 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
         chunk_max_size=_unsigned(options, "chunk_max_size"),
         pre_roll=_number(options, "pre_roll") or 0.0,
         max_buffered=_unsigned(options, "max_buffered") or DEFAULT_MAX_BUFFERED,
+        overlay=_overlay(options.get("overlay")),
         eager=bool(options.get("eager")),
     )
     if converted.video_key_frame_interval_duration is not None and converted.video_key_frame_interval_count is not None:
@@ -83,6 +87,23 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
     if converted.pre_roll < 0:
         raise NotSupportedError("pre_roll must not be negative")
     return converted
+
+
+def _overlay(value: object) -> Overlay | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"overlay must be a mapping with text and position, not {type(value).__name__}")
+    warn_of_unknown("overlay", value, ("text", "position"), stacklevel=6)
+    text, position = value.get("text"), value.get("position", "bottom-left")
+    if isinstance(text, str):
+        line = text
+        text = lambda at_ns: line  # noqa: E731 - the text is the same for all frames
+    if not callable(text):
+        raise TypeError("overlay.text must be a str, or a function from ns on CLOCK_MONOTONIC to one")
+    if position not in POSITIONS:
+        raise TypeError(f"overlay.position must be one of {', '.join(POSITIONS)}, not {position!r}")
+    return Overlay(text, position)
 
 
 def bit_rates(options: RecorderOptions) -> tuple[int, int]:

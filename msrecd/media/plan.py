@@ -104,6 +104,11 @@ def _request(
             sample_rate=format.sample_rate,
             channels=format.channels,
         )
+    if options.overlay is not None and track._source.native_codec() == selection.video:
+        raise NotSupportedError(
+            f"overlay: {track.label!r} passes through as it is encoded ({selection.video}), so nothing can be drawn "
+            "into it; name another codec in mime_type, or remove overlay"
+        )
     settings = track.get_settings()
     rate = settings.get("frame_rate")
     size = (int(settings.get("width") or format.width), int(settings.get("height") or format.height))
@@ -117,4 +122,5 @@ def _request(
         frame_rate=None if format.frame_rate is None or rate is None else float(rate),
         key_frame_interval_ns=int((options.video_key_frame_interval_duration or 0) * MS),
         key_frame_interval_count=options.video_key_frame_interval_count or 0,
+        overlay=options.overlay,
     )

@@ -64,7 +64,9 @@ class MediaRecorder(EventTarget):
                 by so much, until the tracks end, the recorder is forgotten, or `stop` is called without a recording),
                 `max_buffered` (bytes that may wait for listeners that called `BlobEvent.wait_until`; also the bound of
                 the pre-roll), `eager` (blobs as soon as possible: the first one when anything can be played, the
-                others from half a timeslice on where an input comes in batches).
+                others from half a timeslice on where an input comes in batches), `overlay` ({"text": a str, or a
+                function from a frame's capture time in ns on CLOCK_MONOTONIC to one, called in the encoder's thread;
+                "position": "bottom-left", …}: drawn into the frames that are encoded for this recorder).
 
         Raises:
             TypeError: `stream` is no MediaStream, or an option has a wrong type.
