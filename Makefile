@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test promises coverage fuzz lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (
 
 ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .cache/trixie-ha once)
 	@scripts/ha-test.sh $(ARGS)
+
+fleet-test: ## two sites, three RabbitMQ nodes, PostgreSQL, 200 devices, in network namespaces (root; makes .cache/trixie-fleet once; 45 minutes)
+	@scripts/fleet-test.sh $(ARGS)
 
 deb: ## the Debian package, in dist/
 	@scripts/build-deb.sh
