@@ -215,7 +215,7 @@ class Cluster:
         for node in self.nodes:
             self.wait(node)
         first = self.nodes[0]
-        self.ctl(first, "enable_feature_flag", "khepri_db")
+        self.ctl(first, "enable_feature_flag", "--opt-in", "khepri_db")
         for user in self.USERS:
             done = subprocess.run(
                 first.command("sh", str(CONFIG / "rabbitmq-user.sh"), user), input=PASSWORD + "\n", text=True,
@@ -290,23 +290,22 @@ class Database:
             )
 
     def start(self) -> None:
-        self._process = self.host.start(
-            "runuser",
-            "-u",
-            "postgres",
-            "--",
-            str(self._programs / "postgres"),
-            "-D",
-            str(self._data),
-            log="postgres.log",
-        )
-        probe = [str(self._programs / "pg_isready"), "-q", "-h", self.host.address]
-        eventually("PostgreSQL answers", lambda: subprocess.run(self.host.command(*probe), check=False).returncode == 0)
+        """Again and again, until it answers: after a kill its children may take a moment to notice, and it refuses."""
+        command = ["runuser", "-u", "postgres", "--", str(self._programs / "postgres"), "-D", str(self._data)]
+        probe = self.host.command(str(self._programs / "pg_isready"), "-q", "-h", self.host.address)
+
+        def answers() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                self._process = self.host.start(*command, log="postgres.log")
+            return subprocess.run(probe, check=False).returncode == 0
+
+        eventually("PostgreSQL answers", answers, every_s=1.0)
 
     def kill(self) -> None:
         """SIGKILL for all of it, as if the machine lost its power."""
         assert self._process is not None
         self.host.end(self._process, signal.SIGKILL)
+        self._process = None
 
     def load_schema(self) -> None:
         self.host.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn, "-f", str(CONFIG / "schema.sql"))

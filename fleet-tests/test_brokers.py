@@ -49,6 +49,11 @@ def server(command: list[str], environment: dict[str, str], port: int, folder: P
         end_group(process, signal.SIGTERM, 30)
 
 
+def know_this_host() -> None:
+    """Both servers ask for its address."""
+    Path("/etc/hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n")
+
+
 def check(port: int, name: str) -> dict[str, Finding]:
     settings = MqttSettings(host="127.0.0.1", port=port, device_id=DEVICE, groups=("north",))
     findings = BrokerCheck(settings).run()
@@ -72,7 +77,7 @@ def test_rabbitmq_has_no_retained_states_for_wildcards_and_wills(tmp_path: Path)
         f"listeners.tcp = none\nmqtt.listeners.tcp.default = 127.0.0.1:{port}\nmqtt.allow_anonymous = true\n"
         "anonymous_login_user = guest\nanonymous_login_pass = guest\n"
     )
-    Path("/etc/hosts").write_text("127.0.0.1 localhost\n")
+    know_this_host()
     environment = {
         "HOME": str(tmp_path), "RABBITMQ_NODENAME": "check@localhost", "RABBITMQ_MNESIA_BASE": str(tmp_path / "data"),
         "RABBITMQ_CONFIG_FILE": str(tmp_path / "rabbitmq.conf"), "RABBITMQ_LOG_BASE": str(tmp_path / "log"),
@@ -86,18 +91,21 @@ def test_rabbitmq_has_no_retained_states_for_wildcards_and_wills(tmp_path: Path)
 
 
 @pytest.mark.skipif(not ARTEMIS.exists(), reason="Artemis was not fetched: see the first lines of make fleet-test")
-def test_artemis_loses_the_retain_flag_of_live_messages(tmp_path: Path) -> None:
+def test_artemis_may_lose_the_order_of_what_waited(tmp_path: Path) -> None:
+    know_this_host()
     port = free_port()
     java = {"JAVA_HOME": str(Path(shutil.which("java") or "").resolve().parents[1]), "JAVA_ARGS": "-Xms128m -Xmx512m"}
-    subprocess.run(
+    done = subprocess.run(
         [str(ARTEMIS), "create", str(tmp_path / "broker"), "--allow-anonymous", "--user", "admin", "--password",
          "admin", "--no-web", "--no-amqp-acceptor", "--no-hornetq-acceptor", "--no-stomp-acceptor", "--http-host",
-         "127.0.0.1", "--host", "127.0.0.1", "--silent", "--nio", "--default-port", str(free_port()),
-         "--mqtt-port", str(port)],
-        check=True, capture_output=True, env={**os.environ, **java}, timeout=120,
+         "127.0.0.1", "--host", "127.0.0.1", "--silent", "--nio", "--default-port", str(free_port())],
+        check=False, capture_output=True, text=True, env={**os.environ, **java}, timeout=300,
     )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     config = tmp_path / "broker" / "etc" / "broker.xml"
-    assert re.search(rf'<acceptor name="mqtt">[^<]*:{port}\?', config.read_text())
+    text, count = re.subn(r'(<acceptor name="mqtt">[^<]*:)1883\?', rf"\g<1>{port}?", config.read_text())
+    assert count == 1, text
+    config.write_text(text)
     with server([str(tmp_path / "broker" / "bin" / "artemis"), "run"], java, port, tmp_path):
         findings = check(port, "ActiveMQ Artemis")
     assert "as_published" in failed(findings)

@@ -120,6 +120,7 @@ def fill(connection: psycopg.Connection[Any]) -> None:
         "INSERT INTO msrecd.day (device, recorder, day, planned_s)"
         " SELECT device, recorder, msrecd.utc_day(start), extract(epoch FROM stop - start) FROM msrecd.plan"
     )
+    connection.execute("ANALYZE")  # or the triggers are planned for empty tables
     for day in range(DAYS):
         connection.execute(DAY, {"day": day, "devices": DEVICES, "per_day": PER_DAY, "first": FIRST_DAY}, prepare=True)
     connection.execute(

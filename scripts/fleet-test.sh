@@ -58,10 +58,11 @@ unshare --mount --pid --net --uts --fork --kill-child /bin/bash -euc '
     mount --rbind /dev "$root/dev"
     for folder in tmp run; do mount -t tmpfs tmpfs "$root/$folder"; done
     ip link set lo up
-    exec chroot "$root" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/usr/sbin:/bin:/sbin PYTHONPATH=/srv/msrecd \
-        MSRECD_CHAOS_S="${MSRECD_CHAOS_S:-}" MSRECD_FLEET_CHUNKS="${MSRECD_FLEET_CHUNKS:-}" \
+    # This shell stays: as the first process it takes care of those whose parents were killed.
+    chroot "$root" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/usr/sbin:/bin:/sbin PYTHONPATH=/srv/msrecd \
+        MSRECD_FLEET_TREE=yes MSRECD_CHAOS_S="${MSRECD_CHAOS_S:-}" MSRECD_FLEET_CHUNKS="${MSRECD_FLEET_CHUNKS:-}" \
         MSRECD_TWENTY="${MSRECD_TWENTY:-}" \
-        /bin/sh -c '"'"'cd /srv/msrecd && exec /usr/bin/python3 -m pytest -p no:cacheprovider -p no:xdist "$@"'"'"' pytest "$@"
+        /bin/sh -c '"'"'cd /srv/msrecd && exec /usr/bin/python3 -m pytest -p no:cacheprovider -p no:xdist "$@"'"'"' pytest "$@" || exit $?
 ' fleet "$root" "$run" --timeout 3600 -o testpaths=fleet-tests "$@" </dev/null &
 child=$!
 status=0

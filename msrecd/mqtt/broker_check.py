@@ -336,7 +336,8 @@ class BrokerCheck:
         self._retained.append(topic)
         reader = self._peer("reader").connect()
         reader.subscribe(topic)
-        self._peer("device", will=(topic, WILL_DELAY_S)).connect().drop()
+        # With a session that outlives the delay, as a device has: the end of the session ends the delay, too.
+        self._peer("device", will=(topic, WILL_DELAY_S)).connect(clean=True, expiry_s=60).drop()
         began = time.monotonic()
         if reader.next(ANSWER_S + WILL_DELAY_S) is None:
             raise Broken("no will comes")
@@ -358,6 +359,7 @@ class BrokerCheck:
             device = self._peer("device", will=(topic, WILL_DELAY_S)).connect(clean=True, expiry_s=60)
             device.drop()
             began = time.monotonic()
+            time.sleep(0.3)  # a line that breaks is not back at once
             device.connect(clean=False, expiry_s=60)
             back_after = time.monotonic() - began
             if reader.next(WILL_DELAY_S + QUIET_S) is None:
