@@ -99,6 +99,8 @@ def stages(devices: int, costs: Costs, chunk_s: float) -> list[Stage]:
     of_site = devices / sites
     storm = of_site * (costs.connection_s + costs.handshake_s) / RECOVERY_S  # processors, while all come back
     backlog = events_s * OUTAGE_S
+    database = messages_s / costs.stored_events_s / half
+    spare_s = max(1.0, database) * costs.stored_events_s - messages_s  # with as many machines as quiet times need
     bytes_s = events_s * costs.event_bytes + (events_s + devices / HEALTH_S) * costs.state_bytes
     return [
         Stage("a site's broker", max(storm, 2 * messages_s / sites * costs.message_s),
@@ -110,11 +112,11 @@ def stages(devices: int, costs: Costs, chunk_s: float) -> list[Stage]:
         Stage("the backbone", messages_s / costs.backbone_events_s / half,
               f"{messages_s:.0f} messages a second, {bytes_s * 8 / 1e6:.1f} Mbit/s to each node",
               "another queue and consumer for a part of the devices (bind by site), then another cluster"),
-        Stage("consumer and database", messages_s / costs.stored_events_s / half,
+        Stage("consumer and database", database,
               f"{events_s * 86_400 * costs.stored_event_bytes / 1e9:.1f} GB a day, "
               f"{events_s * 86_400 * costs.stored_event_bytes * 365 / 1e12:.2f} TB a year",
               "states into a database of their own, events by site into several; forget() raw events after a month"),
-        Stage("after an hour without the centre", 0.0 if not backlog else backlog / costs.stored_events_s / 3600,
+        Stage("hours to take in what waited, after an hour without the centre", backlog / spare_s / 3600,
               f"{backlog / 1e6:.2f} million events, {backlog * costs.event_bytes / 1e9:.2f} GB wait on the sites",
               "the same as for the database; nothing is lost while the sites' disks hold it"),
     ]  # fmt: skip
@@ -122,7 +124,12 @@ def stages(devices: int, costs: Costs, chunk_s: float) -> list[Stage]:
 
 def table(costs: Costs, chunk_s: float) -> None:
     print(f"modelled: machines of {CORES} processors, a chunk every {chunk_s:g} s, health every {HEALTH_S} s\n")
-    print("| devices | stage | machines, or hours | because | when it is more than 1, add |\n|---|---|---|---|---|")
+    for row in stages(1_000, costs, chunk_s)[:4]:
+        carries = f"{1_000 / row.machines / 1_000:.0f} 000 devices"
+        if row.name == "a site's broker":
+            carries = f"{SITE_DEVICES} devices, {row.machines:.2f} of what it can"
+        print(f"one machine as {row.name}: {carries}")
+    print("\n| devices | stage | machines, or hours | because | when it is more than 1, add |\n|---|---|---|---|---|")
     for devices in FLEETS:
         rows = stages(devices, costs, chunk_s)
         first = next((row for row in rows[:1] + rows[2:4] if row.machines > 1), None)

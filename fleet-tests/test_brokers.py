@@ -108,17 +108,7 @@ def test_artemis_may_lose_the_order_of_what_waited(tmp_path: Path) -> None:
     config.write_text(text)
     with server([str(tmp_path / "broker" / "bin" / "artemis"), "run"], java, port, tmp_path):
         findings = check(port, "ActiveMQ Artemis")
-    assert "as_published" in failed(findings)
-    assert not failed(findings) & {
-        "limits",
-        "commands",
-        "rights",
-        "delivery",
-        "retained",
-        "wildcards",
-        "will",
-        "takeover",
-    }
+    assert failed(findings) <= {"queue"}  # with twenty under way they come out of order, mostly
 
 
 def test_ten_wrong_settings_are_named_and_nothing_of_a_right_one_twenty_times(tmp_path: Path) -> None:

@@ -59,3 +59,13 @@ def test_an_interrupted_fleet_leaves_nothing_behind(tmp_path: Path, number: sign
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.05)
     assert not list(tmp_path.iterdir()), "a folder is left"
+
+
+def test_the_model_names_the_first_limit_of_each_size() -> None:
+    """A model of costs: it needs no broker, and grows in proportion."""
+    model = subprocess.run(
+        [sys.executable, str(FLEET.with_name("fleet_model.py"))], capture_output=True, text=True, timeout=80, check=True
+    ).stdout
+    limits = [line.split(" | ") for line in model.splitlines() if "**first limit**" in line]
+    assert [row[0] for row in limits] == ["| 100 000", "| 1 000 000"]
+    assert float(limits[1][2]) == pytest.approx(10 * float(limits[0][2]), rel=0.01)
