@@ -135,7 +135,7 @@ def fill(connection: psycopg.Connection[Any]) -> None:
     # Every tenth device has off-loaded its first chunks.
     connection.execute(
         "INSERT INTO msrecd.offload SELECT device, recording_id, seq, ended FROM msrecd.chunk"
-        " WHERE device LIKE '%0' AND started < %s::date + 30",
+        " WHERE device LIKE '%%0' AND started < %s::date + 30",
         (FIRST_DAY,),
     )
     connection.execute("VACUUM ANALYZE")

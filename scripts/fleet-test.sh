@@ -39,7 +39,7 @@ run=$(mktemp -d "$PWD/.cache/fleet-run.XXXXXX")
 chmod 755 "$run"
 child=
 # Who interrupts it wants an end: everything in the namespaces goes with their first process.
-trap '[[ -z $child ]] || { kill -KILL "$child"; wait "$child"; } 2>/dev/null; rm -rf --one-file-system "$run"' EXIT
+trap '[[ -z $child ]] || { kill -KILL "$child"; wait "$child" || true; } 2>/dev/null; rm -rf --one-file-system "$run"' EXIT
 trap 'exit 130' INT TERM HUP
 copy=$run/upper/srv/msrecd
 mkdir -p "$copy" "$run/upper/srv/run" "$run/work" "$run/root"

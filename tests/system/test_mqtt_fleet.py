@@ -67,5 +67,5 @@ def test_the_model_names_the_first_limit_of_each_size() -> None:
         [sys.executable, str(FLEET.with_name("fleet_model.py"))], capture_output=True, text=True, timeout=80, check=True
     ).stdout
     limits = [line.split(" | ") for line in model.splitlines() if "**first limit**" in line]
-    assert [row[0] for row in limits] == ["| 100 000", "| 1 000 000"]
-    assert float(limits[1][2]) == pytest.approx(10 * float(limits[0][2]), rel=0.01)
+    assert [row[0] for row in limits] == ["| 10 000", "| 100 000", "| 1 000 000"]
+    assert float(limits[2][2]) == pytest.approx(10 * float(limits[1][2]), rel=0.01)
