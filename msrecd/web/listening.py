@@ -8,8 +8,10 @@ import grp
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from msrecd.errors import ConfigError
 from msrecd.vocabulary.listen import ListenAddress
@@ -34,6 +36,7 @@ class Listener:
         self._settings = settings
         self._has_password = has_password
         self._servers: list[asyncio.Server] = []
+        self._made: Path | None = None  # a unix socket of our own
 
     @property
     def is_open(self) -> bool:
@@ -55,7 +58,10 @@ class Listener:
         address = self._settings.listen
         if not self._has_password and not all(map(is_local, handed_over)):
             raise ConfigError("web.password_file: is needed, since systemd's socket can be reached from the network")
-        sockets = handed_over or ([_unix_socket(address.path)] if address.path else [])
+        sockets = handed_over
+        if address.path and not handed_over:
+            sockets = [_unix_socket(address.path)]
+            self._made = Path(address.path)
         if sockets:
             for one in sockets:
                 self._servers.append(await self._serve(accept, tls, sock=one))
@@ -73,8 +79,16 @@ class Listener:
     ) -> asyncio.Server:
         deadline = _TLS_DEADLINE_S if tls is not None else None
         if sock is not None and sock.family == socket.AF_UNIX:
+            # Python 3.13 would remove the file of a socket that is systemd's.
+            options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             return await asyncio.start_unix_server(
-                accept, sock=sock, ssl=tls, limit=HEADER_LIMIT_BYTES, backlog=_BACKLOG, ssl_handshake_timeout=deadline
+                accept,
+                sock=sock,
+                ssl=tls,
+                limit=HEADER_LIMIT_BYTES,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=deadline,
+                **options,
             )
         return await asyncio.start_server(
             accept,
@@ -105,9 +119,9 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        if self._settings.listen.path:
+        if self._made is not None:
             with contextlib.suppress(OSError):
-                Path(self._settings.listen.path).unlink()
+                self._made.unlink()
 
 
 def _unix_socket(place: str) -> socket.socket:

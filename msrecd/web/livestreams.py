@@ -32,12 +32,29 @@ SendLevel = Callable[[Mapping[str, object]], None]
 
 
 class Look:
-    """One recorder, looked at by one or more."""
+    """One recorder, looked at by one or more. `own`: its inputs, opened for the viewers; `borrowed`: the recorder's."""
 
-    def __init__(self, name: str, stream: MediaStream, view: StreamView, own: RecorderInput | None) -> None:
-        self.name, self.stream, self.view, self.own = name, stream, view, own
+    def __init__(
+        self,
+        name: str,
+        stream: MediaStream,
+        view: StreamView,
+        *,
+        own: RecorderInput | None,
+        borrowed: RecorderInput | None,
+    ) -> None:
+        self.name, self.stream, self.view, self.own, self.borrowed = name, stream, view, own, borrowed
         self.holders = 0
         self.timer: asyncio.TimerHandle | None = None
+
+    def is_outdated(self, unit: RecorderController | None) -> bool:
+        """Whether another look would show more: the recorder has connected to its camera itself (many serve few
+        connections), or what was borrowed of it has ended with its recording."""
+        if unit is None or not self.stream.active:
+            return True
+        if self.own is not None:
+            return unit.settings.url is not None and unit.input is not None
+        return unit.input is not self.borrowed and any(t.ready_state == "ended" for t in self.stream.get_tracks())
 
     def close(self) -> None:
         """Its streams end."""
@@ -79,7 +96,7 @@ class LiveStreams:
         """
         async with self._locks.setdefault(name if name in self._recorders.units else "", asyncio.Lock()):
             look = self._looks.get(name)
-            if look is not None and not look.stream.active:
+            if look is not None and look.is_outdated(self._recorders.units.get(name)):
                 self._forget(look)
                 look = None
             if look is None:
@@ -132,7 +149,8 @@ class LiveStreams:
                 await own.play()
             stream = MediaStream([track.clone() for track in input.tracks])
             options = {key: value for key, value in unit.settings.options.items() if key in _STREAM_OPTIONS}
-            return Look(name, stream, StreamView(stream, options), own)
+            borrowed = input if own is None else None
+            return Look(name, stream, StreamView(stream, options), own=own, borrowed=borrowed)
         except DOMException as exc:
             if own is not None:
                 own.close()
@@ -158,14 +176,11 @@ class LiveStreams:
             meter.cancel()
 
     def _on_bus(self, item: Item) -> None:
-        """A recorder that opens its own connection to a camera takes the place of the viewers' one: they come again."""
+        """Viewers whose look is outdated come again."""
         if not isinstance(item, State) or not item.path.startswith("recorder/"):
             return
         look = self._looks.get(item.path.removeprefix("recorder/"))
-        if look is None:
-            return
-        unit = self._recorders.units.get(look.name)
-        if unit is None or (look.own is not None and unit.settings.url is not None and unit.input is not None):
+        if look is not None and look.is_outdated(self._recorders.units.get(look.name)):
             self._forget(look)
 
     # --- levels ------------------------------------------------------------------------------------------------------

@@ -118,6 +118,29 @@ def test_a_viewer_keeps_nothing_open_that_a_recorder_closes() -> None:
 
 
 @pytest.mark.usefixtures("short_linger")
+def test_what_ends_with_a_recording_is_opened_again() -> None:
+    """Filtered sound ends with the graph of its recording."""
+
+    async def go() -> None:
+        bench = Bench()
+        bench.unit.input = await RecorderInput.open(bench.unit.settings, bench.devices)
+        look = await bench.streams.acquire("cam0")
+        look.stream.get_audio_tracks()[0].stop()
+        bench.bus.set_state("recorder/cam0", {"state": "recording"})
+        assert await bench.streams.acquire("cam0") is look, "no other look would have sound"
+        bench.unit.input.close()
+        bench.unit.input = None
+        bench.bus.set_state("recorder/cam0", {"state": "inactive"})
+        again = await bench.streams.acquire("cam0")
+        assert again is not look
+        assert again.stream.get_audio_tracks()[0].ready_state == "live"
+        bench.streams.release(again)
+        bench.streams.close()
+
+    run(go)
+
+
+@pytest.mark.usefixtures("short_linger")
 def test_a_device_that_is_unplugged_ends_its_streams_and_is_found_again() -> None:
     async def go() -> None:
         bench = Bench()
