@@ -81,3 +81,9 @@ def _report_absent(library: str) -> None:
 
 def _is_installed(library: str) -> bool:
     return library in sys.modules or importlib.util.find_spec(library) is not None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "virtual":  # found without an import of its own, whatever was imported before
+        return importlib.import_module("msrecd.devices.virtual")
+    raise AttributeError(f"module 'msrecd.devices' has no attribute {name!r}")
