@@ -88,15 +88,19 @@ async def measure(command: list[str], seconds: float, viewer: msrecd.RTCPeerConn
         offer = viewer.local_description.sdp.encode()
     before = os.times()
     begun = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     answer, _ = await asyncio.to_thread(_exchange, process, offer)
     if viewer is not None:
         await viewer.set_remote_description({"type": "answer", "sdp": answer.decode()})
-    await asyncio.to_thread(process.wait, seconds + 60)
+    over = asyncio.ensure_future(asyncio.to_thread(process.wait, seconds + 60))
+    packets = 0
+    while not over.done():
+        await asyncio.wait([over], timeout=1)
+        stats = {} if viewer is None else await viewer.get_stats()  # none are left once the peer has gone
+        received = [one["packets_received"] for one in stats.values() if one["type"] == "inbound-rtp"]
+        packets = max(packets, sum(received))
     after = os.times()
     if viewer is not None:
-        stats = [one for one in (await viewer.get_stats()).values() if one["type"] == "inbound-rtp"]
-        packets = sum(one["packets_received"] for one in stats)
         print(f"  {packets} packets received", file=sys.stderr)
         viewer.close()
     spent = after.children_user - before.children_user + after.children_system - before.children_system
@@ -111,6 +115,13 @@ def _exchange(process: subprocess.Popen[bytes], offer: bytes) -> tuple[bytes, No
     return process.stdout.read(), None
 
 
+def build(program: Path) -> bool:
+    """The Go program; False where Go is absent, or its modules."""
+    if not Path(GO).exists():
+        return False
+    return subprocess.run([GO, "build", "-o", str(program), "."], cwd=HERE / "pion", check=False).returncode == 0
+
+
 async def compare(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -121,10 +132,7 @@ async def compare(seconds: float) -> None:
             "msrecd, one viewer": await measure(ours, seconds, msrecd.RTCPeerConnection()),
         }
         program = folder / "pion"
-        built = (
-            Path(GO).exists()
-            and not subprocess.run([GO, "build", "-o", str(program), "."], cwd=HERE / "pion", check=False).returncode
-        )
+        built = await asyncio.to_thread(build, program)
         if built:
             theirs = [str(program), str(raw), str(seconds)]
             rows["pion, no viewer"] = await measure(theirs, seconds, None)

@@ -43,7 +43,7 @@ func main() {
 	check(err)
 	seconds, err := strconv.ParseFloat(os.Args[2], 64)
 	check(err)
-	pictures := frames(data)
+	units := frames(data)
 	offer, err := io.ReadAll(os.Stdin)
 	check(err)
 	time.AfterFunc(time.Duration(seconds*float64(time.Second)), func() { os.Exit(0) })
@@ -74,6 +74,6 @@ func main() {
 	check(os.Stdout.Close())
 	for number, ticker := 0, time.NewTicker(time.Second/30); ; number++ {
 		<-ticker.C
-		check(track.WriteSample(media.Sample{Data: pictures[number%len(pictures)], Duration: time.Second / 30}))
+		check(track.WriteSample(media.Sample{Data: units[number%len(units)], Duration: time.Second / 30}))
 	}
 }

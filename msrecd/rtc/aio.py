@@ -1,7 +1,7 @@
 """The only importer of aiortc and aioice: one peer connection, in the thread of WebRTC.
 
 aiortc decodes whatever it receives and encodes whatever it sends. Frames pass through by four of its private seams, the
-same from 1.11 to 1.16 (`tests/rtc/test_seams.py` holds them):
+same from 1.11 to 1.16 (`tests/rtc/test_aiortc_seams.py` holds them):
 
 - `RTCRtpSender._next_encoded_frame(codec)` gives the next frame as payloads; ours come from an `Outgoing`.
 - `RTCRtpSender._send_keyframe()` is called when the peer asks for a key frame; aiortc's own asks its encoder.
