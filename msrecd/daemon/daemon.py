@@ -346,6 +346,11 @@ class Daemon:
                 "everything that this recording still brings is protected, too: when the limits are reached, nothing "
                 "of it can be deleted, and the recorder stops with no_space"
             )
+        elif (share := await asyncio.to_thread(store.protected_share)) > 0.5:
+            facts["warning"] = (
+                f"{share:.0%} of storage.max_total is protected: recordings have the rest, and when that is full of "
+                "protected ones, they stop with no_space"
+            )
         return facts
 
     async def _take_snapshot(self, unit: RecorderController) -> Mapping[str, object] | None:

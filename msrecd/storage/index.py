@@ -52,6 +52,7 @@ CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
 """
 _COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id, proven"
 _INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PROVEN = " AND proven = 1"
 _SNAPSHOTS = (-(1 << 31), -1)
 _UPSERT = (
     "INSERT INTO recording (recording_id, recorder, manifest, started_ns, ended_ns) VALUES (?, ?, ?, ?, ?)"
@@ -340,11 +341,12 @@ class Index:
         )
         return [int(row[0]) for row in reversed(rows)]
 
-    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
-        return self._page("ord", recorder, "")
+    def oldest(self, recorder: str | None, *, proven_only: bool = False) -> Iterator[ChunkRef]:
+        return self._page("ord", recorder, _PROVEN if proven_only else "")
 
-    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
-        return self._page("ended_ns", recorder, f" AND trusted = 1 AND ended_ns < {int(before_ns)}")
+    def aged(self, recorder: str | None, before_ns: int, *, proven_only: bool = False) -> Iterator[ChunkRef]:
+        condition = f" AND trusted = 1 AND ended_ns < {int(before_ns)}" + (_PROVEN if proven_only else "")
+        return self._page("ended_ns", recorder, condition)
 
     def _page(self, key: str, recorder: str | None, condition: str) -> Iterator[ChunkRef]:
         values: tuple[object, ...] = ()

@@ -49,20 +49,23 @@ class OpenSpace:
 
 
 class _Without:
-    """The index without files that cannot be deleted; their bytes count all the same."""
+    """The index without files that cannot, or must not, be deleted; their bytes count all the same."""
 
-    def __init__(self, index: Index, without: AbstractSet[str]) -> None:
+    def __init__(self, index: Index, without: AbstractSet[str], *, proven_only: bool) -> None:
         self._index = index
         self._without = without
+        self._proven_only = proven_only
 
     def total_bytes(self, recorder: str | None) -> int:
         return self._index.total_bytes(recorder)
 
     def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
-        return (chunk for chunk in self._index.oldest(recorder) if chunk.file not in self._without)
+        chunks = self._index.oldest(recorder, proven_only=self._proven_only)
+        return (chunk for chunk in chunks if chunk.file not in self._without)
 
     def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
-        return (chunk for chunk in self._index.aged(recorder, before_ns) if chunk.file not in self._without)
+        chunks = self._index.aged(recorder, before_ns, proven_only=self._proven_only)
+        return (chunk for chunk in chunks if chunk.file not in self._without)
 
 
 class Janitor:
@@ -120,7 +123,8 @@ class Janitor:
             least_free_bytes=LEAST_ROOM_BYTES,
             requires_proof=self.requires_proof,
         )
-        return plan(_Without(self._listing.index, without), self.limits, self.recorder_limits, situation)
+        view = _Without(self._listing.index, without, proven_only=self.requires_proof)
+        return plan(view, self.limits, self.recorder_limits, situation)
 
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.

@@ -507,6 +507,15 @@ class Store:
             self.root.protect(recording_id, left or None)
         self.index.protect(recording_id, left)
 
+    def protected_share(self) -> float:
+        """What part of `max_total` is protected; 0.0 without that limit.
+
+        Raises:
+            StorageError: the index cannot be read.
+        """
+        limit = self.limits.max_total_bytes
+        return self.index.protected_bytes() / limit if limit else 0.0
+
     def is_protected(self, recording_id: str, seq: int = 1) -> bool:
         return self.root.is_protected(recording_id, seq)
 

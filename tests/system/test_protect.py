@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from config_text import camera
+from config_text import camera, microphone
 from console import Console
 from daemon import DaemonFor
 
@@ -42,6 +42,19 @@ def test_protect_by_message(daemon_for: DaemonFor, console: Console) -> None:
             check=True,
         )
         assert '"protected": true' in done.stdout
+
+
+@pytest.mark.promise("protection-and-limits")
+def test_what_protection_does_to_the_limit_is_said_before_it_hurts(daemon_for: DaemonFor, console: Console) -> None:
+    sound = microphone(mime_type="audio/wav", chunk_duration="1s", autostart=True)  # 188 KiB a second
+    with daemon_for(sound, storage='max_total = "2MiB"') as daemon:
+        console.wait("state/recorder/mic0")
+        daemon.wait_for_chunks(1, recorder="mic0")
+        few = console.command("recorder/mic0/protect", {"last_s": 0.1})
+        assert "warning" not in few["data"], few
+        daemon.wait_for_chunks(7, recorder="mic0")
+        much = console.command("recorder/mic0/protect", {"last_s": 600})
+        assert "of storage.max_total is protected" in much["data"]["warning"], much
 
 
 def _text(moment: datetime) -> str:
