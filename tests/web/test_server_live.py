@@ -23,6 +23,7 @@ from pageclient import PageClient, free_port, web_table
 from waiting import until
 
 from msrecd.local.client import LocalDaemon
+from msrecd.media.view import BUSY_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,11 +51,20 @@ def _exactly(response: http.client.HTTPResponse, count: int) -> bytes:
 
 
 def look(client: PageClient, recorder: str = "cam0", *, fragments: int = 60) -> tuple[str, bytes]:
-    """The type of a live stream, and its header with so many fragments."""
-    with client.stream(f"/api/recorders/{recorder}/live.mp4") as response:
-        assert response.status == 200, response.read()
-        boxes = pieces(response)
-        return response.headers["Content-Type"], b"".join(next(boxes) for _ in range(fragments + 1))
+    """The type of a live stream, and its header with so many fragments.
+
+    A machine that is busy with other tests may drop its viewers: they come again, as the page does.
+    """
+    for _ in range(5):
+        with client.stream(f"/api/recorders/{recorder}/live.mp4") as response:
+            if response.status == 200:
+                boxes = pieces(response)
+                with contextlib.suppress(EOFError, http.client.IncompleteRead):
+                    return response.headers["Content-Type"], b"".join([next(boxes) for _ in range(fragments + 1)])
+            else:
+                assert response.status == 503, response.read()
+        time.sleep(BUSY_S)
+    raise AssertionError("the machine has no time for viewers")
 
 
 def numbers_in(data: bytes) -> list[int]:
@@ -117,6 +127,7 @@ def test_an_idle_recorder_can_be_looked_at(live: tuple[DaemonProcess, PageClient
     until(lambda: watching(client) == 0, "a viewer that has gone is still counted")
 
 
+@pytest.mark.alone
 def test_viewers_and_a_recording_share_one_encoding(live: tuple[DaemonProcess, PageClient]) -> None:
     daemon, client = live
     with client.stream("/api/recorders/cam0/live.mp4") as first:
@@ -245,7 +256,10 @@ def test_no_more_than_eight_watch(live: tuple[DaemonProcess, PageClient]) -> Non
     _, client = live
     with contextlib.ExitStack() as stack:
         for _ in range(8):
-            assert stack.enter_context(client.stream("/api/recorders/cam0/live.mp4")).status == 200
+            answer = stack.enter_context(client.stream("/api/recorders/cam0/live.mp4"))
+            if answer.status == 503 and answer.headers["Retry-After"] == "5":
+                pytest.skip("the machine has no time for viewers")
+            assert answer.status == 200
         refused = client.get("/api/recorders/cam0/live.mp4")
         assert (refused.status, refused.headers["retry-after"]) == (503, "10")
     until(lambda: watching(client) == 0, "viewers that have gone are still counted")
