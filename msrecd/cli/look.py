@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ _TIMEOUT_S = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a JPEG of what the camera sees")
+    parser.add_argument(
+        "--trigger", action="store_true", help="print what the triggers of the running daemon score, until Ctrl-C"
+    )
+    parser.add_argument("--looks", metavar="N", type=int, default=0, help="with --trigger: end after so many lines")
     parser.add_argument("recorder", metavar="RECORDER")
 
 
@@ -36,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if recorder is None:
         known = ", ".join(one.name for one in config.recorders) or "none"
         raise UsageError(f'there is no recorder "{args.recorder}" (there is: {known})')
+    if args.trigger:
+        return _follow_triggers(config, recorder, args)
     reply = _ask_daemon(config, args) or _look(config, recorder, args)
     if reply["status"] != "ok":
         raise MsrecdError(f"{reply['error']['code']}: {reply['error']['message']}")
@@ -49,6 +56,38 @@ def run(args: argparse.Namespace) -> int:
         for line in _lines(found):
             print(line)
     return Exit.OK
+
+
+def _follow_triggers(config: Config, recorder: Recorder, args: argparse.Namespace) -> int:
+    """A line for each look: of every trigger the highest score since the line before, and its threshold.
+
+    Raises:
+        UsageError: the recorder has no triggers.
+        NoAnswerError: no daemon of this configuration runs.
+        MsrecdError: the daemon cannot look.
+    """
+    if not recorder.triggers:
+        raise UsageError(f"{recorder.name} has no [[recorder.trigger]]")
+    done = 0
+    while not args.looks or done < args.looks:
+        began_s = time.monotonic()
+        reply = _ask_daemon(config, args)
+        if reply is None:
+            raise NoAnswerError("no daemon of this configuration runs; on a file: msrecd trigger-test")
+        if reply["status"] != "ok":
+            raise MsrecdError(f"{reply['error']['code']}: {reply['error']['message']}")
+        done += 1
+        parts = [_score(trigger) for trigger in reply["data"].get("triggers", ())]
+        print(f"{time.strftime('%H:%M:%S')}  {'   '.join(parts)}", flush=True)
+        if done != args.looks:
+            time.sleep(max(0.0, 1.0 - (time.monotonic() - began_s)))
+    return Exit.OK
+
+
+def _score(trigger: dict[str, Any]) -> str:
+    state = "FOUND" if trigger["active"] else "" if trigger["armed"] else "off"
+    threshold = "?" if trigger["threshold"] is None else f"{trigger['threshold']:.1f}"
+    return f"{trigger['kind']} {trigger['score']:6.1f} of {threshold} {state:5}"
 
 
 def _ask_daemon(config: Config, args: argparse.Namespace) -> dict[str, Any] | None:

@@ -382,7 +382,8 @@ class Daemon:
         unit = self.recorders.units.get(name)
         if unit is None:
             raise CommandError("unknown_recorder", "this device has no recorder of that name")
-        return await look_at(unit.settings, unit.input, self.devices, with_jpeg=with_jpeg)
+        found = await look_at(unit.settings, unit.input, self.devices, with_jpeg=with_jpeg)
+        return found | {"triggers": triggers} if (triggers := unit.triggers) else found
 
     def _set_limits(self, config: Config) -> None:
         assert self.archive is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import wave
 from array import array
 from datetime import datetime, timedelta
@@ -137,3 +140,23 @@ def test_what_a_trigger_records_is_protected(daemon_for: DaemonFor, console: Con
         (recording_id,) = daemon.recording_ids("mic0")
         folder = daemon.recordings / ".msrecd/protected"
         until(lambda: (folder / recording_id).exists(), daemon.log.read_text, timeout=30)
+
+
+def test_scores_can_be_watched(daemon_for: DaemonFor) -> None:
+    with daemon_for(microphone() + trigger(**BEEP) + microphone("plain")) as daemon:
+        command = [sys.executable, "-m", "msrecd", "look", "--config", str(daemon.config), "--trigger", "--looks", "3"]
+        environment = os.environ | {"RUNTIME_DIRECTORY": str(daemon.runtime)}
+
+        def look(name: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, name], env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
+
+        done = look("mic0")
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == 3
+        assert all("sound" in line and "of 15.0" in line for line in lines[1:]), lines
+        refused = look("plain")
+        assert refused.returncode == 2
+        assert "plain has no [[recorder.trigger]]" in refused.stderr
