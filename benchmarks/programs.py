@@ -71,7 +71,7 @@ def cpu_s(pid: int) -> float:
 def cpu_exact_s(pid: int) -> float:
     """User and system time of a process so far, to the nanosecond; of the threads that are there."""
     total_ns = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in Path(f"/proc/{pid}/task").glob("*"):
         try:
             total_ns += int((task / "schedstat").read_text().split()[0])
         except OSError:
@@ -82,7 +82,7 @@ def cpu_exact_s(pid: int) -> float:
 def switches(pid: int) -> int:
     """Context switches of all threads so far."""
     total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in Path(f"/proc/{pid}/task").glob("*"):
         try:
             lines = (task / "status").read_text().splitlines()
         except OSError:
@@ -108,10 +108,11 @@ def family(pid: int) -> list[int]:
 
 def pss_mib(pid: int) -> float:
     """Memory of a process, what it shares counted in parts."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0  # it has just ended
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def memory_mib(pid: int, name: str = "VmHWM") -> float:
