@@ -80,7 +80,7 @@ acceptance-year: $(STAMP) ## 10 000 schedules against the judge, twenty years, 1
 
 fuzz: $(STAMP)-tests ## spoiled inputs of 40 formats, RTP, cards, configurations and MQTT for an hour (MSRECD_FUZZ_S=600 for less)
 	MSRECD_FUZZ_S=$${MSRECD_FUZZ_S:-3600} MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 $(BIN)/python -m pytest -rP -n 2 \
-	    tests/fuzz tests/system/test_fuzz_broker.py tests/control/test_control_commands.py $(ARGS)
+	    tests/fuzz tests/hostile tests/system/test_fuzz_broker.py tests/control/test_control_commands.py $(ARGS)
 
 promises: ## the sentences of the documentation that promise something, the tests behind them, their last results
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) tests/support/promises.py

@@ -37,6 +37,7 @@ CAMERA = """
 virtual = [{ kind = "camera", label = "Camera", modes = [[160, 120, 10]] }]
 """
 MOST_MIB = 40
+IS_LONG = "MSRECD_FUZZ_S" in os.environ  # `make fuzz`: the broker, whose connections last some seconds, to its end
 AT_ONCE = 14  # the local socket has 16 clients
 ERROR, RECORDS = "error", "records"
 GIF = b"GIF89a\x01\0\x01\0\0\0\0;"
@@ -200,28 +201,22 @@ def states_of(daemon: DaemonProcess) -> dict[str, Any]:
         return local.states(20.0)
 
 
-def _meet(daemon: DaemonProcess, names: dict[str, str], expected: dict[str, str]) -> None:
-    """Start these recorders (recorder -> situation) and wait for what must come out of each."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        said = pool.map(lambda name: ask(daemon, f"recorder/{name}/start"), names)
-        replies = dict(zip(names, said, strict=True))
-    left = dict(names)
+def _meet(daemon: DaemonProcess, name: str, situation: str, expected: str) -> None:
+    """Start this recorder, wait for what must come out, stop it."""
+    reply = ask(daemon, f"recorder/{name}/start")
     deadline = time.monotonic() + 120
-    while left and time.monotonic() < deadline:
-        states = states_of(daemon)
-        for name, situation in list(left.items()):
-            state = states[f"recorder/{name}"]
-            error = state["error"] or replies[name].get("error")
-            if expected[situation] == ERROR and error:
-                assert not [word for word in ("Traceback", "internal") if word in error["message"]], (situation, error)
-                assert error["message"].isprintable(), situation
-                del left[name]
-            elif expected[situation] == RECORDS and state["bytes"] > 10_000:
-                del left[name]
-        time.sleep(0.1)
-    assert not left, f"not what must come out: {left}: {[states[f'recorder/{name}'] for name in left]}"
-    for name in names:
-        ask(daemon, f"recorder/{name}/stop")
+    while True:
+        state = states_of(daemon)[f"recorder/{name}"]
+        error = state["error"] or reply.get("error")
+        if expected == RECORDS and state["bytes"] > 10_000:
+            break
+        if expected == ERROR and error:
+            assert not [word for word in ("Traceback", "internal") if word in error["message"]], (situation, error)
+            assert error["message"].isprintable(), situation
+            break
+        assert time.monotonic() < deadline, f"{situation}: not what must come out: {state}"
+        time.sleep(0.4)
+    ask(daemon, f"recorder/{name}/stop")
 
 
 @pytest.mark.slow
@@ -255,27 +250,31 @@ def test_a_daemon_among_hostile_servers_files_and_a_broker(tmp_path: Path, media
         pid = daemon.pid
         assert ask(daemon, "recorder/good/start")["status"] == "ok"
         good = next(name for name, situation in recorders.items() if situation == "a good camera")
-        _meet(daemon, {good: "a good camera"}, expected)  # what is loaded for inputs counts for none of them
+        _meet(daemon, good, "a good camera", RECORDS)  # what is loaded for inputs counts for none of them
         watch = stack.enter_context(Watch(daemon))
-        names = [name for name in recorders if name != good]
-        for at in range(0, len(names), AT_ONCE):
-            _meet(daemon, {name: recorders[name] for name in names[at : at + AT_ONCE]}, expected)
-            grown = watch.peak_mib - watch.before_mib
-            assert grown < MOST_MIB, f"{grown} MiB more with one of {[recorders[n] for n in names[at : at + AT_ONCE]]}"
-        assert broker.all_served.wait(90), f"the broker was asked {len(broker.served)} times: {broker.served}"
+        others = [(name, situation) for name, situation in recorders.items() if name != good]
+        begun = time.monotonic()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda one: _meet(daemon, *one, expected[one[1]]), others))
+        took_s = time.monotonic() - begun
+        grown = watch.peak_mib - watch.before_mib
+        assert grown < MOST_MIB, f"{grown} MiB more"
+        if IS_LONG:
+            assert broker.all_served.wait(120), f"the broker was asked {len(broker.served)} times: {broker.served}"
+        assert broker.served
         assert ask(daemon, "recorder/good/stop")["status"] == "ok"
         assert daemon.pid == pid
         assert daemon.is_running
-        print(
-            f"\n{len(expected) + len(BROKER)} situations; memory {watch.before_mib} MiB, at most {watch.peak_mib} MiB"
-        )
+        met = len(others) + 1 + len(broker.served)
+        mib = f"{watch.before_mib} MiB, at most {watch.peak_mib} MiB"
+        print(f"\n{met} situations, those of inputs in {took_s:.0f} s; memory {mib}")
         watch.__exit__()
         assert daemon.stop() == 0
     log = daemon.log.read_text()
     assert "Traceback" not in log, log[-3000:]
     assert "\x1b" not in log
     chunks = sorted((daemon.recordings / "good").rglob("*.mp4"))
-    assert len(chunks) > 2
+    assert chunks
     assert_consecutive(numbers_of(chunks))
     (manifest,) = (daemon.recordings / "good").rglob("*.jsonl")
     gaps = [json.loads(line).get("gaps") for line in manifest.read_text().splitlines()]
