@@ -105,6 +105,12 @@ class AudioContext(BaseAudioContext):
         """Moment of a frame in ns of CLOCK_MONOTONIC."""
         return self._origin_ns + round(frame * NS / self._rate)
 
+    def _name_ends(self) -> None:
+        """What only devices go into is a device to recorders: what it does not give, also after its end, is lost."""
+        ids = [tap._track._source.device_id for tap in list(self._taps)]
+        for end in list(self._ends):
+            end._source.device_id = ids[0] if ids and all(ids) else ""
+
     def _refuse_closed(self) -> None:
         if self._state == "closed":
             raise InvalidStateError("the context is closed")
@@ -220,6 +226,7 @@ class MediaStreamAudioSourceNode(AudioNode):
         self._detach: Callable[[], None] = _nothing
         with context._lock:
             context._taps.add(self)
+            context._name_ends()
         if context.state != "suspended":
             self._begin()
 
@@ -301,6 +308,7 @@ class MediaStreamAudioDestinationNode(AudioNode):
         self._stream = MediaStream([_GraphTrack(_CONSTRUCTION, shared, settings)._keep(self)])
         with context._lock:
             context._ends.add(self)
+            context._name_ends()
 
     @property
     def stream(self) -> MediaStream:

@@ -18,7 +18,7 @@ from msrecd.daemon.archive import DaemonArchive
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
-from msrecd.recorder.settings import RecorderSettings
+from msrecd.recorder.settings import AudioFilter, RecorderSettings
 from msrecd.recorder.states import State
 
 CAMERA, MICROPHONE = "Front", "Voice"
@@ -50,6 +50,7 @@ def run(
     audio: Any = False,
     url: str | None = None,
     more: tuple[Any, ...] = (),
+    filters: tuple[AudioFilter, ...] = (),
     **options: Any,
 ) -> None:
     """Run a test on a loop of its own; everything is closed afterwards."""
@@ -63,6 +64,7 @@ def run(
             url=url,
             options={"mime_type": "" if url else "video/mp4", **options},
             timeslice_ms=200,
+            audio_filters=filters,
         )
         async with MediaDevices(backends=[VirtualBackend([camera, microphone, *more])]) as devices:
             made = Bench(archive, devices, settings)
@@ -222,7 +224,10 @@ def test_a_device_that_is_away_at_the_stop_is_told_and_the_chunk_before_is_final
     run(archive, test)
 
 
-def test_one_of_two_devices_away_is_named_no_more_and_its_loss_is_in_the_chunk(archive: DaemonArchive) -> None:
+@pytest.mark.parametrize("filters", [(), (AudioFilter(type="highpass", frequency=200.0),)], ids=["plain", "filtered"])
+def test_one_of_two_devices_away_is_named_no_more_and_its_loss_is_in_the_chunk(
+    archive: DaemonArchive, filters: tuple[AudioFilter, ...]
+) -> None:
     async def test(bench: Bench, _: VirtualCamera, microphone: VirtualMicrophone) -> None:
         recorder, heard = bench.recorder, bench.heard
         await recorder.start("test")
@@ -245,7 +250,7 @@ def test_one_of_two_devices_away_is_named_no_more_and_its_loss_is_in_the_chunk(a
             {"code": "device_missing", "message": f"audio device {MICROPHONE} went away; the other tracks are recorded"}
         ]
 
-    run(archive, test, audio=True)
+    run(archive, test, audio=True, filters=filters)
 
 
 def test_a_file_that_is_played_to_its_end_is_no_error(archive: DaemonArchive, tmp_path: Path) -> None:
