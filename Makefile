@@ -109,7 +109,7 @@ vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (
 ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .cache/trixie-ha once)
 	@scripts/ha-test.sh $(ARGS)
 
-fleet-test: ## two sites, three RabbitMQ nodes, PostgreSQL, 200 devices, in network namespaces (root; makes .cache/trixie-fleet once; 45 minutes)
+fleet-test: ## two sites, three RabbitMQ nodes, PostgreSQL, 200 devices, in network namespaces (root; makes .cache/trixie-fleet once; an hour)
 	@scripts/fleet-test.sh $(ARGS)
 
 deb: ## the Debian package, in dist/

@@ -60,7 +60,7 @@ unshare --mount --pid --net --uts --fork --kill-child /bin/bash -euc '
     ip link set lo up
     # This shell stays: as the first process it takes care of those whose parents were killed.
     chroot "$root" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/usr/sbin:/bin:/sbin PYTHONPATH=/srv/msrecd \
-        MSRECD_FLEET_TREE=yes MSRECD_CHAOS_S="${MSRECD_CHAOS_S:-}" MSRECD_FLEET_CHUNKS="${MSRECD_FLEET_CHUNKS:-}" \
+        MSRECD_FLEET_TREE=yes MSRECD_CHAOS_S="${MSRECD_CHAOS_S:-600}" MSRECD_FLEET_CHUNKS="${MSRECD_FLEET_CHUNKS:-}" \
         MSRECD_TWENTY="${MSRECD_TWENTY:-}" \
         /bin/sh -c '"'"'cd /srv/msrecd && exec /usr/bin/python3 -m pytest -p no:cacheprovider -p no:xdist "$@"'"'"' pytest "$@" || exit $?
 ' fleet "$root" "$run" --timeout 3600 -o testpaths=fleet-tests "$@" </dev/null &
