@@ -111,6 +111,8 @@ def test_artemis_may_lose_the_order_of_what_waited(tmp_path: Path) -> None:
     assert failed(findings) <= {"queue"}  # with twenty under way they come out of order, mostly
 
 
+# mosquitto 2.0.21 refuses with reasons that paho has no name for; its thread ends, and the rule fails as it should.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_ten_wrong_settings_are_named_and_nothing_of_a_right_one_twenty_times(tmp_path: Path) -> None:
     """All eleven brokers side by side: a check mostly waits."""
     names: list[str | None] = [None, *WRONG, *WRONG_RIGHTS]

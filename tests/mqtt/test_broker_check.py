@@ -24,6 +24,8 @@ def failed(findings: list[Finding]) -> set[str]:
     return {finding.rule for finding in findings if finding.outcome == "failed"}
 
 
+# mosquitto 2.0.21 refuses with reasons that paho has no name for; its thread ends, and the rule fails as it should.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.slow
 def test_each_of_ten_wrong_settings_is_named_by_the_rules_that_it_breaks(tmp_path: Path) -> None:
     """And the shipped list of rights is enough, with the device's own user and password. All at once: they wait."""
