@@ -92,7 +92,13 @@ def test_a_wrong_device_id_is_named(tmp_path: Path, value: Any, words: str) -> N
 
 def test_options_of_a_source_reach_the_media_element() -> None:
     source = Source(
-        url="rtsp://c/x", transport="udp", tracks=("audio",), timeout_s=3, user="u", password_file=Path("/p")
+        url="http://c/x",
+        transport="udp",
+        tracks=("audio",),
+        timeout_s=3,
+        user="u",
+        password_file=Path("/p"),
+        redirects="any",
     )
     settings = recorder_settings(Recorder(name="r", source=source))
     assert json.loads(json.dumps(settings.source_options)) == {
@@ -101,4 +107,5 @@ def test_options_of_a_source_reach_the_media_element() -> None:
         "timeout": 3,
         "user": "u",
         "password_file": "/p",
+        "redirects": "any",
     }
