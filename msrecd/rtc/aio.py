@@ -189,7 +189,8 @@ class _Receiving:
         self._loop = loop
         self.source = ReceivedSource(kind, lambda: loop.post(self._requests.ask))
         self._incoming: Incoming | None = None
-        self._ssrc: int | None = None
+        self.ssrc: int | None = None
+        self.packets = 0
         self._requests = Spaced(self._send_pli)
         if not hasattr(receiver, "_RTCRtpReceiver__jitter_buffer"):
             raise OperationError(f"aiortc {aiortc.__version__} is not supported")
@@ -206,7 +207,8 @@ class _Receiving:
         return self._incoming is not None
 
     def add(self, packet: Any) -> None:
-        self._ssrc = packet.ssrc
+        self.ssrc = packet.ssrc
+        self.packets += 1
         if self._incoming is not None and self._incoming.add(packet):
             self._requests.ask()
 
@@ -215,8 +217,8 @@ class _Receiving:
             self.source.silent()
 
     def _send_pli(self) -> None:
-        if self._ssrc is not None:
-            self._loop.tasks.spawn(self.receiver._send_rtcp_pli(self._ssrc), "asking for a key frame")
+        if self.ssrc is not None:
+            self._loop.tasks.spawn(self.receiver._send_rtcp_pli(self.ssrc), "asking for a key frame")
 
     async def _rtcp(self, packet: Any) -> None:
         if isinstance(packet, RtcpSrPacket) and self._incoming is not None:
@@ -443,6 +445,17 @@ class Peer:
             else:
                 report = await getattr(self._transceivers[key], part).getStats()
         stats = {id_: _plain(one) for id_, one in report.items()}
+        for receiving in self._receivers.values():
+            # aiortc writes the counts of retransmissions over those of the stream itself.
+            one = stats.get(f"inbound-rtp_{id(receiving.receiver)}")
+            if one is not None and receiving.ssrc is not None:
+                counts = receiving.source.stats
+                one |= {
+                    "ssrc": receiving.ssrc,
+                    "packets_received": receiving.packets,
+                    "frames_received": counts.delivered,
+                    "frames_dropped": counts.dropped,
+                }
         for number, sending in self._senders.items():
             if key not in (None, number) or sending.outgoing is None:
                 continue

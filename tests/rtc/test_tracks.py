@@ -54,7 +54,7 @@ def test_received_tracks_are_ordinary() -> None:
     async def scenario() -> None:
         async with Peers() as peers:
             with Scene("av", signal="tone") as scene:
-                caller, _, received = await sent_to(peers, scene.stream)
+                caller, callee, received = await sent_to(peers, scene.stream)
                 _, _, again = await sent_to(peers, received)
                 video, audio = again.get_video_tracks()[0], again.get_audio_tracks()[0]
                 async with msrecd.MediaStreamTrackReader(video) as frames:
@@ -68,6 +68,9 @@ def test_received_tracks_are_ordinary() -> None:
                             if heard > 10_000:
                                 break
                 assert video.get_settings()["width"] == 160
+                stats = (await callee.get_stats(received.get_video_tracks()[0])).values()
+                (inbound,) = [one for one in stats if one["type"] == "inbound-rtp"]
+                assert inbound["packets_received"] >= inbound["frames_received"] > 0
                 tracks = received.get_tracks()
                 over = [asyncio.Event() for _ in tracks]
                 for track, event in zip(tracks, over, strict=True):
