@@ -14,7 +14,7 @@ from typing import Any
 
 import msrecd
 
-AT_ONCE = 8
+AT_ONCE = 4
 TIMEOUT_S = 1.0
 GIVEN_UP_S = 90.0  # far beyond every time-out: a hang
 
