@@ -39,8 +39,8 @@ _LEAST_VARIANCE = 0.36  # in grey levels squared: quantization, and what encoder
 _QUIET = 16.0  # squared deviations below are noise
 _MOST = 2500.0  # of one block
 _LIGHT_SHARE = 0.4  # of all blocks at once: light, not an object
-_LIGHT_NS = 2 * _NS  # so long nothing counts then …
-_LIGHT_AGAIN_NS = 10 * _NS  # … and so long a second such change counts as motion
+_LIGHT_CHANGED, _LIGHT_LEFT = 0.5, 0.1  # … or most of them, where a common brightness does not explain all
+_LIGHT_NS = 2 * _NS  # so long nothing counts then; what changes so much for longer is motion
 _MANY = 0.01  # of all blocks: more that change, and others each time, are rain
 _COHERENT = 0.25  # so many more than by chance changed in the look before, there or beside
 _ABOVE_RAIN = 3.0  # an object scores so many times what most drops do
@@ -66,6 +66,7 @@ class MotionDetector:
         self._mean: Blocks | None = None
         self._looks = 0
         self._light_ns: int | None = None
+        self._is_much = False  # changed at the last look
 
     def look(self, luma: Luma, at_ns: int) -> Sample:
         """How much moves in a frame, shape (height, width), uint8; frames come in the order of their times."""
@@ -92,7 +93,9 @@ class MotionDetector:
         if self._looks < _SETTLING:
             self._learn(blocks, squared, is_loud, quickly=True)
             return 0.0, self.floor
-        if self._is_light(float(is_loud.mean()), at_ns):
+        plain = blocks - self._mean
+        changed = float((plain * plain > _QUIET * self._variance).mean())
+        if self._is_light(float(is_loud.mean()), changed, at_ns):
             self._mean = blocks.copy()
             self._before = blocks
             return 0.0, self.floor
@@ -111,11 +114,16 @@ class MotionDetector:
             threshold = max(threshold, _ABOVE_RAIN * float(np.sqrt(np.quantile(sums[is_loud], 0.6))))
         return float(np.sqrt(sums.max())), threshold
 
-    def _is_light(self, share: float, at_ns: int) -> bool:
-        """Whether so much has changed at once that it is light, and not an object."""
-        if share <= _LIGHT_SHARE:
+    def _is_light(self, share: float, changed: float, at_ns: int) -> bool:
+        """Whether so much has changed at once that it is light, and not an object.
+
+        changed: of all blocks; share: of those that no common brightness explains.
+        """
+        is_much = share > _LIGHT_SHARE or (changed > _LIGHT_CHANGED and share > _LIGHT_LEFT)
+        was_much, self._is_much = self._is_much, is_much
+        if not self._is_much:
             return False
-        if self._light_ns is None or at_ns - self._light_ns >= _LIGHT_AGAIN_NS:
+        if self._light_ns is None or not was_much:
             self._light_ns = at_ns
         return at_ns - self._light_ns < _LIGHT_NS
 

@@ -74,6 +74,11 @@ def test_restless_scenes_begin_nothing(kind: str) -> None:
     assert events_of(scene, WITHOUT_FOLIAGE if kind == "foliage" else ()) == []
 
 
+def test_lamps_that_are_switched_soon_after_each_other_begin_nothing() -> None:
+    steps = ((6.0, 0.7), (12.0, 1.4), (18.0, 0.7))
+    assert events_of(Scene(duration_s=24, light_steps=steps, half_light_steps=(9.0, 15.0))) == []
+
+
 def test_foliage_without_the_mask_would_be_noticed() -> None:
     """The scene of the test before is one that needs its mask."""
     assert events_of(Scene(duration_s=60, seed=7, has_foliage=True))
