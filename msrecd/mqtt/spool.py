@@ -264,11 +264,19 @@ class SpoolStore:
         db.executescript(_SCHEMA)
         memory = dict(self._sizes)
         rows = db.execute("SELECT seq, length(topic) + length(payload) FROM event ORDER BY seq").fetchall()
+        marks = db.execute("SELECT topic, recording_id, seq FROM mark").fetchall()
+        meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        numbers = [*(number for row in rows for number in row), *(seq for _, _, seq in marks), *meta.values()]
+        texts = [text for topic, recording_id, _ in marks for text in (topic, recording_id)]
+        # SQLite keeps any type in any column: what lies on a card may be damaged and a database all the same.
+        if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers) or not all(
+            isinstance(text, str) for text in texts
+        ):
+            raise sqlite3.DatabaseError("values of another type in it")
         self._sizes = {seq: size for seq, size in rows if seq not in self._undeleted}
         self._sizes.update({seq: size for seq, size in memory.items() if seq in self._unwritten})
         self._bytes = sum(self._sizes.values())
-        self.marks.load(db.execute("SELECT topic, recording_id, seq FROM mark"))
-        meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        self.marks.load(marks)
         last = rows[-1][0] if rows else 0
         self._next_seq = max(self._next_seq, meta.get("next_seq", 1), last + 1)
         self._dropped = max(self._dropped, meta.get("dropped", 0))

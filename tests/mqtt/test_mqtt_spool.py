@@ -233,3 +233,37 @@ def test_many_events_two_kills_and_a_broker_that_comes_late(tmp_path, service_fo
     order = [event.json["n"] for event in events]
     assert order == sorted(order)
     assert set(order) == set(range(EVENTS))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE event SET payload = NULL",
+        "UPDATE meta SET value = 'soon'",
+        "UPDATE meta SET value = -5",
+        "UPDATE mark SET seq = x'ff'",
+        "UPDATE meta SET value = 9223372036854775807",
+    ],
+)
+def test_values_of_another_type_are_damage(tmp_path: Path, damage: str) -> None:
+    """A damaged card: still a database, and put aside like one that is none; numbers go on."""
+    path = tmp_path / "spool.sqlite3"
+    store = SpoolStore(path, "device/1")
+    store.append(
+        [("event/recorder/cam0", {"event_type": "chunk", "recording_id": "20260101T000000Z-cam0-0001", "seq": 1})]
+    )
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        names = [name for (name,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        schema = [sql.replace(" NOT NULL", "").replace(" STRICT", "") for sql in names]
+        assert schema
+        db.execute("PRAGMA writable_schema = 1")
+        for before, after in zip(names, schema, strict=True):
+            db.execute("UPDATE sqlite_master SET sql = ? WHERE sql = ?", (after, before))
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        changed = db.execute(damage).rowcount
+    again = SpoolStore(path, "device/1")
+    again.append([("event/recorder/cam0", {"event_type": "started"})])
+    assert again.status.events >= 1
+    again.close()
+    assert not changed or path.with_suffix(".damaged").exists()
