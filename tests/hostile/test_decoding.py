@@ -116,7 +116,7 @@ def test_frames_are_those_that_libav_gives_in_this_process(tmp_path: Path, made:
 
 
 def test_there_is_no_decoder_of_inputs_in_this_process() -> None:
-    """What comes from outside is decoded elsewhere. Left: frames of a camera's hardware, and thumbnails of own chunks."""
+    """What comes from outside is decoded elsewhere. Left: frames of cameras here, and thumbnails of own chunks."""
     root = Path(libav.__file__).parent.parent
     users = {
         str(path.relative_to(root))
