@@ -48,8 +48,8 @@ async def show(movie: str, seconds: float) -> None:
     session = None
     if offer:
         session = await msrecd.StreamView(stream).answer(offer)
-        print(session.sdp, end="", flush=True)
-    sys.stdout.close()
+        print(session.sdp, end="")
+    print("END", flush=True)  # the process that reads the file holds standard output open
     await asyncio.sleep(seconds)
     if session is not None:
         await session.close()
@@ -112,7 +112,10 @@ def _exchange(process: subprocess.Popen[bytes], offer: bytes) -> tuple[bytes, No
     assert process.stdout is not None
     process.stdin.write(offer)
     process.stdin.close()
-    return process.stdout.read(), None
+    answer = b""
+    while (line := process.stdout.readline()) and line != b"END\n":
+        answer += line
+    return answer, None
 
 
 def build(program: Path) -> bool:
