@@ -94,6 +94,7 @@ def test_config_may_stand_before_or_behind_the_command(config: Path) -> None:
         (KeyboardInterrupt(), 130, ""),
     ],
 )
+@pytest.mark.effect("exit: 130")
 def test_errors_become_a_line_and_a_code(
     problem: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

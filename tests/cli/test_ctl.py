@@ -80,6 +80,7 @@ def test_a_recording_from_start_to_stop(fleet: Fleet) -> None:
     assert ctl(fleet.config, "cam0", "stop").stdout.startswith("cam0: inactive")
 
 
+@pytest.mark.effect("exit: 1")
 def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
     refused = ctl(fleet.config, "cam0", "pause")
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -91,6 +92,7 @@ def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.effect("exit: 3")
 def test_nobody_there_is_3(fleet: Fleet, tmp_path: Path) -> None:
     absent = ctl(fleet.config, "--device", "absent", "--timeout", "2s", "cam0", "start")
     assert (absent.returncode, absent.stdout) == (3, "")

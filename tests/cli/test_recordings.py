@@ -135,6 +135,7 @@ def test_verify_needs_no_configuration_and_proves_a_copy(folder: Path, tmp_path:
 
 
 @pytest.mark.promise("verify-proves-a-copy", "manifest-proves")
+@pytest.mark.effect("manifest-line: sha256", "manifest-line: bytes")
 def test_verify_names_each_finding(folder: Path) -> None:
     flipped, missing, torn = chunks(folder)[:3]
     data = bytearray(flipped.read_bytes())

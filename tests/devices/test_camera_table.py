@@ -50,6 +50,7 @@ def luma_of_first_frame(file: Path) -> bytes:
     ("properties", "rotation", "is_upside_down"),
     [("rotation = 90", 90, False), ("rotation = 180", 0, True), ("hflip = true\nvflip = true", 0, True)],
 )
+@pytest.mark.effect("config: camera.hflip", "config: camera.vflip")
 def test_a_recorded_file_stands_as_the_table_says(
     properties: str, rotation: int, is_upside_down: bool, tmp_path: Path
 ) -> None:

@@ -922,6 +922,7 @@ def test_what_was_set_since_survives_a_second_stream(rig: Rig) -> None:
         ({"focus_mode": "manual"}, {}, 0, None),
     ],
 )
+@pytest.mark.effect("config: camera.autofocus", "config: camera.focus_distance")
 def test_focus(rig: Rig, settings: dict[str, Any], properties: dict[str, Any], mode: int, lens: float | None) -> None:
     backend = rig.backend(imx708(), cameras_of_configuration=[CameraProperties(label="imx708", **properties)])
     sent = camera_of(rig.open(backend, {"width": 1280, "height": 720, **settings})).set
@@ -1142,6 +1143,7 @@ def tuning_rig(rig: Rig, *files: str) -> None:
         (rig.tuning / name).write_text("{}")
 
 
+@pytest.mark.effect("config: camera.tuning_file")
 def test_a_tuning_file_is_there_before_libcamera_starts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
     tuning_rig(rig, "imx219_noir.json")

@@ -127,6 +127,7 @@ def test_a_line_without_an_end_is_cut_and_the_next_client_is_served(path: Path) 
     run(work)
 
 
+@pytest.mark.effect("state-health: clients_refused")
 def test_clients_that_say_nothing_are_given_up_and_at_most_so_many_are_served(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

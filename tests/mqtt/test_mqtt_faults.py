@@ -123,6 +123,7 @@ def test_two_devices_with_one_id_recognise_it_and_say_when_it_is_over(broker, se
 
 
 @pytest.mark.promise("replies-fit-the-broker")
+@pytest.mark.effect("state-health: replies_dropped")
 def test_a_reply_that_the_broker_does_not_take_is_shortened_or_dropped(tmp_path, service_for, caplog):
     with (
         Broker(tmp_path / "small", config="max_packet_size 8000") as broker,

@@ -134,6 +134,7 @@ def test_replies_and_events_as_published_fit_their_schemas(broker, service_for):
 
 
 @pytest.mark.promise("lost-events-are-told")
+@pytest.mark.effect("state-health: dropped")
 def test_lost_events_are_reported_with_their_number(broker, service_for, monkeypatch):
     monkeypatch.setattr("msrecd.mqtt.spool.EVENT_LIMIT", 100)
     broker.stop()

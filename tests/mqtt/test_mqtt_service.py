@@ -45,6 +45,7 @@ def test_states_are_retained_and_the_latest_is_kept_without_a_broker(broker, ser
             assert observer.wait_for(at("availability")).payload == b"online"
 
 
+@pytest.mark.effect("state-health: reconnects")
 def test_states_come_again_after_a_broker_without_memory_restarts(broker, service_for):
     with service_for(broker) as thread:
         thread.connected()
@@ -103,6 +104,9 @@ def test_the_will_says_offline_when_the_connection_breaks(broker, service_for):
         assert will.at - broken > 0.5  # the delay keeps short breaks quiet
 
 
+@pytest.mark.effect(
+    "event-recorder: event_id", "event-error: event_id", "event-error: event_type", "state-health: spooled"
+)
 def test_events_wait_for_the_broker_in_order_and_carry_their_ids(broker, service_for):
     broker.stop()
     with service_for(broker) as thread:

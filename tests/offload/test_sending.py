@@ -147,6 +147,7 @@ def test_rotation_waits_for_the_proof(make_store: MakeStore) -> None:
     assert store.deleted_unproven == 0
 
 
+@pytest.mark.effect("state-health: deleted_unproven")
 def test_without_it_rotation_goes_on_and_counts(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 2)
@@ -249,6 +250,7 @@ def test_answers_and_what_they_mean(what: str, error: type[StoreError], words: s
         assert not server.objects
 
 
+@pytest.mark.effect("state-health: backlog_bytes", "state-health: error")
 def test_a_refusal_names_no_secret_and_health_says_it(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 1)

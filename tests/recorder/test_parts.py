@@ -89,6 +89,14 @@ def test_without_a_broker_there_are_no_settings() -> None:
     assert settings.effective_port == 8883
 
 
+@pytest.mark.effect(
+    "state-health: cpu_temp_c",
+    "state-health: throttled",
+    "state-health: raw",
+    "state-health: now",
+    "state-health: since_boot",
+    "state-health: cma_free_bytes",
+)
 def test_health_reads_what_a_pi_tells(tmp_path: Path) -> None:
     sys, proc = tmp_path / "sys", tmp_path / "proc"
     zone = sys / "class/thermal/thermal_zone0"

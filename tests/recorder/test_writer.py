@@ -129,6 +129,7 @@ def test_blobs_of_a_chunk_become_one_file_in_order() -> None:
     with_writer(test)
 
 
+@pytest.mark.effect("state-health: discarded_bytes")
 def test_a_full_disk_finishes_the_chunk_and_accounts_the_gap() -> None:
     async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         await writer.put(blob(b"head"))

@@ -44,6 +44,7 @@ def edited_lines(findings: tuple[Finding, ...]) -> set[int]:
 
 
 @pytest.mark.timeout(600 if ALL else 300)
+@pytest.mark.effect("manifest-line: line_sha256", "manifest-line: prev")
 def test_every_byte_of_every_line_counts(copy: Path) -> None:
     """In the ordinary run the reading of each edit, and all of `verify` for a sample."""
     path = manifest_of(copy)

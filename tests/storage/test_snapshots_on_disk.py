@@ -28,6 +28,7 @@ def lines(store: Store) -> list[dict[str, object]]:
     return [json.loads(line) for path in store.path.rglob("*.jsonl") for line in path.read_text().splitlines()]
 
 
+@pytest.mark.effect("manifest-line: deleted", "manifest-line: kind")
 def test_the_oldest_go_first_with_a_line_and_an_index_is_built_with_the_rest(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()

@@ -134,6 +134,7 @@ class SteppingClock:
         raise NotImplementedError
 
 
+@pytest.mark.effect("manifest-line: clock")
 def test_times_before_the_clock_was_set_are_corrected(tmp_path: Path) -> None:
     clock, marker = SteppingClock(), tmp_path / "synchronized"
     walltime = WallTime(tmp_path / "state", clock=clock, marker=marker, kernel=lambda: False)

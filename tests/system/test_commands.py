@@ -26,6 +26,7 @@ def trust_the_clock(daemon: DaemonProcess) -> None:
     WallTime(daemon.state, trusted=True)
 
 
+@pytest.mark.effect("verb: snapshot")
 def test_a_snapshot_does_not_disturb_a_recording(daemon_for: DaemonFor, console: Console, observer: Observer) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -55,6 +56,7 @@ def assert_three_seconds(daemon: DaemonProcess, planned: dict[str, Any]) -> None
 
 
 @pytest.mark.promise("start-takes-a-duration")
+@pytest.mark.effect("command: args", "command: duration_s", "state-recorder: until", "verb: start")
 def test_a_duration_ends_a_recording(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -68,6 +70,7 @@ def test_a_duration_ends_a_recording(daemon_for: DaemonFor, console: Console) ->
     assert_three_seconds(daemon, planned)
 
 
+@pytest.mark.effect("config: recorder.max_duration")
 def test_a_dead_mans_limit_ends_what_nobody_ends(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(camera(max_duration="3s")) as daemon:
         console.wait("availability")
@@ -84,6 +87,7 @@ def test_a_dead_mans_limit_ends_what_nobody_ends(daemon_for: DaemonFor, console:
 
 
 @pytest.mark.promise("groups-are-heard")
+@pytest.mark.effect("config: mqtt.groups", "verb: set")
 def test_groups_and_the_plain_switch(daemon_for: DaemonFor, console: Console, observer: Observer) -> None:
     with daemon_for(CAM0 + CAM1, groups=["north-field"]):
         console.wait("availability")
@@ -110,6 +114,7 @@ def test_groups_and_the_plain_switch(daemon_for: DaemonFor, console: Console, ob
 
 
 @pytest.mark.promise("an-id-acts-once")
+@pytest.mark.effect("command: id", "reply: changed")
 def test_a_repeated_command_acts_once(daemon_for: DaemonFor, console: Console, observer: Observer) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")
@@ -133,6 +138,7 @@ def _stamp(seconds_ago: float) -> str:
 
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.promise("old-commands-expire")
+@pytest.mark.effect("command: issued_at", "state-daemon: clock")
 def test_old_commands_expire_if_the_clock_is_trusted(
     daemon_for: DaemonFor, console: Console, observer: Observer, trusted: bool
 ) -> None:
@@ -153,6 +159,7 @@ def test_old_commands_expire_if_the_clock_is_trusted(
         assert console.wait("reply/recorder/cam0/start", lambda r: r["id"] == "new")["status"] == "ok"
 
 
+@pytest.mark.effect("verb: reload", "state-daemon: config_hash", "reply: message")
 def test_reload_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         config = daemon.config.read_text()
@@ -177,6 +184,7 @@ def test_reload_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
 
 
 @pytest.mark.promise("commands-are-answered", "commands-in-order")
+@pytest.mark.effect("verb: pause", "verb: resume", "verb: stop", "reply: id", "reply: status", "reply: data")
 def test_commands_in_a_burst_are_answered_in_order(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0):
         console.wait("availability")

@@ -19,6 +19,16 @@ from waiting import until
 CAM0 = camera(audio=True)
 
 
+@pytest.mark.effect(
+    "verb: split",
+    "verb: get",
+    "state-recorder: mime_type",
+    "state-recorder: kind",
+    "event-recorder: final",
+    "manifest-line: seq",
+    "manifest-line: frames",
+    "exit: 0",
+)
 def test_start_pause_resume_stop_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         assert console.wait("availability") == "online"
@@ -78,6 +88,9 @@ def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) 
 
 
 @pytest.mark.promise("faults-stay-apart")
+@pytest.mark.effect(
+    "config: recorder.autostart", "state-recorder: error", "state-recorder: code", "state-recorder: message"
+)
 def test_a_missing_device_is_an_error_state_and_the_others_run(daemon_for: DaemonFor, console: Console) -> None:
     no_such = microphone("mic0", audio={"device_id": {"exact": "no-such-device"}}, autostart=True)
     with daemon_for(camera(autostart=True) + no_such) as daemon:
@@ -130,6 +143,7 @@ def test_second_signal_leaves_at_once_and_the_next_start_recovers(tmp_path: Path
         assert read_chunk(path).numbers
 
 
+@pytest.mark.effect("exit: 2")
 def test_an_invalid_configuration_names_every_problem_and_starts_nothing(tmp_path: Path) -> None:
     config = tmp_path / "msrecd.toml"
     config.write_text('[storage]\nmax_totl = "2GiB"\n[[recorder]]\nname = "Cam 0"\nchunk_duration = "soon"\n')
@@ -153,6 +167,7 @@ def hashes(path: Path) -> list[str]:
     return listed.stdout.split()
 
 
+@pytest.mark.effect("config: recorder.source.url")
 def test_a_played_file_passes_through_and_ends_the_recording(
     tmp_path: Path, daemon_for: DaemonFor, console: Console
 ) -> None:

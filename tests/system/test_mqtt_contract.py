@@ -166,6 +166,16 @@ def parse(stamp: str) -> float:
 
 
 @pytest.mark.promise("inactive-means-finished")
+@pytest.mark.effect(
+    "state-recorder: state",
+    "state-recorder: since",
+    "state-recorder: rev",
+    "state-recorder: chunks",
+    "state-recorder: last_chunk",
+    "state-recorder: file",
+    "event-recorder: event_type",
+    "event-recorder: ts",
+)
 def test_one_recording_in_its_states(daemon_for: DaemonFor, console: Console) -> None:
     """Each change is seen once; `since` is when the state was entered; `rev` grows; inactive means: all is written."""
     with daemon_for(CAM0) as daemon:
@@ -203,6 +213,14 @@ def test_one_recording_in_its_states(daemon_for: DaemonFor, console: Console) ->
 
 
 @pytest.mark.promise("chunks-are-events")
+@pytest.mark.effect(
+    "event-recorder: file",
+    "event-recorder: bytes",
+    "event-recorder: sha256",
+    "event-recorder: seq",
+    "event-recorder: recording_id",
+    "manifest-line: file",
+)
 def test_a_chunk_is_told_when_it_has_its_name(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
     """At the moment the event arrives, the file is there, whole, and listed."""
     daemon = daemon_for(CAM0)
@@ -245,6 +263,7 @@ def test_a_chunk_is_told_when_it_has_its_name(daemon_for: DaemonFor, broker: Bro
 
 
 @pytest.mark.promise("equal-errors-are-counted")
+@pytest.mark.effect("event-error: code", "event-error: count", "event-error: first", "event-error: ts")
 def test_equal_errors_are_counted(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         console.wait("availability")

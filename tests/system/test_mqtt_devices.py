@@ -55,6 +55,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker, console
 
 
 @pytest.mark.promise("devices-come-and-go")
+@pytest.mark.effect(
+    "event-device: event_type",
+    "event-device: device_id",
+    "event-device: kind",
+    "event-device: label",
+    "state-devices: label",
+    "state-devices: state",
+)
 def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
     garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
     microphone = VirtualMicrophone("Nest", sample_rate=8000, channels=1)
@@ -140,6 +148,7 @@ def test_health_comes_again_and_again(run: Run, console: Console, monkeypatch: p
     run([VirtualCamera("Garden", modes=[(320, 240, 15)])], watch)
 
 
+@pytest.mark.effect("reply: code", "reply: error", "reply: retryable")
 def test_every_code_that_a_device_can_give(
     run: Run, broker: Broker, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,13 @@ def stored(server: StandIn) -> dict[str, bytes]:
     "config: offload.kind", "config: offload.endpoint", "config: offload.bucket", "config: offload.prefix"
 )
 @pytest.mark.effect("config: offload.credentials_file")
+@pytest.mark.effect(
+    "event-recorder: proof",
+    "manifest-line: offloaded",
+    "manifest-line: proof",
+    "state-health: offload",
+    "state-health: sent_files",
+)
 def test_chunks_and_snapshots_arrive_and_are_told(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     recorder = camera(chunk_duration="1s", autostart=True, snapshots={"every": "1s"})
     with StandIn() as server, daemon_for(recorder + offload(tmp_path, server.endpoint)) as daemon:
@@ -158,6 +165,7 @@ def test_tls_with_an_authority_of_its_own(daemon_for: DaemonFor, console: Consol
 
 
 @pytest.mark.effect("config: offload.windows")
+@pytest.mark.effect("state-health: backlog_files", "state-health: state")
 def test_a_window_that_is_closed_and_a_store_that_refuses(
     daemon_for: DaemonFor, console: Console, tmp_path: Path
 ) -> None:
@@ -201,6 +209,7 @@ def test_max_rate_holds(daemon_for: DaemonFor, tmp_path: Path) -> None:
 
 
 @pytest.mark.effect("config: offload.delete")
+@pytest.mark.effect("config: storage.max_total")
 def test_proven_keeps_what_is_not_proven(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     """The limit is reached, the store refuses: nothing is deleted, and the recorder says why it does not record."""
     limits = 'max_total = "1MiB"'

@@ -33,6 +33,7 @@ def test_the_schemas_are_schemas() -> None:
 
 
 @pytest.mark.promise("payloads-fit-schemas")
+@pytest.mark.effect("config: homeassistant.discovery")
 def test_all_that_is_published_is_as_documented(
     daemon_for: DaemonFor, broker: Broker, console: Console, observer: Observer
 ) -> None:

@@ -13,6 +13,7 @@ from daemon import DaemonFor
 
 
 @pytest.mark.promise("protect-by-message")
+@pytest.mark.effect("verb: protect")
 def test_protect_by_message(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(camera(frame_rate=15, chunk_duration="1s")) as daemon:
         console.wait("state/recorder/cam0")

@@ -41,6 +41,7 @@ def gaps_of(lines: list[dict[str, Any]]) -> list[tuple[str, float]]:
 # --- pre-roll --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.effect("config: recorder.pre_roll", "state-recorder: armed", "state-health: pre_roll_bytes")
 def test_a_recording_begins_before_the_command_also_the_next_one_and_after_a_reload(
     daemon_for: DaemonFor, console: Console
 ) -> None:
@@ -87,6 +88,14 @@ def begins_before_the_command(console: Console) -> float:
 # --- outages ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.effect(
+    "config: devices.alsa",
+    "manifest-line: gaps",
+    "manifest-line: reason",
+    "manifest-line: lost_s",
+    "event-recorder: reason",
+    "event-recorder: duration_s",
+)
 def test_an_outage_and_one_until_the_stop_are_told_in_manifest_and_event_alike(
     daemon_for: DaemonFor, console: Console, alsa_sim: AlsaSim
 ) -> None:
@@ -194,6 +203,7 @@ def test_a_live_input_has_a_pre_roll_too(daemon_for: DaemonFor, console: Console
 # --- what was asked for ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.effect("state-recorder: unmet", "state-recorder: constraint")
 def test_a_device_by_its_label_and_what_is_not_met(daemon_for: DaemonFor, console: Console) -> None:
     wanted = {"device_id": {"label": "Test Camera"}, "width": 320, "frame_rate": {"ideal": 120}}
     with daemon_for(camera(video=wanted)) as daemon:

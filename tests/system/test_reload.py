@@ -152,6 +152,7 @@ def median_slope(points: list[tuple[int, int]]) -> float:
     return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if b[0] != a[0])
 
 
+@pytest.mark.effect("event-recorder: cause")
 def test_what_was_decided_by_hand_survives_a_reload(daemon_for: DaemonFor, broker: Broker, console: Console) -> None:
     with daemon_for(BY_HAND) as daemon:
         console.wait("availability")
@@ -203,6 +204,7 @@ def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
 
 
 @pytest.mark.promise("limits-hold")
+@pytest.mark.effect("config: recorder.retention.max_total")
 def test_a_limit_of_the_storage_holds_from_the_reload_on(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:

@@ -83,6 +83,16 @@ def soon_after(text: str, expected: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.effect(
+    "config: recorder.schedule.start",
+    "config: recorder.schedule.stop",
+    "config: recorder.schedule.duration",
+    "config: recorder.schedule.timezone",
+    "state-daemon: schedule",
+    "state-daemon: next_start",
+    "state-daemon: next_stop",
+    "state-recorder: cause",
+)
 def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: Site) -> None:
     site.clock.set("2026-03-28T23:00:00")  # midnight there: the window is open since two hours
     with site.daemon:
@@ -173,6 +183,7 @@ def test_fixed_times_of_the_nights_in_which_the_clocks_change_come_once(site: Si
 
 
 @pytest.mark.slow
+@pytest.mark.effect("state-daemon: waiting_for_clock")
 def test_a_clock_that_nobody_has_set_is_waited_for_and_a_clock_set_by_hand_is_not(site: Site) -> None:
     site.clock.trust(False)
     site.clock.set("2026-06-10T22:00:00")

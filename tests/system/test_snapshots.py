@@ -35,6 +35,14 @@ def commands(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.promise("snapshots")
+@pytest.mark.effect(
+    "config: recorder.snapshots.every",
+    "config: recorder.snapshots.idle",
+    "event-recorder: snapshot",
+    "manifest-line: snapshot",
+    "state-health: snapshots",
+    "state-health: taken",
+)
 def test_snapshots_of_recordings_and_of_idle_cameras(daemon_for: DaemonFor, console: Console) -> None:
     """While cam0 records it has snapshots, and cam1, which does not record, has them all the time."""
     made = camera(snapshots={"every": "1s"}) + camera("cam1", snapshots={"every": "2s", "idle": True, "settle": "1s"})
