@@ -713,7 +713,9 @@ class RecorderController:
         news, self._unmet = input.unmet != self._unmet, input.unmet
         if news and input.unmet:
             text = ", ".join(
-                f"{one['kind']} {one['constraint']} {one['asked']} (is {one['got']})" for one in input.unmet
+                f"{one['kind']} {one['constraint']} {one['asked']} "
+                + ("(it has none)" if one["got"] is None else f"(is {one['got']})")
+                for one in input.unmet
             )
             self.log.warning("asked for and not met: %s", text)
 

@@ -197,7 +197,10 @@ async def _with_ids(constraints: Mapping[str, Any], devices: MediaDevices) -> di
 
 
 def unmet(tracks: Sequence[MediaStreamTrack], constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was asked for, bare or as `ideal`, and is not what the tracks deliver: kind, constraint, asked, got."""
+    """What was asked for, bare or as `ideal`, and is not what the tracks deliver: kind, constraint, asked, got.
+
+    `got` is None where the device does not have it at all.
+    """
     found: list[dict[str, Any]] = []
     for track in tracks:
         wanted = constraints.get(track.kind)
@@ -205,12 +208,20 @@ def unmet(tracks: Sequence[MediaStreamTrack], constraints: Mapping[str, Any]) ->
         for name, value in wanted.items() if isinstance(wanted, Mapping) else ():
             asked = value.get("ideal") if isinstance(value, Mapping) else value
             got = settings.get(name)
-            if asked is None or got is None or isinstance(asked, (list, tuple, Mapping)):
+            if asked is None or isinstance(asked, (list, tuple, Mapping)):
                 continue
-            is_number = isinstance(asked, (int, float)) and isinstance(got, (int, float))
-            if abs(asked - got) > abs(asked) * _SAME_RATE if is_number else asked != got:
+            if not _is_met(asked, got):
                 found.append({"kind": track.kind, "constraint": name, "asked": _plain(asked), "got": _plain(got)})
     return found
+
+
+def _is_met(asked: Any, got: Any) -> bool:
+    """`got` is None where the device has no such setting: a camera without a torch, or without zoom."""
+    if isinstance(asked, bool) and not isinstance(got, bool):
+        return not asked or isinstance(got, (int, float))  # zoom = true asks for a camera that can
+    if isinstance(asked, (int, float)) and isinstance(got, (int, float)):
+        return bool(abs(asked - got) <= abs(asked) * _SAME_RATE)
+    return bool(asked == got)
 
 
 def _plain(value: Any) -> Any:

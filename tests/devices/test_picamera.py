@@ -19,6 +19,8 @@ from fake_picamera2 import FakeCamera, imx219, imx477, imx708, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
+from msrecd.config import Recorder, load
+from msrecd.daemon.from_config import recorder_settings
 from msrecd.devices import default_backends
 from msrecd.devices.base import CameraProperties
 from msrecd.devices.board import Board
@@ -30,6 +32,7 @@ from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableErr
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
 from msrecd.media.devices import MediaDevices
+from msrecd.recorder.input import unmet
 
 MJPEG = EncodingRequest(kind="video", codec="mjpeg", bit_rate=20_000_000, frame_rate=50.0)
 H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
@@ -1216,3 +1219,73 @@ def test_constraints_of_the_frame_rate(rig: Rig, frame_rate: Any, limits: tuple[
         return found
 
     assert asyncio.run(opened()) == (limits, rate)
+
+
+CONTROLS_OF_A_RECORDER = """
+[[recorder]]
+name = "cam0"
+video = { width = 1280, height = 720, frame_rate = 30, brightness = 0.2, contrast = 1.5, saturation = 0.5, \
+          sharpness = 2.0, exposure_compensation = -1.0, exposure_mode = "manual", exposure_time = 50, iso = 400, \
+          white_balance_mode = "manual", color_temperature = 4000, focus_mode = "manual", focus_distance = 0.5, \
+          zoom = 2.0, pan = -1.0, tilt = 1.0 }
+[[recorder]]
+name = "cam1"
+video = { width = 1280, height = 720, exposure_mode = "continuous", white_balance_mode = "continuous", \
+          focus_mode = "single-shot" }
+"""
+
+
+@pytest.mark.effect(
+    "config: recorder.video.brightness",
+    "config: recorder.video.contrast",
+    "config: recorder.video.saturation",
+    "config: recorder.video.sharpness",
+    "config: recorder.video.exposure_compensation",
+    "config: recorder.video.exposure_mode",
+    "config: recorder.video.exposure_time",
+    "config: recorder.video.iso",
+    "config: recorder.video.white_balance_mode",
+    "config: recorder.video.color_temperature",
+    "config: recorder.video.focus_mode",
+    "config: recorder.video.focus_distance",
+    "config: recorder.video.zoom",
+    "config: recorder.video.pan",
+    "config: recorder.video.tilt",
+)
+def test_what_a_recorder_asks_for_is_set_in_the_camera(rig: Rig, tmp_path: Path) -> None:
+    """From the configuration's text to libcamera's controls."""
+    (tmp_path / "msrecd.toml").write_text(CONTROLS_OF_A_RECORDER)
+    manual, automatic = load(tmp_path / "msrecd.toml").recorders
+
+    async def opened(recorder: Recorder, devices: MediaDevices) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        constraints = recorder_settings(recorder).constraints
+        (track,) = (await devices.get_user_media(constraints)).get_tracks()
+        found = dict(camera_of(track._source).set), unmet([track], constraints or {})  # type: ignore[arg-type]
+        track.stop()
+        return found
+
+    async def both() -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        devices = MediaDevices(backends=[rig.backend(imx708())])
+        found = [await opened(manual, devices), await opened(automatic, devices)]
+        await devices.close()
+        return found
+
+    (sent, missed), (sent_automatic, missed_automatic) = asyncio.run(both())
+    assert missed == missed_automatic == []
+    assert sent == sent | {
+        "Brightness": 0.2,
+        "Contrast": 1.5,
+        "Saturation": 0.5,
+        "Sharpness": 2.0,
+        "ExposureValue": -1.0,
+        "ExposureTime": 5000,
+        "AnalogueGain": 4.0,
+        "AwbEnable": False,
+        "ColourTemperature": 4000,
+        "AfMode": 0,
+        "LensPosition": 2.0,
+        "ScalerCrop": (0, 0, 2304, 1296),
+        "FrameDurationLimits": (33333, 33333),
+    }
+    wanted = {"AeEnable": True, "AwbEnable": True, "AfMode": 1, "AfTrigger": 0}
+    assert sent_automatic == sent_automatic | wanted

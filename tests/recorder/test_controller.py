@@ -353,9 +353,14 @@ def test_a_label_of_none_or_of_two_is_refused(archive: DaemonArchive, label: str
 def test_what_is_not_met_is_said(archive: DaemonArchive) -> None:
     async def test(bench: Bench, *_: object) -> None:
         await bench.recorder.start("test")
-        assert bench.recorder.unmet == [{"kind": "video", "constraint": "frame_rate", "asked": 60, "got": 30}]
+        assert bench.recorder.unmet == [
+            {"kind": "video", "constraint": "frame_rate", "asked": 60, "got": 30},
+            {"kind": "video", "constraint": "torch", "asked": True, "got": None},
+            {"kind": "video", "constraint": "zoom", "asked": 2, "got": None},
+        ]
 
-    run(archive, test, video={"width": 160, "height": {"ideal": 96}, "frame_rate": {"ideal": 60}})
+    wanted = {"width": 160, "height": {"ideal": 96}, "frame_rate": {"ideal": 60}}
+    run(archive, test, video=wanted | {"torch": True, "zoom": 2.0, "pan": False})
 
 
 # --- whether it advances ---------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ function makeCard(name) {
   };
 }
 
-const text = value => (typeof value === "object" ? JSON.stringify(value) : String(value));
+const text = value => (value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
 function settingsText(track) {
   const { width, height, frame_rate: rate, sample_rate: hertz, channel_count: channels } = track.settings || track;
