@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from msrecd.mqtt.topics import PREFIX
+from msrecd.vocabulary.verbs import RECORDER_EVENTS
 
-EVENT_TYPES = ["started", "stopped", "paused", "resumed", "chunk", "gap", "error"]
 HEALTH_EXPIRES_S = 300
 _BUTTONS = {
     "pause": "mdi:pause",
@@ -94,7 +94,7 @@ def _recorder(base: str, name: str) -> dict[str, Component]:
             "platform": "event",
             "name": f"{name} event",
             "state_topic": f"{base}/event/recorder/{name}",
-            "event_types": EVENT_TYPES,
+            "event_types": list(RECORDER_EVENTS),
         },
         f"{name}_image": {
             "platform": "image",

@@ -27,4 +27,15 @@ RETRYABLE: Mapping[str, bool] = {
 CODES = frozenset(RETRYABLE)
 
 RECORDER_STATES = ("inactive", "recording", "paused", "error")
-RECORDER_EVENTS = ("started", "stopped", "paused", "resumed", "chunk", "gap", "error", "snapshot", "offload")
+RECORDER_EVENTS = (
+    "started",
+    "stopped",
+    "paused",
+    "resumed",
+    "chunk",
+    "gap",
+    "error",
+    "snapshot",
+    "offload",
+    "trigger",
+)

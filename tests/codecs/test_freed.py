@@ -94,7 +94,7 @@ def test_an_encoder_that_cannot_be_used_is_freed(
         lambda: libav.AudioEncoder(codec="aac", source=AudioFormat(sample_rate=48000, channels=60), bit_rate=0),
         lambda: libav.AudioEncoder(codec="opus", source=AudioFormat(sample_rate=48000, channels=60), bit_rate=0),
         lambda: libav.VideoDecoder(b"no description"),
-        lambda: libav.AudioDecoder(b"\x1a\x45\xdf\xa3 neither"),
+        lambda: libav.AudioDecoder(b"\x1a\x45\xdf\xa3 neither", channels=2, sample_rate=48_000),
         lambda: libav.Muxer(lambda _: None, format="mp4", headers=[b"no description"]),
         lambda: libav.Muxer(lambda _: None, format="no format", headers=[]),
     ],

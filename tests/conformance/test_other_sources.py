@@ -492,7 +492,8 @@ def test_voice_isolation_is_not_claimed() -> None:
     async def main() -> None:
         async with msrecd.MediaDevices(backends=[VirtualBackend([VirtualMicrophone("m")])]) as devices:
             assert "voice_isolation" not in devices.get_supported_constraints()
-            stream = await devices.get_user_media({"audio": {"voice_isolation": {"exact": True}}})
+            with pytest.warns(UserWarning, match="no constraint 'voice_isolation'"):
+                stream = await devices.get_user_media({"audio": {"voice_isolation": {"exact": True}}})
             (track,) = stream.get_tracks()
             assert "voice_isolation" not in track.get_capabilities()
             assert "voice_isolation" not in track.get_settings()

@@ -76,7 +76,7 @@ def test_invalid_facing_mode() -> None:
                 "resize_mode": {"exact": "invalid"},
             }
         },
-        {"video": {"volume": {"min": 0}, "voice_isolation": True, "sample_rate": {"min": 0}}},
+        {"video": {"sample_rate": {"min": 0}}},
         {
             "video": {
                 "echo_cancellation": {"exact": True},
@@ -90,6 +90,12 @@ def test_invalid_facing_mode() -> None:
 def test_constraints_of_the_other_kind_are_ignored(constraints: dict[str, Any]) -> None:
     """GUM-non-applicable-constraint."""
     assert len(resolved(constraints)) == 1
+
+
+def test_constraints_that_no_track_has_are_ignored() -> None:
+    """GUM-non-applicable-constraint; one warning says so."""
+    with pytest.warns(UserWarning, match="no constraint '(volume|voice_isolation)'"):
+        assert len(resolved({"video": {"volume": {"min": 0}, "voice_isolation": True}})) == 1
 
 
 def test_impossible_advanced_set_is_skipped() -> None:

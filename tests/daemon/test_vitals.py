@@ -75,7 +75,7 @@ def recorder(*, is_recording: bool, storage_problem: object = None) -> Any:
     """What state/health reads of a recorder."""
     files = SimpleNamespace(last_chunk=None, chunks=0, queue_s=0.0, discarded_bytes=0)
     status = SimpleNamespace(state="recording", storage_problem=storage_problem)
-    return SimpleNamespace(is_recording=is_recording, status=status, files=files, pre_roll_bytes=0)
+    return SimpleNamespace(is_recording=is_recording, status=status, files=files, pre_roll_bytes=0, triggers=[])
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from broker import Observer
 
-from msrecd.mqtt import homeassistant
 from msrecd.mqtt.homeassistant import discovery, platforms, with_removals
-from msrecd.vocabulary.verbs import RETRYABLE
+from msrecd.vocabulary.verbs import RECORDER_EVENTS, RETRYABLE
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -169,4 +168,4 @@ def test_the_schemas_refuse_what_is_wrong():
     ]
     assert set(codes) == set(RETRYABLE)
     events = json.loads((SCHEMAS / "event-recorder.json").read_text())["properties"]["event_type"]["enum"]
-    assert set(events) == set(homeassistant.EVENT_TYPES)
+    assert set(events) == set(RECORDER_EVENTS)
