@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -55,7 +56,21 @@ class Card:
         run("mount", "-t", "ext4", "-o", "loop,errors=remount-ro", str(self._image), str(self.path))
 
     def remove(self) -> None:
-        run("umount", str(self.path))
+        """As a person would: while somebody is just looking at it, try again.
+
+        Raises:
+            RuntimeError: it is still in use after half a minute.
+        """
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                run("umount", str(self.path))
+            except RuntimeError as exc:
+                if "busy" not in str(exc) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
