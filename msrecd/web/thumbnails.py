@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msrecd import libav
 from msrecd.errors import StorageError
+from msrecd.inputs.decoding import ConfinedVideoDecoder
 
 WIDTH = 320
 CACHE_LIMIT_BYTES = 2 << 20
@@ -54,22 +55,22 @@ def first_frame(path: Path, width: int = WIDTH) -> bytes:
     """The first frame of a file as JPEG.
 
     Raises:
-        libav.LibavError: it cannot be read or decoded, or has no frames.
+        libav.LibavError: it cannot be read or decoded, or has no frames; or it has ended the process that decodes it.
     """
     source = libav.Demuxer(str(path))
     try:
         video = next((info for info in source.streams if info.kind == "video"), None)
         if video is None:
             raise libav.LibavError("a recording of sound has no frames")
-        decoder = libav.VideoDecoder(video.header)
+        decoder = ConfinedVideoDecoder(video, path.name)  # a card may have been elsewhere
         try:
             for count, packet in enumerate(source.packets([video.index])):
                 if count >= _PACKETS_LIMIT or len(packet.data) > _PACKET_LIMIT_BYTES:
                     break
-                for _, frame in decoder.decode(packet.data, packet.pts_ns or 0):
-                    return libav.jpeg(frame, max_width=width)
-            for _, frame in decoder.flush():
-                return libav.jpeg(frame, max_width=width)
+                for frame in decoder.decode(packet.data, packet.pts_ns or 0):
+                    return libav.jpeg(libav.picture(frame.format, frame.data), max_width=width)
+            for frame in decoder.flush():
+                return libav.jpeg(libav.picture(frame.format, frame.data), max_width=width)
         finally:
             decoder.close()
     finally:

@@ -116,14 +116,14 @@ def test_frames_are_those_that_libav_gives_in_this_process(tmp_path: Path, made:
 
 
 def test_there_is_no_decoder_of_inputs_in_this_process() -> None:
-    """What comes from outside is decoded elsewhere. Left: frames of cameras here, and thumbnails of own chunks."""
+    """What comes from outside is decoded elsewhere. Left: frames of cameras here."""
     root = Path(libav.__file__).parent.parent
     users = {
         str(path.relative_to(root))
         for path in root.rglob("*.py")
         if path.parent.name != "libav" and re.search(r"(?<!Confined)(Video|Audio)Decoder\(", path.read_text())
     }
-    assert users == {"inputs/decoder.py", "devices/camera/frames.py", "web/thumbnails.py"}
+    assert users == {"inputs/decoder.py", "devices/camera/frames.py"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGSTOP])

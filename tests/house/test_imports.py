@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"recorder", "triggers", "media", "schedule", "config", "dom"} | BASE,  # and no transport
     "mqtt": {"control"} | BASE,
     "local": {"control"} | BASE,
-    "web": {"control", "recorder", "storage", "public", "media", "muxing", "libav"} | BASE,
+    "web": {"control", "recorder", "storage", "public", "media", "muxing", "inputs", "libav"} | BASE,
 }
 TOP = {"daemon", "cli", "__init__", "__main__"}  # may import all that is below them
 ORDER_OF_TOP = ["daemon", "cli"]
