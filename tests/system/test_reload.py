@@ -11,6 +11,7 @@ import signal
 import statistics
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -204,7 +205,7 @@ def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
 
 
 @pytest.mark.promise("limits-hold")
-@pytest.mark.effect("config: recorder.retention.max_total")
+@pytest.mark.effect("config: recorder.retention.max_total", "manifest-line: at", "manifest-line: ended")
 def test_a_limit_of_the_storage_holds_from_the_reload_on(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:
@@ -214,7 +215,10 @@ def test_a_limit_of_the_storage_holds_from_the_reload_on(
         put(daemon, broker.port, quick + 'retention = { max_total = "1MiB" }\n')
         assert console.command("daemon/reload")["changed"] is True
         until(lambda: not first.exists(), lambda: daemon.chunks("mic0"))
-        assert any("deleted" in line for line in daemon.manifest("mic0"))
+        gone = next(line for line in daemon.manifest("mic0") if "deleted" in line)
+    assert (gone["deleted"], gone["reason"]) == (1, "recorder_max_total")
+    ended = next(line["ended"] for line in daemon.chunk_lines("mic0") if line["seq"] == 1)
+    assert 0 < (datetime.fromisoformat(gone["at"]) - datetime.fromisoformat(ended)).total_seconds() < 120
 
 
 def seconds(text: str) -> float:
