@@ -57,6 +57,7 @@ def vitals(disk: Disk, told: list[Mapping[str, Any]]) -> Vitals:
     )
 
 
+@pytest.mark.effect("state-health: sync_s_max")
 def test_a_disk_that_is_well() -> None:
     told: list[Mapping[str, Any]] = []
     facts = asyncio.run(vitals(Disk(), told).measure())

@@ -224,6 +224,7 @@ def test_a_device_by_its_label_and_what_is_not_met(daemon_for: DaemonFor, consol
     os.geteuid() != 0 or not shutil.which("fsfreeze") or not shutil.which("mkfs.ext4"),
     reason="needs root, fsfreeze and mkfs.ext4",
 )
+@pytest.mark.effect("state-health: queue_ms")
 def test_a_disk_that_hangs_is_an_error_and_nothing_of_it_is_lost(
     tmp_path: Path, card: Card, broker: Any, console: Console
 ) -> None:
@@ -235,8 +236,10 @@ def test_a_disk_that_hangs_is_an_error_and_nothing_of_it_is_lost(
             told = console.wait_state("error", code="no_space", since=since)
             assert "the disk has not answered for 10 s" in told["error"]["message"]
             console.wait_event("error", code="no_space", since=since)
-            disk = console.command("daemon/health")["data"]["disk"]
+            health = console.command("daemon/health")["data"]
+            disk, waits_ms = health["disk"], health["recorders"]["cam0"]["queue_ms"]
             assert disk is None or disk["seconds_left_estimate"] is None
+            assert 5_000 < waits_ms < 120_000
             daemon.wait_notified("WATCHDOG=1", count=daemon.notified.count("WATCHDOG=1") + 2)
         back = console.wait_state("recording", since=since)
         assert back["recording_id"] == told["recording_id"]
