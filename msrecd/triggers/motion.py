@@ -41,6 +41,10 @@ _MOST = 2500.0  # of one block
 _LIGHT_SHARE = 0.4  # of all blocks at once: light, not an object
 _LIGHT_CHANGED, _LIGHT_LEFT = 0.5, 0.1  # … or most of them, where a common brightness does not explain all
 _LIGHT_NS = 2 * _NS  # so long nothing counts then; what changes so much for longer is motion
+_LIGHTS, _LIGHTS_NS = (
+    4,
+    10 * _NS,
+)  # more within so long are a lamp that blinks: only the frames that change are left out
 _MANY = 0.01  # of all blocks: more that change, and others each time, are rain
 _COHERENT = 0.25  # so many more than by chance changed in the look before, there or beside
 _ABOVE_RAIN = 3.0  # an object scores so many times what most drops do
@@ -66,6 +70,9 @@ class MotionDetector:
         self._mean: Blocks | None = None
         self._looks = 0
         self._light_ns: int | None = None
+        self._lights_ns: list[int] = []  # of the last ones after which nothing counted for a while
+        self._quiet_until_ns = 0
+        self._knows_before = True  # what changed in the look before; not after light
         self._is_much = False  # changed at the last look
 
     def look(self, luma: Luma, at_ns: int) -> Sample:
@@ -98,10 +105,12 @@ class MotionDetector:
         if self._is_light(float(is_loud.mean()), changed, at_ns):
             self._mean = blocks.copy()
             self._before = blocks
+            self._knows_before = False
             return 0.0, self.floor
         self._learn(blocks, squared, is_loud, quickly=False)
         were_near, self._were_loud = beside(self._were_loud), is_loud
-        if self._light_ns is not None and at_ns - self._light_ns < _LIGHT_NS:
+        knows_before, self._knows_before = self._knows_before, True
+        if at_ns < self._quiet_until_ns:
             return 0.0, self.floor
         is_loud = is_loud & self._counted
         if not is_loud.any():
@@ -110,7 +119,7 @@ class MotionDetector:
         threshold = self.floor
         near = float(were_near.mean())
         is_rain = near > _EVERYWHERE or float(were_near[is_loud].mean()) - near < _COHERENT * (1 - near)
-        if is_rain and is_loud.mean() > _MANY:
+        if is_rain and knows_before and is_loud.mean() > _MANY:
             threshold = max(threshold, _ABOVE_RAIN * float(np.sqrt(np.quantile(sums[is_loud], 0.6))))
         return float(np.sqrt(sums.max())), threshold
 
@@ -125,6 +134,10 @@ class MotionDetector:
             return False
         if self._light_ns is None or not was_much:
             self._light_ns = at_ns
+            self._lights_ns = [earlier_ns for earlier_ns in self._lights_ns if at_ns - earlier_ns < _LIGHTS_NS]
+            if len(self._lights_ns) < _LIGHTS:
+                self._lights_ns.append(at_ns)
+                self._quiet_until_ns = at_ns + _LIGHT_NS
         return at_ns - self._light_ns < _LIGHT_NS
 
     def _learn(self, blocks: Blocks, squared: Blocks, is_loud: Counted, *, quickly: bool) -> None:

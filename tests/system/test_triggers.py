@@ -102,6 +102,19 @@ def test_motion_outside_of_the_mask_begins_nothing(daemon_for: DaemonFor, consol
         assert not daemon.recording_ids("unseen")
 
 
+@pytest.mark.promise("triggers")
+def test_motion_begins_and_extends_a_recording(daemon_for: DaemonFor, console: Console) -> None:
+    """A block moves over the virtual camera's colour bars, beside a light that blinks once a second."""
+    with daemon_for(camera("cam0", pre_roll="2s") + trigger(kind="motion", hold="30s")) as daemon:
+        found = event(console, "cam0", "trigger")
+        assert (found["kind"], found["action"]) == ("motion", "start")
+        assert event(console, "cam0", "started")["cause"] == "trigger:motion"
+        daemon.wait_for_chunks(1)
+        state = console.command("recorder/cam0/get")["data"]
+        assert (state["state"], state["cause"]) == ("recording", "trigger:motion")
+        console.command("recorder/cam0/stop")
+
+
 @pytest.mark.effect("config: recorder.schedule.action")
 def test_a_schedule_arms_and_a_command_goes_first(daemon_for: DaemonFor, console: Console) -> None:
     later = (datetime.now() + timedelta(hours=12)).strftime("%H:%M")  # noqa: DTZ005 - the wall's time, as schedules have it

@@ -79,6 +79,14 @@ def test_lamps_that_are_switched_soon_after_each_other_begin_nothing() -> None:
     assert events_of(Scene(duration_s=24, light_steps=steps, half_light_steps=(9.0, 15.0))) == []
 
 
+def test_a_lamp_that_blinks_hides_no_object_for_long() -> None:
+    there = passages(contrast=40, sizes=(40,))
+    blinks = tuple((2.0 + n / 2, 0.7 if n % 2 else 1 / 0.7) for n in range(2 * round(there[-1].until_s)))
+    found = events_of(Scene(duration_s=there[-1].until_s + 4, passages=there, light_steps=blinks))
+    slow = there[0]
+    assert any(begun <= slow.until_s and ended >= slow.at_s for begun, _, ended in found), (slow, found)
+
+
 def test_foliage_without_the_mask_would_be_noticed() -> None:
     """The scene of the test before is one that needs its mask."""
     assert events_of(Scene(duration_s=60, seed=7, has_foliage=True))
