@@ -122,6 +122,7 @@ def test_a_damaged_file_is_put_aside_and_numbers_are_new(tmp_path, caplog):
     store.close()
 
 
+@pytest.mark.effect("state-health: spool_durable")
 def test_a_disk_that_refuses_keeps_events_in_memory_until_it_works(tmp_path, caplog):
     store = filled(tmp_path / "s.db", 2)
     lock = sqlite3.connect(tmp_path / "s.db")

@@ -91,12 +91,15 @@ def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) 
 @pytest.mark.effect(
     "config: recorder.autostart", "state-recorder: error", "state-recorder: code", "state-recorder: message"
 )
+@pytest.mark.effect("event-recorder: code", "event-recorder: message")
 def test_a_missing_device_is_an_error_state_and_the_others_run(daemon_for: DaemonFor, console: Console) -> None:
     no_such = microphone("mic0", audio={"device_id": {"exact": "no-such-device"}}, autostart=True)
     with daemon_for(camera(autostart=True) + no_such) as daemon:
         error = console.wait_state("error", recorder="mic0")["error"]
         assert error["code"] == "device_missing"
         assert "device_id" in error["message"]
+        event = console.wait_event("error", recorder="mic0")
+        assert (event["code"], event["message"]) == (error["code"], error["message"])
         console.wait_state("recording")
         daemon.wait_for_chunks(1)
         reply = console.command("recorder/mic0/stop")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker, console
     "state-devices: label",
     "state-devices: state",
 )
+@pytest.mark.effect("event-device: event_id", "event-device: ts", "event-device: group_id")
 def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
     garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
     microphone = VirtualMicrophone("Nest", sample_rate=8000, channels=1)
@@ -80,7 +82,7 @@ def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
         listed("Garden", "busy")
         since = len(console.messages)
         console.command("recorder/cam0/stop")
-        listed("Garden", "free", since)
+        (described,) = [one for one in listed("Garden", "free", since) if one["label"] == "Nest"]
         for change, event_type, state in (
             (microphone.unplug, "removed", "missing"),
             (microphone.plug, "added", "free"),
@@ -90,11 +92,15 @@ def test_devices_that_come_and_go_are_told(run: Run, console: Console) -> None:
             event = console.wait("event/device", lambda event: event["label"] == "Nest", since=since)
             assert event["event_type"] == event_type
             assert event["device_id"] == microphone.device_id
+            assert event["group_id"] == described["group_id"] != ""
+            assert abs((datetime.fromisoformat(event["ts"]) - datetime.now(UTC)).total_seconds()) < 60
             assert event["kind"] == "audioinput"
             listed("Nest", state, since)
 
     run([garden, microphone], watch)
-    assert len(console.told("event/device")) == 2
+    first, second = (event["event_id"] for event in console.told("event/device"))
+    assert first < second
+    assert first.startswith("test-device/")
 
 
 def test_a_pause_outlives_a_camera_that_goes_and_comes(run: Run, console: Console) -> None:

@@ -143,6 +143,7 @@ def test_every_event_of_an_outage_arrives_although_the_daemon_is_killed_twice(
 
 
 @pytest.mark.promise("chunk-told-after-a-crash")
+@pytest.mark.effect("config: storage.path", "config: storage.state_path")
 def test_a_chunk_is_told_although_the_kill_came_before_its_event(tmp_path: Path, at_last: contextlib.ExitStack) -> None:
     """The spool as it is when the daemon is killed between a file and its event; the manifest knows better."""
     broker = Broker(tmp_path / "broker", config=KEEPS_ALL)

@@ -95,6 +95,7 @@ def begins_before_the_command(console: Console) -> float:
     "manifest-line: lost_s",
     "event-recorder: reason",
     "event-recorder: duration_s",
+    "event-recorder: lost_s",
 )
 def test_an_outage_and_one_until_the_stop_are_told_in_manifest_and_event_alike(
     daemon_for: DaemonFor, console: Console, alsa_sim: AlsaSim
@@ -127,6 +128,8 @@ def test_an_outage_and_one_until_the_stop_are_told_in_manifest_and_event_alike(
     assert [reason for reason, _ in events] == ["device_missing", "device_missing"]
     assert gaps_of(lines) == events, "each once, in both places"
     assert events[1][1] >= 1.9
+    told = [event["lost_s"] for event in console.events("mic0") if event["event_type"] == "chunk"]
+    assert told == [line["lost_s"] for line in lines]
     assert sum(line["lost_s"] for line in lines) == pytest.approx(sum(seconds for _, seconds in events), abs=0.01)
 
 
