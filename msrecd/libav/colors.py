@@ -113,8 +113,9 @@ def presentation_in(frame: _AVVideoFrame, known: Presentation) -> Presentation:
         known,
         rotation=turn,  # type: ignore[arg-type]
         color_range=color_range,
-        color_primaries=_first_named(known.color_primaries, int(frame.color_primaries)),
-        color_transfer=_first_named(known.color_transfer, int(frame.color_trc)),
+        # Before PyAV 15 a frame does not say these two; the stream does.
+        color_primaries=_first_named(known.color_primaries, int(getattr(frame, "color_primaries", 0))),
+        color_transfer=_first_named(known.color_transfer, int(getattr(frame, "color_trc", 0))),
         color_matrix=_first_named(known.color_matrix, int(frame.colorspace)),
     )
 
