@@ -95,7 +95,7 @@ def acquire(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_C
 def share(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_CLOCK) -> Lease:
     """A viewer's share: in an encoding of this codec that runs already, whatever was asked of it; else as `acquire`.
 
-    Of several the one with the lowest bit rate is taken.
+    Of several the one with the lowest bit rate is taken; a time-lapse is none that anybody could look at.
 
     Raises:
         NotSupportedError: as `acquire`.
@@ -104,7 +104,7 @@ def share(source: Source, request: EncodingRequest, *, clock: Clock = SYSTEM_CLO
         running = [
             known
             for known, shared in _running.get(source, {}).items()
-            if known.codec == request.codec and not shared.output.feed.ended
+            if known.codec == request.codec and not known.time_lapse and not shared.output.feed.ended
         ]
         chosen = request if request in running else min(running, key=lambda known: known.bit_rate, default=request)
         return _acquire(source, chosen, clock, is_viewer=True)
@@ -132,7 +132,7 @@ def fullness() -> float:
 
 
 def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
-    own = None if request.overlay is not None else source.encoded(request)
+    own = None if request.overlay is not None or request.time_lapse is not None else source.encoded(request)
     if own is not None:
         return _Shared(own, None)
     name = f"{request.codec}-{next(_numbers)}"

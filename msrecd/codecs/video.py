@@ -8,6 +8,7 @@ from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
+from msrecd.codecs.lapse import LapseGate
 from msrecd.codecs.overlay import drawn
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
@@ -72,9 +73,13 @@ class KeyFrames:
     def ask(self, at_ns: int) -> None:
         self._asked.ask(at_ns)
 
-    def due(self, pts_ns: int) -> bool:
-        """Whether the frame at `pts_ns` is to be a key frame; counts it as given."""
-        asked = self._asked.take(pts_ns)
+    def due(self, pts_ns: int, captured_ns: int | None = None) -> bool:
+        """Whether the frame at `pts_ns` is to be a key frame; counts it as given.
+
+        Args:
+            captured_ns: its time of capture, by which key frames are asked for; None: the same.
+        """
+        asked = self._asked.take(pts_ns if captured_ns is None else captured_ns)
         self._since += 1
         key = (
             asked
@@ -105,7 +110,11 @@ class VideoEncoding(Encoding[VideoFrame]):
         self._presentation = presentation
         self._clock = clock
         self._keys = KeyFrames(request.key_frame_interval_ns, request.key_frame_interval_count)
-        self._repeats = request.frame_rate is None and repeats
+        self._lapse = request.time_lapse
+        self._gate = None if self._lapse is None else LapseGate(self._lapse.interval_ns, request.frame_rate)
+        self._captured: dict[int, int] = {}  # of a time-lapse: by the time at which a frame is played
+        self._lapsed = 0  # frames of it
+        self._repeats = request.frame_rate is None and repeats and self._lapse is None
         self._decimator = Decimator(request.frame_rate)
         self._last: VideoFrame | None = None
         self._last_ns = -1
@@ -118,6 +127,16 @@ class VideoEncoding(Encoding[VideoFrame]):
             key_frame_at=self._keys.ask,
         )
 
+    def put(self, unit: VideoFrame) -> None:
+        """As Encoding's; of a time-lapse only what is kept wakes the encoder's thread."""
+        if self._gate is None or self._gate.keep(unit.pts_ns):
+            super().put(unit)
+
+    @property
+    def _frame_rate(self) -> float | None:
+        """Of what the encoder is given."""
+        return self._request.frame_rate if self._lapse is None else self._lapse.frame_rate
+
     def _open(self) -> StreamParameters:
         request = self._request
         width, height = encoded_size(request.codec, request.width, request.height)
@@ -125,21 +144,21 @@ class VideoEncoding(Encoding[VideoFrame]):
             codec=request.codec,
             width=width,
             height=height,
-            frame_rate=request.frame_rate or 30.0,
+            frame_rate=self._frame_rate or 30.0,
             bit_rate=request.bit_rate,
             constant_bit_rate=request.bitrate_mode == "constant",
             options=OPTIONS.get(request.codec),
             threads=threads_for(request.codec, width, height),
             presentation=self._presentation,
         )
-        return parameters.of_video_encoder(self._encoder, request.frame_rate)
+        return parameters.of_video_encoder(self._encoder, self._frame_rate)
 
     def _take(self, units: list[VideoFrame]) -> None:
         for frame in units:
             pts_ns = frame.pts_ns
             if self._shown_ns < pts_ns <= self._last_ns:
                 pts_ns = self._last_ns + MS  # late: the frame before was shown again in its place
-            if pts_ns > self._last_ns and self._decimator.keep(pts_ns):
+            if pts_ns > self._last_ns and (self._lapse is not None or self._decimator.keep(pts_ns)):
                 self._shown_ns = frame.pts_ns
                 self._encode(frame, pts_ns)
 
@@ -156,7 +175,11 @@ class VideoEncoding(Encoding[VideoFrame]):
             frame = drawn(frame, self._request.overlay)
         shaped = reshaped(frame, (encoder.width, encoder.height), crops=self._request.crops)
         encoded = libav.picture(shaped.format, shaped.data)
-        self._deliver(encoder.encode(encoded, pts_ns, key_frame=self._keys.due(pts_ns)))
+        played_ns = pts_ns if self._lapse is None else self._lapse.playing_ns(self._lapsed)
+        if self._lapse is not None:
+            self._lapsed += 1
+            self._captured[played_ns] = pts_ns
+        self._deliver(encoder.encode(encoded, played_ns, key_frame=self._keys.due(played_ns, pts_ns)))
 
     def _finish(self) -> None:
         self._deliver(self._encoder.flush())
@@ -166,11 +189,14 @@ class VideoEncoding(Encoding[VideoFrame]):
 
     def _deliver(self, packets: list[libav.Encoded]) -> None:
         duration = round(NS / self._request.frame_rate) if self._request.frame_rate else REPEAT_AFTER_NS
+        if self._lapse is not None:
+            duration = self._lapse.interval_ns
         for packet in packets:
+            captured_ns = self._captured.pop(packet.pts, packet.pts)
             self.output.feed.put(
                 Packet(
-                    pts_ns=packet.pts,
-                    dts_ns=packet.dts,
+                    pts_ns=captured_ns,
+                    dts_ns=captured_ns + packet.dts - packet.pts,
                     duration_ns=duration,
                     is_keyframe=packet.is_keyframe,
                     data=packet.data,

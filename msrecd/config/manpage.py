@@ -19,6 +19,7 @@ _HEADINGS = {
     "recorder": "[[recorder]]",
     "recorder.snapshots": "[recorder.snapshots]",
     "recorder.overlay": "[recorder.overlay]",
+    "recorder.time_lapse": "[recorder.time_lapse]",
     "recorder.source": "[recorder.source]",
     "recorder.retention": "[recorder.retention]",
     "recorder.schedule": "[[recorder.schedule]]",

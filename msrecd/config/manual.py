@@ -30,6 +30,7 @@ TABLES: dict[str, type] = {
     "recorder.audio_filters": recorder_tables.AudioFilter,
     "recorder.snapshots": recorder_tables.Snapshots,
     "recorder.overlay": overlay_keys.Overlay,
+    "recorder.time_lapse": recorder_tables.TimeLapse,
     "recorder.source": model.Source,
     "recorder.retention": model.Retention,
     "recorder.schedule": model.Schedule,

@@ -31,7 +31,7 @@ from msrecd.config.kinds import (
 )
 from msrecd.config.offload_table import Offload
 from msrecd.config.overlay_keys import Overlay
-from msrecd.config.recorder_tables import AudioFilter, Snapshots
+from msrecd.config.recorder_tables import AudioFilter, Snapshots, TimeLapse
 from msrecd.config.trigger_keys import Trigger
 from msrecd.vocabulary.names import NAME
 from msrecd.vocabulary.verbs import VERBS
@@ -475,6 +475,13 @@ class Recorder:
         Table(model=Overlay),
         "Text that is drawn into the frames before they are encoded. The camera's own encoder is not used then: it "
         "costs CPU.",
+        default=None,
+        default_doc="none",
+    )
+    time_lapse: TimeLapse | None = key(
+        Table(model=TimeLapse),
+        "One frame an interval, played faster than it was captured: of a camera, without sound and `pre_roll`. The "
+        "camera's own encoder is not used then.",
         default=None,
         default_doc="none",
     )

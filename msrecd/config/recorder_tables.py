@@ -1,4 +1,4 @@
-"""Tables of a `[[recorder]]` that say how more than one recording is made of its inputs: filters, snapshots."""
+"""Tables of a `[[recorder]]` that say what else is made of its inputs: filters, snapshots, time-lapse."""
 
 from __future__ import annotations
 
@@ -60,6 +60,21 @@ class Snapshots:
         "A camera that was closed has this long at most for its exposure and white balance to settle before the frame "
         "counts.",
         default=5.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLapse:
+    """recorder.time_lapse: one frame an interval, played faster than it was captured."""
+
+    interval_s: float = key(
+        Duration(minimum=1, maximum=86_400), "One frame each time this long has passed, the first one at once."
+    )
+    frame_rate: float = key(
+        Number(minimum=1, maximum=120, fractions=True),
+        "Frames a second when the file is played; bit rate and distance of key frames count in that time.",
+        default=25.0,
+        default_doc="`25`",
     )
 
 

@@ -17,7 +17,7 @@ from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, 
 from msrecd.config.offload_table import check_offload
 from msrecd.config.overlay_keys import check_overlay
 from msrecd.config.problems import suggestion
-from msrecd.config.recorder_tables import Snapshots, check_filters
+from msrecd.config.recorder_tables import Snapshots, TimeLapse, check_filters
 from msrecd.config.trigger_keys import check_triggers
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.listen import parse_listen
@@ -125,6 +125,8 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
         _check_snapshots(recorder.snapshots, recorder, f"{at}.snapshots", report, checks)
     if recorder.overlay is not None:
         _check_overlay(recorder, f"{at}.overlay", report)
+    if recorder.time_lapse is not None:
+        _check_time_lapse(recorder.time_lapse, recorder, at, report)
     check_triggers(recorder.triggers, recorder, f"{at}.trigger", report)
     for j, schedule in enumerate(recorder.schedules):
         if schedule.action == "arm" and not recorder.triggers and not report.concerns(f"{at}.schedule[{j}].action"):
@@ -162,6 +164,21 @@ def _check_overlay(recorder: Recorder, at: str, report: Report) -> None:
             )
     elif recorder.video is False and not report.concerns(f"{at}"):
         report.add(at, "needs video")
+
+
+def _check_time_lapse(lapse: TimeLapse, recorder: Recorder, at: str, report: Report) -> None:
+    here = f"{at}.time_lapse"
+    if recorder.source is not None:
+        report.add(here, "is for cameras: the video of a source passes through as it is encoded; remove one of them")
+    elif recorder.audio is not False:
+        report.add(here, "has no sound; remove audio, or record it with another recorder")
+    elif recorder.video is False and not report.concerns(f"{at}.video"):
+        report.add(here, "needs video")
+    if recorder.pre_roll_s:
+        report.add(here, "cannot stand together with pre_roll; remove one of them")
+    is_judged = report.concerns(f"{here}.interval") or report.concerns(f"{at}.chunk_duration")
+    if lapse.interval_s > recorder.chunk_duration_s and not is_judged:
+        report.add(f"{here}.interval", "is longer than chunk_duration")
 
 
 def _check_filters(recorder: Recorder, at: str, report: Report) -> None:

@@ -43,7 +43,7 @@ def recorder_state(unit: RecorderController, stamp: Stamp) -> dict[str, Any]:
 def rates(unit: RecorderController) -> dict[str, Any]:
     """A recorder in state/health: the rates of its newest chunk while it records, and how long its data waits."""
     line = (unit.files.last_chunk or {}) if unit.is_recording and unit.files.chunks else {}
-    duration = float(line.get("duration_s") or 0.0)
+    duration = float((line.get("time_lapse") or line).get("captured_s") or line.get("duration_s") or 0.0)
     video = (line.get("tracks") or {}).get("video") or {}
     return {
         "state": unit.status.state,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msrecd.errors import StorageError
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.storage.store import ChunkFacts, Recording, Store
+from msrecd.vocabulary.lapse import TimeLapse
 
 if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
@@ -32,14 +33,14 @@ class DaemonArchive:
         self._on_late = on_late
         self._janitor = asyncio.Lock()
 
-    def begin(self, recorder: str, mime_type: str) -> Recording:
+    def begin(self, recorder: str, mime_type: str, time_lapse: TimeLapse | None = None) -> Recording:
         """Blocking; see Store.begin.
 
         Raises:
             StorageError: also `no_space` or `missing_mount`: nothing could be written now.
         """
         self.store.require_room()
-        return self.store.begin(recorder, mime_type)
+        return self.store.begin(recorder, mime_type, time_lapse)
 
     def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> ChunkFacts:
         """What the manifest says of a chunk; without accounts (the file broke off) only what is known.
@@ -64,7 +65,13 @@ class DaemonArchive:
         gaps = gaps + [{"at_s": gap.at_s, "duration_s": gap.duration_s, "reason": gap.reason} for gap in info.gaps]
         gaps.sort(key=lambda gap: gap["at_s"])
         return ChunkFacts(
-            duration_s=info.duration_s, ended_ns=info.ended_ns, final=final, tracks=tracks, gaps=gaps, lost_s=lost_s
+            duration_s=info.duration_s,
+            ended_ns=info.ended_ns,
+            final=final,
+            tracks=tracks,
+            gaps=gaps,
+            lost_s=lost_s,
+            captured_s=info.captured_s,
         )
 
     async def add_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         options["pre_roll"] = recorder.pre_roll_s * 1000
     if recorder.overlay is not None:
         options["overlay"] = {"text": recorder.overlay.text, "position": recorder.overlay.position}
+    if (lapse := recorder.time_lapse) is not None:
+        options["time_lapse"] = {"interval": lapse.interval_s * 1000, "frame_rate": lapse.frame_rate}
     constraints = None
     if recorder.source is None:
         constraints = {"video": _constraints(recorder.video), "audio": _constraints(recorder.audio)}

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msrecd.flow.feed import Feed
 from msrecd.flow.units import UPRIGHT, Kind, Packet, Presentation
+from msrecd.vocabulary.lapse import TimeLapse
 
 
 class EncodingError(Exception):
@@ -35,8 +36,10 @@ class EncodingRequest:
     width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
     crops: frames of another shape than that are cropped around the middle, else fitted in with black beside them.
     overlay: what is drawn into the frames; then the source's own encoder is not used.
+    time_lapse: only some frames are encoded, as if they came at its `frame_rate`; packets have the time of capture and
+    last for an interval. The source's own encoder is not used either.
     key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).
-    bit_rate: bits a second, a hint.
+    bit_rate: bits a second, a hint. With a time-lapse both are of the time that it is played in.
     """
 
     kind: Kind
@@ -52,6 +55,7 @@ class EncodingRequest:
     sample_rate: int = 0
     channels: int = 0
     overlay: Overlay | None = None
+    time_lapse: TimeLapse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ class MediaRecorderOptions(TypedDict, total=False):
     pre_roll: float | None
     max_buffered: int | None
     overlay: Mapping[str, Any] | None
+    time_lapse: Mapping[str, float] | None
 
 
 class ConstrainULongRange(TypedDict, total=False):

@@ -12,10 +12,13 @@ from dataclasses import dataclass, fields
 from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.exceptions import NotSupportedError
 from msrecd.flow.encoded import Overlay
+from msrecd.vocabulary.lapse import TimeLapse
 
 DEFAULT_VIDEO_BITS_PER_SECOND = 2_500_000
 DEFAULT_AUDIO_BITS_PER_SECOND = 128_000
 DEFAULT_MAX_BUFFERED = 64 << 20
+DEFAULT_LAPSE_RATE = 25.0
+SHORTEST_INTERVAL = 1000.0  # ms
 POSITIONS = ("top-left", "top-right", "bottom-left", "bottom-right")
 _LEAST_AUDIO, _LEAST_VIDEO = 6_000, 10_000
 _UNSIGNED_LONG = 1 << 32
@@ -37,6 +40,7 @@ class RecorderOptions:
     pre_roll: float = 0.0
     max_buffered: int = DEFAULT_MAX_BUFFERED
     overlay: Overlay | None = None
+    time_lapse: TimeLapse | None = None
     eager: bool = False
 
 
@@ -75,6 +79,7 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
         pre_roll=_number(options, "pre_roll") or 0.0,
         max_buffered=_unsigned(options, "max_buffered") or DEFAULT_MAX_BUFFERED,
         overlay=_overlay(options.get("overlay")),
+        time_lapse=_time_lapse(options.get("time_lapse")),
         eager=bool(options.get("eager")),
     )
     if converted.video_key_frame_interval_duration is not None and converted.video_key_frame_interval_count is not None:
@@ -86,6 +91,8 @@ def convert(options: Mapping[str, object] | None) -> RecorderOptions:
             raise NotSupportedError(f"{name} must be greater than 0")
     if converted.pre_roll < 0:
         raise NotSupportedError("pre_roll must not be negative")
+    if converted.pre_roll and converted.time_lapse is not None:
+        raise NotSupportedError("pre_roll and time_lapse exclude each other")
     return converted
 
 
@@ -104,6 +111,22 @@ def _overlay(value: object) -> Overlay | None:
     if position not in POSITIONS:
         raise TypeError(f"overlay.position must be one of {', '.join(POSITIONS)}, not {position!r}")
     return Overlay(text, position)
+
+
+def _time_lapse(value: object) -> TimeLapse | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"time_lapse must be a mapping with interval and frame_rate, not {type(value).__name__}")
+    warn_of_unknown("time_lapse", value, ("interval", "frame_rate"), stacklevel=6)
+    interval, rate = _number(value, "interval"), _number(value, "frame_rate")
+    if interval is None:
+        raise TypeError("time_lapse.interval is missing")
+    if interval < SHORTEST_INTERVAL:
+        raise NotSupportedError(f"time_lapse.interval must be {SHORTEST_INTERVAL:g} ms at least")
+    if rate is not None and not 1 <= rate <= 120:
+        raise NotSupportedError("time_lapse.frame_rate must be 1 to 120")
+    return TimeLapse(interval / 1000, DEFAULT_LAPSE_RATE if rate is None else rate)
 
 
 def bit_rates(options: RecorderOptions) -> tuple[int, int]:

@@ -46,6 +46,8 @@ def make_plan(options: RecorderOptions, tracks: Sequence[MediaStreamTrack]) -> P
         selection = select(options.mime_type, kinds, native)
     except Unsupported as exc:
         raise NotSupportedError(str(exc)) from exc
+    if options.time_lapse is not None and kinds != {"video"}:
+        raise NotSupportedError("time_lapse: it has no sound; record video only, or remove time_lapse")
     if selection.container.is_single_track and len(tracks) > 1:
         raise NotSupportedError(f"{selection.essence} holds one audio track, the stream has {len(tracks)}")
     video, audio = rates_for(options, kinds)
@@ -109,6 +111,11 @@ def _request(
             f"overlay: {track.label!r} passes through as it is encoded ({selection.video}), so nothing can be drawn "
             "into it; name another codec in mime_type, or remove overlay"
         )
+    if options.time_lapse is not None and track._source.native_codec() == selection.video:
+        raise NotSupportedError(
+            f"time_lapse: {track.label!r} passes through as it is encoded ({selection.video}), so no frame can be left "
+            "out; name another codec in mime_type, or remove time_lapse"
+        )
     settings = track.get_settings()
     rate = settings.get("frame_rate")
     size = (int(settings.get("width") or format.width), int(settings.get("height") or format.height))
@@ -123,4 +130,5 @@ def _request(
         key_frame_interval_ns=int((options.video_key_frame_interval_duration or 0) * MS),
         key_frame_interval_count=options.video_key_frame_interval_count or 0,
         overlay=options.overlay,
+        time_lapse=options.time_lapse,
     )

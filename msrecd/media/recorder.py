@@ -66,7 +66,9 @@ class MediaRecorder(EventTarget):
                 the pre-roll), `eager` (blobs as soon as possible: the first one when anything can be played, the
                 others from half a timeslice on where an input comes in batches), `overlay` ({"text": a str, or a
                 function from a frame's capture time in ns on CLOCK_MONOTONIC to one, called in the encoder's thread;
-                "position": "bottom-left", …}: drawn into the frames that are encoded for this recorder).
+                "position": "bottom-left", …}: drawn into the frames that are encoded for this recorder), `time_lapse`
+                ({"interval": ms, 1000 at least, "frame_rate": 25}: one frame an interval, played at that rate; video
+                alone, and no `pre_roll`).
 
         Raises:
             TypeError: `stream` is no MediaStream, or an option has a wrong type.

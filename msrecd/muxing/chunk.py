@@ -11,6 +11,7 @@ from msrecd.muxing.facts import ChunkInfo, TrackFacts
 from msrecd.muxing.input import TrackInput
 from msrecd.muxing.losses import ChunkLosses
 from msrecd.vocabulary.formats import Container
+from msrecd.vocabulary.lapse import TimeLapse
 
 NS = 1_000_000_000
 _TRAILER_BYTES = 500  # of a file, about
@@ -19,7 +20,10 @@ _CUE_BYTES = 24  # what a key frame adds to the end of Matroska, about
 
 
 class ChunkWriter:
-    """Takes packets at times of the recording's line and writes them at times of the chunk's."""
+    """Takes packets at times of the recording's line and writes them at times of the chunk's.
+
+    With `time_lapse` that is the time at which they are played: one after the other, whenever they were captured.
+    """
 
     def __init__(
         self,
@@ -30,10 +34,12 @@ class ChunkWriter:
         inputs: Sequence[TrackInput],
         fragment_ns: int,
         started_ns: int,
+        time_lapse: TimeLapse | None = None,
     ) -> None:
         self.number = number
         self.zero_ns = 0  # on the recording's line
         self.started_ns = started_ns  # on CLOCK_MONOTONIC
+        self._lapse = time_lapse
         self._streams = streams
         self._inputs = inputs
         self._units = [0] * len(streams)
@@ -78,9 +84,11 @@ class ChunkWriter:
 
     def write(self, index: int, packet: Packet, *, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
         before = self._container.written_bytes
-        self._container.write(
-            index, packet, pts_ns=pts_ns - self.zero_ns, dts_ns=dts_ns - self.zero_ns, duration_ns=duration_ns
-        )
+        at_ns, shown_at_ns, lasts_ns = dts_ns - self.zero_ns, pts_ns - self.zero_ns, duration_ns
+        if self._lapse is not None:
+            at_ns = shown_at_ns = self._lapse.playing_ns(self._units[index])
+            lasts_ns = self._lapse.playing_ns(self._units[index] + 1) - at_ns
+        self._container.write(index, packet, pts_ns=shown_at_ns, dts_ns=at_ns, duration_ns=lasts_ns)
         if self._container.written_bytes != before:
             self._kept_bytes = 0
         self._kept_bytes += len(packet.data) + _PACKET_BYTES
@@ -101,9 +109,21 @@ class ChunkWriter:
         """Where on the recording's line it ends so far."""
         return self._end_ns
 
-    def info(self, losses: ChunkLosses) -> ChunkInfo:
-        """The accounts; call after `close`."""
+    def info(self, losses: ChunkLosses, until_ns: int) -> ChunkInfo:
+        """The accounts; call after `close`.
+
+        Args:
+            until_ns: the recording, or the time, has come so far (CLOCK_MONOTONIC): the last frame of a time-lapse,
+                which stands for a whole interval, ends then.
+        """
         tracks = []
+        ended_ns = self._last_capture_ns
+        length_ns = captured_ns = max(0, self._end_ns - self.zero_ns)
+        if self._lapse is not None:
+            length_ns = self._lapse.playing_ns(max(self._units))
+            early_ns = max(0, ended_ns - max(self.started_ns, until_ns))
+            ended_ns -= early_ns
+            captured_ns = max(0, captured_ns - early_ns)
         for index, track in enumerate(self._inputs):
             facts = track.output.facts
             tracks.append(
@@ -120,8 +140,9 @@ class ChunkWriter:
         return ChunkInfo(
             chunk=self.number,
             started_ns=self.started_ns,
-            ended_ns=self._last_capture_ns,
-            duration_s=round(max(0, self._end_ns - self.zero_ns) / NS, 6),
+            ended_ns=ended_ns,
+            duration_s=round(length_ns / NS, 6),
+            captured_s=round(captured_ns / NS, 6),
             bytes=self._container.written_bytes,
             tracks=tuple(tracks),
             gaps=tuple(losses.gaps),

@@ -40,7 +40,11 @@ class TrackFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkInfo:
-    """A finished chunk: begin and end on CLOCK_MONOTONIC, length on its own time line, what is in it and what lacks."""
+    """A finished chunk: begin and end on CLOCK_MONOTONIC, length on its own time line, what is in it and what lacks.
+
+    captured_s: the time of capture that is in it, without pauses: `duration_s`, unless it is a time-lapse. Gaps are
+    counted in that time.
+    """
 
     chunk: int
     started_ns: int
@@ -49,6 +53,7 @@ class ChunkInfo:
     bytes: int
     tracks: tuple[TrackFacts, ...]
     gaps: tuple[Gap, ...] = ()
+    captured_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,8 @@ class TrackInput(ABC):
     @property
     def frame_interval_ns(self) -> int:
         """Nominal distance of frames; 0 for sound, and where there is none."""
+        if self.request.time_lapse is not None:
+            return self.request.time_lapse.interval_ns
         rate = self.request.frame_rate or getattr(self.source.format, "frame_rate", None)
         return round(NS / rate) if self.kind == "video" and rate else 0
 

@@ -210,6 +210,9 @@ def _take(counts: deque[tuple[int, int]], limit_ns: int | None) -> int:
 
 
 def _counters(track: TrackInput) -> int:
-    """Frames that were lost before or in the encoding; what a source loses before `raw()` does not touch its own."""
+    """Frames that were lost before or in the encoding; what a source loses before `raw()` does not touch its own, and
+    of a time-lapse it is most probably none that would have been kept: if it is, there is a hole.
+    """
     facts = track.output.facts
-    return facts.dropped + (track.source.stats.dropped if track.output.has_encoder else 0)
+    counts_source = track.output.has_encoder and track.request.time_lapse is None
+    return facts.dropped + (track.source.stats.dropped if counts_source else 0)

@@ -112,7 +112,8 @@ class Recording:
         self._joining: set[int] = set()  # tracks whose next packet may begin anywhere: nothing lacks before it
         self._refused: set[int] = set()  # tracks of which packets came too late for their place
         self._absent: dict[int, int] = {}  # tracks with a stand-in: since when
-        self._usual_ns = 0  # distance of frames at present
+        self._lapse = None if self._video is None else inputs[self._video].request.time_lapse
+        self._usual_ns = 0 if self._lapse is None else self._lapse.interval_ns  # distance of frames at present
         self._open_chunk(started_ns)
 
     # --- packets -----------------------------------------------------------------------------------------------------
@@ -154,7 +155,10 @@ class Recording:
             chunk = self._next_chunk(packet)
             self._side.has_begun(index, packet)  # when the first track is gone, it may be a side track's own
         if index == self._video:
-            self._hold(index, packet)
+            if self._lapse is None:
+                self._hold(index, packet)
+            else:  # what it lasts is known, and the next one may be an hour away
+                self._put(index, packet, packet.duration_ns)
             if self._can_ask or self._inputs[index].is_blank:  # else there is no encoder to ask
                 self._foresee_cut(chunk, packet)
         else:
@@ -231,6 +235,10 @@ class Recording:
                 reason: GapReason = "encoder" if index in self._refused else "lost_sound"
                 self._losses.lose(index, packet.dts_ns - hole_ns, packet.dts_ns, reason)
             self._refused.discard(index)
+        elif self._lapse is not None:
+            end_ns = self._timeline.track_end_ns(index)
+            if end_ns and line_ns - end_ns > duration_ns:  # a whole frame lacks
+                self._losses.lose(index, packet.dts_ns - (line_ns - end_ns), packet.dts_ns, "no_frames")
         elif index == self._video and duration_ns > 0:
             nominal_ns = packet.duration_ns or duration_ns
             if duration_ns > self._longest_frame_ns(nominal_ns):
@@ -448,11 +456,17 @@ class Recording:
             inputs=self._inputs,
             fragment_ns=self._fragment_ns,
             started_ns=started_ns,
+            time_lapse=self._lapse,
         )
 
     @property
     def _fragment_ns(self) -> int:
-        """Short timeslices of sound alone are kept to a packet; with video a fragment for each would cost too much."""
+        """Short timeslices of sound alone are kept to a packet; with video a fragment for each would cost too much.
+
+        A frame of a time-lapse is one: the next may come much later.
+        """
+        if self._lapse is not None:
+            return self._lapse.playing_ns(1) // 2
         timeslice_ns = self.options.timeslice_ns
         if self._video is None and timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
             return _SHORTEST_FRAGMENT_NS
@@ -481,7 +495,8 @@ class Recording:
         if chunk is None:
             return
         failure = self._close(chunk)
-        self._post(self._data(chunk, info=chunk.info(self._losses.account(chunk.zero_ns, self._before_end_ns))))
+        losses = self._losses.account(chunk.zero_ns, self._before_end_ns)
+        self._post(self._data(chunk, info=chunk.info(losses, self._clock.monotonic_ns())))
         if failure is not None:
             raise failure
 
@@ -511,7 +526,8 @@ class Recording:
         closing = self._close(chunk)
         losses = self._losses.account(chunk.zero_ns, self._last_end_ns(), is_last=True)
         self._chunk = None
-        return self._data(chunk, info=chunk.info(losses)), failure or closing
+        until_ns = self._clock.monotonic_ns() if self._stop_ns is None else self._stop_ns
+        return self._data(chunk, info=chunk.info(losses, until_ns)), failure or closing
 
     def emit_slice(self, *, batch_over: bool = False) -> None:
         """Give a blob when there is enough for one.
@@ -542,7 +558,7 @@ class Recording:
         timeslice = self.options.timeslice_ns
         if timeslice is None or self._wait_for_key or not self._timeline.started:
             return None
-        if self._blob_capture_ns is None:
+        if self._blob_capture_ns is None or self._lapse is not None:
             return timeslice
         return max(0, timeslice - (self._newest_ns - self._slice_begin_ns))
 

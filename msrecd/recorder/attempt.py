@@ -121,6 +121,8 @@ class Attempt:
     @property
     def frame_interval_s(self) -> float:
         """Seconds from one frame to the next; 0 without video."""
+        if (lapse := self._settings.time_lapse) is not None:
+            return lapse.interval_s
         rates = [track.get_settings().get("frame_rate") for track in self.input.tracks if track.kind == "video"]
         return max((1 / rate for rate in rates if rate), default=0.0)
 

@@ -64,6 +64,7 @@ class RecorderController:
             settings.name,
             archive,
             self.log,
+            time_lapse=settings.time_lapse,
             on_chunk=self._chunk_done,
             on_lost=self._lost,
             on_error=self._storage_failed,

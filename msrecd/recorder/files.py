@@ -12,6 +12,7 @@ from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.recorder.pending_blobs import PendingBlobs
 from msrecd.recorder.writer import BlobData, ChunkWriter
+from msrecd.vocabulary.lapse import TimeLapse
 
 if TYPE_CHECKING:
     from msrecd import ChunkInfo
@@ -26,7 +27,7 @@ HOLD_S = 15.0  # so long the last chunk of an attempt waits to learn whether it 
 class Archive(Protocol):
     """Where recordings go: the daemon's view of the storage."""
 
-    def begin(self, recorder: str, mime_type: str) -> Recording:
+    def begin(self, recorder: str, mime_type: str, time_lapse: TimeLapse | None = None) -> Recording:
         """Draw a recording id (blocking).
 
         Raises:
@@ -49,6 +50,7 @@ class RecordingFiles:
         archive: Archive,
         log: Log,
         *,
+        time_lapse: TimeLapse | None = None,
         on_chunk: Callable[[Mapping[str, Any]], None],
         on_lost: Callable[[float, str], None],
         on_error: Callable[[StorageError], None],
@@ -62,6 +64,7 @@ class RecordingFiles:
                 chunks and bytes it has under that.
         """
         self._recorder = recorder
+        self._lapse = time_lapse
         self._archive = archive
         self._log = log
         self._on_lost, self._on_error, self._on_hang = on_lost, on_error, on_hang
@@ -115,7 +118,7 @@ class RecordingFiles:
         Raises:
             StorageError: it cannot be written; those blobs are still kept.
         """
-        recording = await asyncio.to_thread(self._archive.begin, self._recorder, mime_type)
+        recording = await asyncio.to_thread(self._archive.begin, self._recorder, mime_type, self._lapse)
         self.mime_type = mime_type
         self._recording = recording
         self._count_from_zero()

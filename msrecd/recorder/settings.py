@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msrecd.vocabulary.lapse import TimeLapse
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFilter:
@@ -54,6 +56,12 @@ class RecorderSettings:
     max_duration_s: float | None = None
     audio_filters: tuple[AudioFilter, ...] = ()
     triggers: tuple[TriggerSettings, ...] = ()
+
+    @property
+    def time_lapse(self) -> TimeLapse | None:
+        """As `options` have it."""
+        wanted = self.options.get("time_lapse")
+        return None if wanted is None else TimeLapse(wanted["interval"] / 1000, wanted["frame_rate"])
 
     @property
     def kinds(self) -> tuple[str, ...]:

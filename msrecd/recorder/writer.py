@@ -113,7 +113,7 @@ class ChunkWriter:
         self._is_held = False  # the open chunk is complete, and perhaps the recording's last
         self._held_info: ChunkInfo | None = None
         self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
-        self._last_duration_s = 0.0  # of the chunk finished last
+        self._last_captured_s = 0.0  # time of capture in the chunk finished last
         self._loss: _Loss | None = None
         self._loss_before: _Loss | None = None  # the one that the open chunk accounts for
 
@@ -257,7 +257,7 @@ class ChunkWriter:
 
     def _finished(self, line: Mapping[str, Any]) -> None:
         self._loss_before = None
-        self._last_duration_s = float(line.get("duration_s") or 0.0)
+        self._last_captured_s = float((line.get("time_lapse") or {}).get("captured_s") or line.get("duration_s") or 0.0)
         self.stats.chunks += 1
         self._post(self._on_chunk, line)
 
@@ -319,7 +319,7 @@ class ChunkWriter:
             try:
                 line = chunk.finish(self._facts(info, final=False))
                 self._finished(line)
-                finished_s = self._last_duration_s
+                finished_s = self._last_captured_s
             except StorageError as exc:
                 self._not_finished(chunk, exc)
         if self._loss is None:  # what the file has is not missing: the gap begins behind it
@@ -349,7 +349,8 @@ class ChunkWriter:
     def _end_files(self, loss: _Loss | None) -> None:
         after: list[dict[str, Any]] = []
         if loss is not None and loss.until_ns > loss.since_ns:
-            at_s = self._held_info.duration_s if self._held_info is not None else self._last_duration_s
+            info = self._held_info
+            at_s = self._last_captured_s if info is None else info.captured_s or info.duration_s
             after = [_gap(loss, loss.until_ns, at_s=at_s)]
         if self._open is not None and self._finish(self._open, self._held_info, final=True, after=after):
             return

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from msrecd.storage import files, layout
+from msrecd.storage.manifest_values import is_seconds
 from msrecd.storage.medium import FOLDER
+from msrecd.vocabulary.lapse import TimeLapse
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,10 @@ _FOLDER = f"{FOLDER}/open"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenEntry:
-    """An unfinished chunk: `file` is its final path relative to the storage."""
+    """An unfinished chunk: `file` is its final path relative to the storage.
+
+    interval_s, frame_rate: of a time-lapse; else 0.
+    """
 
     seq: int
     file: str
@@ -28,6 +33,12 @@ class OpenEntry:
     started_ns: int
     trusted: bool
     boot_id: str = ""
+    interval_s: float = 0.0
+    frame_rate: float = 0.0
+
+    @property
+    def time_lapse(self) -> TimeLapse | None:
+        return TimeLapse(self.interval_s, self.frame_rate) if self.interval_s and self.frame_rate else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +118,8 @@ def _entry(values: Mapping[str, Any]) -> OpenEntry:
     if not (isinstance(entry.seq, int) and isinstance(entry.started_ns, int) and isinstance(entry.trusted, bool)):
         raise TypeError("a value of a wrong type")
     if not all(isinstance(text, str) and len(text) <= 512 and text.isprintable() for text in texts):
+        raise TypeError("a value of a wrong type")
+    if not all(is_seconds(value) for value in (entry.interval_s, entry.frame_rate)):
         raise TypeError("a value of a wrong type")
     if not 1 <= entry.seq <= 999_999_999 or abs(entry.started_ns) > 1 << 62:
         raise ValueError("a value that can be none of ours")

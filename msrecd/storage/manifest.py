@@ -24,6 +24,7 @@ from typing import BinaryIO, NotRequired, TypedDict
 
 from msrecd.storage import files
 from msrecd.storage.manifest_values import is_count, is_flag, is_number, is_seconds, is_seq, is_sha256, is_text, is_time
+from msrecd.vocabulary.lapse import TimeLapse
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,15 @@ class ManifestLine(TypedDict):
     lost_s: float
     tracks: dict[str, dict[str, float]]
     gaps: list[dict[str, float | str]]
+    time_lapse: NotRequired[dict[str, float]]  # interval_s, frame_rate, captured_s
     boot_id: NotRequired[str]  # the kernel's, where the clock was not trusted: whose correction holds for these times
     prev: NotRequired[str]
     line_sha256: NotRequired[str]
+
+
+def time_lapse_of(lapse: TimeLapse, captured_s: float) -> dict[str, float]:
+    """What the line of a time-lapse's chunk says of it: `captured_s` seconds are played in `duration_s`."""
+    return {"interval_s": lapse.interval_s, "frame_rate": lapse.frame_rate, "captured_s": round(captured_s, 6)}
 
 
 class SnapshotLine(TypedDict):
@@ -384,6 +391,8 @@ def _chunk_line(values: dict[str, object]) -> ManifestLine:
             raise TypeError(name)
     if not is_text(values.get("boot_id", "")):
         raise TypeError("boot_id")
+    if "time_lapse" in values and not _is_time_lapse(values["time_lapse"]):
+        raise TypeError("time_lapse")
     return values  # type: ignore[return-value]  # its fields have just been checked
 
 
@@ -415,6 +424,12 @@ def _is_gap(gap: object) -> bool:
         and is_number(gap.get("at_s", 0.0))
         and is_seconds(gap.get("duration_s", 0.0))
         and is_text(gap.get("reason", ""))
+    )
+
+
+def _is_time_lapse(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        is_seconds(value.get(name)) for name in ("interval_s", "frame_rate", "captured_s")
     )
 
 

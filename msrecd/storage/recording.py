@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from msrecd.clock import NS
@@ -17,8 +17,9 @@ from msrecd.errors import StorageError
 from msrecd.storage import files, fragments, layout
 from msrecd.storage.chunkfile import ChunkFile
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
-from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.manifest import ManifestLine, time_lapse_of
 from msrecd.storage.root import StorageRoot
+from msrecd.vocabulary.lapse import TimeLapse
 from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkFacts:
-    """What the recorder knows of a chunk; None: look into the file."""
+    """What the recorder knows of a chunk; None: look into the file.
+
+    captured_s: of a time-lapse, how long it took to capture.
+    """
 
     final: bool
     duration_s: float | None = None
@@ -34,6 +38,7 @@ class ChunkFacts:
     tracks: Mapping[str, Mapping[str, float]] | None = None
     gaps: Sequence[Mapping[str, float | str]] = ()
     lost_s: float = 0.0
+    captured_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,15 @@ class Recording:
     with another `recording_id` and from chunk 1.
     """
 
-    def __init__(self, store: Home, recorder: str, recording_id: str, mime_type: str, extension: str) -> None:
+    def __init__(
+        self,
+        store: Home,
+        recorder: str,
+        recording_id: str,
+        mime_type: str,
+        extension: str,
+        time_lapse: TimeLapse | None = None,
+    ) -> None:
         self.recorder = recorder
         self.recording_id = recording_id
         self.mime_type = mime_type
@@ -90,6 +103,7 @@ class Recording:
         self.chunk: OpenChunk | None = None  # the one being written
         self._store = store
         self._extension = extension
+        self._lapse = time_lapse
         self._next_seq = 1
         self._snapshots = 0
         self._unfinished: dict[int, OpenEntry] = {}
@@ -137,6 +151,8 @@ class Recording:
             started_ns=stamp.utc_ns,
             trusted=stamp.trusted,
             boot_id=stamp.boot_id,
+            interval_s=0.0 if self._lapse is None else self._lapse.interval_s,
+            frame_rate=0.0 if self._lapse is None else self._lapse.frame_rate,
         )
         self.manifest = self.manifest or f"{folder_name}/{layout.manifest_name(self.recording_id)}"
         self._unfinished[seq] = entry
@@ -398,9 +414,12 @@ class OpenChunk:
             not duration_s or tracks is None or self._file.failed
         ):  # an empty chunk is discarded: a header alone does not play
             duration_s, tracks = self._look(facts)
+            facts = replace(facts, captured_s=None)
         with_hash: list[str] = []
         self._store.root.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))
-        ended_ns = self._stamp.utc_ns + round(duration_s * NS)
+        lapse = self._entry.time_lapse
+        captured_s = duration_s if lapse is None else facts.captured_s or lapse.captured_s(duration_s)
+        ended_ns = self._stamp.utc_ns + round(captured_s * NS)
         if facts.ended_ns is not None and not self._file.failed:
             ended_ns = self._stamp.utc_ns + facts.ended_ns - self._stamp.monotonic_ns
         line = ManifestLine(
@@ -419,6 +438,8 @@ class OpenChunk:
             tracks={kind: dict(values) for kind, values in tracks.items()},
             gaps=[dict(gap) for gap in facts.gaps],
         )
+        if lapse is not None:
+            line["time_lapse"] = time_lapse_of(lapse, captured_s)
         return line if self._stamp.trusted else {**line, "boot_id": self._stamp.boot_id}
 
     def _look(self, facts: ChunkFacts) -> tuple[float, Mapping[str, Mapping[str, float]]]:

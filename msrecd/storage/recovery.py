@@ -18,7 +18,7 @@ from msrecd.storage import files, fragments, layout, manifest, tree
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.finishing import complete
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
-from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.manifest import ManifestLine, time_lapse_of
 from msrecd.storage.recording import ChunkFacts, Leftover, Recording
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.formats import TYPE_OF_SUFFIX
@@ -296,7 +296,9 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
                 os.fsync(file.fileno())  # as in ChunkFile.finish
         os.fsync(folder)
     kept = found.cut if is_part else status.st_size  # without what completing it has added
-    lost_s = _lost_s(entry, found.duration_s, kept, status.st_size, status.st_mtime_ns, sync_interval_s)
+    lapse = entry.time_lapse
+    captured_s = found.duration_s if lapse is None else lapse.captured_s(found.duration_s)
+    lost_s = _lost_s(entry, captured_s, kept, status.st_size, status.st_mtime_ns, sync_interval_s)
     line = ManifestLine(
         seq=entry.seq,
         file=entry.file,
@@ -304,7 +306,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         sha256=digest,
         mime_type=entry.mime_type,
         started=format_utc(entry.started_ns),
-        ended=format_utc(entry.started_ns + round(found.duration_s * NS)),
+        ended=format_utc(entry.started_ns + round(captured_s * NS)),
         duration_s=found.duration_s,
         clock="synchronized" if entry.trusted else "unsynchronized",
         final=is_last,
@@ -313,6 +315,8 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         tracks=found.manifest_tracks(),
         gaps=[],
     )
+    if lapse is not None:
+        line["time_lapse"] = time_lapse_of(lapse, captured_s)
     return line if entry.trusted or not entry.boot_id else {**line, "boot_id": entry.boot_id}
 
 

@@ -34,6 +34,7 @@ from msrecd.storage.recovery import Lost, Recovery, Unfinished
 from msrecd.storage.retention import Limits, Planned
 from msrecd.storage.root import ALL_CHUNKS, Ranges, StorageRoot
 from msrecd.vocabulary.formats import extension_for
+from msrecd.vocabulary.lapse import TimeLapse
 
 __all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Protection", "Recording", "Store", "Usage"]
 
@@ -247,8 +248,11 @@ class Store:
 
     # --- recording ---
 
-    def begin(self, recorder: str, mime_type: str) -> Recording:
+    def begin(self, recorder: str, mime_type: str, time_lapse: TimeLapse | None = None) -> Recording:
         """Draw a recording id. Nothing is on the disk before the first chunk.
+
+        Args:
+            time_lapse: what is recorded is played faster than it was captured.
 
         Raises:
             StorageError: the type has no file format, or the name is none.
@@ -258,7 +262,7 @@ class Store:
             recording_id = self._draw(recorder)
         except ValueError as exc:
             raise StorageError(str(exc), "bad_args") from exc
-        recording = Recording(self, recorder, recording_id, mime_type, extension)
+        recording = Recording(self, recorder, recording_id, mime_type, extension, time_lapse)
         with self._lock:
             self._open[recording_id] = recording
         return recording

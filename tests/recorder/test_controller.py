@@ -380,6 +380,17 @@ def test_a_recorder_advances_in_the_rhythm_of_its_frames(archive: DaemonArchive)
     run(archive, test)
 
 
+def test_a_time_lapse_advances_in_the_rhythm_of_its_intervals(archive: DaemonArchive) -> None:
+    async def test(bench: Bench, *_: object) -> None:
+        recorder = bench.recorder
+        await recorder.start("test")
+        since_ns = recorder.files.last_data_ns
+        assert recorder.is_advancing(since_ns + 170 * NS)
+        assert not recorder.is_advancing(since_ns + 200 * NS)
+
+    run(archive, test, time_lapse={"interval": 60_000.0, "frame_rate": 25.0})
+
+
 def _raises(error: Exception) -> Callable[..., Any]:
     def raise_it(*_: object) -> Any:
         raise error
