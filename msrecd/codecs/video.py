@@ -8,7 +8,7 @@ from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
-from msrecd.codecs.lapse import LapseGate
+from msrecd.codecs.lapsegate import LapseGate
 from msrecd.codecs.overlay import drawn
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed

@@ -49,14 +49,27 @@ class ChunkLosses:
 class LossLedger:
     """Posts a GapSeen once for each loss: when it is over, or when a chunk ends before that, for what lies in it."""
 
-    def __init__(self, inputs: Sequence[TrackInput], timeline: Timeline, post: Callable[[Fact], None]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TrackInput],
+        timeline: Timeline,
+        post: Callable[[Fact], None],
+        *,
+        counts_sources: bool = True,
+    ) -> None:
+        """
+        Args:
+            counts_sources: frames that a source loses are lost; of a time-lapse few would have been kept, and where one
+                of those lacks there is a hole.
+        """
         self._inputs = inputs
         self._timeline = timeline
         self._post = post
         self._spans: deque[_Span] = deque()
         self._drops: list[deque[tuple[int, int]]] = [deque() for _ in inputs]  # (place, frames)
         self._xruns: list[deque[tuple[int, int]]] = [deque() for _ in inputs]
-        self._counted = [_counters(track) for track in inputs]
+        self._counts_sources = counts_sources
+        self._counted = [_counters(track, counts_sources) for track in inputs]
         self._logs = [LossReader(track.output.facts.losses) for track in inputs]
         self._zero_ns = 0  # of the chunk at hand, on the line
         self.until_ns: int | None = None  # capture time from which on nothing belongs to the recording
@@ -66,7 +79,7 @@ class LossLedger:
     def poll(self, now_ns: int) -> None:
         """Enter what sources, encoders and queues have counted since the last call."""
         for index, track in enumerate(self._inputs):
-            counted = _counters(track)
+            counted = _counters(track, self._counts_sources)
             self.drop(index, now_ns, counted - self._counted[index])
             self._counted[index] = counted
             for loss in self._logs[index].take():
@@ -209,10 +222,7 @@ def _take(counts: deque[tuple[int, int]], limit_ns: int | None) -> int:
     return total
 
 
-def _counters(track: TrackInput) -> int:
-    """Frames that were lost before or in the encoding; what a source loses before `raw()` does not touch its own, and
-    of a time-lapse it is most probably none that would have been kept: if it is, there is a hole.
-    """
+def _counters(track: TrackInput, counts_sources: bool) -> int:
+    """Frames that were lost before or in the encoding; what a source loses before `raw()` does not touch its own."""
     facts = track.output.facts
-    counts_source = track.output.has_encoder and track.request.time_lapse is None
-    return facts.dropped + (track.source.stats.dropped if counts_source else 0)
+    return facts.dropped + (track.source.stats.dropped if track.output.has_encoder and counts_sources else 0)

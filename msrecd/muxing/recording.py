@@ -107,12 +107,12 @@ class Recording:
         self._resumed_ns = 0
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
         self._shedding = Shedding(options.max_buffered_bytes)
-        self._losses = LossLedger(inputs, self._timeline, post)
+        self._lapse = None if self._video is None else inputs[self._video].request.time_lapse
+        self._losses = LossLedger(inputs, self._timeline, post, counts_sources=self._lapse is None)
         self._stop_ns: int | None = None
         self._joining: set[int] = set()  # tracks whose next packet may begin anywhere: nothing lacks before it
         self._refused: set[int] = set()  # tracks of which packets came too late for their place
         self._absent: dict[int, int] = {}  # tracks with a stand-in: since when
-        self._lapse = None if self._video is None else inputs[self._video].request.time_lapse
         self._usual_ns = 0 if self._lapse is None else self._lapse.interval_ns  # distance of frames at present
         self._open_chunk(started_ns)
 

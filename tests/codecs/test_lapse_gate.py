@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from msrecd.clock import MS, NS
-from msrecd.codecs.lapse import LapseGate
+from msrecd.codecs.lapsegate import LapseGate
 from msrecd.vocabulary.lapse import TimeLapse
 
 
