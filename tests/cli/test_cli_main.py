@@ -145,6 +145,17 @@ def test_check_config_says_all_and_exits_2(config: Path) -> None:
     assert str(config) in first
 
 
+@pytest.mark.effect("config: config_version")
+def test_a_configuration_of_a_later_version_is_refused(config: Path) -> None:
+    config.write_text("config_version = 2\n" + GOOD, "utf-8")
+    done = run("check-config", "--config", config)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("config_version: ")
+    config.write_text("config_version = 1\n" + GOOD, "utf-8")
+    assert run("check-config", "--config", config).returncode == 0
+
+
 def test_check_config_as_json(config: Path) -> None:
     assert json.loads(run("check-config", "--json", "--config", config).stdout) == {
         "valid": True,

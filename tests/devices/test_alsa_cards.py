@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from msrecd.control.device_list import device_list
 from msrecd.devices.alsa import backend as alsa
 from msrecd.devices.alsa.backend import AlsaBackend
 from msrecd.devices.alsa.cards import AlsaCards, CaptureDevice, parse_cards, parse_usb_stream
@@ -16,6 +18,7 @@ from msrecd.devices.base import stable_id
 from msrecd.devices.holders import who_has_open
 from msrecd.devices.usb import identify, place_of_camera, trusted_serial
 from msrecd.dom.exceptions import AbortError, NotAllowedError, NotFoundError, NotReadableError
+from msrecd.media.devices import MediaDevices
 
 CONTROLLER = "/sys/firmware/devicetree/base/soc/usb@7e980000"
 
@@ -286,6 +289,7 @@ def hold(machine: Machine, *, pid: int, command: str) -> None:
     (machine.proc / str(pid) / "comm").write_text(command + "\n")
 
 
+@pytest.mark.effect("state-devices: detail")
 def test_a_busy_microphone_names_its_holder(machine: Machine, failing: type[FakePcm]) -> None:
     add_microphone(machine, 1)
     (machine.proc / "asound" / "card1" / "stream0").write_text(STREAM0)
@@ -294,6 +298,8 @@ def test_a_busy_microphone_names_its_holder(machine: Machine, failing: type[Fake
     (device,) = backend.describe()
     assert device.state == "busy"
     assert device.detail["holder"] == "arecord (pid 77)"
+    (listed,) = asyncio.run(device_list(MediaDevices(backends=[backend])))
+    assert (listed["state"], listed["detail"]["holder"]) == ("busy", "arecord (pid 77)")
     assert device.channel_counts == (1,)
     assert failing.opened == ()  # whoever records is not disturbed
     failing.failure = os.strerror(errno.EBUSY)

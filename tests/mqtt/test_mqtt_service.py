@@ -8,12 +8,14 @@ import random
 import resource
 import select
 import socket
+import threading
 import time
 
 import pytest
 from broker import Broker, Observer
+from waiting import until
 
-from msrecd.mqtt import client
+from msrecd.mqtt import client, wire
 from msrecd.mqtt.service import IMAGE_LIMIT_BYTES
 
 BASE = "msrecd/v1/pi-test"
@@ -321,3 +323,23 @@ def test_a_broker_with_a_smaller_window(tmp_path, service_for):
             thread.publish_event("device", {"n": number})
         events = observer.wait_count(at("event/device"), 100)
         assert [event.json["n"] for event in events] == list(range(100))
+
+
+@pytest.mark.effect("state-health: messages_dropped")
+def test_messages_that_come_while_the_loop_stands_still_are_dropped_above_a_limit(
+    broker, service_for, monkeypatch, caplog
+):
+    monkeypatch.setattr(wire.Inbox.__init__, "__defaults__", (20, wire.INBOX_LIMIT_BYTES))
+    with service_for(broker) as thread, Observer(broker) as observer:
+        observer.subscribe(f"{BASE}/reply/#")
+        thread.connected()
+        goes_on = threading.Event()
+        thread.loop.call_soon_threadsafe(goes_on.wait, 30)
+        for number in range(50):
+            observer.publish(f"{BASE}/cmd/daemon/ping", b'{"id": "m%d"}' % number)
+        observer.listening(f"{BASE}/reply/mark")
+        inbox = thread.service._client._inbox
+        until(lambda: inbox.dropped + len(inbox._messages) == 50, lambda: inbox.dropped)
+        goes_on.set()
+        assert thread.health()["messages_dropped"] == 30
+        thread.wait(lambda _: "30 MQTT messages dropped" in caplog.text)

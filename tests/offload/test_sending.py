@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ import pytest
 from offloading import MakeStore, close_clients, record, target
 from s3server import StandIn
 
-from msrecd.clock import SYSTEM_CLOCK
+from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.offload.pace import parse_window
 from msrecd.offload.proof import verify_store
@@ -27,6 +29,7 @@ from msrecd.storage.retention import Limits
 from msrecd.storage.store import Store
 from msrecd.storage.verify import verify
 from msrecd.vocabulary.backoff import BackOff
+from msrecd.vocabulary.times import parse_utc
 
 # How many chunks, ends of the program or of the store, and what part of the answers is wrong. The long version:
 # MSRECD_OFFLOAD=10000,200,0.05
@@ -363,3 +366,23 @@ def _raises(error: BaseException) -> Any:
         raise error
 
     return call
+
+
+@pytest.mark.effect(
+    "state-health: sent_bytes", "state-health: rate_bps", "state-health: hours_to_clear", "state-health: oldest"
+)
+def test_health_says_how_fast_it_is_and_how_long_the_rest_takes(make_store: MakeStore) -> None:
+    store = make_store()
+    begun_ns = time.time_ns()
+    record(store, 3)
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        looks = itertools.count(step=1000)
+        bench.sender._monotonic_s = lambda: float(next(looks))  # as if a thousand seconds passed between two looks
+        while bench.sender.health()["sent_files"] < 1:
+            bench.sender.turn()
+        health = bench.sender.health()
+    assert (health["sent_files"], health["sent_bytes"]) == (1, 2000)
+    assert health["rate_bps"] == 8 * 2000 / 1000
+    assert health["hours_to_clear"] == pytest.approx(health["backlog_bytes"] / 2 / 3600, abs=0.05) != 0
+    assert abs(parse_utc(health["oldest"]) - begun_ns) < 60 * NS

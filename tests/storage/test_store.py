@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import wave
@@ -13,9 +14,10 @@ import av
 import pytest
 import storage_media
 
-from msrecd.clock import SYSTEM_CLOCK, Clock
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime
 from msrecd.errors import StorageError
+from msrecd.storage.chunkfile import ChunkFile
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 from msrecd.storage.verify import verify
@@ -275,3 +277,37 @@ def test_two_programs_cannot_record_into_one_state(tmp_path: Path) -> None:
         make_store(tmp_path).open()
     assert caught.value.code == "locked"
     store.close()
+
+
+class SettableClock:
+    """A monotonic clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_ns = 100 * NS
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def realtime_ns(self) -> int:
+        return self.now_ns
+
+    def wait_until(self, deadline_ns: int, stop: object) -> bool:
+        raise NotImplementedError
+
+
+@pytest.mark.effect("config: storage.sync_interval")
+@pytest.mark.parametrize(("interval_s", "least", "most"), [(0.5, 36, 42), (2.0, 9, 12), (10.0, 1, 3)])
+def test_what_is_written_is_synced_as_often_as_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval_s: float, least: int, most: int
+) -> None:
+    """Twenty seconds, a write each quarter of a second: nothing that waits for the disk is ever older."""
+    clock = SettableClock()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append(clock.now_ns))
+    file = ChunkFile(os.open(tmp_path, os.O_RDONLY), "a.wav", sync_interval_s=interval_s, clock=clock)
+    for _ in range(80):
+        file.write([b"x"])
+        assert file.unsynced_s < interval_s
+        clock.now_ns += NS // 4
+    file.discard()
+    assert least <= len(synced) <= most

@@ -104,6 +104,30 @@ def test_what_ends_too_early_is_told_and_an_end_is_not_proven(copy: Path) -> Non
     assert [finding.is_failure for finding in found if finding.fault is Fault.UNENDED] == [False]
 
 
+@pytest.mark.effect("manifest-line: after")
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_an_end_behind_the_last_chunk_is_written_down(tmp_path: Path, is_ended: bool) -> None:
+    """The recording ended while its camera was away: the last chunk does not say so, a line behind it does."""
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "audio/wav")
+    for _ in range(2):
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        chunk.write([bytes(1000)])
+        chunk.finish(ChunkFacts(final=False, duration_s=1.0, tracks={}))
+    gap = {"at_s": 1.0, "duration_s": 8.0, "reason": "device_missing"}
+    if is_ended:
+        recording.end_line(ended_ns=SYSTEM_CLOCK.monotonic_ns(), lost_s=8.0, gaps=[gap])
+    recording.close()
+    store.close()
+    found = verify(tmp_path / "recordings").findings
+    assert [finding.fault for finding in found] == ([] if is_ended else [Fault.UNENDED])
+    (manifest,) = (tmp_path / "recordings").rglob("*.jsonl")
+    last = json.loads(manifest.read_text().splitlines()[-1])
+    if is_ended:
+        assert (last["after"], last["lost_s"], last["gaps"]) == (2, 8.0, [gap])
+
+
 def test_an_unlisted_chunk_and_a_torn_manifest_are_named(copy: Path) -> None:
     (manifest,) = copy.rglob("*.jsonl")
     data = manifest.read_bytes()

@@ -59,6 +59,8 @@ def counts(path: Path) -> tuple[int, int]:
     "event-recorder: samples",
     "event-recorder: recorder",
     "event-recorder: drift_ppm",
+    "event-recorder: offset_ms",
+    "manifest-line: offset_ms",
     "manifest-line: mime_type",
     "manifest-line: started",
     "manifest-line: duration_s",
@@ -100,6 +102,9 @@ def test_what_is_said_of_a_chunk_is_in_the_file(daemon_for: DaemonFor, console: 
     assert [line["final"] for line in lines] == [False] * (len(lines) - 1) + [True]
     assert lines[0]["duration_s"] == pytest.approx(2, abs=0.5)
     assert drifts["tracks"]["audio"]["drift_ppm"] == pytest.approx(500, abs=100)
+    offsets = [line["tracks"]["audio"]["offset_ms"] for line in lines]
+    assert any(offsets), "what is not corrected of it yet"
+    assert all(abs(offset) < 20 for offset in offsets), offsets
     # Totals in the event of the end and in the state.
     size = sum(path.stat().st_size for path in daemon.chunks())
     assert (stopped["chunks"], stopped["bytes"]) == (len(lines), size)

@@ -15,6 +15,7 @@ import pytest
 from broker import Broker, Observer
 from config_text import camera, configuration
 from console import BASE, Console
+from waiting import until
 
 import msrecd.daemon.daemon as daemon_module
 from msrecd.config.load import load
@@ -207,3 +208,28 @@ def test_every_code_that_a_device_can_give(
     with Observer(broker) as late:
         late.subscribe(BASE + "availability")
         assert late.wait_for(lambda message: message.payload == b"offline").retain
+
+
+@pytest.mark.effect("state-health: failed", "state-health: missed", "event-error: recorder")
+def test_snapshots_that_fail_or_take_too_long_are_counted_and_told(run: Run, console: Console) -> None:
+    """One frame a second takes seconds to settle, and the next ones are left out; one without a camera fails each time,
+    and that is told once."""
+    slow, gone = VirtualCamera("Slow", modes=[(320, 240, 1)]), VirtualCamera("Gone", modes=[(320, 240, 15)])
+    recorders = "".join(
+        camera(name, video={"device_id": {"label": label}}, snapshots={"every": "1s", "idle": True})
+        for name, label in (("slow", "Slow"), ("gone", "Gone"))
+    )
+    gone.unplug()
+
+    def counted(name: str, what: str) -> int:
+        return int(console.command("daemon/health")["data"]["recorders"][name]["snapshots"][what])
+
+    def watch(_: daemon_module.Daemon) -> None:
+        until(lambda: counted("gone", "failed") >= 2, "they do not fail")
+        until(lambda: counted("slow", "taken") >= 1, "there is none")
+        assert counted("slow", "missed") >= 2
+
+    run([slow, gone], watch, recorders)
+    told = [event for event in console.told("event/error") if event["recorder"] == "gone"]
+    assert {event["code"] for event in told} == {"device_missing"}
+    assert sum(event["count"] for event in told) == 1

@@ -65,11 +65,13 @@ def stored(server: StandIn) -> dict[str, bytes]:
     "state-health: offload",
     "state-health: sent_files",
 )
+@pytest.mark.effect("event-recorder: store", "manifest-line: lines", "manifest-line: store")
 def test_chunks_and_snapshots_arrive_and_are_told(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     recorder = camera(chunk_duration="1s", autostart=True, snapshots={"every": "1s"})
     with StandIn() as server, daemon_for(recorder + offload(tmp_path, server.endpoint)) as daemon:
         until(lambda: len(stored(server)) >= 4, lambda: daemon.log.read_text())
         event = console.wait_event("offload", proof="put", snapshot=None)
+        assert event["store"] == f"{server.endpoint.removeprefix('http://')}/bucket"
         until(lambda: any(key.endswith(".jpg") for key in stored(server)), "no snapshot arrives")
         until(
             lambda: console.command("daemon/health")["data"]["offload"]["sent_files"] >= 4,
@@ -97,6 +99,10 @@ def test_chunks_and_snapshots_arrive_and_are_told(daemon_for: DaemonFor, console
         entries = listed["recordings"] if isinstance(listed, dict) else listed
         chunk = next(one for entry in entries for one in entry["chunks"] if one["seq"] == event["seq"])
         assert chunk["offloaded"]["proof"] == "put"
+        proofs = [line for line in daemon.manifest() if "offloaded" in line and line.get("kind") != "snapshot"]
+        assert [line["lines"] for line in proofs] == sorted({line["lines"] for line in proofs})
+        assert proofs[0]["lines"] >= 1
+        assert {line["store"] for line in proofs} == {event["store"]}
         assert chunk["file"] == event["file"]
     text = daemon.log.read_text() + daemon.config.read_text() + json.dumps(console.messages, default=str)
     assert KEYS.secret_key not in text

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from config_text import camera, configuration
 from console import Console
@@ -19,6 +25,7 @@ from msrecd.config import InvalidConfigError, load
 from msrecd.config.model import Location
 from msrecd.config.recorder_tables import Snapshots
 from msrecd.control.snapshot_taker import SnapshotTimes
+from msrecd.recorder import snapshot
 from msrecd.recorder.snapshot import has_settled
 
 NS = 10**9
@@ -129,3 +136,22 @@ def test_a_camera_has_settled_when_its_colours_stay() -> None:
     assert has_settled([dark, bright, bright, bright, bright])
     assert not has_settled([dark, dark, dark, bright])
     assert not has_settled([[100.0, 100.0, 90.0 + blue] for blue in (0, 2, 4, 6)]), "the white balance still moves"
+
+
+@pytest.mark.effect("config: recorder.snapshots.settle")
+def test_a_camera_that_does_not_settle_is_waited_for_as_long_as_is_configured() -> None:
+    class Camera:
+        """Each frame is as bright as `colours` says next."""
+
+        def __init__(self, colours: Iterator[int]) -> None:
+            self.colours, self.looks = colours, 0
+
+        async def grab_frame(self) -> SimpleNamespace:
+            self.looks += 1
+            return SimpleNamespace(array=np.full((32, 32, 3), next(self.colours), np.uint8))
+
+    flickers, steady = Camera(itertools.cycle((10, 200))), Camera(itertools.repeat(90))
+    asyncio.run(asyncio.wait_for(snapshot._settle(cast(Any, flickers), 1.0), 60))
+    assert 2 <= flickers.looks <= 6, "every fifth of a second until it is over"
+    asyncio.run(asyncio.wait_for(snapshot._settle(cast(Any, steady), 3600.0), 60))
+    assert steady.looks == 4
