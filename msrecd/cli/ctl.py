@@ -57,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("status goes with --all or --device, not with --group: devices do not publish their groups")
     arguments, timeout_s = _arguments(args), _timeout(args)
     config = load(args.config, checks=config_checks())
+    problems: list[str] = []  # of the way through the local socket
     try:
         if args.group is None and not args.all and args.device in (None, config.device.id):
-            code = _to_this_device(config, args, arguments, timeout_s)
+            code = _to_this_device(config, args, arguments, timeout_s, problems)
             if code is not None:
                 return code
         settings = _settings(config, args)
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             return _to_group(settings, args, arguments, timeout_s)
         return _to_device(settings, args, arguments, timeout_s)
     except ConnectError as exc:
-        raise NoAnswerError(str(exc)) from exc
+        raise NoAnswerError("; ".join([str(exc), *problems])) from exc
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
 
@@ -114,9 +115,13 @@ def _settings(config: Config, args: argparse.Namespace) -> MqttSettings:
 
 
 def _to_this_device(
-    config: Config, args: argparse.Namespace, arguments: Mapping[str, object], timeout_s: float
+    config: Config,
+    args: argparse.Namespace,
+    arguments: Mapping[str, object],
+    timeout_s: float,
+    problems: list[str],
 ) -> int | None:
-    """Through the local socket; None where the daemon of this configuration does not listen there."""
+    """Through the local socket; None where the daemon of this configuration does not listen there (`problems`: why)."""
     from msrecd.control.messages import command_path, encode_command
     from msrecd.local.client import LocalDaemon, LocalError
     from msrecd.local.protocol import socket_path
@@ -134,10 +139,12 @@ def _to_this_device(
     except LocalError as exc:
         raise NoAnswerError(f"{socket_path()}: {exc}") from exc
     except OSError as exc:
-        if config.mqtt is not None:
-            return None
         advice = ": be root, or a member of the group msrecd" if isinstance(exc, PermissionError) else ""
-        problem = f"{socket_path()}: {exc.strerror or exc}{advice}; and {args.config} has no [mqtt]"
+        problem = f"{socket_path()}: {exc.strerror or exc}{advice}"
+        if config.mqtt is not None:
+            problems.append(problem)
+            return None
+        problem += f"; and {args.config} has no [mqtt]"
         raise NoAnswerError(f"the daemon of this device cannot be reached: {problem}") from exc
     return _show(args, reply)
 

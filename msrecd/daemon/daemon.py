@@ -145,7 +145,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reloader.by_signal(), "reload"))
-        systemd.warn_of_root()
         systemd.notify_status("recovering recordings")
         config = self.recorders.config
         store, recovered = await asyncio.to_thread(open_store, config, self.walltime, _report_index)

@@ -41,14 +41,6 @@ def is_managed() -> bool:
     return "NOTIFY_SOCKET" in os.environ
 
 
-def warn_of_root() -> None:
-    """Without the unit there is no sandbox: a flaw that an input exploits would have all of root's rights."""
-    if os.geteuid() == 0 and not is_managed():
-        log.warning(
-            "running as root without systemd's sandbox: use the unit (systemctl start msrecd) or a user of its own"
-        )
-
-
 def watchdog_interval_s() -> float | None:
     """How often WATCHDOG=1 is due: half of what the unit allows; None without a watchdog (sd_watchdog_enabled(3))."""
     text = os.environ.get("WATCHDOG_USEC", "")

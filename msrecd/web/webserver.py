@@ -210,6 +210,7 @@ class WebServer(Adapter):
         while True:
             try:
                 await listener.open(self._accept)
+                log.info("the page listens at %s", listener.place)
                 return
             except ConfigError as exc:
                 log.error("there is no page: %s", exc)
