@@ -11,10 +11,14 @@ from pathlib import Path
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import note, print_json
 from msrecd.config import Checks, Config, InvalidConfigError, load
+from msrecd.config.model import Storage, Web
 from msrecd.daemon.checks import config_checks
 from msrecd.errors import ConfigError
+from msrecd.vocabulary.listen import parse_listen
 from msrecd.vocabulary.secrets import check_key_file, read_secret
 from msrecd.vocabulary.units import format_size
+
+_OWN_FOLDER = Path("/run/msrecd")  # the service manager makes it when the service starts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +85,21 @@ def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:
 
 
 def _warnings(config: Config) -> list[str]:
-    """What is valid and yet cannot be meant on this machine; a drive that is away is not judged."""
-    storage = config.storage
+    """What is valid and yet cannot be meant on this machine."""
+    return [*_warnings_of_storage(config.storage), *_warnings_of_web(config.web)]
+
+
+def _warnings_of_web(web: Web | None) -> list[str]:
+    if web is None or not web.listen.startswith("unix:"):
+        return []
+    folder = Path(parse_listen(web.listen).path).parent
+    if folder.is_dir() or folder == _OWN_FOLDER:
+        return []
+    return [f"web.listen: there is no folder {folder}: without it the page cannot be reached"]
+
+
+def _warnings_of_storage(storage: Storage) -> list[str]:
+    """A drive that is away is not judged."""
     try:
         total = shutil.disk_usage(storage.path).total
     except OSError:

@@ -44,9 +44,17 @@ class Report:
         self.elsewhere = elsewhere
         self.place_of = place_of
         self.problems: list[Problem] = []
+        self._stand_ins: list[str] = []
 
     def add(self, path: str, message: str) -> None:
-        self.problems.append(Problem(path=path, message=message))
+        """Report a problem, unless it is one of an example that stands in for a wrong value."""
+        if not any(path == at or path.startswith((f"{at}.", f"{at}[")) for at in self._stand_ins):
+            self.problems.append(Problem(path=path, message=message))
+
+    def replaced(self, path: str, message: str) -> None:
+        """Report a wrong value, in whose place an example is checked from here on."""
+        self.add(path, message)
+        self._stand_ins.append(path)
 
     def concerns(self, path: str) -> bool:
         """Whether a problem was reported at `path` or below it."""
@@ -84,6 +92,12 @@ def shown(value: object) -> str:
     if isinstance(value, list):
         return "an array"
     text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _array(value: list[Any]) -> str:
+    """A short array as it was written."""
+    text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -322,24 +336,43 @@ class FilePath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf:
-    """An array of one kind; the model has a tuple."""
+    """An array of one kind; the model has a tuple. `form` says in words what is right, where lengths matter."""
 
     item: Kind
     max_items: int = 64
     min_items: int = 0
+    form: str = ""
     suffix: str = ""
 
     def read(self, value: object, path: str, report: Report) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise BadValueError(f"takes {self._written(path)}, not {shown(value)}")
-        if len(value) < self.min_items:
-            raise BadValueError("must not be empty")
-        if len(value) > self.max_items:
-            raise BadValueError(f"has {len(value)} entries, {self.max_items} are the most")
+        if self._lacks_brackets(value):
+            raise BadValueError(f"{_array(value)} has too few brackets; it takes {self.form or self.describe()}")
+        if not self.min_items <= len(value) <= self.max_items:
+            raise BadValueError(self._wrong_length(value))
         return tuple(read_or_example(self.item, item, f"{path}[{i}]", report) for i, item in enumerate(value))
+
+    def _lacks_brackets(self, value: list[Any]) -> bool:
+        """Whether a list of lists of lists was written with one pair of brackets less."""
+        if not isinstance(self.item, ListOf) or not isinstance(self.item.item, ListOf) or not value:
+            return False
+        return all(isinstance(one, list) and one and not any(isinstance(e, list) for e in one) for one in value)
+
+    def _wrong_length(self, value: list[Any]) -> str:
+        count = f"has {len(value)} {'entry' if len(value) == 1 else 'entries'}"
+        if self.form:
+            return f"{_array(value)} {count}; it takes {self.form}"
+        if not value:
+            return "must not be empty"
+        if len(value) < self.min_items:
+            return f"{count}, {self.min_items} are the fewest"
+        return f"{count}, {self.max_items} are the most"
 
     def _written(self, path: str) -> str:
         """How one writes it."""
+        if self.form:
+            return self.form
         if isinstance(self.item, Table):
             heading = re.sub(r"\[\d+\]", "", path)
             return f"tables with two brackets, each under a heading [[{heading}]]"
@@ -484,7 +517,7 @@ def read_or_example(kind: Kind, value: object, path: str, report: Report) -> Any
     try:
         return kind.read(value, path, report)
     except BadValueError as exc:
-        report.add(path, str(exc))
+        report.replaced(path, str(exc))
         return kind.example()
 
 

@@ -9,6 +9,10 @@ from typing import Literal, Protocol
 from msrecd.config.kinds import Duration, Flag, ListOf, Number, Report, Text, key
 
 _PART = Number(minimum=0, maximum=1, fractions=True)
+_POINT = ListOf(item=_PART, min_items=2, max_items=2, form="a point [x, y]")
+_POLYGON = ListOf(
+    item=_POINT, min_items=3, max_items=64, form="a polygon of 3 to 64 points, like [[0, 0], [1, 0], [1, 1]]"
+)
 _OF_MOTION = ("sensitivity", "mask")
 _OF_SOUND = ("band", "threshold_db")
 
@@ -27,14 +31,19 @@ class Trigger:
         default_doc="`0.5`",
     )
     mask: tuple[tuple[tuple[float, ...], ...], ...] = key(
-        ListOf(item=ListOf(item=ListOf(item=_PART, min_items=2, max_items=2), min_items=3, max_items=64), max_items=16),
+        ListOf(item=_POLYGON, max_items=16, form="at most 16 polygons, like [[[0, 0], [1, 0], [1, 1]]]"),
         "motion: polygons whose inside counts, as lists of points [x, y] in parts of the frame: [0, 0] is the upper "
         "left corner, [1, 1] the lower right one.",
         default=(),
         default_doc="none: the whole frame counts",
     )
     band: tuple[float, ...] = key(
-        ListOf(item=Number(minimum=1, maximum=200_000, fractions=True), min_items=2, max_items=2),
+        ListOf(
+            item=Number(minimum=1, maximum=200_000, fractions=True),
+            min_items=2,
+            max_items=2,
+            form="the lowest and the highest frequency in Hz, like [200, 8000]",
+        ),
         "sound: lowest and highest frequency that counts, in Hz.",
         default=(),
         default_doc="`[200, 8000]`",

@@ -39,8 +39,10 @@ def parse_listen(text: str) -> ListenAddress:
             raise ValueError(f'"{text}" is too long: the path of a unix socket has at most {_UNIX_LIMIT_BYTES} bytes')
         return ListenAddress(path=path)
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or not 1 <= int(port) <= 65535:
+    if not colon or not port.isascii() or not port.isdigit():
         raise ValueError(f'"{text}" needs a port, like "127.0.0.1:8080", "[::]:8080" or "unix:/path"')
+    if len(port) > 5 or not 1 <= int(port) <= 65535:
+        raise ValueError(f'"{text}": the port {port[:12]} is out of range; it takes one from 1 to 65535')
     is_bracketed = host.startswith("[") and host.endswith("]")
     name = host[1:-1] if is_bracketed else host
     if (":" in name) != is_bracketed or not _HOST.fullmatch(name):

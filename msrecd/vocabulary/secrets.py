@@ -12,12 +12,13 @@ SECRET_LIMIT_BYTES = 4096
 _KEY_MARK = b"PRIVATE KEY-----"
 
 
-def read_secret(path: Path, name: str, *, is_private: bool = True) -> str:
+def read_secret(path: Path, name: str, *, is_private: bool = True, what: str = "the password") -> str:
     """The first line of a file, without its end and without a byte order mark.
 
     Args:
         name: of the setting, for messages.
         is_private: refuse a file that its group or others may read; systemd guards its credentials by other means.
+        what: belongs there, for messages.
 
     Raises:
         ConfigError: the file cannot be read, is open to others, is empty, too long or not text. No part of it is shown.
@@ -38,7 +39,7 @@ def read_secret(path: Path, name: str, *, is_private: bool = True) -> str:
         raise ConfigError(f"{name}: {path} is not UTF-8 text") from exc
     secret = text.split("\n", 1)[0].rstrip("\r")
     if not secret:
-        raise ConfigError(f"{name}: the first line of {path} is empty; it is where the password belongs")
+        raise ConfigError(f"{name}: the first line of {path} is empty; {what} belongs there")
     return secret
 
 

@@ -82,7 +82,7 @@ def read_hash(path: Path, name: str) -> PasswordHash:
         ConfigError: the file cannot be read, or holds no hash.
     """
     try:
-        return parse_hash(read_secret(path, name))
+        return parse_hash(read_secret(path, name, what="a hash made by: msrecd web-password"))
     except ValueError as exc:
         raise ConfigError(f"{name}: {path} {exc}") from exc
 

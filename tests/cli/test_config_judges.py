@@ -231,6 +231,17 @@ def test_more_min_free_than_there_is_is_warned_of(tmp_path: Path) -> None:
     assert checked(path) == (0, "")
 
 
+def test_a_unix_socket_without_a_folder_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    text = '[device]\nid = "x"\n[web]\nlisten = "unix:{}"\n'
+    path.write_text(text.format("/nonexistdir/x.sock"))
+    code, said = checked(path)
+    assert code == 0
+    assert said.startswith("msrecd: warning: web.listen: there is no folder /nonexistdir")
+    path.write_text(text.format("/run/msrecd/web.sock"))  # the service manager makes it
+    assert checked(path) == (0, "")
+
+
 @pytest.mark.parametrize("text", ["30 6 31 2 *", "0 0 30 2 *", "0 0 31 4,6 *"])
 def test_days_that_no_month_has_never_come(text: str) -> None:
     assert config_checks().time(text) == f'"{text}" never comes: none of its months has such a day'

@@ -63,6 +63,12 @@ def test_what_is_no_address(text: str) -> None:
         parse_listen(text)
 
 
+@pytest.mark.parametrize("text", ["127.0.0.1:99999", "127.0.0.1:0", "[::]:123456"])
+def test_a_port_out_of_range_is_told_from_none(text: str) -> None:
+    with pytest.raises(ValueError, match="out of range; it takes one from 1 to 65535"):
+        parse_listen(text)
+
+
 def test_only_loopback_and_unix_sockets_are_local() -> None:
     local = ("127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/x")
     assert all(parse_listen(text).is_local for text in local)
@@ -80,6 +86,9 @@ def test_a_hash_fits_its_password_only(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="web-password") as refused:
         read_hash(path, "web.password_file")
     assert "geheim" not in str(refused.value)
+    path.write_text("")
+    with pytest.raises(ConfigError, match="is empty; a hash made by: msrecd web-password belongs there"):
+        read_hash(path, "web.password_file")
 
 
 @pytest.mark.parametrize(
