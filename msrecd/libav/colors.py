@@ -101,8 +101,11 @@ def presentation_of_stream(stream: Any) -> Presentation:
     )
 
 
-def presentation_in(frame: _AVVideoFrame, known: Presentation) -> Presentation:
-    """What a decoded frame adds to what its container says: its turn, and what the bitstream says of colours."""
+def presentation_in(frame: _AVVideoFrame, decoder: Any, known: Presentation) -> Presentation:
+    """What a decoded frame adds to what its container says: its turn, and what the bitstream says of colours.
+
+    decoder: the codec context that gave it; before PyAV 15 a frame does not say its primaries and its transfer.
+    """
     color_range = known.color_range
     if color_range is None and (int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")):
         color_range = "full"
@@ -113,9 +116,10 @@ def presentation_in(frame: _AVVideoFrame, known: Presentation) -> Presentation:
         known,
         rotation=turn,  # type: ignore[arg-type]
         color_range=color_range,
-        # Before PyAV 15 a frame does not say these two; the stream does.
-        color_primaries=_first_named(known.color_primaries, int(getattr(frame, "color_primaries", 0))),
-        color_transfer=_first_named(known.color_transfer, int(getattr(frame, "color_trc", 0))),
+        color_primaries=_first_named(
+            known.color_primaries, int(getattr(frame, "color_primaries", decoder.color_primaries))
+        ),
+        color_transfer=_first_named(known.color_transfer, int(getattr(frame, "color_trc", decoder.color_trc))),
         color_matrix=_first_named(known.color_matrix, int(frame.colorspace)),
     )
 

@@ -38,6 +38,10 @@ _FILE_FORMATS = (
     "mov,matroska,webm,mpegts,mpeg,avi,flv,h264,hevc,obu,ivf,m4v,mjpeg,nut,wav,w64,flac,ogg,mp3,aac,loas,ac3,eac3,"
     "aiff,caf,amr,yuv4mpegpipe"
 )
+# Their streams show up while packets are read, which PyAV before 15 answers with a free() of what is not its own.
+_LATE_STREAMS = ("flv", "live_flv", "mpeg")
+_KNOWS_LATE_STREAMS = int(av.__version__.partition(".")[0]) >= 15
+_LATE_SUFFIXES = (".flv", ".f4v", ".mpg", ".mpeg", ".vob")
 _FORMATS = {
     "file": _FILE_FORMATS,
     "http": f"{_FILE_FORMATS},mpjpeg,hls,image2pipe,jpeg_pipe",
@@ -132,6 +136,8 @@ class Demuxer:
         self._scheme = scheme
         self._looks_inside = scheme == "file"  # a network input is decoded by libav's probing
         self.transport = "udp" if transport == "udp" else "tcp"
+        if not _KNOWS_LATE_STREAMS and (scheme == "rtmp" or Path(url).suffix.lower() in _LATE_SUFFIXES):
+            raise LibavError(f"RTMP, FLV and MPEG-PS need PyAV 15 or later; this machine has {av.__version__}")
         options = _options(scheme, timeout_s, self.transport)
         format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if scheme == "file" else None
         if scheme == "file" and not Path(url).is_file():
@@ -262,7 +268,7 @@ class Demuxer:
                 layout=frame.layout.name,
                 frame_samples=frame.samples,
             )
-        return replace(info, presentation=presentation_in(frames[0], info.presentation))
+        return replace(info, presentation=presentation_in(frames[0], context, info.presentation))
 
     def _packet(self, index: int, number: int) -> Any | None:
         """One of the first packets of a stream, all of which stay to be read."""
@@ -408,8 +414,9 @@ class Demuxer:
 def _options(scheme: str, timeout_s: float, transport: str) -> dict[str, str]:
     family = {"https": "http", "rtsps": "rtsp"}.get(scheme, scheme)
     microseconds = str(int(timeout_s * 1e6))
+    formats = _FORMATS.get(family, "").split(",")
     options = {
-        "format_whitelist": _FORMATS.get(family, ""),
+        "format_whitelist": ",".join(name for name in formats if _KNOWS_LATE_STREAMS or name not in _LATE_STREAMS),
         "protocol_whitelist": _PROTOCOLS.get(family, ""),
         "codec_whitelist": _DECODERS,
         "max_pixels": str(MAX_PIXELS),
@@ -458,8 +465,11 @@ def _may_be_adts(stream: Any) -> bool:
 
 
 def _wall_ns(packet: Any) -> int | None:
-    """The sender's wall clock at this packet: libav's AVProducerReferenceTime, from RTCP sender reports."""
-    if not packet.has_sidedata("prft"):
+    """The sender's wall clock at this packet: libav's AVProducerReferenceTime, from RTCP sender reports.
+
+    PyAV gives it from version 15 on; before, streams lie to each other as they arrive.
+    """
+    if not hasattr(packet, "has_sidedata") or not packet.has_sidedata("prft"):
         return None
     (microseconds,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
     return int(microseconds) * 1000

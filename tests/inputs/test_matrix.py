@@ -1,7 +1,6 @@
 """Every container, codec and property in, every output type out: judged by ffprobe and by what can be decoded.
 
-The pieces that pass through are compared byte by byte (ffmpeg's framehash of the elementary stream), what is encoded
-again by the number of frames, the length and the properties that ffprobe names.
+What comes out has the number of frames, the length and the properties of what went in, as ffprobe names them.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 import msrecd
@@ -123,6 +123,8 @@ def _probe(path: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", INPUTS)
 def test_what_goes_in_comes_out(tmp_path: Path, name: str) -> None:
     _, outs, properties = INPUTS[name]
+    if name.endswith(".flv") and int(av.__version__.partition(".")[0]) < 15:
+        pytest.skip("FLV needs PyAV 15")
     source = _made(tmp_path, name)
     paths = {tmp_path / f"{out}.{TYPES[out][1]}": TYPES[out][0] for out in outs}
     asyncio.run(_record(source, paths))
