@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.control.conductor import Conductor
 from msrecd.control.publisher import Publisher
 from msrecd.errors import CommandError
@@ -19,12 +19,21 @@ log = logging.getLogger(__name__)
 Protect = Callable[[RecorderController, Mapping[str, object]], Awaitable[Mapping[str, object]]]
 _PROTECT_BESIDE_S = 1.0
 _AGAIN_S = (1.0, 5.0, 15.0)
+_PUBLISH_S = 10.0  # what begins nothing is published no more often: a sound may come each second
 
 
 class Triggering:
     """Belongs to the loop."""
 
-    def __init__(self, conductor: Callable[[], Conductor], publisher: Publisher, protect: Protect, tasks: Tasks):
+    def __init__(
+        self,
+        conductor: Callable[[], Conductor],
+        publisher: Publisher,
+        protect: Protect,
+        tasks: Tasks,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         """
         Args:
             protect: the verb `protect`.
@@ -33,6 +42,8 @@ class Triggering:
         self._publisher = publisher
         self._protect = protect
         self._tasks = tasks
+        self._clock = clock
+        self._published_ns: dict[tuple[str, int, str], int] = {}
         self._since_ns: dict[tuple[str, int], int] = {}  # what is to be protected when it is over
         self._limited: set[tuple[str, int]] = set()
 
@@ -46,8 +57,21 @@ class Triggering:
                 self._tasks.spawn(self._keep(unit, finding.number, since_ns), f"{unit.name}-protect")
             return
         action = self._conductor().found(unit.name, finding.number)
-        unit.log.info("%s trigger: score %.1f (%s)", finding.kind, finding.score, action)
         self._warn_of_limit(unit, finding, key, action)
+        self._publish(unit, finding, action)
+        if finding.protect and action in ("start", "extend"):
+            pre_roll_ms = float(str(unit.settings.options.get("pre_roll") or 0))
+            self._since_ns[key] = finding.at_ns - round((pre_roll_ms / 1000 + _PROTECT_BESIDE_S) * NS)
+
+    def _publish(self, unit: RecorderController, finding: Finding, action: str) -> None:
+        key, now_ns = (unit.name, finding.number, action), self._clock.monotonic_ns()
+        published_ns = self._published_ns.get(key)
+        is_published = action == "start" or published_ns is None or now_ns - published_ns >= _PUBLISH_S * NS
+        level = logging.INFO if is_published and action != "extend" else logging.DEBUG
+        unit.log.log(level, "%s trigger: score %.1f (%s)", finding.kind, finding.score, action)
+        if not is_published:
+            return  # it is counted in state/health
+        self._published_ns[key] = now_ns
         facts = {
             "kind": finding.kind,
             "score": finding.score,
@@ -55,9 +79,6 @@ class Triggering:
             "action": action,
         }
         self._publisher.happened(unit, "trigger", facts)
-        if finding.protect and action in ("start", "extend"):
-            pre_roll_ms = float(str(unit.settings.options.get("pre_roll") or 0))
-            self._since_ns[key] = finding.at_ns - round((pre_roll_ms / 1000 + _PROTECT_BESIDE_S) * NS)
 
     def _warn_of_limit(self, unit: RecorderController, finding: Finding, key: tuple[str, int], action: str) -> None:
         if action != "limited":
