@@ -96,16 +96,19 @@ class SnapshotTaker:
         publisher: Publisher,
         save: Save,
         *,
+        show: Callable[[str, bytes], None] = lambda recorder, jpeg: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """
         Args:
             save: puts a JPEG, taken then on CLOCK_MONOTONIC, on the disk; its facts for the event. Raises StorageError.
+            show: publishes the JPEG of a recorder.
         """
         self._recorders = recorders
         self._devices = devices
         self._publisher = publisher
         self._save = save
+        self._show = show
         self._clock = clock
         self._parts: dict[str, _Part] = {}
         self._counts: dict[str, dict[str, int]] = {}
@@ -116,7 +119,9 @@ class SnapshotTaker:
         return any(recorder.snapshots is not None for recorder in self._recorders.config.recorders)
 
     def counts(self, recorder: str) -> Mapping[str, int] | None:
-        """For state/health: how many were taken, have failed, and were left out because one took too long."""
+        """For state/health: how many were taken, have failed, and were left out because one took too long
+        or its recording ended before.
+        """
         return self._counts.get(recorder)
 
     async def run(self) -> None:
@@ -144,7 +149,8 @@ class SnapshotTaker:
 
         photographer = Photographer(unit, self._devices, settle_s=recorder.snapshots.settle_s)
         try:
-            return await self._take(unit, photographer)
+            _, facts = await self._take(unit, photographer)
+            return facts
         finally:
             photographer.close()
 
@@ -191,11 +197,20 @@ class SnapshotTaker:
         unit = part.unit
         if part.photographer is None:
             part.photographer = Photographer(unit, self._devices, settle_s=part.settings.settle_s)
+        recorded = unit.input if unit.is_recording else None
         try:
-            await self._take(unit, part.photographer)
+            jpeg, _ = await self._take(unit, part.photographer)
             part.has_failed = False
-        except (CommandError, StorageError) as exc:
-            self._failed(part, exc.code if isinstance(exc, CommandError) else "no_space", exc.message)
+            await self._publish(unit, part.photographer, jpeg)
+        except CommandError as exc:
+            if recorded is not None and not (unit.is_recording and unit.input is recorded):
+                # The camera went with its recording: what ended that the recorder reports.
+                self._count(unit.name, "missed")
+                unit.log.debug("its recording ended before the snapshot was taken: %s", exc.message)
+            else:
+                self._failed(part, exc.code, exc.message)
+        except StorageError as exc:
+            self._failed(part, "no_space", exc.message)
         except Exception as exc:
             log.exception("%s: a snapshot failed", unit.name)
             self._failed(part, "internal", f"{type(exc).__name__}: {exc}")
@@ -209,12 +224,22 @@ class SnapshotTaker:
             self._publisher.report_error(code, f"{part.unit.name}: no snapshot: {message}", recorder=part.unit.name)
         part.has_failed = True
 
-    async def _take(self, unit: RecorderController, photographer: Photographer) -> Mapping[str, Any]:
+    async def _publish(self, unit: RecorderController, photographer: Photographer, jpeg: bytes) -> None:
+        if self._recorders.config.mqtt is None:
+            return
+        from msrecd.recorder.snapshot import small  # as above
+
+        try:
+            self._show(unit.name, await small(photographer, jpeg))
+        except CommandError as exc:  # the file is there, and the former image stays
+            unit.log.debug("the snapshot is not published: %s", exc.message)
+
+    async def _take(self, unit: RecorderController, photographer: Photographer) -> tuple[bytes, Mapping[str, Any]]:
         photo = await photographer.take()
         facts = await self._save(unit, photo.jpeg, photo.taken_ns)
         self._count(unit.name, "taken")
         self._publisher.happened(unit, "snapshot", facts)
-        return facts
+        return photo.jpeg, facts
 
     def _count(self, recorder: str, name: str) -> None:
         counts = self._counts.setdefault(recorder, {"taken": 0, "failed": 0, "missed": 0})

@@ -103,7 +103,9 @@ class Daemon:
             make_unit=self.make_unit,
             set_limits=self._set_limits,
         )
-        self.snapshots = SnapshotTaker(self.recorders, self.devices, self.publisher, self._save_snapshot)
+        self.snapshots = SnapshotTaker(
+            self.recorders, self.devices, self.publisher, self._save_snapshot, show=self.bus.show
+        )
         self.commands = Commands(
             Actions(
                 bus=self.bus,
@@ -214,6 +216,7 @@ class Daemon:
                     boot_counter=self.walltime.boot,
                     version=msrecd.__version__,
                     model=_model(),
+                    has_video=self._has_video,
                 )
             )
         page = web_settings(config, msrecd.__version__)
@@ -233,6 +236,10 @@ class Daemon:
             )
             adapters.append(WebServer(page, side))
         return adapters
+
+    def _has_video(self, name: str) -> bool:
+        recorder = self.recorders.config.recorder(name)
+        return recorder is None or recorder.has_video
 
     def _on_signal(self) -> None:
         now = SYSTEM_CLOCK.monotonic_ns()

@@ -6,7 +6,7 @@ https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msrecd.mqtt.topics import PREFIX
 from msrecd.vocabulary.verbs import RECORDER_EVENTS
@@ -22,12 +22,19 @@ _BUTTONS = {
 Component = dict[str, object]
 
 
-def discovery(device_id: str, recorders: Sequence[str], *, version: str, model: str) -> dict[str, object]:
-    """The discovery message of a device with these recorders."""
+def discovery(device_id: str, recorders: Mapping[str, bool], *, version: str, model: str) -> dict[str, object]:
+    """The discovery message of a device.
+
+    Args:
+        recorders: by name, whether it may have video: without, there are no snapshots.
+    """
     base = f"{PREFIX}/{device_id}"
     components: dict[str, Component] = {}
-    for name in recorders:
-        components.update(_recorder(base, name))
+    for name, has_video in recorders.items():
+        found = _recorder(base, name)
+        if not has_video:
+            del found[f"{name}_image"], found[f"{name}_snapshot"]
+        components.update(found)
     components.update(_health(base))
     for key, component in components.items():
         component["unique_id"] = f"msrecd_{device_id}_{key}"
@@ -156,6 +163,14 @@ def _health(base: str) -> dict[str, Component]:
             "unit_of_measurement": "B",
             "state_class": "measurement",
             "value_template": "{{ value_json.disk.free_bytes }}",
+        },
+        "disk_time_left": {  # unknown while nothing is recorded
+            **common,
+            "platform": "sensor",
+            "name": "Recording time left",
+            "device_class": "duration",
+            "unit_of_measurement": "s",
+            "value_template": "{{ (value_json.disk or {}).get('seconds_left_estimate') }}",
         },
         "cpu_temperature": {
             **common,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,9 @@ class MqttService(Adapter):
         clock: Clock = SYSTEM_CLOCK,
         version: str = "",
         model: str = "",
+        has_video: Callable[[str], bool] = lambda recorder: True,
     ) -> None:
-        """`model` and `version` are what Home Assistant shows.
+        """`model` and `version` are what Home Assistant shows; a recorder that never has video has no snapshots there.
 
         Raises: ValueError when the device id or a group is not a valid name.
         """
@@ -66,6 +67,7 @@ class MqttService(Adapter):
         self._clock = clock
         self._version = version
         self._model = model
+        self._has_video = has_video
         self._topics = Topics(settings.device_id, settings.groups)
         self._port = commands.port(self.name, allow_verbs=settings.allow_verbs, max_age_s=settings.command_max_age_s)
         self._client = MqttClient(
@@ -89,7 +91,7 @@ class MqttService(Adapter):
         self._pump = EventPump(self._spool, self._client, refusals, self._report_losses)
         self._memory_path = state_path / "mqtt-memory.json"
         self._memory = Memory()
-        self._announced: frozenset[str] = frozenset()  # the recorders that were known last
+        self._announced: Mapping[str, bool] = {}  # the recorders that were known last, and whether they have video
         self._saving: asyncio.Task[None] | None = None
         self._save_again = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,12 +161,16 @@ class MqttService(Adapter):
                 )
             case Image(recorder, jpeg):
                 self._states.put(self._topics.below(f"image/{recorder}"), jpeg, qos=0)
-        if isinstance(item, State) and self._bus.recorders != self._announced:
+        if isinstance(item, State) and self._present() != self._announced:
             self._recorders_changed()
+
+    def _present(self) -> Mapping[str, bool]:
+        return {name: self._has_video(name) for name in self._bus.recorders}
 
     def _recorders_changed(self) -> None:
         """Clear what recorders left behind that are no longer configured, and announce the present ones."""
-        current = self._announced = self._bus.recorders
+        self._announced = self._present()
+        current = self._bus.recorders
         for name in self._memory.recorders - current:
             self._states.put(self._topics.below(f"image/{name}"), b"")
             self._states.put(self._topics.below(f"state/recorder/{name}"), b"", on_ack=partial(self._cleared, name))
@@ -290,7 +296,7 @@ class MqttService(Adapter):
         from msrecd.mqtt import homeassistant  # here: few want it
 
         payload = homeassistant.discovery(
-            self._settings.device_id, sorted(self._bus.recorders), version=self._version, model=self._model
+            self._settings.device_id, dict(sorted(self._present().items())), version=self._version, model=self._model
         )
         current = homeassistant.platforms(payload)
         if any(key not in current for key in known):

@@ -37,14 +37,23 @@ async def take_snapshot(recorder: RecorderController, devices: MediaDevices) -> 
     """
     photographer = Photographer(recorder, devices)
     try:
-        jpeg = b""
-        for width in _WIDTHS:
-            jpeg = (await photographer.take(width)).jpeg
-            if len(jpeg) <= _LIMIT_BYTES:
-                break
-        return jpeg
+        return await small(photographer)
     finally:
         photographer.close()
+
+
+async def small(photographer: Photographer, jpeg: bytes | None = None) -> bytes:
+    """One that is small enough to be sent over MQTT: `jpeg` itself, if it is.
+
+    Raises:
+        CommandError: as `Photographer.take`.
+    """
+    for width in _WIDTHS:
+        if jpeg is not None and len(jpeg) <= _LIMIT_BYTES:
+            break
+        jpeg = (await photographer.take(width)).jpeg
+    assert jpeg is not None
+    return jpeg
 
 
 class Photographer:
@@ -94,7 +103,7 @@ class Photographer:
             return Photo(jpeg=jpeg, taken_ns=taken_ns)
         except DOMException as exc:
             if exc.name in ("UnknownError", "InvalidStateError"):
-                raise CommandError("device_busy", f"no snapshot: {exc.message}") from exc
+                raise CommandError("device_busy", exc.message) from exc
             raise problem_of(exc, is_input=recorder.settings.url is not None).error() from exc
 
     def close(self) -> None:

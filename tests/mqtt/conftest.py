@@ -196,6 +196,8 @@ def service_for(tmp_path: Path, settings_for: Callable[..., MqttSettings]) -> Ca
         **changes: Any,
     ) -> ServiceThread:
         options = {"handler": handler, "trusted": trusted, "timeout_s": timeout_s}
+        if "has_video" in changes:
+            options["has_video"] = changes.pop("has_video")
         return ServiceThread(settings_for(broker, **changes), tmp_path / state, **options)
 
     return make

@@ -15,6 +15,7 @@ jsonschema = pytest.importorskip("jsonschema")
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 BASE = "msrecd/v1/pi-test"
 CONFIG = "homeassistant/device/pi-test/config"
+HEALTH = 6  # components of the device
 
 
 def check(value, name):
@@ -29,7 +30,7 @@ def refused(value, name):
 
 
 def test_every_recorder_gets_its_entities():
-    payload = discovery("pi-test", ["cam0", "a-b"], version="1.2", model="Pi")
+    payload = discovery("pi-test", dict.fromkeys(["cam0", "a-b"], True), version="1.2", model="Pi")
     check(payload, "homeassistant-discovery.json")
     components = payload["components"]
     assert components["cam0_rec"]["command_topic"] == f"{BASE}/cmd/recorder/cam0/set"
@@ -59,14 +60,35 @@ def test_every_recorder_gets_its_entities():
 
 def test_no_recorders_name_meets_another_key():
     names = ["disk", "clock", "cpu", "under", "spooled", "a", "a-rec", "a-last"]
-    components = discovery("pi-test", names, version="", model="")["components"]
-    per_recorder = len(discovery("pi-test", ["a"], version="", model="")["components"]) - 5
-    assert len(components) == len(names) * per_recorder + 5
+    components = discovery("pi-test", dict.fromkeys(names, True), version="", model="")["components"]
+    per_recorder = len(discovery("pi-test", {"a": True}, version="", model="")["components"]) - HEALTH
+    assert len(components) == len(names) * per_recorder + HEALTH
+
+
+def test_a_recorder_of_sound_has_no_snapshots():
+    """Home Assistant's duration needs its unit: https://www.home-assistant.io/integrations/sensor/#device-class"""
+    components = discovery("pi-test", {"cam0": True, "mic0": False}, version="", model="")["components"]
+    gone = {f"mic0{key[4:]}" for key in components if key.startswith("cam0")} - set(components)
+    assert gone == {"mic0_image", "mic0_snapshot"}
+    left = components["disk_time_left"]
+    assert (left["device_class"], left["unit_of_measurement"]) == ("duration", "s")
+
+
+def test_a_recorder_whose_camera_goes_loses_its_snapshots(broker, service_for):
+    video = {"cam0", "mic"}
+    with Observer(broker) as observer:
+        observer.subscribe("homeassistant/#")
+        with service_for(broker, homeassistant=True, has_video=lambda name: name in video) as thread:
+            message = observer.wait_for(lambda m: m.topic == CONFIG)
+            assert "mic_image" in message.json["components"]
+            video.remove("mic")
+            thread.publish_state("recorder/mic", {"state": "inactive"})
+            observer.wait_for(lambda m: m.topic == CONFIG and "mic_image" not in m.json["components"])
 
 
 def test_removal_reduces_a_component_to_its_platform():
-    old = platforms(discovery("pi-test", ["cam0", "mic"], version="", model=""))
-    new = discovery("pi-test", ["cam0"], version="", model="")
+    old = platforms(discovery("pi-test", {"cam0": True, "mic": True}, version="", model=""))
+    new = discovery("pi-test", {"cam0": True}, version="", model="")
     removal = with_removals(new, old)
     assert removal["components"]["mic_rec"] == {"platform": "switch"}
     assert removal["components"]["cam0_rec"] == new["components"]["cam0_rec"]

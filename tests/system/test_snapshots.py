@@ -57,6 +57,7 @@ def test_snapshots_of_recordings_and_of_idle_cameras(daemon_for: DaemonFor, cons
         console.wait("state/recorder/cam0")
         until(lambda: len(daemon.snapshot_lines("cam1")) >= 2, lambda: daemon.log.read_text())
         assert not daemon.snapshot_lines("cam0"), "it does not record, and has no idle = true"
+        console.wait("image/cam1")  # also without a command
         recording_id = console.command("recorder/cam0/start")["data"]["recording_id"]
         until(lambda: len(daemon.snapshot_lines("cam0")) >= 3, lambda: daemon.log.read_text())
         event = console.wait("event/recorder/cam0", lambda event: event["event_type"] == "snapshot")
