@@ -15,7 +15,8 @@ from msrecd.config.model import Storage, Web
 from msrecd.daemon.checks import config_checks
 from msrecd.errors import ConfigError
 from msrecd.vocabulary.listen import parse_listen
-from msrecd.vocabulary.secrets import check_key_file, read_secret
+from msrecd.vocabulary.secrets import read_secret
+from msrecd.vocabulary.tls import client_context, server_context
 from msrecd.vocabulary.units import format_size
 
 _OWN_FOLDER = Path("/run/msrecd")  # the service manager makes it when the service starts
@@ -60,7 +61,8 @@ def _checks() -> Checks:
     return replace(
         config_checks(),
         secret_file=_judge(read_secret),
-        key_file=_judge(check_key_file),
+        ca_file=_judge(client_context),
+        certificate=_certificate_problem,
         aws_file=_judge(_read_credentials),
     )
 
@@ -69,6 +71,15 @@ def _read_credentials(path: Path, name: str) -> None:
     from msrecd.offload.awscredentials import read_credentials  # here: for those who have a store
 
     read_credentials(path, name)
+
+
+def _certificate_problem(table: str, cert_file: Path, key_file: Path | None) -> str | None:
+    """What is wrong with a certificate and its key; begins with the key's name."""
+    try:
+        server_context(cert_file, key_file, table)
+    except ConfigError as exc:
+        return None if isinstance(exc.__cause__, PermissionError) else str(exc)
+    return None
 
 
 def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:

@@ -82,7 +82,7 @@ def check_offload(offload: Offload, report: Report, checks: Checks) -> None:
     is_named = not report.concerns("offload.credentials_file")
     if is_named and (message := checks.aws_file(offload.credentials_file)):
         report.add("offload.credentials_file", message)
-    if offload.ca_file is not None and (message := checks.key_file(offload.ca_file)):
+    if offload.ca_file is not None and (message := checks.ca_file(offload.ca_file)):
         report.add("offload.ca_file", message)
 
 

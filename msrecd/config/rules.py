@@ -36,13 +36,17 @@ def _no_opinion(value: object) -> str | None:
     return None
 
 
+def _no_opinions(*_: object) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
     """Judges that other packages own: each tells what is wrong with a text, None when nothing is.
 
     time: `start` and `stop` of a schedule. mime_type: whether it can be recorded. url: whether it can be a source.
-    secret_file: a file with a password. hash_file: one with the hash of a password. key_file: one with certificates or
-    a key.
+    secret_file: a file with a password. hash_file: one with the hash of a password. ca_file: one with certificates.
+    certificate: the `cert_file` and `key_file` of the table that is named first; its words begin with the key's name.
     """
 
     time: Judge = _no_opinion
@@ -50,7 +54,8 @@ class Checks:
     url: Judge = _no_opinion
     secret_file: FileJudge = _no_opinion
     hash_file: FileJudge = _no_opinion
-    key_file: FileJudge = _no_opinion
+    ca_file: FileJudge = _no_opinion
+    certificate: Callable[[str, Path, Path | None], str | None] = _no_opinions
     aws_file: FileJudge = _no_opinion
 
 
@@ -105,6 +110,14 @@ def _folder_problem(path: Path) -> str | None:
 
 def _check_file(path: Path | None, at: str, judge: FileJudge, report: Report) -> None:
     if path is not None and not report.concerns(at) and (message := judge(path)):
+        report.add(at, message)
+
+
+def _check_certificate(cert: Path | None, key: Path | None, table: str, report: Report, checks: Checks) -> None:
+    if cert is None or report.concerns(f"{table}.cert_file") or report.concerns(f"{table}.key_file"):
+        return
+    if words := checks.certificate(table, cert, key):
+        at, _, message = words.partition(": ")
         report.add(at, message)
 
 
@@ -297,9 +310,8 @@ def _check_timezone(name: str, at: str, report: Report) -> None:
 
 def _check_mqtt(mqtt: Mqtt, report: Report, checks: Checks) -> None:
     _check_file(mqtt.password_file, "mqtt.password_file", checks.secret_file, report)
-    _check_file(mqtt.ca_file, "mqtt.ca_file", checks.key_file, report)
-    _check_file(mqtt.cert_file, "mqtt.cert_file", checks.key_file, report)
-    _check_file(mqtt.key_file, "mqtt.key_file", checks.key_file, report)
+    _check_file(mqtt.ca_file, "mqtt.ca_file", checks.ca_file, report)
+    _check_certificate(mqtt.cert_file, mqtt.key_file, "mqtt", report, checks)
     if mqtt.key_file is not None and mqtt.cert_file is None:
         report.add("mqtt.key_file", "needs mqtt.cert_file")
     if mqtt.allow_plaintext and (mqtt.ca_file or mqtt.cert_file):
@@ -321,8 +333,7 @@ def _check_web(web: Web, report: Report, checks: Checks) -> None:
             report.add("web.listen", str(exc))
     _check_file(web.password_file, "web.password_file", checks.hash_file, report)
     _check_file(web.viewer_password_file, "web.viewer_password_file", checks.hash_file, report)
-    _check_file(web.cert_file, "web.cert_file", checks.key_file, report)
-    _check_file(web.key_file, "web.key_file", checks.key_file, report)
+    _check_certificate(web.cert_file, web.key_file, "web", report, checks)
     if web.password_file is None and not report.concerns("web.password_file"):
         if not is_local:
             report.add(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msrecd.errors import ConfigError
-from msrecd.vocabulary.secrets import check_key_file, read_secret
-from msrecd.vocabulary.tls import mqtt_port, uses_tls
+from msrecd.vocabulary.secrets import read_secret
+from msrecd.vocabulary.tls import client_context, load_certificate, mqtt_port, uses_tls
 
 if TYPE_CHECKING:
     import ssl
@@ -137,19 +137,7 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
 
     Raises: ConfigError naming the file that cannot be used.
     """
-    import ssl  # here: megabytes that a plain connection saves
-
-    try:
-        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"mqtt.ca_file: {settings.ca_file}: {exc}") from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = client_context(settings.ca_file, "mqtt.ca_file")
     if settings.cert_file is not None:
-        check_key_file(settings.cert_file, "mqtt.cert_file")
-        if settings.key_file is not None:
-            check_key_file(settings.key_file, "mqtt.key_file")
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise ConfigError(f"mqtt.cert_file: {settings.cert_file}: {exc}") from exc
+        load_certificate(context, settings.cert_file, settings.key_file, "mqtt")
     return context

@@ -27,6 +27,7 @@ from xml.etree import ElementTree
 
 from msrecd.offload.pace import TokenBucket
 from msrecd.offload.sigv4 import EMPTY_SHA256, Credentials, canonical_query, encoded_path, signed_headers
+from msrecd.vocabulary.tls import client_context
 
 SILENCE_S = 30.0  # a request that is silent for so long is given up
 ANSWER_S = 120.0  # the whole answer of a request that has been sent
@@ -300,7 +301,8 @@ class S3Store:
             raise
         except ssl.SSLCertVerificationError as exc:
             self.close()
-            raise Refused(f"the store's certificate is not trusted: {exc.verify_message}") from exc
+            advice = "offload.ca_file names the authority that signed it"
+            raise Refused(f"the store's certificate is not trusted: {exc.verify_message} ({advice})") from exc
         except TimeoutError as exc:
             self.close()
             raise Unreachable(f"{self.name} was silent for {SILENCE_S:g} s") from exc
@@ -332,8 +334,7 @@ class S3Store:
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
             if self._is_tls:
-                ca_file = self._settings.ca_file
-                context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+                context = client_context(self._settings.ca_file, "offload.ca_file")
                 self._connection = http.client.HTTPSConnection(
                     self._host, self._port, timeout=SILENCE_S, context=context
                 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
 from msrecd.errors import CommandError
 from msrecd.recorder.problems import Problem, problem_of
-from msrecd.recorder.settings import AudioFilter, RecorderSettings
+from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSettings
 
 if TYPE_CHECKING:
     from msrecd import MediaElementOptions, MediaStreamConstraints
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PASSES_THROUGH = "the sound of a source passes through as it is encoded; filters are for devices: remove one of them"
 _OPEN_DEADLINE_S = 30.0
 _KINDS = {"audio": ("audioinput", "microphone"), "video": ("videoinput", "camera")}
+_AT_A_FREQUENCY = ("highpass", "lowpass", "notch")
 _SAME_RATE = 0.01  # cameras that are asked for 30 frames a second may give 29.97
 
 
@@ -33,13 +34,14 @@ class RecorderInput:
         element: MediaElement | None,
         constraints: Mapping[str, Any] | None,
         filters: Sequence[AudioFilter] = (),
+        triggers: Sequence[TriggerSettings] = (),
     ) -> None:
         """
         Args:
             stream: as the devices or the element give it; who records takes `stream` of the result.
             element: which plays it; None for devices.
             constraints: what was asked of devices.
-            filters: through which its sound is recorded.
+            filters: through which its sound is recorded. triggers: that listen to it.
 
         Raises:
             CommandError: it has no sound, and there are filters.
@@ -53,7 +55,7 @@ class RecorderInput:
         self._on_muted: Callable[[MediaStreamTrack, bool], None] = _ignore
         self._on_restarted: Callable[[MediaStreamTrack, float], None] = _ignore
         self._on_silent: Callable[[MediaStreamTrack], None] = _ignore
-        self.unmet = unmet(stream.get_tracks(), constraints or {})
+        self.unmet = [*unmet(stream.get_tracks(), constraints or {}), *beyond(stream.get_tracks(), filters, triggers)]
         for track in stream.get_tracks():
             track.add_event_listener("ended", lambda event: self._track_ended(event.target))
             track.add_event_listener("mute", lambda event: self._on_muted(event.target, True))
@@ -74,7 +76,7 @@ class RecorderInput:
                     constraints = await _with_ids(settings.constraints or {}, devices)
                     stream = await devices.get_user_media(cast("MediaStreamConstraints", constraints))
                     try:
-                        return cls(stream, None, constraints, settings.audio_filters)
+                        return cls(stream, None, constraints, settings.audio_filters, settings.triggers)
                     except BaseException:
                         for track in stream.get_tracks():
                             track.stop()
@@ -86,7 +88,7 @@ class RecorderInput:
                 )
                 element.loop = settings.loop
                 await element.load()
-                return cls(element.capture_stream(), element, None)
+                return cls(element.capture_stream(), element, None, (), settings.triggers)
         except BaseException as exc:
             if element is not None:
                 element.close()
@@ -213,6 +215,23 @@ def unmet(tracks: Sequence[MediaStreamTrack], constraints: Mapping[str, Any]) ->
             if not _is_met(asked, got):
                 found.append({"kind": track.kind, "constraint": name, "asked": _plain(asked), "got": _plain(got)})
     return found
+
+
+def beyond(
+    tracks: Sequence[MediaStreamTrack], filters: Sequence[AudioFilter], triggers: Sequence[TriggerSettings]
+) -> list[dict[str, Any]]:
+    """Frequencies in Hz that the sound does not have, as entries of `unmet`: `got` is half of its sample rate."""
+    rates = [track.get_settings().get("sample_rate") for track in tracks if track.kind == "audio"]
+    if not rates or not rates[0]:
+        return []
+    asked = [("audio_filters.frequency", one.frequency) for one in filters if one.type in _AT_A_FREQUENCY]
+    asked += [("trigger.band", one.band[0]) for one in triggers if one.kind == "sound"]
+    half = rates[0] / 2
+    return [
+        {"kind": "audio", "constraint": name, "asked": _plain(frequency), "got": _plain(half)}
+        for name, frequency in asked
+        if frequency >= half
+    ]
 
 
 def _is_met(asked: Any, got: Any) -> bool:

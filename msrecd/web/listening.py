@@ -15,8 +15,7 @@ from typing import Any
 
 from msrecd.errors import ConfigError
 from msrecd.vocabulary.listen import ListenAddress
-from msrecd.vocabulary.secrets import check_key_file
-from msrecd.vocabulary.tls import is_loopback
+from msrecd.vocabulary.tls import is_loopback, server_context
 from msrecd.web.http11 import HEADER_LIMIT_BYTES
 from msrecd.web.websettings import WebSettings
 
@@ -105,15 +104,7 @@ class Listener:
         settings = self._settings
         if settings.cert_file is None:
             return None
-        check_key_file(settings.key_file or settings.cert_file, "web.key_file")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as exc:
-            reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-            raise ConfigError(f"web.cert_file: {settings.cert_file} cannot be used: {reason}") from exc
-        return context
+        return server_context(settings.cert_file, settings.key_file, "web")
 
     def close(self) -> None:
         for server in self._servers:

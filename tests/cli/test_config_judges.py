@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from broker import Certificates
 
 from msrecd.config import check, load
 from msrecd.config.model import Camera
@@ -257,9 +258,14 @@ def test_a_leap_day_and_a_weekday_beside_an_impossible_day_come() -> None:
     assert config_checks().time("0 0 31 2,3 *") is None
 
 
-def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path, certificates: Certificates) -> None:
     certificate = tmp_path / "both.pem"
-    certificate.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
+    certificate.write_bytes(certificates.broker.read_bytes() + certificates.broker_key.read_bytes())
     certificate.chmod(0o644)
     path = tmp_path / "m.toml"
     path.write_text('[device]\nid = "x"\n[mqtt]\nhost = "b"\ncert_file = "both.pem"\n')
@@ -268,3 +274,55 @@ def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path) 
     assert said.startswith(f"mqtt.cert_file: {certificate} holds a private key and is open to everyone")
     certificate.chmod(0o640)
     assert checked(path) == (0, "")
+
+
+WEB = '[web]\ncert_file = "{cert}"\nkey_file = "{key}"\n'
+OFFLOAD = (
+    '[offload]\nkind = "s3"\nendpoint = "https://s3.lan"\nbucket = "bbb"\n'
+    'credentials_file = "aws"\nca_file = "{text}"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "said_of", "words"),
+    [
+        (WEB.format(cert="{cert}", key="{key}"), None, ""),
+        (WEB.format(cert="{text}", key="{key}"), "web.cert_file: {text}", "holds no certificate in PEM form"),
+        (WEB.format(cert="{cert}", key="{text}"), "web.key_file: {text}", "holds no private key in PEM form"),
+        (WEB.format(cert="{broken}", key="{key}"), "web.cert_file: {broken}", "cannot be used: "),
+        (WEB.format(cert="{cert}", key="{broken_key}"), "web.key_file: {broken_key}", "cannot be used: it is damaged"),
+        (WEB.format(cert="{cert}", key="{encrypted}"), "web.key_file: {encrypted}", "is encrypted"),
+        (WEB.format(cert="{ca}", key="{key}"), "web.key_file: {key}", "is not the key of the certificate in {ca}"),
+        (WEB.format(cert="{cert}", key="no"), "web.key_file: {folder}/no", "No such file"),
+        ('[web]\ncert_file = "{cert}"\n', "web.cert_file: {cert}", "holds no private key in PEM form; where it has"),
+        (OFFLOAD, "offload.ca_file: {text}", "holds no certificate in PEM form"),
+        ('[mqtt]\nhost = "b"\nca_file = "{key}"\n', "mqtt.ca_file: {key}", "holds no certificate in PEM form"),
+        ('[mqtt]\nhost = "b"\nca_file = "{broken}"\n', "mqtt.ca_file: {broken}", "cannot be used: "),
+        ('[mqtt]\nhost = "b"\ncert_file = "{text}"\n', "mqtt.cert_file: {text}", "holds no certificate in PEM form"),
+    ],
+)
+def test_files_of_tls_are_loaded(
+    tmp_path: Path, certificates: Certificates, table: str, said_of: str | None, words: str
+) -> None:
+    made = {
+        "text": "a text\n",
+        "broken": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "broken_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        "encrypted": "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "aws": "[default]\naws_access_key_id = a\naws_secret_access_key = b\n",
+    }
+    for name, content in made.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    places = {name: str(tmp_path / name) for name in made} | {"folder": str(tmp_path)}
+    places |= {"cert": str(certificates.broker), "key": str(certificates.broker_key), "ca": str(certificates.ca)}
+    path = tmp_path / "m.toml"
+    path.write_text('[device]\nid = "x"\n' + table.format(**places))
+    code, said = checked(path)
+    if said_of is None:
+        assert (code, said) == (0, "")
+        return
+    assert code == 2
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith(said_of.format(**places))
+    assert words.format(**places) in said

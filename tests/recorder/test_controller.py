@@ -18,7 +18,8 @@ from msrecd.daemon.archive import DaemonArchive
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
-from msrecd.recorder.settings import AudioFilter, RecorderSettings
+from msrecd.recorder.input import beyond
+from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSettings
 from msrecd.recorder.states import State
 
 CAMERA, MICROPHONE = "Front", "Voice"
@@ -361,6 +362,33 @@ def test_what_is_not_met_is_said(archive: DaemonArchive) -> None:
 
     wanted = {"width": 160, "height": {"ideal": 96}, "frame_rate": {"ideal": 60}}
     run(archive, test, video=wanted | {"torch": True, "zoom": 2.0, "pan": False})
+
+
+def test_frequencies_that_the_microphone_does_not_have_are_said(archive: DaemonArchive) -> None:
+    async def test(bench: Bench, *_: object) -> None:
+        await bench.recorder.start("test")
+        assert bench.recorder.unmet == [
+            {"kind": "audio", "constraint": "audio_filters.frequency", "asked": 30_000, "got": 24_000}
+        ]
+
+    filters = (AudioFilter(type="highpass", frequency=30_000.0), AudioFilter(type="notch", frequency=50.0, q=10.0))
+    run(archive, test, audio=True, filters=filters)
+
+
+def test_a_band_beyond_the_sound_is_said_and_one_that_begins_within_is_not(archive: DaemonArchive) -> None:
+    async def test(bench: Bench, *_: object) -> None:
+        stream = await bench.devices.get_user_media({"audio": True})
+        try:
+            bands = ((200.0, 30_000.0), (25_000.0, 30_000.0))
+            triggers = [TriggerSettings(kind="motion"), *(TriggerSettings(kind="sound", band=band) for band in bands)]
+            assert beyond(stream.get_tracks(), (), triggers) == [
+                {"kind": "audio", "constraint": "trigger.band", "asked": 25_000, "got": 24_000}
+            ]
+        finally:
+            for track in stream.get_tracks():
+                track.stop()
+
+    run(archive, test)
 
 
 # --- whether it advances ---------------------------------------------------------------------------------------------

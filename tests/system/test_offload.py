@@ -167,6 +167,7 @@ def test_tls_with_an_authority_of_its_own(daemon_for: DaemonFor, console: Consol
         with daemon:
             error = console.wait("event/error", lambda event: "certificate" in event["message"])
             assert error["message"].startswith("off-load: the store's certificate is not trusted")
+            assert "offload.ca_file" in error["message"]
         assert len(stored(server)) == there
 
 
