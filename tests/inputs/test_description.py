@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pyav import needs_colours
 
 from msrecd.inputs.address import SourceOptions, parse
 from msrecd.inputs.reader import Reader
@@ -115,6 +116,7 @@ def test_a_turned_file(tmp_path: Path, turn: int) -> None:
     assert opened(path)["video"].presentation.rotation == turn
 
 
+@needs_colours
 def test_shape_and_colours(tmp_path: Path) -> None:
     path = made(
         tmp_path / "wide.mp4", *FRAMES, "-vf", "setsar=16/11", *H264, "-color_range", "pc", "-colorspace", "bt709",
