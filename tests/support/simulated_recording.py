@@ -59,6 +59,7 @@ class _Port:
 
     def __init__(self, kind: str, output: EncodedFeed) -> None:
         self.kind, self.output = kind, output
+        self.request = EncodingRequest(kind="video" if kind == "video" else "audio", codec="")  # no time-lapse
         self.ended, self.refused = False, 0
         self.source = self
         self.device_id = ""

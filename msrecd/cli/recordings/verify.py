@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from msrecd.cli.recordings.access import configuration
 from msrecd.errors import ConfigError
 from msrecd.storage.verify import Fault, Finding, Verdict, still_holds, verify
 from msrecd.vocabulary.units import format_size
+
+_LINE_S = 2.0  # from the name of a chunk to its line in the manifest
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,8 +28,13 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.folder if args.folder is not None else configuration(args.config).storage.path
     with Progress(f"reading {folder}") as progress:
         verdict = verify(folder, progress=lambda done, total: _show(progress, done, total))
-    # A daemon may have finished or rotated chunks meanwhile: what a second look does not confirm is not so.
+    # A daemon may have finished or rotated chunks meanwhile: what a second look does not confirm is not so. A chunk has
+    # its name before its line, which a slow card may keep waiting.
     findings = [finding for finding in verdict.findings if still_holds(folder, finding)]
+    until = time.monotonic() + _LINE_S
+    while any(finding.fault is Fault.UNLISTED for finding in findings) and time.monotonic() < until:
+        time.sleep(0.2)
+        findings = [finding for finding in findings if still_holds(folder, finding)]
     return _print(str(folder), verdict, findings, as_json=args.json)
 
 
