@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from msrecd.recorder.settings import TriggerSettings
 
 _NS = 1_000_000_000
-_LOOK_NS = _NS // 5
+_LOOK_NS = round(_NS / decide.LOOKS_PER_SECOND)
 
 
 @dataclass(slots=True)
@@ -166,13 +166,12 @@ class _Motion:
 
     def take(self, data: bytes | memoryview, at_ns: int) -> None:
         from msrecd import pixels
-        from msrecd.triggers.motion import WIDTH
 
         for frame in self.decoder.decode(data, at_ns):
             if frame.pts_ns - self._looked_ns < _LOOK_NS - _NS // 1000:
                 continue
             self._looked_ns = frame.pts_ns
-            luma = pixels.luma_of(frame, WIDTH)
+            luma = pixels.luma_of(frame, decide.LUMA_WIDTH)
             for trial, detector in self._trials:
                 trial.take(detector.look(luma, frame.pts_ns))
 

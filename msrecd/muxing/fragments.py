@@ -9,7 +9,9 @@ ISO/IEC 14496-12 8.8.12) is the place that all of them read.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+from msrecd.muxing.boxes import boxes
 
 
 class DecodeTimeShifter:
@@ -69,24 +71,14 @@ def _box_header(data: bytes, at: int) -> tuple[int, bytes]:
 
 def shift_decode_times(moof: bytearray, shift_of: Callable[[int], int]) -> None:
     """Add each track's shift to the `tfdt` boxes of one whole moof, in place."""
-    for kind, start, end in _boxes(moof, 8, len(moof)):
+    for kind, start, end in boxes(moof, 8, len(moof)):
         if kind != b"traf":
             continue
         track = 0
-        for inner, at, _ in _boxes(moof, start, end):
+        for inner, at, _ in boxes(moof, start, end):
             if inner == b"tfhd":
                 (track,) = struct.unpack_from(">I", moof, at + 4)
             elif inner == b"tfdt" and (shift := shift_of(track)):
                 form = ">Q" if moof[at] == 1 else ">I"
                 (time,) = struct.unpack_from(form, moof, at + 4)
                 struct.pack_into(form, moof, at + 4, time + shift)
-
-
-def _boxes(data: bytearray, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, begin and end of the content of each box in data[start:end]."""
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        if size < 8:
-            return
-        yield kind, start + 8, start + size
-        start += size

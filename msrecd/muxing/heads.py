@@ -14,6 +14,7 @@ from math import gcd
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Presentation, Rotation
 from msrecd.muxing import ebml
+from msrecd.muxing.boxes import boxes
 
 DURATION_BYTES = 11  # of the element that `finish` writes over the free place
 SEEK_ROOM_BYTES = 64
@@ -38,11 +39,11 @@ def with_presentation(muxer: str, head: bytes, streams: Sequence[StreamParameter
 
 def _mp4(head: bytes, presentations: Sequence[Presentation]) -> bytes:
     changed = bytearray(head)
-    for kind, begin, end in _boxes(changed, 0, len(changed)):
+    for kind, begin, end in boxes(changed, 0, len(changed)):
         if kind == b"moov":
-            tracks = [(start, stop) for inner, start, stop in _boxes(changed, begin, end) if inner == b"trak"]
+            tracks = [(start, stop) for inner, start, stop in boxes(changed, begin, end) if inner == b"trak"]
             for (start, stop), presentation in zip(tracks, presentations, strict=False):
-                for inner, at, _ in _boxes(changed, start, stop):
+                for inner, at, _ in boxes(changed, start, stop):
                     if inner == b"tkhd":
                         _present(changed, at, presentation)
     return bytes(changed)
@@ -70,18 +71,6 @@ def display_matrix(rotation: Rotation, width: int, height: int) -> tuple[int, ..
         270: (0, _MINUS_ONE, _ONE, 0, 0, width),
     }[rotation]
     return a, b, 0, c, d, 0, x, y, 1 << 30
-
-
-def _boxes(data: bytes | bytearray, start: int, end: int) -> list[tuple[bytes, int, int]]:
-    """(kind, begin and end of the content) of the boxes in a range."""
-    found = []
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        if size < 8 or start + size > end:
-            break
-        found.append((kind, start + 8, start + size))
-        start += size
-    return found
 
 
 # --- Matroska --------------------------------------------------------------------------------------------------------

@@ -27,8 +27,6 @@ _AGAIN_S = 5.0
 _POLL_S = 0.2  # whether the recorder has opened its inputs
 _BATCH_S = 0.1  # sound is looked at in pieces of this length: each look costs a change of threads
 _SILENT_NS = 5 * NS  # an input that gives nothing for so long has ended what was found in it
-_LOOKS_A_SECOND = 5.0
-_LUMA_WIDTH = 640
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +158,7 @@ class TriggerWatch:
         look = await asyncio.to_thread(_detector, one.settings)
         options: dict[str, Any] = {}
         if one.settings.kind == "motion":
-            options = {"luma_width": _LUMA_WIDTH, "frame_rate": _LOOKS_A_SECOND, "key_frames": True}
+            options = {"luma_width": decide.LUMA_WIDTH, "frame_rate": decide.LOOKS_PER_SECOND, "key_frames": True}
         async with MediaStreamTrackReader(track, **options) as reader:
             units: list[Any] = []
             begun_ns = 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from msrecd.muxing.boxes import boxes, boxes_of_file, content_of, find_box
 from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024  # no moof or moov of ours comes near
@@ -27,38 +27,28 @@ def scan_mp4(file: BinaryIO, size: int) -> Scan:
     """The end of the last `mdat` that is whole and has its `moof`, or of a whole box behind it."""
     tracks: dict[int, _Track] | None = None
     moof: bytes | None = None
-    cut = fragments = at = 0
-    for _ in range(MAX_ELEMENTS):
-        if at + 8 > size:
+    cut = fragments = 0
+    for box in boxes_of_file(file, size, MAX_ELEMENTS):
+        if not box.kind.isalnum():
             break
-        file.seek(at)
-        header = file.read(16)
-        length, kind = struct.unpack_from(">I4s", header)
-        head = 8
-        if length == 1 and len(header) == 16:
-            (length,) = struct.unpack_from(">Q", header, 8)
-            head = 16
-        if length < head or at + length > size or not kind.isalnum():
-            break
-        if kind in (b"moov", b"moof"):
-            if length > _MAX_HEADER_BYTES:
+        if box.kind in (b"moov", b"moof"):
+            if box.length > _MAX_HEADER_BYTES:
                 break
-            file.seek(at + head)
-            content = file.read(length - head)
-            if kind == b"moov":
+            content = content_of(file, box)
+            if box.kind == b"moov":
                 tracks = _read_moov(content)
             else:
                 moof = content
-        at += length
-        if kind == b"mdat":
+        end = box.at + box.length
+        if box.kind == b"mdat":
             if tracks is None or moof is None:
                 break
             _count(moof, tracks)
             moof = None
             fragments += 1
-            cut = at
-        elif fragments and moof is None and kind in (b"mfra", b"free", b"skip"):
-            cut = at
+            cut = end
+        elif fragments and moof is None and box.kind in (b"mfra", b"free", b"skip"):
+            cut = end
     if tracks is None or not fragments:
         return Scan()
     return Scan(cut=cut, fragments=fragments, tracks={t.kind: _track_scan(t) for t in tracks.values() if t.units})
@@ -70,31 +60,14 @@ def _track_scan(track: _Track) -> TrackScan:
     return TrackScan(kind=track.kind, units=units, start_s=first / track.scale, end_s=track.end / track.scale)
 
 
-def _boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    stop = len(data) if end is None else end
-    while start + 8 <= stop:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if length < 8 or start + length > stop:
-            return
-        yield kind, start + 8, start + length
-        start += length
-
-
-def _find(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
-    for kind, begin, stop in _boxes(data, start, end):
-        if kind == path[0]:
-            return (begin, stop) if len(path) == 1 else _find(data, begin, stop, *path[1:])
-    return None
-
-
 def _read_moov(data: bytes) -> dict[int, _Track]:
     tracks: dict[int, _Track] = {}
     defaults: dict[int, int] = {}
-    for kind, begin, end in _boxes(data):
+    for kind, begin, end in boxes(data):
         if kind == b"trak":
-            tkhd = _find(data, begin, end, b"tkhd")
-            mdhd = _find(data, begin, end, b"mdia", b"mdhd")
-            hdlr = _find(data, begin, end, b"mdia", b"hdlr")
+            tkhd = find_box(data, begin, end, b"tkhd")
+            mdhd = find_box(data, begin, end, b"mdia", b"mdhd")
+            hdlr = find_box(data, begin, end, b"mdia", b"hdlr")
             if tkhd is None or mdhd is None or hdlr is None:
                 continue
             (number,) = struct.unpack_from(">I", data, tkhd[0] + (20 if data[tkhd[0]] == 1 else 12))
@@ -103,7 +76,7 @@ def _read_moov(data: bytes) -> dict[int, _Track]:
             if name is not None and scale:
                 tracks[number] = _Track(kind=name, scale=scale)
         elif kind == b"mvex":
-            for inner, at, _ in _boxes(data, begin, end):
+            for inner, at, _ in boxes(data, begin, end):
                 if inner == b"trex":
                     number, _, duration = struct.unpack_from(">III", data, at + 4)
                     defaults[number] = duration
@@ -114,13 +87,13 @@ def _read_moov(data: bytes) -> dict[int, _Track]:
 
 def _count(moof: bytes, tracks: dict[int, _Track]) -> None:
     """Add the samples of one moof (14496-12 8.8.7, 8.8.8, 8.8.12)."""
-    for kind, begin, end in _boxes(moof):
+    for kind, begin, end in boxes(moof):
         if kind != b"traf":
             continue
         track: _Track | None = None
         duration = 0
         time: int | None = None
-        for inner, at, stop in _boxes(moof, begin, end):
+        for inner, at, stop in boxes(moof, begin, end):
             if inner == b"tfhd":
                 flags, number = struct.unpack_from(">II", moof, at)
                 track = tracks.get(number)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 _NS = 1_000_000_000
+LOOKS_PER_SECOND = 5.0  # at the frames of a camera
+LUMA_WIDTH = 640  # pixels of the frames that are looked at, about
 HOUR_NS = 3600 * _NS
 
 Change = Literal["begin", "end"]

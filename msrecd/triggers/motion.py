@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Polygon: TypeAlias = Sequence[Sequence[float]]
 
-LOOKS_PER_SECOND = 5.0
-WIDTH = 640  # pixels of the frames that are looked at, about
 _NS = 1_000_000_000
 _BLOCK = 8
 _SETTLING = 5  # looks until the first background stands

@@ -8,9 +8,10 @@ ISO/IEC 14496-12: 8.8.3 (trex), 8.8.7 (tfhd), 8.8.8 (trun), 8.8.12 (tfdt).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
+
+from msrecd.muxing.boxes import FileBox, boxes, boxes_of_file, content_of, find_box
 
 _MAX_BOXES = 200_000  # a day of fragments of half a second
 _MAX_HEADER_BYTES = 1 << 20
@@ -44,10 +45,10 @@ def init_bytes(file: BinaryIO, size: int) -> int:
         OSError: it cannot be read.
     """
     seen_moov = False
-    for at, _, kind, _ in _top(file, size):
-        if kind == b"moof" and seen_moov:
-            return at
-        seen_moov = seen_moov or kind == b"moov"
+    for box in boxes_of_file(file, size, _MAX_BOXES):
+        if box.kind == b"moof" and seen_moov:
+            return box.at
+        seen_moov = seen_moov or box.kind == b"moov"
     raise ValueError("no fragmented MP4")
 
 
@@ -70,18 +71,18 @@ def _segments(file: BinaryIO, size: int, duration_s: float) -> tuple[int, list[S
     init = 0
     starts: list[tuple[int, float]] = []
     end = 0
-    for at, length, kind, head in _top(file, size):
-        if kind == b"moov":
-            tracks = _tracks(_content(file, at, length, head))
+    for box in boxes_of_file(file, size, _MAX_BOXES):
+        if box.kind == b"moov":
+            tracks = _tracks(_content(file, box))
             least_s = _LEAST_S if any(track.is_video for track in tracks.values()) else _SOUND_S
-        elif kind == b"moof" and tracks:
-            init = init or at
-            start_s, is_entry = _entry(_content(file, at, length, head), tracks)
+        elif box.kind == b"moof" and tracks:
+            init = init or box.at
+            start_s, is_entry = _entry(_content(file, box), tracks)
             if not starts or (is_entry and start_s >= starts[-1][1] + least_s):
-                starts.append((at, max(0.0, start_s) if starts else 0.0))
-            end = at
-        elif kind == b"mdat" and init:
-            end = at + length
+                starts.append((box.at, max(0.0, start_s) if starts else 0.0))
+            end = box.at
+        elif box.kind == b"mdat" and init:
+            end = box.at + box.length
     if not starts:
         raise ValueError("no fragmented MP4")
     ends = [*starts[1:], (end, max(duration_s, starts[-1][1]))]
@@ -91,69 +92,29 @@ def _segments(file: BinaryIO, size: int, duration_s: float) -> tuple[int, list[S
     ]
 
 
-def _top(file: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, int]]:
-    """Offset, length, kind and header length of the boxes of a file, as far as they are whole."""
-    at = 0
-    for _ in range(_MAX_BOXES):
-        if at + 8 > size:
-            return
-        file.seek(at)
-        header = file.read(16)
-        if len(header) < 8:
-            return
-        length, kind = struct.unpack_from(">I4s", header)
-        head = 8
-        if length == 1 and len(header) == 16:
-            (length,) = struct.unpack_from(">Q", header, 8)
-            head = 16
-        if length < head or at + length > size:
-            return
-        yield at, length, kind, head
-        at += length
-
-
-def _content(file: BinaryIO, at: int, length: int, head: int) -> bytes:
-    if length > _MAX_HEADER_BYTES:
+def _content(file: BinaryIO, box: FileBox) -> bytes:
+    if box.length > _MAX_HEADER_BYTES:
         raise ValueError("a header is too long")
-    file.seek(at + head)
-    return file.read(length - head)
-
-
-def _boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    stop = len(data) if end is None else end
-    while start + 8 <= stop:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if length < 8 or start + length > stop:
-            return
-        yield kind, start + 8, start + length
-        start += length
-
-
-def _find(data: bytes, start: int, end: int, *path: bytes) -> int | None:
-    """Where the content of the first box of this path begins."""
-    for kind, begin, stop in _boxes(data, start, end):
-        if kind == path[0]:
-            return begin if len(path) == 1 else _find(data, begin, stop, *path[1:])
-    return None
+    return content_of(file, box)
 
 
 def _tracks(moov: bytes) -> dict[int, _Track]:
     tracks: dict[int, _Track] = {}
     flags: dict[int, int] = {}
-    for kind, begin, end in _boxes(moov):
+    for kind, begin, end in boxes(moov):
         if kind == b"trak":
-            tkhd = _find(moov, begin, end, b"tkhd")
-            mdhd = _find(moov, begin, end, b"mdia", b"mdhd")
-            hdlr = _find(moov, begin, end, b"mdia", b"hdlr")
+            tkhd = find_box(moov, begin, end, b"tkhd")
+            mdhd = find_box(moov, begin, end, b"mdia", b"mdhd")
+            hdlr = find_box(moov, begin, end, b"mdia", b"hdlr")
             if tkhd is None or mdhd is None or hdlr is None:
                 continue
-            (number,) = struct.unpack_from(">I", moov, tkhd + (20 if moov[tkhd] == 1 else 12))
-            (scale,) = struct.unpack_from(">I", moov, mdhd + (20 if moov[mdhd] == 1 else 12))
-            name = moov[hdlr + 8 : hdlr + 12]
+            (number,) = struct.unpack_from(">I", moov, tkhd[0] + (20 if moov[tkhd[0]] == 1 else 12))
+            (scale,) = struct.unpack_from(">I", moov, mdhd[0] + (20 if moov[mdhd[0]] == 1 else 12))
+            name = moov[hdlr[0] + 8 : hdlr[0] + 12]
             if name in (b"vide", b"soun") and scale:
                 tracks[number] = _Track(is_video=name == b"vide", scale=scale)
         elif kind == b"mvex":
-            for inner, at, _ in _boxes(moov, begin, end):
+            for inner, at, _ in boxes(moov, begin, end):
                 if inner == b"trex":
                     (number,) = struct.unpack_from(">I", moov, at + 4)
                     (flags[number],) = struct.unpack_from(">I", moov, at + 20)
@@ -165,11 +126,11 @@ def _entry(moof: bytes, tracks: dict[int, _Track]) -> tuple[float, bool]:
     has_video = any(track.is_video for track in tracks.values())
     start_s: float | None = None
     has_key = False
-    for kind, begin, end in _boxes(moof):
+    for kind, begin, end in boxes(moof):
         if kind != b"traf":
             continue
         track, flags = None, 0
-        for inner, at, stop in _boxes(moof, begin, end):
+        for inner, at, stop in boxes(moof, begin, end):
             if inner == b"tfhd":
                 track, flags = _defaults(moof, at, tracks)
             elif track is None or track.is_video is not has_video:
