@@ -305,7 +305,9 @@ class Daemon:
         if self._triggering is None:
             from msrecd.daemon.triggering import Triggering  # here: a device without triggers needs none of it
 
-            self._triggering = Triggering(lambda: self.conductor, self.publisher, self._protect, self._tasks)
+            assert self.archive is not None
+            notes = self.archive.store.triggers
+            self._triggering = Triggering(lambda: self.conductor, self.publisher, self._protect, self._tasks, notes)
         self._triggering.found(unit, finding)
 
     # --- what others need to know ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from msrecd.control.publisher import Publisher
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.watcher import Finding
+from msrecd.storage.triggerlines import TriggerNotes
 from msrecd.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -31,17 +32,20 @@ class Triggering:
         publisher: Publisher,
         protect: Protect,
         tasks: Tasks,
+        notes: TriggerNotes,
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """
         Args:
             protect: the verb `protect`.
+            notes: for the manifest.
         """
         self._conductor = conductor
         self._publisher = publisher
         self._protect = protect
         self._tasks = tasks
+        self._notes = notes
         self._clock = clock
         self._published_ns: dict[tuple[str, int, str], int] = {}
         self._since_ns: dict[tuple[str, int], int] = {}  # what is to be protected when it is over
@@ -52,11 +56,15 @@ class Triggering:
         key = (unit.name, finding.number)
         if finding.change == "end":
             self._conductor().lost(unit.name, finding.number)
+            self._notes.end(unit.name, finding.number, at_ns=finding.at_ns)
             since_ns = self._since_ns.pop(key, None)
             if since_ns is not None:
                 self._tasks.spawn(self._keep(unit, finding.number, since_ns), f"{unit.name}-protect")
             return
         action = self._conductor().found(unit.name, finding.number)
+        if action in ("start", "extend"):  # what is recorded
+            score, at_ns = finding.score, finding.at_ns
+            self._notes.begin(unit.name, finding.number, kind=finding.kind, score=score, at_ns=at_ns)
         self._warn_of_limit(unit, finding, key, action)
         self._publish(unit, finding, action)
         if finding.protect and action in ("start", "extend"):

@@ -73,6 +73,16 @@ class GapEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerEntry:
+    """What a trigger found; score: when it began."""
+
+    kind: str
+    score: float
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingEntry:
     recording_id: str
     recorder: str
@@ -83,6 +93,7 @@ class RecordingEntry:
     chunks: tuple[ChunkEntry, ...]
     gaps: tuple[GapEntry, ...]
     snapshots: tuple[SnapshotEntry, ...] = ()
+    triggers: tuple[TriggerEntry, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -247,7 +258,25 @@ class Catalog:
             chunks=tuple(chunks),
             gaps=tuple(gaps),
             snapshots=snapshots,
+            triggers=self._triggers(contents, since_ns, until_ns),
         )
+
+    def _triggers(
+        self, contents: manifest.ManifestContents, since_ns: int | None, until_ns: int | None
+    ) -> tuple[TriggerEntry, ...]:
+        found = []
+        for line in contents.triggers:
+            started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
+            if line["clock"] != "synchronized":
+                truth = self._corrections.correct(line.get("boot_id", ""), started_ns)
+                if truth is not None:
+                    started_ns, ended_ns = truth, truth + ended_ns - started_ns
+            if (since_ns is None or ended_ns >= since_ns) and (until_ns is None or started_ns <= until_ns):
+                entry = TriggerEntry(
+                    kind=line["trigger"], score=line["score"], started_ns=started_ns, ended_ns=ended_ns
+                )
+                found.append(entry)
+        return tuple(found)
 
     def _snapshots(
         self,

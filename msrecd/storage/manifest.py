@@ -24,6 +24,7 @@ from typing import BinaryIO, NotRequired, TypedDict
 
 from msrecd.storage import files
 from msrecd.storage.manifest_values import is_count, is_flag, is_number, is_seconds, is_seq, is_sha256, is_text, is_time
+from msrecd.storage.triggerlines import TriggerLine, trigger_line
 from msrecd.vocabulary.lapse import TimeLapse
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class ManifestContents:
     snapshots: tuple[SnapshotLine, ...] = ()
     snapshots_gone: frozenset[int] = frozenset()
     offloaded: tuple[Offloaded, ...] = ()
+    triggers: tuple[TriggerLine, ...] = ()
     lines: int = 0
 
 
@@ -224,6 +226,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
     snapshots: list[SnapshotLine] = []
     snapshots_gone: set[int] = set()
     offloaded: list[Offloaded] = []
+    triggers: list[TriggerLine] = []
     number = 0
     expected = ""
     is_torn = False
@@ -241,6 +244,8 @@ def read_file(file: BinaryIO) -> ManifestContents:
             prev = values["prev"]
             if "snapshot" in values:
                 snapshots += [_snapshot_line(values)] if not is_damaged else []
+            elif "trigger" in values:
+                triggers += [trigger_line(values)] if not is_damaged else []
             elif "offloaded" in values:
                 offloaded += [_offloaded(values)] if not is_damaged else []
             elif "deleted" in values and values.get("kind") == "snapshot":
@@ -275,6 +280,7 @@ def read_file(file: BinaryIO) -> ManifestContents:
         snapshots=tuple(snapshots),
         snapshots_gone=frozenset(snapshots_gone),
         offloaded=tuple(offloaded),
+        triggers=tuple(triggers),
         lines=number - is_torn,
     )
 

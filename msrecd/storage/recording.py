@@ -19,6 +19,7 @@ from msrecd.storage.chunkfile import ChunkFile
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest import ManifestLine, time_lapse_of
 from msrecd.storage.root import StorageRoot
+from msrecd.storage.triggerlines import TriggerLine, TriggerNotes
 from msrecd.vocabulary.lapse import TimeLapse
 from msrecd.vocabulary.times import format_utc
 
@@ -70,6 +71,7 @@ class Home(Protocol):
     root: StorageRoot
     journal: Journal
     sync_interval_s: float
+    triggers: TriggerNotes
 
     def require_room(self) -> None: ...
     def forget(self, recording: Recording) -> None: ...
@@ -106,6 +108,8 @@ class Recording:
         self._lapse = time_lapse
         self._next_seq = 1
         self._snapshots = 0
+        self._begun_ns: int | None = None
+        self._trigger_lines: list[TriggerLine] = []  # that are to be written
         self._unfinished: dict[int, OpenEntry] = {}
         self._day: str | None = None
         self._medium_id: str | None = None
@@ -122,6 +126,7 @@ class Recording:
         store = self._store
         store.require_room()
         stamp = store.root.walltime.stamp(started_ns)
+        self._begun_ns = started_ns if self._begun_ns is None else self._begun_ns
         with self._lock:
             medium_id = store.root.check().id
             if self._medium_id not in (None, medium_id):
@@ -203,6 +208,22 @@ class Recording:
             self.manifest = self.manifest or f"{folder}/{layout.manifest_name(self.recording_id)}"
             self._snapshots += 1
             return Place(recording_id=self.recording_id, folder=folder, manifest=self.manifest, number=self._snapshots)
+
+    def note_triggers(self, *, until_ns: int | None) -> None:
+        """Take over what triggers have found, to be written; see TriggerNotes.take."""
+        found = self._store.triggers.take(self.recorder, since_ns=self._begun_ns or 0, until_ns=until_ns)
+        self._trigger_lines += found
+
+    def write_triggers(self, root: int, place: str) -> None:
+        """Write down what triggers have found.
+
+        Raises:
+            StorageError: the rest is written when this is called again.
+        """
+        lines = self._trigger_lines
+        while lines:
+            self._store.root.append_line(root, place, dict(lines[0]))
+            del lines[0]
 
     def end_line(self, *, ended_ns: int, lost_s: float, gaps: Sequence[Mapping[str, float | str]]) -> None:
         """Write down what was lost between the last chunk and the end; before `close`, and when no chunk follows.
@@ -377,8 +398,11 @@ class OpenChunk:
         self._facts = facts
         if self._line is None:
             self._line = self._name(facts)
+            ended_ns = facts.ended_ns or self._store.root.clock.monotonic_ns()
+            self._recording.note_triggers(until_ns=ended_ns if facts.final else None)
         line = self._line
         with files.storage_errors(f"finish {self._entry.file}"):
+            self._recording.write_triggers(self._root, self._manifest)
             self._store.root.append_line(self._root, self._manifest, dict(line))
         self._end()
         if self._medium_id == self._store.root.medium.id:

@@ -33,6 +33,7 @@ from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
 from msrecd.storage.recovery import Lost, Recovery, Unfinished
 from msrecd.storage.retention import Limits, Planned
 from msrecd.storage.root import ALL_CHUNKS, Ranges, StorageRoot
+from msrecd.storage.triggerlines import TriggerNotes
 from msrecd.vocabulary.formats import extension_for
 from msrecd.vocabulary.lapse import TimeLapse
 
@@ -94,6 +95,7 @@ class Store:
         self.root = StorageRoot(path, state_path, walltime=walltime, clock=clock)
         self.root.on_change = self._medium_changed
         self.journal = Journal()
+        self.triggers = TriggerNotes(walltime)
         self._listing = Listing(self.root)
         self._recovery = Recovery(self.root, self.journal, sync_interval_s=sync_interval_s, listed=self._list_late)
         self._janitor = Janitor(

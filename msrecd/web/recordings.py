@@ -297,6 +297,15 @@ def _recording_json(entry: RecordingEntry) -> dict[str, object]:
             {"started": format_utc(gap.started_ns), "duration_s": gap.duration_s, "reason": gap.reason}
             for gap in entry.gaps
         ],
+        "triggers": [
+            {
+                "kind": one.kind,
+                "score": one.score,
+                "started": format_utc(one.started_ns),
+                "ended": format_utc(one.ended_ns),
+            }
+            for one in entry.triggers
+        ],
     }
 
 

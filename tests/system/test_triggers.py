@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def event(console: Console, recorder: str, event_type: str) -> Any:
     "event-recorder: at",
     "event-recorder: kind",
     "event-recorder: score",
+    "manifest-line: trigger",
+    "manifest-line: score",
     "state-health: active",
     "state-health: armed",
     "state-health: score",
@@ -60,6 +63,12 @@ def test_a_sound_begins_a_recording_from_before_it(daemon_for: DaemonFor, consol
         assert health[0]["score"] >= 15, "of the beep that began nothing"
         assert isinstance(health[0]["active"], bool)
         assert len(daemon.recording_ids("mic0")) == 1
+        manifests = list((daemon.folder / "recordings").rglob("*.jsonl"))
+        lines = [json.loads(line) for path in manifests for line in path.read_text().splitlines()]
+        (noted,) = [line for line in lines if "trigger" in line]
+        assert (noted["trigger"], noted["score"], noted["started"]) == ("sound", found["score"], found["at"])
+        begun, ended = (datetime.fromisoformat(noted[name]) for name in ("started", "ended"))
+        assert timedelta(0) < ended - begun < timedelta(seconds=3), "a beep of a tenth of a second"
     with wave.open(str(chunk)) as file:
         sound, channels = array("h", file.readframes(1 << 30)), file.getnchannels()
         rate = file.getframerate()
