@@ -321,7 +321,7 @@ class Source:
     )
     redirects: Literal["same-host", "any"] = key(
         Text(choices=("same-host", "any")),
-        "Where an HTTP server may send msrecd; the password goes to no other host.",
+        "Where a server, or an HLS playlist, may send msrecd; the password goes to no other host.",
         default="same-host",
     )
 

@@ -223,8 +223,12 @@ def _check_source_options(source: Source, scheme: str, at: str, report: Report) 
     is_file = scheme in ("", "file")
     if scheme not in ("rtsp", "rtsps") and source.transport != "auto" and not report.concerns(f"{at}.transport"):
         report.add(f"{at}.transport", "is for RTSP; remove it")
-    if scheme not in ("http", "https") and source.redirects != "same-host" and not report.concerns(f"{at}.redirects"):
-        report.add(f"{at}.redirects", "is for HTTP; remove it")
+    if (
+        scheme in ("", "file", "udp", "srt")
+        and source.redirects != "same-host"
+        and not report.concerns(f"{at}.redirects")
+    ):
+        report.add(f"{at}.redirects", "is for HTTP, RTSP and RTMP; remove it")
     if source.loop and not is_file:
         report.add(f"{at}.loop", "is for files; remove it")
     for name, value in (("user", source.user), ("password_file", source.password_file)):

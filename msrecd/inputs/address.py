@@ -34,7 +34,7 @@ class SourceOptions:
     tracks: kinds that are wanted; empty: all.
     timeout_s: silence of a network input that counts as its end.
     user, password_file: take the place of a URL's user information; the file's first line is the password.
-    redirects: of HTTP; "same-host" follows none to another host.
+    redirects: of HTTP (with what an HLS playlist names), RTSP and RTMP; "same-host" follows none to another host.
     """
 
     transport: Transport = "auto"

@@ -27,6 +27,7 @@ from typing import Any
 from msrecd.inputs import wire
 from msrecd.inputs.confine import confine, give_back_memory
 from msrecd.inputs.decoder import FAILED, decode_input
+from msrecd.inputs.places import stay_on
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
 
@@ -90,6 +91,8 @@ def read_input(connection: socket.socket) -> None:
     demuxer = None
     try:
         try:
+            if request["network"]:
+                _stay_on_host(request, connection)
             demuxer = _opened(request)
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
@@ -113,6 +116,16 @@ def read_input(connection: socket.socket) -> None:
     finally:
         if demuxer is not None:
             demuxer.close()  # a camera that is told frees its session
+
+
+def _stay_on_host(request: dict[str, Any], connection: socket.socket) -> None:
+    def refuse(words: str) -> None:
+        """Inside libav, which would take no exception."""
+        with contextlib.suppress(OSError):
+            connection.sendall(wire.text(wire.END, {"error": words}))
+        os._exit(0)
+
+    stay_on(request["url"], any_host=request["any_host"], refuse=refuse)
 
 
 def _opened(request: dict[str, Any]) -> Demuxer:

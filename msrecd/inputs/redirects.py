@@ -1,7 +1,7 @@
 """Where an HTTP server sends those who ask: followed here and not by libav, which would go to any host.
 
-libav is told to follow nothing. When it fails, the answer is looked at once more: if it is a redirection that may be
-followed, its target is opened. So a stream that needs none costs no second connection.
+libav is told to follow nothing. When it fails, the answer is looked at once more: if it is a redirection that may
+be followed, its target is opened. So a stream that needs none costs no second connection.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import http.client
 import ssl
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
+from msrecd.inputs.places import elsewhere
 from msrecd.libav.values import LibavError
 
 _MOST = 8
@@ -52,8 +53,7 @@ def _followed(parts: SplitResult, location: str, *, any_host: bool) -> SplitResu
         user, at, _ = parts.netloc.rpartition("@")
         return new._replace(netloc=f"{user}{at}{new.netloc.rpartition('@')[2]}", fragment="")
     if not any_host:
-        shown = "".join(c if c.isalnum() or c in ".-:" else "?" for c in host)[:100]
-        raise Refused(f'it redirects to another host ({shown}): configure that one, or allow it with redirects = "any"')
+        raise Refused(elsewhere(host))
     return new._replace(netloc=new.netloc.rpartition("@")[2], fragment="")  # the password is not for others
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import os
 import struct
 from collections import deque
@@ -16,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 import av
 import av.error
-import av.logging
 from av.bitstream import BitStreamFilterContext
 from av.container.input import InputContainer
 
@@ -25,6 +23,7 @@ from msrecd.libav.colors import presentation_in, presentation_of_stream
 from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.headers import without_flac_sums
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
+from msrecd.libav.words import hear
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
 
 Times: TypeAlias = Literal["container", "presentation", "rtp", "arrival"]
@@ -73,20 +72,15 @@ _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
 
 
-class _Losses(logging.Handler):
+class _Losses:
     """Hears libav say that packets of RTP over UDP did not come; it marks nothing that is built from the others."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
         self.heard = False
-        logger = logging.getLogger("libav")
-        logger.propagate = False
-        logger.handlers = [self]
-        av.logging.set_level(av.logging.WARNING)
+        hear(self._hear)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if "missed" in record.getMessage():
-            self.heard = True
+    def _hear(self, message: str) -> None:
+        self.heard = self.heard or "missed" in message
 
 
 class _TransportRefused(LibavError):

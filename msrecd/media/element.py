@@ -56,7 +56,7 @@ class MediaElement(EventTarget):
             path_or_url: of a file, or a URL with the scheme file, rtsp, rtsps, http, https, rtmp, srt or udp; none for
                 an element that plays its `src_object`.
             options: `transport` ("auto", "tcp", "udp"), `tracks` (["audio"], ["video"]), `timeout` (seconds),
-                `redirects` ("same-host", "any"; of HTTP),
+                `redirects` ("same-host", "any"; of HTTP, RTSP, RTMP),
                 `user`, `password_file`.
             preload: "none" opens a local file only with `load` or `play`, too.
 

@@ -78,7 +78,7 @@ SOURCE = '[device]\nid = "x"\n[[recorder]]\nname = "door"\nsource = {{ {} }}\n'
         ("url = 'file://other/x.mp4'", "url", "files of this machine"),
         ("url = 'rtsp://c/x', transport = 'sctp'", "transport", '"sctp" is not known'),
         ("url = 'http://c/x', transport = 'udp'", "transport", "is for RTSP"),
-        ("url = 'rtsp://c/x', redirects = 'any'", "redirects", "is for HTTP"),
+        ("url = 'udp://:5000', redirects = 'any'", "redirects", "is for HTTP, RTSP and RTMP"),
         ("url = 'http://c/x', redirects = 'none'", "redirects", '"none" is not known'),
         ("url = 'rtsp://c/x', tracks = ['sound']", "tracks[0]", '"sound" is not known'),
         ("url = 'rtsp://c/x', tracks = ['audio', 'audio']", "tracks", "twice"),

@@ -32,10 +32,10 @@ ASF_DESCRIPTION = (
 class Hostile(Server):
     """Does to every client what `behaviour` says."""
 
-    def __init__(self, behaviour: Behaviour, scheme: str, path: str = "x") -> None:
-        super().__init__()
+    def __init__(self, behaviour: Behaviour, scheme: str, path: str = "x", *, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
         self._behaviour = behaviour
-        self.url = f"{scheme}://127.0.0.1:{self.port}/{path}"
+        self.url = f"{scheme}://{host}:{self.port}/{path}"
 
     def serve(self, connection: socket.socket) -> None:
         self._behaviour(self, connection)

@@ -76,8 +76,8 @@ def clip(width: int = 320, height: int = 240, seconds: int = 2) -> Clip:
 class Server:
     """Listens on loopback; one thread for each connection. Use as a context manager."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._listener = socket.create_server((host, 0))
         self.port = self._listener.getsockname()[1]
         self.connections = 0
         self.stopping = threading.Event()
