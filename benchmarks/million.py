@@ -34,8 +34,9 @@ from pathlib import Path
 
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import Corrections, Stamp, WallTime
-from msrecd.storage import layout, manifest
+from msrecd.storage import layout
 from msrecd.storage.catalog import open_catalog
+from msrecd.storage.manifest_lines import ManifestLine, encode_line
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 from msrecd.vocabulary.times import format_utc
@@ -60,7 +61,7 @@ def generate(root: Path, chunks: int) -> None:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT)
             os.ftruncate(fd, CHUNK_BYTES)
             os.close(fd)
-            line = manifest.ManifestLine(
+            line = ManifestLine(
                 seq=seq,
                 file=str(path.relative_to(root)),
                 bytes=CHUNK_BYTES,
@@ -76,7 +77,7 @@ def generate(root: Path, chunks: int) -> None:
                 tracks={"video": {"frames": 1800, "dropped": 0}},
                 gaps=[],
             )
-            raw = manifest.encode_line(dict(line), prev)
+            raw = encode_line(dict(line), prev)
             prev = hashlib.sha256(raw).hexdigest()
             lines.append(raw + b"\n")
         (place / layout.manifest_name(recording_id)).write_bytes(b"".join(lines))

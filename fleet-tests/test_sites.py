@@ -28,6 +28,7 @@ from broker import Certificates
 from network import CONFIG, PASSWORD, ROOT, WAIT_S, Cluster, Database, Host, Network, Site, eventually, tail
 
 from msrecd.storage import manifest
+from msrecd.storage.manifest_lines import ManifestLine
 
 CHAOS_S = float(os.environ.get("MSRECD_CHAOS_S") or 60)
 SEED = int(os.environ.get("MSRECD_CHAOS_SEED") or time.time())
@@ -306,7 +307,7 @@ def inversions(numbers: list[int]) -> list[tuple[int, int]]:
     return [(one, other) for one, other in pairwise(numbers) if other < one]
 
 
-def lines(fleet: Fleet) -> Iterator[tuple[str, manifest.ManifestLine]]:
+def lines(fleet: Fleet) -> Iterator[tuple[str, ManifestLine]]:
     for site in fleet.sites:
         for path in sorted((site.host.folder / "devices").glob("*/recordings/*.jsonl")):
             with path.open("rb") as file:

@@ -306,7 +306,7 @@ class Daemon:
             from msrecd.daemon.triggering import Triggering  # here: a device without triggers needs none of it
 
             assert self.archive is not None
-            notes = self.archive.store.triggers
+            notes = self.archive.store.recordings.triggers
             self._triggering = Triggering(lambda: self.conductor, self.publisher, self._protect, self._tasks, notes)
         self._triggering.found(unit, finding)
 
@@ -340,10 +340,10 @@ class Daemon:
         if args.get("whole"):
             if recording_id is None:
                 raise CommandError("wrong_state", f"{unit.name} is not recording")
-            call = partial(store.protect, recording_id, whole=True)
+            call = partial(store.protections.protect, recording_id, whole=True)
         else:
             now_ns = self.walltime.stamp().utc_ns
-            call = partial(store.protect_range, unit.name, *protected_range(args, now_ns))
+            call = partial(store.protections.protect_range, unit.name, *protected_range(args, now_ns))
         try:
             kept = await asyncio.to_thread(call)
         except StorageError as exc:

@@ -16,6 +16,7 @@ from msrecd.errors import StorageError
 from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
 from msrecd.storage.listing import first_edition_boot_id, index_path
+from msrecd.storage.manifest_lines import ManifestLine
 from msrecd.storage.medium import Medium, open_medium
 from msrecd.storage.root import protected_ranges
 from msrecd.vocabulary.times import parse_utc
@@ -304,7 +305,7 @@ class Catalog:
             )
         return tuple(found)
 
-    def _times(self, line: manifest.ManifestLine) -> tuple[int, int, bool]:
+    def _times(self, line: ManifestLine) -> tuple[int, int, bool]:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
         if line["clock"] != "synchronized":
             boots = self._medium.identity.first_edition_boots
@@ -315,7 +316,7 @@ class Catalog:
         return started_ns, ended_ns, False
 
     def _chunk(
-        self, line: manifest.ManifestLine, started_ns: int, ended_ns: int, *, corrected: bool, protected: bool
+        self, line: ManifestLine, started_ns: int, ended_ns: int, *, corrected: bool, protected: bool
     ) -> ChunkEntry:
         return ChunkEntry(
             seq=line["seq"],

@@ -18,7 +18,8 @@ from msrecd.statefolder import report_unwritable
 from msrecd.storage import files, layout, tree
 from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
-from msrecd.storage.manifest import ManifestContents, ManifestLine, SnapshotLine
+from msrecd.storage.manifest import ManifestContents
+from msrecd.storage.manifest_lines import ManifestLine, SnapshotLine
 from msrecd.storage.medium import FOLDER
 from msrecd.storage.retention import ChunkRef
 from msrecd.storage.root import StorageRoot

@@ -9,19 +9,21 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msrecd.clock import NS
 from msrecd.clock.wall import Stamp
 from msrecd.errors import StorageError
 from msrecd.storage import files, fragments, layout
 from msrecd.storage.chunkfile import ChunkFile
-from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
-from msrecd.storage.manifest import ManifestLine, time_lapse_of
-from msrecd.storage.root import StorageRoot
-from msrecd.storage.triggerlines import TriggerLine, TriggerNotes
+from msrecd.storage.journal import OpenEntry, OpenRecording
+from msrecd.storage.manifest_lines import ManifestLine, time_lapse_of
+from msrecd.storage.triggerlines import TriggerLine
 from msrecd.vocabulary.lapse import TimeLapse
 from msrecd.vocabulary.times import format_utc
+
+if TYPE_CHECKING:
+    from msrecd.storage.openrecordings import OpenRecordings
 
 log = logging.getLogger(__name__)
 
@@ -65,22 +67,6 @@ class Place:
     number: int
 
 
-class Home(Protocol):
-    """What a recording needs of its Store."""
-
-    root: StorageRoot
-    journal: Journal
-    sync_interval_s: float
-    triggers: TriggerNotes
-
-    def require_room(self) -> None: ...
-    def forget(self, recording: Recording) -> None: ...
-    def leave(self, leftover: Leftover) -> None: ...
-    def rename(self, recording: Recording) -> str: ...
-    def account(self, recorder: str, written: int, sync_s: float) -> None: ...
-    def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None: ...
-
-
 class Recording:
     """One start to stop of a recorder. One thread at a time, besides `settled` and `is_last`.
 
@@ -90,7 +76,7 @@ class Recording:
 
     def __init__(
         self,
-        store: Home,
+        store: OpenRecordings,
         recorder: str,
         recording_id: str,
         mime_type: str,
@@ -327,7 +313,7 @@ class OpenChunk:
     def __init__(
         self,
         recording: Recording,
-        store: Home,
+        store: OpenRecordings,
         file: ChunkFile,
         entry: OpenEntry,
         stamp: Stamp,
@@ -366,7 +352,7 @@ class OpenChunk:
             self._file.write(parts)
         finally:
             self._recording.open_bytes = self._file.size
-            self._store.account(self._recording.recorder, self._file.size - before, self._file.sync_s_max)
+            self._store.meter.account(self._file.size - before, self._file.sync_s_max)
 
     @property
     def unsynced_s(self) -> float:
@@ -406,7 +392,7 @@ class OpenChunk:
             self._store.root.append_line(self._root, self._manifest, dict(line))
         self._end()
         if self._medium_id == self._store.root.medium.id:
-            self._store.listed(self._recording.recorder, self._recording_id, self._manifest, line)
+            self._store.list_chunk(self._recording.recorder, self._recording_id, self._manifest, line)
         self._recording.settled(self.seq, used=True, medium_id=self._medium_id)
         if facts.final:
             self._recording.close()

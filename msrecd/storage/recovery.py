@@ -18,7 +18,7 @@ from msrecd.storage import files, fragments, layout, manifest, tree
 from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.finishing import complete
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
-from msrecd.storage.manifest import ManifestLine, time_lapse_of
+from msrecd.storage.manifest_lines import ManifestLine, time_lapse_of
 from msrecd.storage.recording import ChunkFacts, Leftover, Recording
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.formats import TYPE_OF_SUFFIX

@@ -6,7 +6,7 @@ import logging
 import re
 
 from msrecd.storage import files, layout, manifest, tree
-from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.manifest_lines import ManifestLine
 from msrecd.storage.root import StorageRoot
 
 log = logging.getLogger(__name__)

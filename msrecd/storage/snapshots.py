@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from msrecd.clock.wall import Stamp
 from msrecd.storage import files, layout, tree
 from msrecd.storage.listing import Listing
-from msrecd.storage.manifest import SnapshotLine
+from msrecd.storage.manifest_lines import SnapshotLine
 from msrecd.storage.recording import Place, Recording
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.times import format_utc

@@ -5,13 +5,12 @@ Everything here blocks. One recording is used by one thread at a time, different
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,25 +18,23 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime, read_history
 from msrecd.errors import StorageError
 from msrecd.statefolder import report_unwritable
-from msrecd.storage import checks, files, layout, snapshots, tree
+from msrecd.storage import checks, files, snapshots, tree
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
 from msrecd.storage.journal import Journal
 from msrecd.storage.listing import Listing, Progress
-from msrecd.storage.manifest import ManifestLine
+from msrecd.storage.manifest_lines import ManifestLine
 from msrecd.storage.medium import Medium, is_in_use, move_first_edition
-from msrecd.storage.meter import Meter
-from msrecd.storage.naming import Names
+from msrecd.storage.openrecordings import OpenRecordings
 from msrecd.storage.outgoing import Outgoing
-from msrecd.storage.recording import ChunkFacts, Leftover, OpenChunk, Recording
+from msrecd.storage.protection import Protections
+from msrecd.storage.recording import ChunkFacts, OpenChunk, Recording
 from msrecd.storage.recovery import Lost, Recovery, Unfinished
 from msrecd.storage.retention import Limits, Planned
-from msrecd.storage.root import ALL_CHUNKS, Ranges, StorageRoot
-from msrecd.storage.triggerlines import TriggerNotes
-from msrecd.vocabulary.formats import extension_for
+from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.lapse import TimeLapse
 
-__all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Protection", "Recording", "Store", "Usage"]
+__all__ = ["ChunkFacts", "Deleted", "OpenChunk", "Recording", "Store", "Usage"]
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +59,6 @@ class Usage:
     sync_s_max: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protection:
-    """What was protected: the chunks that are there, their bytes; is_endless: also all that are to come."""
-
-    recording_ids: tuple[str, ...]
-    chunks: int
-    bytes: int
-    is_endless: bool
-
-
 class Store:
     """The recordings below one folder. `open` first; `close` when all recordings have ended."""
 
@@ -90,14 +77,25 @@ class Store:
         self.state_path = state_path
         self.walltime = walltime
         self.clock = clock
-        self.sync_interval_s = sync_interval_s
         self.findings: list[checks.Finding] = []
         self.root = StorageRoot(path, state_path, walltime=walltime, clock=clock)
         self.root.on_change = self._medium_changed
         self.journal = Journal()
-        self.triggers = TriggerNotes(walltime)
         self._listing = Listing(self.root)
-        self._recovery = Recovery(self.root, self.journal, sync_interval_s=sync_interval_s, listed=self._list_late)
+        self.recordings = OpenRecordings(
+            self.root,
+            self.journal,
+            self._listing,
+            sync_interval_s=sync_interval_s,
+            require_room=self.require_room,
+            leave=lambda leftover: self._recovery.leave(leftover),
+        )
+        self._recovery = Recovery(
+            self.root, self.journal, sync_interval_s=sync_interval_s, listed=self.recordings.list_recovered
+        )
+        self._albums = snapshots.Albums(self.recordings.draw)
+        self.protections = Protections(self.root, self._listing, self.journal, self._is_open)
+        self.outgoing = Outgoing(self.root, self._listing, self.protections.lease)
         self._janitor = Janitor(
             self.root,
             self._listing,
@@ -105,18 +103,12 @@ class Store:
             recorder_limits=recorder_limits,
             open_space=self._open_space,
             is_open=self._is_open,
-            is_leased=lambda recording_id, seq: (recording_id, seq) in self._leases,
+            is_leased=self.protections.is_leased,
         )
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._album_lock = threading.Lock()
         self._lock_fd: int | None = None
-        self._open: dict[str, Recording] = {}
-        self._leases: Counter[tuple[str, int]] = Counter()
         self._late: list[ManifestLine] = []  # recovered from a medium that came while others were recorded to
-        self._albums = snapshots.Albums(self._draw)
-        self.outgoing = Outgoing(self.root, self._listing, self.lease)
-        self._names = Names(walltime, lambda recorder, below: self.index.last_recording_id(recorder, below))
-        self._meter = Meter(clock, lambda recorder, count: self.index.last_sizes(recorder, count))
         self._reconciled_ns = clock.monotonic_ns()
         self._current_id = ""
 
@@ -259,19 +251,7 @@ class Store:
         Raises:
             StorageError: the type has no file format, or the name is none.
         """
-        try:
-            extension = extension_for(mime_type).removeprefix(".")
-            recording_id = self._draw(recorder)
-        except ValueError as exc:
-            raise StorageError(str(exc), "bad_args") from exc
-        recording = Recording(self, recorder, recording_id, mime_type, extension, time_lapse)
-        with self._lock:
-            self._open[recording_id] = recording
-        return recording
-
-    def _draw(self, recorder: str) -> str:
-        with self._lock:
-            return self._names.draw(recorder)
+        return self.recordings.begin(recorder, mime_type, time_lapse)
 
     def add_snapshot(
         self, recorder: str, jpeg: bytes, *, taken_ns: int, recording: Recording | None
@@ -291,34 +271,6 @@ class Store:
         with self._album_lock:
             place = self._albums.next(recorder, stamp, self.root.medium.id)
             return snapshots.write(self.root, self._listing, place, jpeg, stamp)
-
-    # --- for recordings and their chunks ---
-
-    def forget(self, recording: Recording) -> None:
-        """A recording has ended."""
-        with self._lock:
-            self._open.pop(recording.recording_id, None)
-
-    def leave(self, leftover: Leftover) -> None:
-        """A chunk could not be finished; `finish_leftovers` tries again."""
-        self._recovery.leave(leftover)
-
-    def rename(self, recording: Recording) -> str:
-        """Draw another id for a recording that goes on, on another medium."""
-        with self._lock:
-            self._open.pop(recording.recording_id, None)
-            recording_id = self._names.draw(recording.recorder)
-            self._open[recording_id] = recording
-            return recording_id
-
-    def account(self, recorder: str, written: int, sync_s: float) -> None:
-        """Count what has been written."""
-        self._meter.account(written, sync_s)
-
-    def listed(self, recorder: str, recording_id: str, manifest_file: str, line: ManifestLine) -> None:
-        """A chunk is finished and stands in its manifest."""
-        self._meter.finished(recorder, line["bytes"])
-        self._listing.add(recorder, recording_id, manifest_file, line)
 
     def require_room(self) -> None:
         """Rotate if needed.
@@ -381,9 +333,6 @@ class Store:
         late, self._late = self._late, []
         return late + self._recovery.finish_leftovers()
 
-    def _list_late(self, recording: Recording, line: ManifestLine) -> None:
-        self.listed(recording.recorder, recording.recording_id, recording.manifest, line)
-
     def usage(self) -> Usage:
         """
         Raises:
@@ -393,125 +342,37 @@ class Store:
         free = status.f_bavail * status.f_frsize
         finished, chunks = self.index.totals()
         limits = self._janitor.limits
-        open_bytes = self._open_space().total_bytes
-        total = finished + open_bytes
+        space = self._open_space()
+        total = finished + space.total_bytes
         room = free - (limits.min_free_bytes or 0)
         if limits.max_total_bytes is not None:
             room = min(room, limits.max_total_bytes - total)
-        is_ring = finished > self.index.protected_bytes() and room <= self._open_headroom()  # the oldest makes room
+        is_ring = finished > self.index.protected_bytes() and room <= sum(space.headrooms)  # the oldest makes room
+        meter = self.recordings.meter
         return Usage(
             total_bytes=total,
-            open_bytes=open_bytes,
+            open_bytes=space.total_bytes,
             chunks=chunks,
             free_bytes=free,
             capacity_bytes=status.f_blocks * status.f_frsize,
-            seconds_left=None if is_ring or not self._open else self._meter.seconds_for(room),
-            unsynced_s=max((recording.unsynced_s for recording in self._recordings()), default=0.0),
-            written_bytes=self._meter.written_bytes,
-            sync_s_max=self._meter.sync_s_max,
+            seconds_left=None if is_ring or not self.recordings else meter.seconds_for(room),
+            unsynced_s=self.recordings.unsynced_s,
+            written_bytes=meter.written_bytes,
+            sync_s_max=meter.sync_s_max,
         )
 
-    def _recordings(self) -> list[Recording]:
-        with self._lock:
-            return list(self._open.values())
-
-    def _open_headroom(self) -> int:
-        """What open chunks may still grow by: so much room is made before it is needed."""
-        return sum(self._open_space().headrooms)
-
     def _open_space(self) -> OpenSpace:
-        by_recorder = self._recovery.leftover_bytes()
-        headrooms: list[int] = []
-        with self._lock:
-            for recording in self._open.values():
-                size = recording.open_bytes
-                by_recorder[recording.recorder] = by_recorder.get(recording.recorder, 0) + size
-                headrooms.append(max(0, self._meter.largest_of(recording.recorder) - size))
-        return OpenSpace(by_recorder=by_recorder, headrooms=tuple(headrooms))
+        """What is being written, and what waits to be finished."""
+        space = self.recordings.space()
+        by_recorder = Counter(space.by_recorder)
+        by_recorder.update(self._recovery.leftover_bytes())
+        return OpenSpace(by_recorder=by_recorder, headrooms=space.headrooms)
 
     def _is_open(self, recording_id: str) -> bool:
-        if recording_id in self._open or self._albums.has(recording_id):
+        if self.recordings.has(recording_id) or self._albums.has(recording_id):
             return True
         with files.storage_errors(f"read {self.path}"), files.closing_fd(self.root.open_root()) as root:
             return self.journal.is_open(root, recording_id)
-
-    # --- what rotation leaves alone ---
-
-    @contextlib.contextmanager
-    def lease(self, recording_id: str, seq: int) -> Iterator[None]:
-        """Keep a chunk while it is being read, sent or proven: rotation takes others meanwhile."""
-        with self._lock:
-            self._leases[recording_id, seq] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._leases[recording_id, seq] -= 1
-                self._leases += Counter()  # forgets those that nobody holds
-
-    def protect(self, recording_id: str, *, chunks: tuple[int, int] | None = None, whole: bool = False) -> Protection:
-        """Keep chunks of a recording whatever the limits say.
-
-        Args:
-            chunks: the first and last seq; None: all that are there, of a recording that has ended all for good.
-            whole: of one that is running also those to come.
-
-        Raises:
-            StorageError: `not_found`; or it cannot be kept.
-        """
-        self._require_recording(recording_id)
-        is_running = self._is_open(recording_id)
-        if chunks is not None:
-            ranges: Ranges = [chunks]
-        elif is_running and not whole:
-            first, last, *_ = self.index.seqs(recording_id)
-            ranges = [(1, last)] if first else []
-        else:
-            ranges = ALL_CHUNKS
-        return self._protect({recording_id: ranges}, is_endless=is_running and whole and chunks is None)
-
-    def protect_range(self, recorder: str, from_ns: int, to_ns: int) -> Protection:
-        """Keep the chunks of a recorder that touch a time range (UTC), those that are being written included.
-
-        Raises:
-            StorageError: `not_found`: there are none; or it cannot be kept.
-        """
-        found: dict[str, list[tuple[int, int]]] = {}
-        for recording_id, first, last in self.index.seqs_between(recorder, from_ns, to_ns):
-            found.setdefault(recording_id, []).append((first, last))
-        with files.storage_errors(f"read {self.path}"), files.closing_fd(self.root.open_root()) as root:
-            running = [entry for entry in self.journal.read_all(root) if entry.recorder == recorder]
-        for entry in running:
-            for chunk in entry.chunks:
-                if chunk.started_ns <= to_ns and self.walltime.now_ns() >= from_ns:
-                    found.setdefault(entry.recording_id, []).append((chunk.seq, chunk.seq))
-        if not found:
-            raise StorageError(f"{recorder} has no chunks in this range", "not_found")
-        return self._protect(found, is_endless=False)
-
-    def _protect(self, new: Mapping[str, Ranges], *, is_endless: bool) -> Protection:
-        chunks = size = 0
-        for recording_id, ranges in new.items():
-            merged = _merge([*(self.root.protected_ranges(recording_id) or ()), *ranges])
-            with files.storage_errors(f"protect {recording_id}"):
-                self.root.protect(recording_id, merged)
-            self.index.protect(recording_id, merged)
-            for low, high in _merge(ranges):
-                *_, count, taken = self.index.seqs(recording_id, low, high)
-                chunks, size = chunks + count, size + taken
-        return Protection(recording_ids=tuple(new), chunks=chunks, bytes=size, is_endless=is_endless)
-
-    def unprotect(self, recording_id: str, *, chunks: tuple[int, int] | None = None) -> None:
-        """Let a recording, or some chunks of it, go by the limits again.
-
-        Raises:
-            StorageError: `not_found`, or it cannot be changed.
-        """
-        self._require_recording(recording_id)
-        left = [] if chunks is None else _without(self.root.protected_ranges(recording_id) or (), chunks)
-        with files.storage_errors(f"unprotect {recording_id}"):
-            self.root.protect(recording_id, left or None)
-        self.index.protect(recording_id, left)
 
     def protected_share(self) -> float:
         """What part of `max_total` is protected; 0.0 without that limit.
@@ -521,14 +382,6 @@ class Store:
         """
         limit = self.limits.max_total_bytes
         return self.index.protected_bytes() / limit if limit else 0.0
-
-    def is_protected(self, recording_id: str, seq: int = 1) -> bool:
-        return self.root.is_protected(recording_id, seq)
-
-    def _require_recording(self, recording_id: str) -> None:
-        parsed = layout.parse_recording_id(recording_id)
-        if parsed is None or not (self.index.has_recording(recording_id) or self._is_open(recording_id)):
-            raise StorageError(f"there is no recording {recording_id!r}", "not_found")
 
     # --- the state folder ---
 
@@ -551,19 +404,3 @@ class Store:
         except OSError as exc:
             log.debug("no lock on %s: %s", self.state_path, exc)
         self._lock_fd = fd
-
-
-def _merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Inclusive ranges in order, those that touch as one."""
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if merged and low <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(high, merged[-1][1])
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def _without(ranges: Iterable[tuple[int, int]], taken: tuple[int, int]) -> list[tuple[int, int]]:
-    left = [piece for low, high in ranges for piece in ((low, min(high, taken[0] - 1)), (max(low, taken[1] + 1), high))]
-    return [(low, high) for low, high in left if low <= high]

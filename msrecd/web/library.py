@@ -179,8 +179,8 @@ class Library:
         )
 
     def lease(self, piece: Piece) -> Any:
-        """Keep a chunk from rotation; see Store.lease."""
-        return self._store.lease(piece.recording_id, piece.seq)
+        """Keep a chunk from rotation; see Protections.lease."""
+        return self._store.protections.lease(piece.recording_id, piece.seq)
 
     # --- playlists ---------------------------------------------------------------------------------------------------
 

@@ -185,11 +185,13 @@ class StorageModel(RuleBasedStateMachine):
         )
 
     def must_sort(self, older: str, newer: str) -> bool:
-        """Names of one form do, as long as the clock did not go back by days."""
+        """Names of one form do, as long as the clock did not go back by days since the older was drawn."""
         if older.startswith("boot") or newer.startswith("boot"):
             return older.startswith("boot") == newer.startswith("boot")
-        times = [datetime.fromisoformat(text[:16]) for text in (older, newer)]
-        return times[0] - times[1] < timedelta(days=1)
+        owners = [entry.owner for entry in self.known.values() if entry.recorder == older.split("-")[1]]
+        since = [owner for owner in owners[owners.index(older) :] if not owner.startswith("boot")]
+        begun = datetime.fromisoformat(older[:16])
+        return all(begun - datetime.fromisoformat(owner[:16]) < timedelta(days=1) for owner in (*since, newer))
 
     # --- recording ---------------------------------------------------------------------------------------------------
 
@@ -367,9 +369,9 @@ class StorageModel(RuleBasedStateMachine):
 
     def keep(self, recording_id: str, *, keep: bool) -> None:
         if keep:
-            self.store.protect(recording_id, whole=True)
+            self.store.protections.protect(recording_id, whole=True)
         else:
-            self.store.unprotect(recording_id)
+            self.store.protections.unprotect(recording_id)
         (self.protected.add if keep else self.protected.discard)(recording_id)
 
     @rule(

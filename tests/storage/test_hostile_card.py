@@ -160,7 +160,7 @@ LINE: dict[str, Any] = {
 
 
 def encode(values: dict[str, Any], prev: str = "") -> bytes:
-    """As manifest.encode_line, which refuses some of these."""
+    """As manifest_lines.encode_line, which refuses some of these."""
     import hashlib
 
     line = json.dumps({**values, "prev": prev}, separators=(",", ":")).encode()

@@ -14,6 +14,7 @@ from test_verify_and_catalog import chunks, copy, faults
 
 from msrecd.cli.main import main
 from msrecd.storage import manifest
+from msrecd.storage.manifest_lines import encode_line
 from msrecd.storage.verify import Fault, Finding, Verdict, verify
 
 __all__ = ["copy"]  # the fixture: a recording of five chunks, the first deleted by rotation
@@ -122,7 +123,7 @@ def test_a_manifest_of_an_older_version_is_proven_and_goes_on(copy: Path) -> Non
         values["prev"] = prev
         old.append(json.dumps(values, separators=(",", ":")).encode())
         prev = hashlib.sha256(old[-1]).hexdigest()
-    new = manifest.encode_line({"deleted": 2, "at": "2026-01-01T00:00:00Z", "reason": "age"}, prev)
+    new = encode_line({"deleted": 2, "at": "2026-01-01T00:00:00Z", "reason": "age"}, prev)
     chunks(copy)[0].unlink()
     path.write_bytes(b"\n".join([*old, new, b""]))
     assert verify(copy).findings == ()

@@ -56,7 +56,7 @@ def test_a_medium_keeps_its_identity_and_what_is_known_of_it(tmp_path: Path) -> 
     store.open()
     first = record(store, 2)
     kept = Path(first[0]["file"]).name.rsplit("-", 1)[0]
-    store.protect(kept)
+    store.protections.protect(kept)
     one = store.root.medium.id
     store.close()
     swap(tmp_path, "first", "second")
@@ -65,7 +65,7 @@ def test_a_medium_keeps_its_identity_and_what_is_known_of_it(tmp_path: Path) -> 
     assert store.root.medium.id != one
     assert store.index.totals() == (0, 0)
     with pytest.raises(StorageError, match="there is no recording"):
-        store.unprotect(kept)
+        store.protections.unprotect(kept)
     store.close()
     swap(tmp_path, "second", "first")
     store = make_store(tmp_path, limits=Limits(max_total_bytes=0))
@@ -311,7 +311,7 @@ def test_a_copy_on_another_file_system_is_a_medium_of_its_own(tmp_path: Path, mo
     store.open()
     (line,) = record(store, 1)
     one = store.root.medium.id
-    store.protect(Path(line["file"]).name.rsplit("-", 1)[0])
+    store.protections.protect(Path(line["file"]).name.rsplit("-", 1)[0])
     store.close()
     place["id"] = "fsid:2"  # copied with all that is in it to a larger drive
     store = make_store(tmp_path, limits=Limits(max_total_bytes=0))
@@ -431,7 +431,7 @@ def test_what_an_older_version_knew_of_these_recordings_is_kept(tmp_path: Path) 
     store = make_store(tmp_path, walltime=walltime, limits=Limits(max_total_bytes=0))
     (recovered,) = store.open()
     assert recovered["recovered"]
-    assert store.is_protected(recording_id)
+    assert store.protections.is_protected(recording_id)
     assert [entry.recording_id for entry in store.rotate()] == [recovered["file"].rpartition("/")[2].rsplit("-", 1)[0]]
     catalog = open_catalog(root, state, walltime.corrections)
     (entry,) = catalog.recordings()
@@ -447,10 +447,10 @@ def test_ranges_are_protected(tmp_path: Path) -> None:
     store.open()
     lines = record(store, 5)
     recording_id = Path(lines[0]["file"]).name.rsplit("-", 1)[0]
-    done = store.protect(recording_id, chunks=(2, 3))
+    done = store.protections.protect(recording_id, chunks=(2, 3))
     assert (done.chunks, done.bytes, done.is_endless) == (2, 2 * len(MP4), False)
-    store.protect(recording_id, chunks=(4, 4))
-    store.unprotect(recording_id, chunks=(3, 3))
+    store.protections.protect(recording_id, chunks=(4, 4))
+    store.protections.unprotect(recording_id, chunks=(3, 3))
     index_of(tmp_path).with_name("index.stale").touch()
     store.close()
     store = make_store(tmp_path, limits=Limits(max_total_bytes=0))
@@ -458,7 +458,7 @@ def test_ranges_are_protected(tmp_path: Path) -> None:
     assert [entry.seq for entry in store.rotate()] == [1, 3, 5]
     with pytest.raises(StorageError, match=r"\(44\.5KiB of recordings are protected\)"):
         store.require_room()
-    store.unprotect(recording_id)
+    store.protections.unprotect(recording_id)
     assert [entry.seq for entry in store.rotate()] == [2, 4]
     store.close()
 
@@ -474,10 +474,10 @@ def test_a_running_recording_protects_what_is_there_and_with_whole_what_is_to_co
         chunk.finish(ChunkFacts(final=False, duration_s=2.0, tracks={}))
 
     add()
-    assert not store.protect(recording.recording_id).is_endless
+    assert not store.protections.protect(recording.recording_id).is_endless
     add()
-    assert [store.is_protected(recording.recording_id, seq) for seq in (1, 2)] == [True, False]
-    assert store.protect(recording.recording_id, whole=True).is_endless
+    assert [store.protections.is_protected(recording.recording_id, seq) for seq in (1, 2)] == [True, False]
+    assert store.protections.protect(recording.recording_id, whole=True).is_endless
     add()
     assert [chunk.seq for chunk in store.index.oldest(None)] == []
     store.close()
@@ -494,12 +494,12 @@ def test_a_time_range_is_protected_with_the_chunk_that_is_being_written(tmp_path
         if number < 2:
             chunk.finish(ChunkFacts(final=False, duration_s=10.0, tracks={}))
     now_ns = store.walltime.stamp(begun_ns).utc_ns
-    done = store.protect_range("cam0", now_ns + 12 * NS, now_ns + 30 * NS)
+    done = store.protections.protect_range("cam0", now_ns + 12 * NS, now_ns + 30 * NS)
     assert (done.recording_ids, done.chunks) == ((recording.recording_id,), 1)
     chunk.finish(ChunkFacts(final=True, duration_s=10.0, tracks={}))
     assert [chunk.seq for chunk in store.index.oldest(None)] == [1]
     with pytest.raises(StorageError, match="no chunks in this range"):
-        store.protect_range("cam0", now_ns - 100 * NS, now_ns - 50 * NS)
+        store.protections.protect_range("cam0", now_ns - 100 * NS, now_ns - 50 * NS)
     store.close()
 
 
@@ -509,7 +509,7 @@ def test_a_chunk_on_lease_does_not_go(tmp_path: Path) -> None:
     lines = record(store, 2)
     recording_id = Path(lines[0]["file"]).name.rsplit("-", 1)[0]
     store.limits = Limits(max_total_bytes=0)
-    with store.lease(recording_id, 1):
+    with store.protections.lease(recording_id, 1):
         assert [entry.seq for entry in store.rotate()] == [2]
     assert [entry.seq for entry in store.rotate()] == [1]
     store.close()

@@ -160,7 +160,7 @@ def open_chunks_do_not_count(patch: Patch) -> None:
 
 def chunks_left_unfinished_do_not_count(patch: Patch) -> None:
     def space(result: Any, self: Any) -> Any:
-        by_recorder = {entry.recorder: entry.open_bytes for entry in self._open.values()}
+        by_recorder = self.recordings.space().by_recorder
         return dataclasses.replace(result, by_recorder=by_recorder)
 
     replace_result(patch, store.Store, "_open_space", space)

@@ -10,7 +10,7 @@ import pytest
 
 from msrecd.clock.wall import WallTime
 from msrecd.daemon.unpublished import untold_chunks
-from msrecd.storage.manifest import encode_line
+from msrecd.storage.manifest_lines import encode_line
 from msrecd.storage.retention import Limits
 from msrecd.storage.root import StorageRoot
 from msrecd.storage.since import behind, lines_since

@@ -61,11 +61,11 @@ def test_those_of_a_protected_recording_are_kept(tmp_path: Path) -> None:
     chunk.finish(ChunkFacts(final=False, duration_s=1.0, tracks={}))
     shot = store.add_snapshot("cam0", JPEG, taken_ns=SYSTEM_CLOCK.monotonic_ns(), recording=recording)
     assert shot.recording_id == recording.recording_id
-    store.protect(recording.recording_id)
+    store.protections.protect(recording.recording_id)
     late = store.add_snapshot("cam0", JPEG, taken_ns=SYSTEM_CLOCK.monotonic_ns(), recording=recording)
     store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
     assert store.rotate() == []
-    store.unprotect(recording.recording_id)
+    store.protections.unprotect(recording.recording_id)
     assert len(store.rotate()) == 3
     assert not (store.path / late.line["file"]).exists()
     recording.close()

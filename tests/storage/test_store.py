@@ -234,7 +234,7 @@ def test_rotation_keeps_the_limit_the_protected_and_the_open(tmp_path: Path) -> 
     store = make_store(tmp_path, limits=Limits(max_total_bytes=size * 4, min_free_bytes=0))
     store.open()
     kept = record(store, 1)[0]
-    store.protect(kept["file"].rpartition("/")[2][: -len("-0001.mp4")])
+    store.protections.protect(kept["file"].rpartition("/")[2][: -len("-0001.mp4")])
     record(store, 6)
     recording = store.begin("cam0", "video/mp4")
     chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())

@@ -32,7 +32,7 @@ def test_each_stands_before_the_chunk_that_is_finished_next(tmp_path: Path) -> N
     store = make_store(tmp_path)
     store.open()
     recording, begun_ns = store.begin("cam0", "audio/wav"), SYSTEM_CLOCK.monotonic_ns()
-    notes = store.triggers
+    notes = store.recordings.triggers
     notes.begin("cam0", 7, kind="sound", score=9.0, at_ns=begun_ns - 9 * NS)
     notes.end("cam0", 7, at_ns=begun_ns - 8 * NS)  # of an earlier time, when nothing was recorded
     notes.begin("cam0", 0, kind="motion", score=4.256, at_ns=begun_ns - NS)
@@ -67,8 +67,8 @@ def test_what_could_not_be_written_is_written_once_later(tmp_path: Path, monkeyp
     recording, at_ns = store.begin("cam0", "audio/wav"), SYSTEM_CLOCK.monotonic_ns()
     chunk = recording.open_chunk(started_ns=at_ns)
     for number in range(2):
-        store.triggers.begin("cam0", number, kind="sound", score=number, at_ns=at_ns)
-        store.triggers.end("cam0", number, at_ns=at_ns + NS)
+        store.recordings.triggers.begin("cam0", number, kind="sound", score=number, at_ns=at_ns)
+        store.recordings.triggers.end("cam0", number, at_ns=at_ns + NS)
     chunk.write([bytes(1000)])
     append, left = store.root.append_line, [1]
 
@@ -90,12 +90,12 @@ def test_what_could_not_be_written_is_written_once_later(tmp_path: Path, monkeyp
 def test_however_many_there_are_they_are_bounded(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     for number in range(NOTES_LIMIT + 10):
-        store.triggers.begin("cam0", 0, kind="sound", score=1.0, at_ns=number * NS)
-        store.triggers.end("cam0", 0, at_ns=(number + 1) * NS)
-    found = store.triggers.take("cam0", since_ns=0, until_ns=None)
+        store.recordings.triggers.begin("cam0", 0, kind="sound", score=1.0, at_ns=number * NS)
+        store.recordings.triggers.end("cam0", 0, at_ns=(number + 1) * NS)
+    found = store.recordings.triggers.take("cam0", since_ns=0, until_ns=None)
     assert len(found) == NOTES_LIMIT
     assert parse_utc(found[0]["ended"]) - parse_utc(found[0]["started"]) == 11 * NS, "the oldest became one"
-    assert store.triggers.take("cam0", since_ns=0, until_ns=None) == []
+    assert store.recordings.triggers.take("cam0", since_ns=0, until_ns=None) == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_edited_line_is_named_and_left_out(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
     recording = store.begin("cam0", "audio/wav")
-    store.triggers.begin("cam0", 0, kind="motion", score=4.0, at_ns=SYSTEM_CLOCK.monotonic_ns())
+    store.recordings.triggers.begin("cam0", 0, kind="motion", score=4.0, at_ns=SYSTEM_CLOCK.monotonic_ns())
     finish(recording, final=True)
     store.close()
     (path,) = store.path.rglob("*.jsonl")

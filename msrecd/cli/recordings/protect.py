@@ -9,7 +9,8 @@ from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import note, print_line
 from msrecd.cli.recordings.access import configuration, known_recorder, moment, store_of
 from msrecd.storage.layout import parse_recording_id
-from msrecd.storage.store import Protection, Store
+from msrecd.storage.protection import Protection
+from msrecd.storage.store import Store
 from msrecd.vocabulary.units import format_size
 
 _CHUNKS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
@@ -38,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     with store_of(config) as store:
         store.open_beside()
         if args.action == "unprotect":
-            store.unprotect(recording_id, chunks=chunks)
+            store.protections.unprotect(recording_id, chunks=chunks)
             print_line(f"{recording_id}: not protected" + (f", chunks {args.chunks}" if chunks else ""))
             return Exit.OK
         if range_ns is not None:
-            done = store.protect_range(args.recorder, *range_ns)
+            done = store.protections.protect_range(args.recorder, *range_ns)
         else:
-            done = store.protect(recording_id, chunks=chunks, whole=args.whole)
+            done = store.protections.protect(recording_id, chunks=chunks, whole=args.whole)
         _report(store, done)
     return Exit.OK
 
