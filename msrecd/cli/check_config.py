@@ -64,6 +64,7 @@ def _checks() -> Checks:
         ca_file=_judge(client_context),
         certificate=_certificate_problem,
         aws_file=_judge(_read_credentials),
+        rclone_file=lambda remote, path: _judge(lambda file, name: _read_rclone(remote, file, name))(path),
     )
 
 
@@ -71,6 +72,12 @@ def _read_credentials(path: Path, name: str) -> None:
     from msrecd.offload.awscredentials import read_credentials  # here: for those who have a store
 
     read_credentials(path, name)
+
+
+def _read_rclone(remote: str, path: Path, name: str) -> None:
+    from msrecd.offload.rcloneconfig import read_kind  # here: for those who have a store
+
+    read_kind(remote, path, name)
 
 
 def _certificate_problem(table: str, cert_file: Path, key_file: Path | None) -> str | None:
@@ -97,7 +104,13 @@ def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:
 
 def _warnings(config: Config) -> list[str]:
     """What is valid and yet cannot be meant on this machine."""
-    return [*_warnings_of_storage(config.storage), *_warnings_of_web(config.web)]
+    return [*_warnings_of_storage(config.storage), *_warnings_of_web(config.web), *_warnings_of_offload(config)]
+
+
+def _warnings_of_offload(config: Config) -> list[str]:
+    if config.offload is None or config.offload.kind != "rclone" or shutil.which("rclone") is not None:
+        return []
+    return ["offload.kind: rclone is not installed; on Debian: apt install rclone"]
 
 
 def _warnings_of_web(web: Web | None) -> list[str]:

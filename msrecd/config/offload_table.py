@@ -17,15 +17,22 @@ if TYPE_CHECKING:
     from msrecd.config.rules import Checks
 
 _WINDOW = re.compile(r"\s*([01]?\d|2[0-3]):[0-5]\d\s*-\s*([01]?\d|2[0-3]):[0-5]\d\s*", re.ASCII)
+_REMOTE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_. +@-]{0,63}:[^\x00-\x1f]{0,512}", re.ASCII)
+_KEYS = {"s3": ("endpoint", "bucket", "credentials_file"), "rclone": ("remote", "config_file")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offload:
     """[offload]: finished files go to a store outside, which proves each by its hash. Absent: nothing is sent."""
 
-    kind: Literal["s3"] = key(Text(choices=("s3",)), "What the store speaks.")
+    kind: Literal["s3", "rclone"] = key(
+        Text(choices=("s3", "rclone")), 'What the store speaks; "rclone": whatever rclone does, in a unit of its own.'
+    )
     endpoint: str = key(
-        Text(max_length=512), 'Where it is: "https://host" or "https://host:port"; "http://" only on this machine.'
+        Text(max_length=512),
+        'S3: where it is, "https://host" or "https://host:port"; "http://" only on this machine.',
+        default="",
+        default_doc="needed for S3",
     )
     bucket: str = key(
         Text(
@@ -33,7 +40,21 @@ class Offload:
             form="the name of a bucket: a-z, 0-9, . and -, 3 to 63 characters",
             max_length=63,
         ),
-        "The bucket.",
+        "S3: the bucket.",
+        default="",
+        default_doc="needed for S3",
+    )
+    remote: str = key(
+        Text(max_length=512),
+        'rclone: remote and folder, like "nas:cameras", as config_file names it.',
+        default="",
+        default_doc="needed for rclone",
+    )
+    config_file: Path | None = key(
+        FilePath(),
+        "rclone: its configuration, as `rclone config` writes it; readable by the service's user only, not encrypted.",
+        default=None,
+        default_doc="needed for rclone",
     )
     prefix: str = key(
         Text(min_length=0, max_length=256),
@@ -41,11 +62,13 @@ class Offload:
         default="",
         default_doc="none",
     )
-    region: str = key(Text(max_length=64), "The region that requests are signed for.", default="us-east-1")
-    credentials_file: Path = key(
+    region: str = key(Text(max_length=64), "S3: the region that requests are signed for.", default="us-east-1")
+    credentials_file: Path | None = key(
         FilePath(),
-        "File with the keys in the INI format of the AWS tools, profile `default`; readable by the service's user only."
-        " The right to put is enough; to compare what is there already they need that to get, too.",
+        "S3: file with the keys in the INI format of the AWS tools, profile `default`; readable by the service's user"
+        " only. The right to put is enough; to compare what is there already they need that to get, too.",
+        default=None,
+        default_doc="needed for S3",
     )
     ca_file: Path | None = key(
         FilePath(),
@@ -72,18 +95,37 @@ class Offload:
 
 def check_offload(offload: Offload, report: Report, checks: Checks) -> None:
     """Report what does not go together."""
-    if not report.concerns("offload.endpoint") and (message := _endpoint_problem(offload.endpoint)):
+    _check_kind(offload, report)
+    is_named = offload.endpoint and not report.concerns("offload.endpoint")
+    if is_named and (message := _endpoint_problem(offload.endpoint)):
         report.add("offload.endpoint", message)
     for i, text in enumerate(offload.windows):
         if not report.concerns(f"offload.windows[{i}]") and not _WINDOW.fullmatch(text):
             report.add(f"offload.windows[{i}]", f'"{text}" is no window; write for example "22:00-05:00"')
     if offload.prefix.startswith("/") or "//" in offload.prefix or any(ord(char) < 32 for char in offload.prefix):
         report.add("offload.prefix", 'begins a key: no "/" at its beginning, no empty part, no control characters')
-    is_named = not report.concerns("offload.credentials_file")
-    if is_named and (message := checks.aws_file(offload.credentials_file)):
+    if offload.credentials_file is not None and (message := checks.aws_file(offload.credentials_file)):
         report.add("offload.credentials_file", message)
+    if offload.kind == "rclone" and offload.remote and not report.concerns("offload.remote"):
+        if not _REMOTE.fullmatch(offload.remote):
+            report.add("offload.remote", f'"{offload.remote}" is no remote; write for example "nas:cameras"')
+        elif offload.config_file is not None and (message := checks.rclone_file(offload.remote, offload.config_file)):
+            report.add("offload.config_file", message)
     if offload.ca_file is not None and (message := checks.ca_file(offload.ca_file)):
         report.add("offload.ca_file", message)
+
+
+def _check_kind(offload: Offload, report: Report) -> None:
+    """Each kind has keys of its own."""
+    for kind, names in _KEYS.items():
+        for name in names:
+            is_set = bool(getattr(offload, name))
+            if report.concerns("offload.kind") or report.concerns(f"offload.{name}"):
+                continue
+            if kind == offload.kind and not is_set:
+                report.add(f"offload.{name}", f'is missing: kind = "{kind}" needs it')
+            if kind != offload.kind and is_set:
+                report.add(f"offload.{name}", f'goes with kind = "{kind}" only')
 
 
 def _endpoint_problem(endpoint: str) -> str | None:

@@ -47,6 +47,7 @@ class Checks:
     time: `start` and `stop` of a schedule. mime_type: whether it can be recorded. url: whether it can be a source.
     secret_file: a file with a password. hash_file: one with the hash of a password. ca_file: one with certificates.
     certificate: the `cert_file` and `key_file` of the table that is named first; its words begin with the key's name.
+    aws_file: one with keys of the AWS tools. rclone_file: rclone's configuration, after the remote that it has to name.
     """
 
     time: Judge = _no_opinion
@@ -57,6 +58,7 @@ class Checks:
     ca_file: FileJudge = _no_opinion
     certificate: Callable[[str, Path, Path | None], str | None] = _no_opinions
     aws_file: FileJudge = _no_opinion
+    rclone_file: Callable[[str, Path], str | None] = _no_opinions
 
 
 def check_rules(config: Config, report: Report, checks: Checks) -> None:

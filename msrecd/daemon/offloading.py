@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from msrecd.config.offload_table import Offload
 from msrecd.control.publisher import Publisher
 from msrecd.offload.awscredentials import read_credentials
 from msrecd.offload.pace import parse_window
+from msrecd.offload.rclone import RcloneTarget
+from msrecd.offload.rcloneconfig import RcloneSettings
 from msrecd.offload.s3 import S3Settings, S3Store
 from msrecd.offload.sender import Listener, Sender
+from msrecd.offload.target import Target
 from msrecd.storage.store import Store
 
 
@@ -26,12 +30,25 @@ def s3_settings(offload: Offload) -> S3Settings:
     )
 
 
-def s3_store(offload: Offload) -> S3Store:
+def rclone_settings(offload: Offload) -> RcloneSettings:
+    """The store as the configuration names it."""
+    return RcloneSettings(
+        remote=offload.remote,
+        config_file=offload.config_file or Path(),
+        prefix=offload.prefix,
+        ca_file=offload.ca_file,
+        rate=offload.max_rate_bytes,
+    )
+
+
+def target_of(offload: Offload, recordings: Path) -> Target:
     """
     Raises:
         ConfigError: there are no keys.
     """
-    credentials = read_credentials(offload.credentials_file)
+    if offload.kind == "rclone":
+        return RcloneTarget(rclone_settings(offload), recordings)
+    credentials = read_credentials(offload.credentials_file or Path())
     return S3Store(s3_settings(offload), credentials, rate=offload.max_rate_bytes)
 
 
@@ -55,7 +72,7 @@ class Offloading:
         self._store = store
         self._sender = Sender(
             store.outgoing,
-            lambda: s3_store(offload),
+            lambda: target_of(offload, store.path),
             Listener(proven=proven, failed=failed),
             windows=tuple(map(parse_window, offload.windows)),
         )

@@ -1,6 +1,7 @@
 """Proving what lies in a store, from the store alone: its listing, its own hashes, the manifest lines in it.
 
-No media is downloaded: a store that speaks S3 says the SHA-256 that it has checked itself.
+No media is downloaded where the store says the SHA-256 that it has checked itself, as S3 does; rclone reads back what
+has none.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from msrecd.errors import StorageError
-from msrecd.offload.s3 import S3Store, StoreError
+from msrecd.offload.target import Readable, StoreError
 from msrecd.storage import layout
 from msrecd.storage.verify import Verdict, Verification
 
 
-def verify_store(store: S3Store, *, progress: Callable[[int, int], None] | None = None) -> Verdict:
+def verify_store(store: Readable, *, progress: Callable[[int, int], None] | None = None) -> Verdict:
     """Compare all that lies below the prefix with the manifest lines there.
 
     Raises:
@@ -27,7 +28,7 @@ def verify_store(store: S3Store, *, progress: Callable[[int, int], None] | None 
 
 
 class _OfStore(Verification):
-    def __init__(self, store: S3Store, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, store: Readable, progress: Callable[[int, int], None] | None) -> None:
         super().__init__(-1, progress)
         self._store = store
 

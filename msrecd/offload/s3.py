@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from msrecd.offload.pace import TokenBucket
 from msrecd.offload.sigv4 import EMPTY_SHA256, Credentials, canonical_query, encoded_path, signed_headers
+from msrecd.offload.target import Refused, Stopped, StoreError, Unfit, Unreachable
 from msrecd.vocabulary.tls import client_context
 
 SILENCE_S = 30.0  # a request that is silent for so long is given up
@@ -36,49 +37,6 @@ _CODE, _MESSAGE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>"), re.compile(r
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _WRONG_BODY = ("XAmzContentSHA256Mismatch", "BadDigest", "InvalidDigest", "IncompleteBody", "RequestTimeout")
 _LATER = (429, 500, 502, 503, 504)
-
-
-class StoreError(Exception):
-    """Something is not in the store. `message` names no secret."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
-class Unreachable(StoreError):
-    """The store does not answer, answers that it cannot now, or says that it got other bytes: try again."""
-
-
-class Refused(StoreError):
-    """The store does not want it: rights, keys, bucket, room. A person has to do something."""
-
-
-class Unfit(StoreError):
-    """This file cannot be stored: it is not what was recorded, or the key has other content. Others can."""
-
-
-class Stopped(StoreError):
-    """The program ends."""
-
-
-class Target(Protocol):
-    """Where files go."""
-
-    name: str
-
-    def put(self, key: str, body: BinaryIO, *, size: int, sha256: str, mime_type: str) -> str:
-        """Store a file under a key that has none, or has the same; how that was proven.
-
-        Raises:
-            StoreError: it is not proven to be there.
-        """
-
-    def stop(self) -> None:
-        """Give up what is being sent, from another thread."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from msrecd.errors import ConfigError, StorageError
 from msrecd.offload.pace import Window, hours_to_clear, may_send
-from msrecd.offload.s3 import Refused, Stopped, StoreError, Target, Unfit, Unreachable
+from msrecd.offload.target import Refused, Stopped, StoreError, Target, Unfit, Unreachable
 from msrecd.storage import layout
 from msrecd.storage.outgoing import Backlog, Outgoing, OutgoingFile
 from msrecd.vocabulary.backoff import BackOff, uniform

@@ -71,6 +71,14 @@ def test_unit_is_sandboxed(unit: Path) -> None:
     check(tool("systemd-analyze"), "security", "--offline=yes", "--threshold=13", "--no-pager", str(unit))
 
 
+def test_units_of_rclone_are_understood_and_sandboxed() -> None:
+    socket, service = (f"systemd/msrecd-rclone{end}" for end in (".socket", "@.service"))
+    output = check(tool("systemd-analyze"), "verify", "--man=no", socket, service)
+    ours = [line for line in output.splitlines() if "msrecd-rclone" in line]
+    assert not ours, "\n".join(ours)
+    check(tool("systemd-analyze"), "security", "--offline=yes", "--threshold=17", "--no-pager", service)
+
+
 def test_unit_starts_the_command_of_the_contract() -> None:
     lines = UNIT.read_text().splitlines()
     assert "ExecStart=/usr/bin/msrecd run --config /etc/msrecd/msrecd.toml" in lines

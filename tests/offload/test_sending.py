@@ -9,56 +9,27 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from offloading import MakeStore, close_clients, record, target
+from offloading import Bench, MakeStore, close_clients, record, target
 from s3server import StandIn
 
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.offload.pace import parse_window
 from msrecd.offload.proof import verify_store
-from msrecd.offload.s3 import Refused, S3Store, StoreError, Unfit, Unreachable
-from msrecd.offload.sender import Listener, Sender
+from msrecd.offload.target import Refused, StoreError, Unfit, Unreachable
 from msrecd.storage.janitor import Janitor
 from msrecd.storage.retention import Limits
-from msrecd.storage.store import Store
 from msrecd.storage.verify import verify
-from msrecd.vocabulary.backoff import BackOff
 from msrecd.vocabulary.times import parse_utc
 
 # How many chunks, ends of the program or of the store, and what part of the answers is wrong. The long version:
 # MSRECD_OFFLOAD=10000,200,0.05
 CHUNKS, KILLS, WRONG = os.environ.get("MSRECD_OFFLOAD", "60,12,0.05").split(",")
-
-
-class Bench:
-    """A sender whose turns the test takes."""
-
-    def __init__(self, store: Store, client: S3Store, **more: Any) -> None:
-        self.proven: list[Mapping[str, Any]] = []
-        self.failed: list[str] = []
-        self.now_s = 1000.0
-        listener = Listener(proven=lambda _, facts: self.proven.append(facts), failed=self.failed.append)
-        self.sender = Sender(
-            store.outgoing,
-            lambda: client,
-            listener,
-            monotonic_s=lambda: self.now_s,
-            back_off=BackOff(0.001, 0.002),
-            **more,
-        )
-
-    def turns(self, most: int = 100_000) -> None:
-        """Until there is nothing left to do, without waiting."""
-        for _ in range(most):
-            if self.sender.turn() and self.sender.health()["state"] in ("idle", "closed"):
-                return
-        raise AssertionError(self.sender.health())
 
 
 def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: MakeStore, endpoint: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from s3server import BUCKET, KEYS
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.offload.s3 import S3Settings, S3Store
+from msrecd.offload.sender import Listener, Sender
+from msrecd.offload.target import Target
 from msrecd.storage.store import ChunkFacts, Store
+from msrecd.vocabulary.backoff import BackOff
 
 MakeStore = Callable[..., Store]
 _clients: list[S3Store] = []
@@ -37,3 +41,28 @@ def close_clients() -> None:
     """As at the end of a program."""
     while _clients:
         _clients.pop().close()
+
+
+class Bench:
+    """A sender whose turns the test takes."""
+
+    def __init__(self, store: Store, client: Target, **more: Any) -> None:
+        self.proven: list[Mapping[str, Any]] = []
+        self.failed: list[str] = []
+        self.now_s = 1000.0
+        listener = Listener(proven=lambda _, facts: self.proven.append(facts), failed=self.failed.append)
+        self.sender = Sender(
+            store.outgoing,
+            lambda: client,
+            listener,
+            monotonic_s=lambda: self.now_s,
+            back_off=BackOff(0.001, 0.002),
+            **more,
+        )
+
+    def turns(self, most: int = 100_000) -> None:
+        """Until there is nothing left to do, without waiting."""
+        for _ in range(most):
+            if self.sender.turn() and self.sender.health()["state"] in ("idle", "closed"):
+                return
+        raise AssertionError(self.sender.health())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -141,6 +142,38 @@ def test_a_daemon_that_is_killed_goes_on_where_it_was(daemon_for: DaemonFor, tmp
         assert msrecd(daemon, "recordings", "verify", "--store").returncode == 0
 
 
+@pytest.mark.effect("config: offload.remote", "config: offload.config_file")
+def test_rclone_takes_what_is_recorded(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
+    """Into a folder; `delete = "proven"` lets go what has arrived, and the folder alone proves it."""
+    if shutil.which("rclone") is None:
+        pytest.skip("rclone is not installed: scripts/setup.sh --tests does")
+    config_file = tmp_path / "rclone.conf"
+    config_file.write_text("[nas]\ntype = local\n")
+    config_file.chmod(0o600)
+    more = f"""
+[offload]
+kind = "rclone"
+remote = "nas:{tmp_path}/nas"
+config_file = "{config_file}"
+prefix = "pi-7f3a/"
+delete = "proven"
+"""
+    recorder = microphone(mime_type="audio/wav", chunk_duration="1s", autostart=True)
+    with daemon_for(recorder + more, storage='max_total = "1MiB"') as daemon:
+        event = console.wait_event("offload", recorder="mic0", proof="sha256")
+        assert event["store"] == f"rclone:nas:{tmp_path}/nas"
+        first = daemon.recordings / event["file"]
+        until(lambda: not first.exists(), lambda: daemon.log.read_text())
+        assert (tmp_path / "nas/pi-7f3a" / event["file"]).exists()
+        console.command("recorder/mic0/stop")
+        until(
+            lambda: console.command("daemon/health")["data"]["offload"]["state"] == "idle",
+            lambda: daemon.log.read_text(),
+        )
+        proven = msrecd(daemon, "recordings", "verify", "--store", "--json")
+        assert json.loads(proven.stdout)["proven"], proven.stdout + proven.stderr
+
+
 @pytest.mark.effect("config: offload.ca_file", "config: offload.region")
 def test_tls_with_an_authority_of_its_own(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     """Without `ca_file` the store is not believed, and nothing is sent; with it files go, signed for `region`."""
@@ -260,3 +293,21 @@ def test_stores_that_cannot_be(tmp_path: Path, before: str, after: str, at: str)
         load(config)
     assert [problem.path for problem in refused.value.problems] == [at]
     assert "word@" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "paths"),
+    [
+        ('kind = "s3"', ["offload.bucket", "offload.credentials_file", "offload.endpoint"]),
+        ('kind = "rclone"', ["offload.config_file", "offload.remote"]),
+        ('kind = "rclone"\nremote = "nas"\nconfig_file = "/x"', ["offload.remote"]),
+        ('kind = "rclone"\nremote = "--flag:"\nconfig_file = "/x"', ["offload.remote"]),
+        ('kind = "rclone"\nremote = "nas:"\nconfig_file = "/x"\nbucket = "bucket"', ["offload.bucket"]),
+    ],
+)
+def test_each_kind_has_keys_of_its_own(tmp_path: Path, table: str, paths: list[str]) -> None:
+    config = tmp_path / "msrecd.toml"
+    config.write_text(configuration(tmp_path, port=None, recorders=f"{camera()}\n[offload]\n{table}\n"))
+    with pytest.raises(InvalidConfigError) as refused:
+        load(config)
+    assert sorted(problem.path for problem in refused.value.problems) == paths

@@ -47,7 +47,10 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"[default]\naws_access_key_id = {KEYS.access_key}\naws_secret_access_key = {KEYS.secret_key}\n")
     keys.chmod(0o600)
-    if "offload" in table:
+    if "offload" in table and table["offload"]["kind"] == "rclone":
+        keys.write_text("[nas]\ntype = local\n")
+        table["offload"] |= {"remote": f"nas:{tmp_path}/nas", "config_file": str(keys)}
+    elif "offload" in table:
         table["offload"] |= {"endpoint": "http://127.0.0.1:9", "credentials_file": str(keys)}
         del table["offload"]["ca_file"]
     for recorder in table["recorder"]:

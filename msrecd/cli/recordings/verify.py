@@ -6,7 +6,9 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msrecd.cli.errors import Exit
 from msrecd.cli.output import Progress, print_json, print_line
@@ -14,6 +16,11 @@ from msrecd.cli.recordings.access import configuration
 from msrecd.errors import ConfigError
 from msrecd.storage.verify import Fault, Finding, Verdict, still_holds, verify
 from msrecd.vocabulary.units import format_size
+
+if TYPE_CHECKING:
+    from msrecd.config.offload_table import Offload
+    from msrecd.offload.rclonestore import RcloneStore
+    from msrecd.offload.s3 import S3Store
 
 _LINE_S = 2.0  # from the name of a chunk to its line in the manifest
 
@@ -39,25 +46,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify_store(args: argparse.Namespace) -> int:
-    from msrecd.daemon.offloading import s3_settings
-    from msrecd.offload.awscredentials import read_credentials
     from msrecd.offload.proof import verify_store
-    from msrecd.offload.s3 import S3Store
 
     if args.folder is not None:
         raise ConfigError("--store and FOLDER cannot stand together")
     offload = configuration(args.config).offload
     if offload is None:
         raise ConfigError("--store needs [offload] in the configuration")
-    file = args.credentials or offload.credentials_file
-    name = "--credentials" if args.credentials else "offload.credentials_file"
-    store = S3Store(s3_settings(offload), read_credentials(file, name))
+    store = _store_of(offload, args.credentials)
     try:
         with Progress(f"reading {store.name}") as progress:
             verdict = verify_store(store, progress=lambda done, total: _show(progress, done, total))
     finally:
         store.close()
     return _print(store.name, verdict, list(verdict.findings), as_json=args.json)
+
+
+def _store_of(offload: Offload, credentials: Path | None) -> S3Store | RcloneStore:
+    """The store of the configuration, with other keys where they are given."""
+    from msrecd.daemon.offloading import rclone_settings, s3_settings
+
+    if offload.kind == "rclone":
+        from msrecd.offload.rclonestore import RcloneStore
+
+        settings = rclone_settings(offload)
+        return RcloneStore(settings if credentials is None else replace(settings, config_file=credentials))
+    from msrecd.offload.awscredentials import read_credentials
+    from msrecd.offload.s3 import S3Store
+
+    name = "--credentials" if credentials else "offload.credentials_file"
+    return S3Store(s3_settings(offload), read_credentials(credentials or offload.credentials_file or Path(), name))
 
 
 def _print(place: str, verdict: Verdict, findings: Sequence[Finding], *, as_json: bool) -> int:
