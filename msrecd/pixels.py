@@ -167,8 +167,12 @@ def packed_s16(array: object) -> tuple[int, int, bytes]:
     if not is_sound or not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.int16):
         raise TypeError(f"sound must be a float32 or int16 array of shape (channels, frames), not {_described(array)}")
     if array.dtype == np.float32:
-        array = np.clip(np.rint(np.nan_to_num(array) * 32768.0), -32768, 32767).astype("<i2")
-    return int(array.shape[0]), int(array.shape[1]), array.T.astype("<i2").tobytes()
+        scaled = array.T * np.float32(32768)
+        if not np.isfinite(scaled.sum()):
+            scaled = np.nan_to_num(scaled)
+        np.rint(scaled, out=scaled)
+        array = np.clip(scaled, -32768, 32767, out=scaled).T
+    return int(array.shape[0]), int(array.shape[1]), array.T.astype("<i2", order="C").tobytes()
 
 
 def _described(array: object) -> str:

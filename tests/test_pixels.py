@@ -112,3 +112,10 @@ def test_a_block_becomes_samples_by_channels(sample_format: str, dtype: str) -> 
 def test_the_package_itself_does_not_load_numpy() -> None:
     code = "import sys, msrecd.flow.units, msrecd.devices.base; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_sound_is_rounded_and_clipped_and_what_is_no_number_is_silence() -> None:
+    array = np.array([[0.5, 1.5, np.nan, -np.inf], [-2.0, 1.6 / 32768, np.inf, 0.0]], dtype=np.float32)
+    channels, frames, pcm = pixels.packed_s16(array)
+    assert (channels, frames) == (2, 4)
+    assert np.frombuffer(pcm, dtype="<i2").tolist() == [16384, -32768, 32767, 2, 0, 32767, -32768, 0]

@@ -51,10 +51,17 @@ class AudioEncoding(Encoding[AudioBlock]):
         self._line = SoundLine(format, self.output.facts)
 
     def _hurry(self, until_ns: int) -> None:
-        if not self._hurry_until_ns:
+        was_patient = self.is_patient
+        self._hurry_until_ns = max(until_ns, self._hurry_until_ns)
+        if was_patient:
             self._queue.set_batch(1)
             self._queue.nudge()
-        self._hurry_until_ns = max(until_ns, self._hurry_until_ns)
+            self._source.hurry()
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether nobody waits: blocks are gathered before they are encoded."""
+        return not self._hurry_until_ns
 
     def _open(self) -> StreamParameters:
         request = self._request
@@ -63,7 +70,7 @@ class AudioEncoding(Encoding[AudioBlock]):
             source=self._format,
             bit_rate=request.bit_rate,
             constant_bit_rate=request.bitrate_mode == "constant",
-            follows_times=request.codec in _RESAMPLED,
+            follows_times=request.codec in _RESAMPLED and not self._source.is_steady,
         )
         return parameters.of_audio_encoder(self._encoder)
 

@@ -30,15 +30,22 @@ class Feed(Generic[T]):
     that adds or removes: a source that costs something (an encoder, a decoder) runs only in between.
 
     gives_batches: units come many at a time, and `flush` follows each time.
+    is_steady: units of sound follow the clock to the sample, as long as nothing is lost.
+
+    `on_hurry` is called, in any thread, when a sink that was patient is so no longer.
     """
 
     gives_batches = False
+    is_steady = False
 
-    def __init__(self, on_demand: Callable[[bool], None] | None = None) -> None:
+    def __init__(
+        self, on_demand: Callable[[bool], None] | None = None, on_hurry: Callable[[], None] | None = None
+    ) -> None:
         self._sinks: tuple[Sink[T], ...] = ()
         self._lock = threading.Lock()
         self._demand_lock = threading.Lock()
         self._on_demand = on_demand
+        self._on_hurry = on_hurry
         self._ended = False
         self._error: BaseException | None = None
 
@@ -81,6 +88,20 @@ class Feed(Generic[T]):
     def wants(self, pts_ns: int) -> bool:
         """Whether a sink takes a unit of this time. One with a method `wants` may say no: making the unit is saved."""
         return any((wants := getattr(sink, "wants", None)) is None or wants(pts_ns) for sink in self._sinks)
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether all sinks take units in batches anyway, so that a source may make few long ones; False without any.
+
+        A sink that does has `is_patient`, and says `hurry` when somebody waits for what it makes.
+        """
+        sinks = self._sinks
+        return bool(sinks) and all(getattr(sink, "is_patient", False) for sink in sinks)
+
+    def hurry(self) -> None:
+        """For sinks: somebody waits now."""
+        if self._on_hurry is not None:
+            self._on_hurry()
 
     def put(self, unit: T) -> None:
         for sink in self._sinks:

@@ -65,6 +65,7 @@ class AudioNode(EventTarget):
     _outputs = 1
     _channel_count = 2
     _channel_count_mode: ChannelCountMode = "max"
+    _is_watched = False  # whether a program looks at it while it renders: then blocks stay short
     _options: tuple[str, ...] = ()  # members of the options that a subclass takes, beside the channel options
 
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
@@ -324,6 +325,7 @@ class Plan:
         Args:
             nodes: all that something can hear: ends of the graph and what leads to them.
         """
+        self.is_watched = any(node._is_watched for node in nodes)
         self.order: list[AudioNode] = []
         self.looped: set[AudioNode] = set()  # nodes of loops without a delay: they are silent
         self.breakers: set[AudioNode] = set()  # delays through which a loop goes

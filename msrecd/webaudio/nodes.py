@@ -265,6 +265,7 @@ def _channels(name: str, options: Mapping[str, Any] | None, default: int) -> int
 class AnalyserNode(AudioNode):
     """Passes its input on and lets a program look at it: wave form, spectrum."""
 
+    _is_watched = True
     _options = ("fft_size", "max_decibels", "min_decibels", "smoothing_time_constant")
 
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
@@ -372,6 +373,7 @@ class AudioWorkletNode(AudioNode):
     sound that it makes is counted in `late_blocks`; recordings of the raw track do not feel it.
     """
 
+    _is_watched = True
     _options = ("number_of_inputs", "number_of_outputs", "output_channel_count", "parameter_data", "parameters")
     onprocessorerror = event_handler("processorerror")
 

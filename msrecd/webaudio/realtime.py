@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,10 @@ from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan
 log = logging.getLogger(__name__)
 
 BLOCK_S = 0.08  # rendered at a time: a wake-up costs more than the filters
+PATIENT_BLOCK_S = 0.25  # where only recordings listen, whose encoders take so much at a time anyway
 LATEST_S = 1.0  # after its moment a block is rendered, whoever is late
 _STEP_S = 0.02
+_SOONER = 0.95  # a block is looked for a little sooner each time, until it is not there yet
 _MUTED_S = 1.0  # a destination to which nothing has come for so long is muted, as a device is
 _CLOSE_S = 5.0
 
@@ -63,12 +66,13 @@ class AudioContext(BaseAudioContext):
         self._loop = asyncio.get_running_loop()
         self._thread: _Renderer | None = None
         self._origin_ns = 0
+        self._usual_delay_s = 0.0  # between the moment of a block's end and its sound
         self._run()
 
     @property
     def base_latency(self) -> float:
-        """Seconds of sound that are rendered at a time."""
-        return BLOCK_S
+        """Seconds of sound that are rendered at a time: longer where only recordings listen."""
+        return PATIENT_BLOCK_S if self._is_patient() else BLOCK_S
 
     @property
     def output_latency(self) -> float:
@@ -135,19 +139,34 @@ class AudioContext(BaseAudioContext):
 
     def _turn(self) -> float:
         """Render what is due; seconds until the next look."""
-        frames = max(1, round(BLOCK_S * self._rate / QUANTUM)) * QUANTUM
-        first = self._rendered_frames
-        due_ns = self._time_of(first + frames)
-        late_s = (SYSTEM_CLOCK.monotonic_ns() - due_ns) / NS
-        if late_s < 0:
-            return -late_s
-        intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
-        missing = any(intake.available_until(self._origin_ns) < first + frames and intake.is_live for intake in intakes)
-        if missing and late_s < LATEST_S:
-            return _STEP_S
-        while self._rendered_frames < first + frames:
-            self._render(first + frames - self._rendered_frames)
-        return 0.0
+        while True:
+            seconds = PATIENT_BLOCK_S if self._is_patient() else BLOCK_S
+            until = self._rendered_frames + math.ceil(seconds * self._rate / QUANTUM) * QUANTUM
+            late_s = (SYSTEM_CLOCK.monotonic_ns() - self._time_of(until)) / NS
+            if late_s < self._usual_delay_s:
+                return self._usual_delay_s - late_s
+            intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
+            missing = any(intake.available_until(self._origin_ns) < until and intake.is_live for intake in intakes)
+            if missing and late_s < LATEST_S:
+                self._usual_delay_s = min(late_s + _STEP_S, LATEST_S / 2)
+                return _STEP_S
+            self._usual_delay_s *= _SOONER
+            while self._rendered_frames < until:
+                self._render(until - self._rendered_frames)
+
+    def _is_patient(self) -> bool:
+        """Whether nobody but encoders that gather their sound anyway hears or sees what is rendered."""
+        if self._playing or self._plan is None or self._plan.is_watched:
+            return False
+        heard = [end._source.raw() for end in list(self._ends)]
+        heard = [feed for feed in heard if feed.has_sinks]
+        return bool(heard) and all(feed.is_patient for feed in heard)
+
+    def _hurry(self) -> None:
+        """Somebody waits for what has been heard so far."""
+        thread = self._thread
+        if thread is not None:
+            thread.wake()
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
         missing = self._missing()
@@ -177,14 +196,17 @@ class _Renderer(threading.Thread):
     def __init__(self, context: AudioContext) -> None:
         super().__init__(name="audio graph", daemon=True)
         self._context = weakref.ref(context)
-        self._stopping = threading.Event()
-        end_with_process(self, lambda thread: thread._stopping.set())
+        self._stopping = False
+        self._waking = threading.Event()
+        end_with_process(self, _Renderer._end)
 
     def run(self) -> None:
         wait_s = 0.0
-        while not self._stopping.wait(wait_s):
+        while True:
+            if self._waking.wait(wait_s):
+                self._waking.clear()
             context = self._context()
-            if context is None:
+            if context is None or self._stopping:
                 return
             try:
                 wait_s = context._turn()
@@ -193,9 +215,17 @@ class _Renderer(threading.Thread):
                 return
             del context
 
+    def wake(self) -> None:
+        """Look now."""
+        self._waking.set()
+
+    def _end(self) -> None:
+        self._stopping = True
+        self._waking.set()
+
     def stop(self) -> None:
         """End it and wait, unless it is called by the thread itself."""
-        self._stopping.set()
+        self._end()
         if threading.current_thread() is not self:
             self.join(_CLOSE_S)
 
@@ -360,7 +390,8 @@ class _GraphSource(Source):
         super().__init__(label="audio graph")
         self._node = weakref.ref(node)  # a source must not keep its track, or neither is ever collected
         self._rate = sample_rate
-        self._feed: Feed[AudioBlock] = Feed()
+        self._feed: Feed[AudioBlock] = Feed(on_hurry=self._hurry)
+        self._feed.is_steady = True
         self._lost = 0  # frames since the last block
 
     @property
@@ -383,6 +414,11 @@ class _GraphSource(Source):
         format = AudioFormat(sample_rate=self._rate, channels=channels)
         self.stats.delivered += 1
         self._feed.put(AudioBlock(pts_ns=pts_ns, format=format, samples=frames, data=pcm, lost_before=lost))
+
+    def _hurry(self) -> None:
+        node = self._node()
+        if node is not None:
+            node._realtime._hurry()
 
     def lose(self, frames: int) -> None:
         """So many frames are missing here; in the rendering thread."""

@@ -99,6 +99,31 @@ def test_a_graph_without_a_track_runs_by_the_clock_and_is_suspended() -> None:
     asyncio.run(run())
 
 
+def test_blocks_are_long_only_where_nobody_waits_for_them() -> None:
+    async def run() -> None:
+        backend = VirtualBackend([VirtualMicrophone("Microphone", signal="tone")])
+        stream = await msrecd.MediaDevices(backends=[backend]).get_user_media({"audio": True})
+        context = msrecd.AudioContext()
+        end = context.create_media_stream_destination()
+        context.create_media_stream_source(stream).connect(context.create_gain()).connect(end)
+        assert context.base_latency < 0.1
+        recorder = msrecd.MediaRecorder(end.stream, {"mime_type": "audio/mp4"})
+        recorder.start()
+        await until(lambda: context.base_latency == 0.25)
+        async with msrecd.MediaStreamTrackReader(end.stream.get_audio_tracks()[0]):
+            await until(lambda: context.base_latency < 0.1)
+        await until(lambda: context.base_latency == 0.25)
+        context.create_analyser()
+        await until(lambda: context.base_latency < 0.1)
+        recorder.stop()
+        await recorder.stopped
+        await context.close()
+        for track in stream.get_tracks():
+            track.stop()
+
+    asyncio.run(run())
+
+
 def test_closing_ends_the_tracks_of_its_destinations() -> None:
     async def run() -> None:
         context = msrecd.AudioContext()
