@@ -132,6 +132,7 @@ def test_reader_of_the_pipe_that_has_enough(config: Path) -> None:
     assert (done.stdout, done.stderr) == ("[\n", "")
 
 
+@pytest.mark.promise("device-id-is-told", "check-config-names-all")
 def test_check_config_says_all_and_exits_2(config: Path) -> None:
     assert run("check-config", "--config", config).stdout == f"{config}: valid; device x; recorders: mic\n"
     config.write_text(GOOD + "colour = 1\n[[recorder.schedule]]\nstart = '61 6 * * *'\nduration = '1h'\n", "utf-8")

@@ -176,6 +176,7 @@ def checked(path: Path) -> tuple[int, str]:
         (None, 0o600, "No such file"),
     ],
 )
+@pytest.mark.promise("secrets-are-checked")
 def test_files_of_secrets_are_checked(tmp_path: Path, content: bytes | None, mode: int, words: str) -> None:
     if content is not None:
         (tmp_path / "secret").write_bytes(content)
@@ -263,6 +264,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.mark.promise("key-file-is-guarded")
 def test_a_certificate_that_holds_its_key_is_guarded_like_a_key(tmp_path: Path, certificates: Certificates) -> None:
     certificate = tmp_path / "both.pem"
     certificate.write_bytes(certificates.broker.read_bytes() + certificates.broker_key.read_bytes())

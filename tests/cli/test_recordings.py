@@ -156,6 +156,7 @@ def test_verify_names_each_finding(folder: Path) -> None:
     assert [finding["fault"] for finding in document["findings"]] == ["altered", "missing", "torn"]
 
 
+@pytest.mark.promise("nothing-is-no-proof")
 def test_nothing_is_proven_where_nothing_is(folder: Path, tmp_path: Path) -> None:
     """A copy that failed must not pass a script."""
     empty = tmp_path / "empty"
@@ -186,6 +187,7 @@ def test_a_line_taken_out_of_a_manifest_is_no_edited_one(folder: Path) -> None:
     assert "edited" not in done.stdout
 
 
+@pytest.mark.promise("prune-shows-its-plan")
 def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
     limit(folder)
     before = chunks(folder, "wav")

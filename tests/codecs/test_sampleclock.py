@@ -13,6 +13,7 @@ RATE = 48_000
 
 
 @pytest.mark.parametrize("ppm", [-200.0, -50.0, 0.0, 50.0, 200.0])
+@pytest.mark.promise("drift-is-told")
 def test_converges_on_the_cards_rate(ppm: float) -> None:
     rng = random.Random(7)
     clock = SampleClock(RATE)

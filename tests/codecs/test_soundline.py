@@ -70,6 +70,7 @@ def test_blocks_join() -> None:
     assert line.facts.dropped == 0
 
 
+@pytest.mark.promise("overrun-is-silence")
 def test_an_announced_loss_becomes_silence_of_its_length() -> None:
     line = Line()
     line.add(block(0), block(1), block(7, lost=5 * BLOCK), block(8))
@@ -78,6 +79,7 @@ def test_an_announced_loss_becomes_silence_of_its_length() -> None:
     assert line.line.time_of(7 * BLOCK) == pytest.approx(NS + 140 * MS, abs=1000)
 
 
+@pytest.mark.promise("unannounced-loss")
 def test_a_loss_that_nobody_announced_is_believed_when_four_blocks_say_so() -> None:
     line = Line()
     line.add(*(block(number) for number in range(50)))
@@ -91,6 +93,7 @@ def test_a_loss_that_nobody_announced_is_believed_when_four_blocks_say_so() -> N
 
 
 @pytest.mark.parametrize("late_ms", [90.0, 3000.0, -90.0])
+@pytest.mark.promise("wrong-stamps")
 def test_wrong_stamps_of_single_blocks_change_nothing(late_ms: float) -> None:
     """A starved thread stamps late, a card that hangs stamps early: no silence in it and nothing cut out of it."""
     line = Line()
@@ -118,6 +121,7 @@ def test_more_sound_than_time_is_cut_and_counted() -> None:
     assert len(line.out) == 60 * BLOCK
 
 
+@pytest.mark.promise("long-hole")
 def test_a_long_hole_stays_open_and_the_times_jump() -> None:
     line = Line()
     line.add(*(block(number) for number in range(50)))

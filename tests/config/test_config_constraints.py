@@ -69,6 +69,7 @@ def test_both_take_the_same_values(tmp_path_factory: pytest.TempPathFactory, kin
         ({"advanced": [{"device_id": "x"}]}, {"advanced": [{"device_id": "x"}]}),
     ],
 )
+@pytest.mark.promise("device-id-is-exact")
 def test_a_bare_device_id_means_exactly_this_device(tmp_path: Path, written: Any, meant: Any) -> None:
     assert problems(tmp_path, "audio", written) == []
     (recorder,) = load(tmp_path / "m.toml").recorders

@@ -21,6 +21,7 @@ MANUAL = ROOT / "docs" / "configuration.md"
 EXAMPLES = sorted((ROOT / "config").glob("*.toml"))
 
 
+@pytest.mark.promise("schema-of-the-configuration")
 def test_schema_in_docs_is_current() -> None:
     assert (ROOT / "docs/schemas/config.schema.json").read_text("utf-8") == text(), (
         "run: python -m msrecd.config.schema > docs/schemas/config.schema.json"
@@ -79,6 +80,7 @@ def test_example_is_valid(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.promise("schema-of-the-configuration")
 def test_example_fits_the_schema(path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(tomllib.loads(path.read_text("utf-8")), schema())

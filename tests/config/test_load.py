@@ -122,6 +122,7 @@ def test_the_state_folder_belongs_to_the_configuration(path: str, state: str) ->
     assert default_state_path(Path(path)) == Path(state)
 
 
+@pytest.mark.promise("paths-are-resolved")
 def test_links_and_dots_in_the_paths_of_the_storage_are_resolved(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -212,6 +213,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.promise("check-config-names-all")
 def test_every_problem_is_named_in_one_pass(tmp_path: Path) -> None:
     found = problems(tmp_path, WRONG)
     assert set(found) == set(EXPECTED)
@@ -282,6 +284,7 @@ def test_load_raises_with_the_problems(tmp_path: Path) -> None:
         ("config_version = 1", "device.config_version", "unknown key"),
     ],
 )
+@pytest.mark.promise("unknown-keys")
 def test_one_problem(tmp_path: Path, text: str, path: str, words: str) -> None:
     found = problems(tmp_path, text)
     assert list(found) == [path]
@@ -298,6 +301,7 @@ def test_hostile_values_give_lines_not_tracebacks(tmp_path: Path) -> None:
         assert all("\n" not in str(problem) and len(str(problem)) < 500 for problem in found)
 
 
+@pytest.mark.promise("toml-line")
 def test_broken_toml_names_line_and_file(tmp_path: Path) -> None:
     path = write(tmp_path, "\n\nx = = 1\n")
     (problem,) = check(path)
@@ -318,6 +322,7 @@ def test_byte_order_mark_and_windows_lines_are_no_problem(tmp_path: Path) -> Non
     assert load(path).device.id == "w"
 
 
+@pytest.mark.promise("conf-d-merges")
 def test_conf_d_is_merged_in_order_and_problems_name_their_file(tmp_path: Path) -> None:
     main = write(tmp_path, '[storage]\npath = "/a"\nmax_total = "1GiB"\n' + RECORDER)
     write(tmp_path, '[storage]\npath = "/b"\n[mqtt]\nhost = "one"\n', "conf.d/10-x.toml")
@@ -333,6 +338,7 @@ def test_conf_d_is_merged_in_order_and_problems_name_their_file(tmp_path: Path) 
     assert files == {"mqtt.port": "40.toml", "recorder[0].name": "40.toml"}
 
 
+@pytest.mark.promise("conf-d-adds")
 def test_recorders_and_cameras_of_several_files_are_added_and_a_name_that_two_have_names_both(tmp_path: Path) -> None:
     main = write(tmp_path, RECORDER + RECORDER.replace('"a"', '"b"') + '[[camera]]\ndevice_id = "x"\n')
     write(tmp_path, RECORDER.replace('"a"', '"c"') + RECORDER, "conf.d/more.toml")
@@ -345,6 +351,7 @@ def test_recorders_and_cameras_of_several_files_are_added_and_a_name_that_two_ha
     assert f"camera[0] of {main}" in found["camera[0].device_id"].message
 
 
+@pytest.mark.promise("conf-d-guarded")
 def test_a_fragment_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
     main = write(tmp_path, RECORDER)
     fragment = write(tmp_path, "[mqtt]\n", "conf.d/x.toml")
@@ -371,6 +378,7 @@ def test_hash_is_of_the_meaning(tmp_path: Path) -> None:
     assert len(one) == 64
 
 
+@pytest.mark.promise("device-id-hides-the-machine")
 def test_device_id_is_stable_and_hides_the_machine_id() -> None:
     machine_id = "0123456789abcdef0123456789abcdef"
     assert device_id(machine_id) == device_id(machine_id)

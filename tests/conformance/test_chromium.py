@@ -240,6 +240,7 @@ def judge_playback(type_: str, recorded: Recorded, played: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.promise("blobs-play-in-a-browser")
 def test_file_plays(results: Results, type_: str) -> None:
     """The concatenated blobs in <video>: no error, the whole length, pictures of the right size, sound, `ended`."""
     played = results.files[type_]
@@ -252,6 +253,7 @@ def test_file_plays(results: Results, type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", SOURCE_TYPES)
+@pytest.mark.promise("blobs-play-in-a-browser")
 def test_blobs_play_through_media_source(results: Results, type_: str) -> None:
     """The blobs one after the other into a SourceBuffer of the recorder's own type: one range without holes."""
     played = results.blobs[type_]

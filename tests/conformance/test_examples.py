@@ -293,6 +293,7 @@ async def _send_to_recorder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.promise("examples-run")
 def test_every_example_is_tested_explained_and_linked(path: Path) -> None:
     """It says how it is run, does nothing when imported, has a test here and a link in docs/w3c.md."""
     names = runpy.run_path(str(path))

@@ -162,6 +162,7 @@ def test_stop_and_start_in_one_turn_keep_the_order_of_events() -> None:
 
 
 @pytest.mark.parametrize("calls", [["pause", "resume"], ["pause", "resume", "pause", "resume", "pause"]])
+@pytest.mark.promise("events-come-later")
 def test_calls_before_the_start_event_keep_their_order(calls: list[str]) -> None:
     async def main() -> None:
         with Scene("v") as scene:
@@ -559,6 +560,7 @@ async def test_request_data_while_paused_gives_what_was_recorded(kinds: str, typ
 
 @KINDS
 @each_type
+@pytest.mark.promise("disabled-is-black")
 async def test_disabled_tracks_are_black_and_silent(kinds: str, type_: str | None) -> None:
     with Scene(kinds, signal="tone") as scene:
         for track in scene.stream.get_tracks():

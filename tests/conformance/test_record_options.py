@@ -178,6 +178,7 @@ def test_options_of_a_wrong_type(options: Any) -> None:
         MediaRecorder(MediaStream(), options)
 
 
+@pytest.mark.promise("unknown-options-warn")
 def test_unknown_options_are_ignored_with_one_warning_at_the_callers_line() -> None:
     with pytest.warns(UserWarning, match="MediaRecorder has no option 'mimetype'; did you mean mime_type") as warned:
         assert MediaRecorder(MediaStream(), {"mimetype": "video/mp4"}).mime_type == ""

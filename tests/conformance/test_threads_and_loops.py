@@ -62,6 +62,7 @@ def test_start_without_a_loop_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("call", ["pause", "resume", "request_data", "split", "stop"])
+@pytest.mark.promise("calls-from-other-threads")
 def test_calls_from_another_thread_are_refused(call: str) -> None:
     async def main() -> None:
         _, recorder = painted()

@@ -81,6 +81,7 @@ def resolve(here: str) -> None:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name.replace(" ", "_"))
+@pytest.mark.promise("w3c-entries")
 def test_entry_exists(row: Row) -> None:
     if row.here:
         resolve(row.here)
@@ -158,6 +159,7 @@ brightness contrast saturation sharpness focusDistance pan tilt zoom torch
 """
 
 
+@pytest.mark.promise("w3c-entries")
 def test_every_name_of_the_specifications_has_a_row() -> None:
     wanted = {*LISTED.split(), *SPECIFIED} - {"MediaRecorderOptions"}
     wanted |= {f"{interface}.{member}" for interface, members in SPECIFIED.items() for member in members.split()}

@@ -360,6 +360,7 @@ async def test_so_many_recordings_an_hour_and_a_stop_needs_something_new(model: 
 
 
 @on_model(config(replace(MORNING, action="arm"), triggers=(MOTION,)))
+@pytest.mark.promise("arming")
 async def test_a_schedule_arms_the_triggers_and_records_nothing(model: Model) -> None:
     await model.pass_until(24 * HOUR)
     assert model.unit().armed == [(0, False), (6 * HOUR, True), (7 * HOUR, False)]

@@ -108,6 +108,7 @@ def test_ranges_to_protect():
     assert check_args("protect", times) == {"from": 1795197600.0, "to": 1795201200.0}
 
 
+@pytest.mark.promise("empty-payload")
 def test_good_commands():
     assert decode_command(b"", "start").args == {}
     assert decode_command(b'{"id": null, "args": null, "issued_at": null}', "stop").id is None
@@ -339,6 +340,7 @@ def test_any_json_is_a_command_or_a_refusal(value, verb):
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=80))
+@pytest.mark.promise("names-are-compared")
 def test_any_bytes_and_any_topic_are_survived(payload, path):
     try:
         decode_command(payload, "start")

@@ -76,7 +76,7 @@ def test_a_camera_that_gives_nothing_is_a_fault_and_is_named_once() -> None:
     assert counts["failed"] == 1
 
 
-@pytest.mark.promise("snapshots")
+@pytest.mark.promise("snapshots", "image-fits")
 def test_what_is_taken_by_interval_is_published_no_larger_than_what_is_taken_by_command() -> None:
     large = bytes((256 << 10) + 1)
     _, _, shown = take(recorder(), Camera(jpegs={None: b"whole"}))

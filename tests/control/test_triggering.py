@@ -15,7 +15,7 @@ from msrecd.tasks import Tasks
 NS = 10**9
 
 
-@pytest.mark.promise("triggers")
+@pytest.mark.promise("triggers", "triggers-are-told-seldom")
 def test_a_sound_that_comes_each_second_is_told_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     told: list[tuple[int, str]] = []

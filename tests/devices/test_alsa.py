@@ -97,6 +97,7 @@ def test_a_microphone_that_hangs_is_muted_until_it_goes_on(alsa_sim: AlsaSim) ->
 
 
 @pytest.mark.parametrize("device", ["mic_s24", "mic_s24_3"])
+@pytest.mark.promise("all-bits")
 def test_24_bits_arrive_exactly_in_32(alsa_sim: AlsaSim, device: str) -> None:  # noqa: F811
     """Also where pyalsaaudio 0.10 cannot read S24_LE safely: then alsa-lib packs them into three bytes."""
     result = record(alsa_sim, device, seconds=0.3, settings={"channel_count": 1, "sample_size": 24})
@@ -107,6 +108,7 @@ def test_24_bits_arrive_exactly_in_32(alsa_sim: AlsaSim, device: str) -> None:  
     assert all(value & 0xFF == 0 for value in values)
 
 
+@pytest.mark.promise("mono-is-the-mean")
 def test_mono_of_a_card_that_has_two_channels_only(alsa_sim: AlsaSim) -> None:  # noqa: F811
     result = record(alsa_sim, "mic_s32", seconds=0.5, settings={"channel_count": 1})
     assert result["format"] == {"sample_rate": 48000, "channels": 1, "sample_format": "s32"}
@@ -114,6 +116,7 @@ def test_mono_of_a_card_that_has_two_channels_only(alsa_sim: AlsaSim) -> None:  
     assert result["head"].strip("0")
 
 
+@pytest.mark.promise("mono-is-the-mean")
 def test_the_mean_of_two_channels_never_clips() -> None:
     from msrecd.devices.alsa.backend import mean_of_two
 

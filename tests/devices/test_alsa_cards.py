@@ -149,6 +149,7 @@ def test_no_sound_at_all(tmp_path: Path) -> None:
     assert AlsaCards(proc=tmp_path, sys=tmp_path).capture_devices() == []
 
 
+@pytest.mark.promise("ids-stay")
 def test_the_same_microphone_under_another_card_number(machine: Machine) -> None:
     add_headphones(machine)
     add_microphone(machine, 1)
@@ -290,6 +291,7 @@ def hold(machine: Machine, *, pid: int, command: str) -> None:
 
 
 @pytest.mark.effect("state-devices: detail")
+@pytest.mark.promise("holder-is-named")
 def test_a_busy_microphone_names_its_holder(machine: Machine, failing: type[FakePcm]) -> None:
     add_microphone(machine, 1)
     (machine.proc / "asound" / "card1" / "stream0").write_text(STREAM0)

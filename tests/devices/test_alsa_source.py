@@ -256,6 +256,7 @@ def test_close_gives_up_on_a_driver_that_does_not_return() -> None:
     assert watch.ended == []
 
 
+@pytest.mark.promise("digital-silence")
 def test_digital_silence_for_a_minute_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     def loud(pcm: Script) -> tuple[int, bytes]:
         return samples(1024)(pcm)[0], b"\1\0" * 1024
@@ -280,6 +281,7 @@ def test_digital_silence_for_a_minute_is_warned_of_once(caplog: pytest.LogCaptur
     assert caplog.text.count("gives digital silence for 60 s: look at its mixer and its wires") == 2
 
 
+@pytest.mark.promise("quiet-is-not-silent")
 def test_a_quiet_room_is_no_digital_silence(caplog: pytest.LogCaptureFixture) -> None:
     def quiet(pcm: Script) -> tuple[int, bytes]:
         return samples(1024)(pcm)[0], bytes(1000) + b"\1\0" + bytes(1046)

@@ -197,6 +197,7 @@ def test_a_start_while_the_camera_is_looked_into_waits_for_that(rig: Rig) -> Non
     assert "error" not in found[0].detail | found[1].detail
 
 
+@pytest.mark.promise("ids-stay")
 def test_ids_do_not_depend_on_the_order(rig: Rig) -> None:
     before = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx219(), imx708(num=1)).describe()}
     after = {d.label: (d.device_id, d.group_id) for d in rig.backend(imx708(), imx219(num=1)).describe()}

@@ -35,6 +35,7 @@ def test_drivers_are_loaded_before_the_service(settings: dict[str, list[str]]) -
         assert f"modprobe@{module}.service" in after
 
 
+@pytest.mark.promise("memory-of-the-unit")
 def test_memory_is_bounded_by_the_size_of_the_board(settings: dict[str, list[str]]) -> None:
     (high,), (limit,) = settings["MemoryHigh"], settings["MemoryMax"]
     assert 50 <= int(high.removesuffix("%")) < int(limit.removesuffix("%")) <= 80

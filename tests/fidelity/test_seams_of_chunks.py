@@ -73,6 +73,7 @@ def joined(chunks: list[tuple[ChunkInfo, Path]], target: Path) -> Judged:
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 10 * SEAMS)
 @pytest.mark.parametrize(("mime_type", "video", "audio"), FORMS, ids=[f"{a} in {m}" for m, _, a in FORMS])
+@pytest.mark.promise("packets-in-one-chunk")
 def test_a_tone_runs_through_all_seams(tmp_path: Path, mime_type: str, video: str | None, audio: str) -> None:
     ppm = 100.0
     chunks = record(tmp_path, mime_type, video, audio, ppm)
@@ -102,6 +103,7 @@ def test_a_tone_runs_through_all_seams(tmp_path: Path, mime_type: str, video: st
 
 
 @pytest.mark.parametrize(("mime_type", "video", "audio"), FORMS, ids=[f"{a} in {m}" for m, _, a in FORMS])
+@pytest.mark.promise("chunk-alone-in-sync")
 def test_each_chunk_alone_begins_in_sync(tmp_path: Path, mime_type: str, video: str | None, audio: str) -> None:
     """The tone's phase in a chunk that is played alone is that of the recording at this moment."""
     ppm = 0.0

@@ -40,6 +40,7 @@ def looked_at(chunk: int, last: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(300 + DAY_S / 20)
 @pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS.keys())
+@pytest.mark.promise("in-sync-for-days")
 def test_in_sync_at_the_end_as_at_the_beginning(clock: Callable[[float], float]) -> None:
     microphone = Microphone(sample_rate=8_000, ppm=clock)
     recording = SimulatedRecording(microphone, Camera(), chunk_s=CHUNK_S)

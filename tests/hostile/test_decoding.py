@@ -128,6 +128,7 @@ def test_there_is_no_decoder_of_inputs_in_this_process() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGSTOP])
 @pytest.mark.parametrize("kind", ["video", "audio"])
+@pytest.mark.promise("silent-process-is-killed")
 def test_a_decoder_that_dies_or_hangs_ends_its_input_alone(
     tmp_path: Path, kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +171,7 @@ def parameters(path: Path) -> tuple[StreamInfo, list[bytes]]:
     return info, packets
 
 
+@pytest.mark.promise("passing-through-is-not-decoded", "largest-frame")
 def test_one_frame_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
     """17 KB of file, 8192x8704 pixels: 2 GiB in a decoder with threads."""
     path = tmp_path / "large.mkv"
@@ -197,6 +199,7 @@ def _rss_mib() -> int:
 @pytest.mark.parametrize(
     ("memory_mib", "megapixels"), [(416, 2.4), (512, 2.9), (900, 5.2), (1024, 5.9), (4096, 16.7), (8192, 16.7)]
 )
+@pytest.mark.promise("largest-frame")
 def test_frames_that_fit_on_a_board(memory_mib: int, megapixels: float) -> None:
     """1080p on the smallest, 4K from 2 GiB on."""
     assert pixels_that_fit(memory_mib << 20) / 1e6 == pytest.approx(megapixels, abs=0.1)
@@ -211,6 +214,7 @@ def test_an_allowance_is_refilled_and_has_a_most() -> None:
     assert allowance.take(300, 200 * NS) == pytest.approx(1.0)
 
 
+@pytest.mark.promise("pixels-a-second")
 def test_more_frames_a_second_than_are_decoded_are_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +266,7 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
         b"\xff" * 200,
     ],
 )
+@pytest.mark.promise("wire-is-checked")
 def test_frames_of_a_process_that_lies_are_refused(lying: Callable[[bytes], None], answer: bytes) -> None:
     made = decoding.ConfinedVideoDecoder(VIDEO, "camera")
     lying(answer)

@@ -51,6 +51,7 @@ def _rss_mib() -> int:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.promise("hostile-servers-and-files")
 def test_a_hostile_rtsp_server_costs_its_own_input_alone(media: Clip, name: str) -> None:
     description, server, repeat = SCRIPTS[name]
     with RtspCamera(media, has_sound=False) as good, Played(good.url, SourceOptions(timeout_s=30)) as other:
@@ -67,6 +68,7 @@ def test_a_hostile_rtsp_server_costs_its_own_input_alone(media: Clip, name: str)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.promise("silent-process-is-killed")
 def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, number: signal.Signals) -> None:
     """SIGSTOP stands for one that hangs: it is killed when nothing has come for the time-out."""
     with (
@@ -83,6 +85,7 @@ def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, numbe
         other.taken["video"].wait(count + 30)
 
 
+@pytest.mark.promise("dead-process-is-a-lost-input")
 def test_the_first_process_dies_and_another_takes_its_place(media: Clip) -> None:
     from msrecd.inputs.processes import helpers
 
@@ -133,6 +136,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.promise("hostile-servers-and-files")
 def test_a_hostile_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name])
     memory, begun = _rss_mib(), time.monotonic()
@@ -172,6 +176,7 @@ print("socket", tried(lambda: socket.socket()))
 
 
 @pytest.mark.parametrize("kind", ["file", "network"])
+@pytest.mark.promise("reading-process-is-confined")
 def test_what_a_reading_process_may_do(tmp_path: Path, kind: str) -> None:
     (tmp_path / "x.kept").write_text("kept")
     child = subprocess.run(
@@ -190,6 +195,7 @@ def test_what_a_reading_process_may_do(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.promise("reading-process-is-confined")
 def test_the_filter_is_one(machine: str) -> None:
     program = seccomp_program(machine, has_network=False)
     assert len(program) % 8 == 0

@@ -122,6 +122,7 @@ def test_every_package_has_its_place() -> None:
     assert not unknown, f"say in this test (and in docs/architecture.md) what {sorted(unknown)} may import"
 
 
+@pytest.mark.promise("imports-go-down")
 def test_imports_go_down_only() -> None:
     wrong = []
     for path in modules():
@@ -133,6 +134,7 @@ def test_imports_go_down_only() -> None:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.promise("imports-go-down")
 def test_one_importer_for_each_vendor_library(vendor: str) -> None:
     importers = {
         str(path.relative_to(ROOT))

@@ -109,6 +109,7 @@ def test_a_second_burst_right_after_the_connection_is_worked_off() -> None:
 
 
 @pytest.mark.parametrize("stall_s", [2, 20, 90])
+@pytest.mark.promise("stall-with-catching-up")
 def test_a_stall_with_catching_up_moves_nothing(stall_s: int) -> None:
     def late(true_ns: int) -> int:
         since = true_ns - 60 * NS
@@ -122,6 +123,7 @@ def test_a_stall_with_catching_up_moves_nothing(stall_s: int) -> None:
 
 @pytest.mark.parametrize("step_s", [-0x1_0000_0000 / 90_000, -7200, -10, -3, -1.5, 0.6, 1.5, 10, 7200, 1e9])
 @pytest.mark.parametrize("shares_clock", [True, False])
+@pytest.mark.promise("step-of-a-senders-clock")
 def test_a_step_of_the_senders_clock_is_none_of_time(step_s: float, shares_clock: bool) -> None:
     """RTP's 32 bits wrap; a camera sets its clock; a server's file begins anew."""
     step_ns = round(step_s * NS)
@@ -210,6 +212,7 @@ def test_a_stream_that_never_has_a_time_is_not_held_for_ever() -> None:
     ("shown", "depth"),
     [([0, 1, 2, 3], 0), ([0, 3, 1, 2, 6, 4, 5], 1), ([0, 4, 2, 1, 3, 8, 6, 5, 7], 2)],
 )
+@pytest.mark.promise("frames-without-decode-times")
 def test_decode_times_of_frames_out_of_order(shown: list[int], depth: int) -> None:
     assert DecodeOrder.depth_of(shown) == depth
     order = DecodeOrder(depth)

@@ -104,6 +104,7 @@ def test_nothing_before_the_second_key_frame_is_lost(media: Clip) -> None:
 
 
 @pytest.mark.parametrize("late_s", [0.0, pytest.param(0.6, marks=needs_sender_reports)])
+@pytest.mark.promise("sender-reports")
 def test_sender_reports_tell_the_distance(media: Clip, late_s: float) -> None:
     """Sound that is sent 600 ms behind its frames lies beside them all the same."""
     with RtspCamera(media, Faults(sound_late_s=late_s)) as camera, Played(camera.url) as played:
@@ -117,6 +118,7 @@ def test_sender_reports_tell_the_distance(media: Clip, late_s: float) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-20.0, 20.0, 5.0])
+@pytest.mark.promise("step-of-a-senders-clock")
 def test_a_step_of_its_clock_costs_nothing(media: Clip, jump_s: float) -> None:
     faults = Faults(stamp_s=lambda at: at + 100 + (jump_s if at > 3 else 0), reports=False)
     with RtspCamera(media, faults) as camera, Played(camera.url) as played:
@@ -195,6 +197,7 @@ def test_only_the_tracks_that_are_wanted(media: Clip) -> None:
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("no-secret-is-shown")
 def test_a_wrong_password_is_told_without_it(
     media: Clip, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def test_what_is_written_is_read() -> None:
         ("unknown", 1),
     ],
 )  # fmt: skip
+@pytest.mark.promise("wire-is-checked")
 def test_a_field_out_of_bounds_is_refused(field: str, value: object) -> None:
     said = json.loads(body_of(wire.description(OPENED)))
     said["streams"][0][field] = value
@@ -62,6 +63,7 @@ def test_a_field_out_of_bounds_is_refused(field: str, value: object) -> None:
 @pytest.mark.parametrize(
     "said", [b"", b"[]", b"{}", b"null", b'{"streams": 3}', b"[" * 100_000, b"\xff", b'{"streams":[{}]}']
 )
+@pytest.mark.promise("wire-is-checked")
 def test_what_is_no_description_is_refused(said: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.read_description(said)
@@ -106,6 +108,7 @@ def test_silence_has_an_end() -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.promise("parameter-sets-are-bounded")
 def test_more_parameter_sets_than_a_muxer_can_count_are_refused(codec: str) -> None:
     for count, good in ((60, True), (70, False)):
         info = StreamInfo(

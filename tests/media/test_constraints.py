@@ -174,6 +174,7 @@ def test_conversion() -> None:
     assert convert({"advanced": [{"width": 5}]}, "video").advanced == ({"width": Constraint(exact=(5,))},)
 
 
+@pytest.mark.promise("unknown-options-warn")
 def test_unknown_names_are_ignored_but_said() -> None:
     """One warning each, at the caller's line, with the nearest name; `get_constraints` does not return them."""
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import leaks
+import pytest
 from rig import Rig, on_rig, until
 
 import msrecd
@@ -29,6 +30,7 @@ async def stays_open(rig: Rig) -> None:
     assert rig.camera.is_open
 
 
+@pytest.mark.promise("forgotten-tracks")
 def test_forgotten_stream_closes_its_devices(caplog: Any) -> None:
     async def run(rig: Rig) -> None:
         stream: msrecd.MediaStream | None = await rig.devices.get_user_media({"video": True, "audio": True})

@@ -110,6 +110,7 @@ async def record_chunks(scene: Scene, options: dict[str, object], count: int) ->
 
 
 @each_of("type_", CHUNKED)
+@pytest.mark.promise("packets-in-one-chunk")
 async def test_chunks_are_seamless(type_: str) -> None:
     with Scene("av") as scene:
         log = await record_chunks(scene, {"mime_type": type_, "chunk_duration": 250}, 10)
@@ -128,6 +129,7 @@ async def test_chunks_of_a_card_that_is_off(ppm: float) -> None:
         assert_seamless(log, least_chunks=3, frame_s=0.025)
 
 
+@pytest.mark.promise("overrun-is-silence")
 def test_overruns_become_silence_of_the_same_length() -> None:
     async def main() -> None:
         with Scene("av") as scene:
@@ -153,6 +155,7 @@ def test_overruns_become_silence_of_the_same_length() -> None:
     run(main())
 
 
+@pytest.mark.promise("cut-at-one-instant")
 def test_picture_and_sound_stay_together_over_pauses() -> None:
     async def main() -> None:
         with Scene("av") as scene:
@@ -359,6 +362,7 @@ def test_two_recorders_share_encoders_when_they_ask_the_same() -> None:
     run(main())
 
 
+@pytest.mark.promise("clones-go-on")
 def test_a_clone_records_while_the_other_is_disabled() -> None:
     async def main() -> None:
         with Scene("av", signal="tone") as scene:
@@ -377,6 +381,7 @@ def test_a_clone_records_while_the_other_is_disabled() -> None:
     run(main())
 
 
+@pytest.mark.promise("disabled-is-black")
 def test_disabled_and_enabled_while_recording() -> None:
     async def main() -> None:
         with Scene("av") as scene:

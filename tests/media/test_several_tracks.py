@@ -35,6 +35,7 @@ def numbers_of(data: bytes, track: int) -> list[int]:
 
 
 @each_of("type_", TYPES)
+@pytest.mark.promise("several-video-tracks")
 async def test_chunks_of_two_cameras_lose_nothing(type_: str) -> None:
     with Scene("av") as front, Scene("v", frame_rate=25) as back:
         other = MediaRecorder(back.stream, {"mime_type": "video/mp4" if "avc1" in type_ else type_})

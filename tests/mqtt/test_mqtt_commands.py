@@ -169,6 +169,7 @@ def test_groups_reach_the_device_and_replies_stay_in_its_own_tree(running):
     assert [call[2] for call in thread.handler.calls] == ["start", "start", "ping"]
 
 
+@pytest.mark.promise("response-topics")
 def test_a_response_topic_is_honoured_below_the_own_reply_tree_only(running):
     _, observer = running
     own = f"{BASE}/reply/desk-7"
@@ -190,6 +191,7 @@ def test_an_old_command_is_expired_when_the_clock_is_trusted(running):
     assert ask(observer, "recorder/cam0/stop", {"issued_at": old})["status"] == "ok"
 
 
+@pytest.mark.promise("retained-is-rejected")
 def test_a_retained_command_is_refused_even_while_subscribed(running):
     thread, observer = running
     reply = ask(observer, "recorder/cam0/start", {"id": "ghost"}, retain=True)
@@ -200,6 +202,7 @@ def test_a_retained_command_is_refused_even_while_subscribed(running):
     assert [call[2] for call in thread.handler.calls] == ["ping"]
 
 
+@pytest.mark.promise("retained-is-rejected")
 def test_a_retained_command_from_before_is_not_run(broker, service_for):
     with Observer(broker) as observer:
         observer.subscribe("msrecd/v1/#")
@@ -211,6 +214,7 @@ def test_a_retained_command_from_before_is_not_run(broker, service_for):
             assert [call[2] for call in thread.handler.calls] == ["ping"]
 
 
+@pytest.mark.promise("rate-limit")
 def test_more_than_the_rate_is_refused_and_may_be_sent_again(running):
     thread, observer = running
     observer.clear()
@@ -230,6 +234,7 @@ def test_more_than_the_rate_is_refused_and_may_be_sent_again(running):
     assert any(accepted() for _ in range(50))
 
 
+@pytest.mark.promise("internal-is-logged")
 def test_an_unexpected_error_is_internal_and_the_next_command_works(running, caplog):
     thread, observer = running
     thread.handler.failure = ZeroDivisionError("secret /path")
@@ -248,6 +253,7 @@ def test_what_may_pass_is_retryable(running, code):
     assert ask(observer, "recorder/cam0/start")["error"] == {"code": code, "message": "later", "retryable": True}
 
 
+@pytest.mark.promise("verbs-can-be-withheld")
 def test_verbs_can_be_withheld(broker, service_for):
     with service_for(broker, allow_verbs=frozenset({"start", "get"})) as thread, Observer(broker) as observer:
         observer.subscribe("msrecd/v1/#")

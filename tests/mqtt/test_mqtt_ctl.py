@@ -51,6 +51,7 @@ def test_no_broker_is_an_error_that_names_it():
         (ssl.SSLCertVerificationError(1, "certificate is not yet valid"), "is this machine's clock right?"),
     ],
 )
+@pytest.mark.promise("says-where-the-password-is")
 def test_why_a_broker_cannot_be_reached_and_where_to_look(error, hint):
     text = unreachable(error)
     assert text.startswith(f"cannot be reached: {error.strerror or error} (")
@@ -62,6 +63,7 @@ def test_why_a_broker_cannot_be_reached_and_where_to_look(error, hint):
 @pytest.mark.parametrize(
     ("device", "recorder"), [("a/b", "cam0"), ("group", "cam0"), ("pi-test", "#"), ("pi-test", "a/b")]
 )
+@pytest.mark.promise("names-are-compared")
 def test_names_are_checked_before_anything_is_sent(device, recorder):
     with pytest.raises(ValueError, match="is no"):
         send_command(MqttSettings(host="127.0.0.1", port=1, device_id="pi-test"), device, recorder, "start")

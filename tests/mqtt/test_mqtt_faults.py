@@ -49,6 +49,7 @@ def test_an_ipv6_address_with_and_without_brackets(tmp_path, service_for, host):
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("speaks", ["broker", "device"])
+@pytest.mark.promise("says-tls")
 def test_one_side_speaks_tls_and_the_other_does_not(tmp_path, service_for, caplog, speaks):
     certificates = Certificates.make(tmp_path / "certificates")
     with (
@@ -63,6 +64,7 @@ def test_one_side_speaks_tls_and_the_other_does_not(tmp_path, service_for, caplo
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.promise("says-ca-file")
 def test_an_unknown_authority_names_ca_file(tmp_path, service_for, caplog):
     ours, theirs = (Certificates.make(tmp_path / name) for name in ("ours", "theirs"))
     with Broker(tmp_path / "b", certificates=theirs) as broker, service_for(broker, ca_file=ours.ca) as thread:
@@ -105,6 +107,7 @@ def test_a_broker_that_says_taken_over_makes_it_certain():
     assert rival.delay_s(1.0, lambda low, _: low) == 30.0
 
 
+@pytest.mark.promise("shared-client-id")
 def test_two_devices_with_one_id_recognise_it_and_say_when_it_is_over(broker, service_for, caplog, monkeypatch):
     monkeypatch.setattr(connection, "STABLE_S", 1.0)
     caplog.set_level(logging.INFO)
@@ -147,6 +150,7 @@ def test_a_reply_that_the_broker_does_not_take_is_shortened_or_dropped(tmp_path,
         assert not [m for m in observer.messages if b'"dropped"' in m.payload]
 
 
+@pytest.mark.promise("malformed-messages")
 def test_a_reply_with_which_the_connection_ends_is_not_sent_for_ever():
     class Breaking:
         """A broker that ends the connection at every publication, and announces no limit."""
@@ -244,6 +248,7 @@ def _length(value: int) -> bytes:
             return out
 
 
+@pytest.mark.promise("malformed-messages")
 def test_a_packet_above_the_announced_size_is_cut_before_it_is_buffered(service_for):
     with Greedy(length=200 << 20) as greedy, service_for(greedy) as thread:
         assert greedy.ended.wait(30)
@@ -273,7 +278,7 @@ def dynamic_security(folder: Path, *, subscribe: bool) -> str:
 
 
 @pytest.mark.skipif(not DYNAMIC_SECURITY, reason="mosquitto comes without its dynamic security plugin")
-@pytest.mark.promise("online-when-heard")
+@pytest.mark.promise("online-when-heard", "refused-subscription")
 def test_online_only_with_granted_subscriptions(tmp_path, service_for, caplog, monkeypatch):
     monkeypatch.setattr(connection, "SUBSCRIBE_AGAIN_S", 0.5)
     folder = tmp_path / "strict"

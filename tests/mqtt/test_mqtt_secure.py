@@ -157,6 +157,7 @@ def test_ctl_with_the_devices_own_password_and_not_beyond(example, certificates,
 
 @needs_mosquitto
 @pytest.mark.parametrize("bound_ids", [False, True])
+@pytest.mark.promise("taken-client-id")
 def test_another_user_takes_the_place_of_a_device_unless_the_broker_binds_ids(
     tmp_path, certificates, service_for, caplog, bound_ids
 ):
@@ -201,6 +202,7 @@ def test_client_certificates_name_the_device(tmp_path, certificates, service_for
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @needs_mosquitto
+@pytest.mark.promise("foreign-authority")
 def test_a_foreign_authority_or_name_is_not_believed(example, certificates, tmp_path, service_for, caplog):
     foreign = Certificates.make(tmp_path / "foreign")
     with service_for(example, ca_file=foreign.ca, username="pi-test") as thread:
@@ -280,6 +282,7 @@ def test_a_bad_password_file_is_named(tmp_path, content, mode):
         read_password(MqttSettings(host="localhost", device_id="pi-test", password_file=file), {})
 
 
+@pytest.mark.promise("key-file-is-guarded")
 def test_bad_certificate_files_are_named(tmp_path, certificates):
     with pytest.raises(ConfigError, match=r"mqtt\.ca_file"):
         tls_context(MqttSettings(host="b", device_id="pi-test", ca_file=tmp_path / "none"))

@@ -218,6 +218,7 @@ def test_a_dead_network_thread_is_noticed(broker, service_for, monkeypatch, capl
         assert "network thread died" in caplog.text
 
 
+@pytest.mark.promise("too-many-files")
 def test_too_many_open_files_are_named(broker, service_for, monkeypatch, caplog):
     with service_for(broker) as thread:
         thread.connected()
@@ -263,6 +264,7 @@ def test_wrong_password_is_one_line_and_tried_again(tmp_path, service_for, caplo
     assert "tell-nobody" not in caplog.text
 
 
+@pytest.mark.promise("wide-secrets-are-refused")
 def test_an_open_password_file_is_refused_and_recording_goes_on(broker, tmp_path, service_for, caplog):
     secret = tmp_path / "secret"
     secret.write_text("tell-nobody\n")

@@ -32,6 +32,7 @@ def filled(path, count, **options):
     return store
 
 
+@pytest.mark.promise("events-in-order")
 def test_events_come_back_in_order_after_a_restart(tmp_path):
     store = filled(tmp_path / "s.db", 30)
     store.delete([1, 2, 5])
@@ -73,6 +74,7 @@ def test_marks_say_how_far_the_events_of_each_recorder_came(tmp_path):
         store.close()
 
 
+@pytest.mark.promise("event-ids")
 def test_numbers_are_not_given_again_after_everything_was_sent(tmp_path):
     store = filled(tmp_path / "s.db", 5)
     store.delete([1, 2, 3, 4, 5])
@@ -82,6 +84,7 @@ def test_numbers_are_not_given_again_after_everything_was_sent(tmp_path):
     again.close()
 
 
+@pytest.mark.promise("events-in-order")
 def test_the_oldest_are_dropped_and_counted_over_restarts(tmp_path):
     store = filled(tmp_path / "s.db", 25, event_limit=10)
     assert numbers(store.fetch(100)) == list(range(15, 25))

@@ -41,6 +41,7 @@ def test_names():
     assert not is_device_id("group")
 
 
+@pytest.mark.promise("back-off-of-devices")
 def test_backoff_grows_is_bounded_and_resets_after_a_stable_minute():
     upper = BackOff(1.0, 30.0, spread=lambda low, high: high)
     assert [upper.next_s(None) for _ in range(6)] == [2, 4, 8, 16, 30, 30]

@@ -101,6 +101,7 @@ def assert_steady(found: judge.Judged) -> None:
 @pytest.mark.parametrize(
     ("name", "suffix"), [("mp4", "mp4"), ("mp4", "mkv"), ("mkv", "mkv"), ("mkv", "mp4"), ("webm", "webm")]
 )
+@pytest.mark.promise("export-joins")
 def test_pictures_and_sound_go_on_over_all_chunks(
     recorded: dict[str, list[Piece]], name: str, suffix: str, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_pictures_and_sound_go_on_over_all_chunks(
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("m4a", "m4a"), ("wav", "mka"), ("flac", "mka")])
+@pytest.mark.promise("export-joins")
 def test_sound_alone_joins_to_the_sample(
     recorded: dict[str, list[Piece]], name: str, suffix: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ DURATIONS_S = (0.1, 2.2, 3600.0, 0.5, 2.4)  # PyAV 14 takes no duration of more 
 
 
 @pytest.mark.parametrize("mime_type", ["video/mp4", "video/x-matroska;codecs=h264"])
+@pytest.mark.promise("frames-keep-their-times")
 def test_a_picture_may_stand_for_any_time(mime_type: str) -> None:
     encoder = libav.VideoEncoder(codec="h264", width=64, height=48, frame_rate=10, bit_rate=0)
     picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")

@@ -57,6 +57,7 @@ def at(seconds: float) -> int:
     return START + round(seconds * NS)
 
 
+@pytest.mark.promise("silence-is-counted")
 def test_a_gap_says_where_it_begins_and_is_counted_once() -> None:
     ledger = Ledger()
     ledger.lose(AUDIO, at(2), at(5), "lost_sound")
@@ -67,6 +68,7 @@ def test_a_gap_says_where_it_begins_and_is_counted_once() -> None:
     assert ledger.published == [(2.0, 3.0, "lost_sound")]
 
 
+@pytest.mark.promise("overlapping-losses")
 def test_of_overlapping_losses_only_the_rest_counts() -> None:
     ledger = Ledger()
     ledger.lose(AUDIO, at(2), at(4), "lost_sound")

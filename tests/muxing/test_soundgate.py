@@ -114,6 +114,7 @@ def test_more_moves_than_it_remembers_are_rather_silent() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
+@pytest.mark.promise("switch-is-exact")
 def test_any_toggling_leaves_no_hole_and_lets_out_what_was_open(seed: int) -> None:
     """The source is late by up to 300 ms and pauses now and then; nobody hears what was closed, everybody the rest."""
     dice = random.Random(seed)

@@ -94,7 +94,7 @@ class Starvation:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.promise("losses-are-counted")
+@pytest.mark.promise("losses-are-counted", "sound-waits-for-frames")
 def test_sound_is_whole_and_in_its_chunk_while_frames_go(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=RECORDER, more=DEVICES)) as daemon:
 

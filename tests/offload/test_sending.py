@@ -32,6 +32,7 @@ from msrecd.vocabulary.times import parse_utc
 CHUNKS, KILLS, WRONG = os.environ.get("MSRECD_OFFLOAD", "60,12,0.05").split(",")
 
 
+@pytest.mark.promise("offload-keys")
 def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: MakeStore, endpoint: str) -> None:
     store = make_store()
     ids = [record(store, 3), record(store, 2)]
@@ -59,6 +60,7 @@ def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: Ma
     assert store.outgoing.backlog().files == 0
 
 
+@pytest.mark.promise("downloaded-copy")
 def test_a_downloaded_copy_is_proven_like_any_other(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store()
     record(store, 3)
@@ -75,6 +77,7 @@ def test_a_downloaded_copy_is_proven_like_any_other(make_store: MakeStore, tmp_p
     assert not verify(tmp_path / "copy").is_proven, "a line is missing"
 
 
+@pytest.mark.promise("verify-store")
 def test_the_store_proves_what_is_wrong_in_it(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 3)
@@ -103,6 +106,7 @@ def test_an_index_that_is_built_again_knows_what_is_proven(make_store: MakeStore
         assert len(server.puts) == before, "nothing is stored twice"
 
 
+@pytest.mark.promise("proven-only-is-deleted")
 def test_rotation_waits_for_the_proof(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 2)
@@ -122,6 +126,7 @@ def test_rotation_waits_for_the_proof(make_store: MakeStore) -> None:
 
 
 @pytest.mark.effect("state-health: deleted_unproven")
+@pytest.mark.promise("deleted-unproven")
 def test_without_it_rotation_goes_on_and_counts(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 2)
@@ -131,6 +136,7 @@ def test_without_it_rotation_goes_on_and_counts(make_store: MakeStore) -> None:
     assert store.deleted_unproven == 2
 
 
+@pytest.mark.promise("rotation-waits-for-sending")
 def test_what_is_being_sent_is_not_rotated(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 2)
@@ -149,6 +155,7 @@ def test_what_is_being_sent_is_not_rotated(make_store: MakeStore) -> None:
     assert [facts["seq"] for facts in bench.proven] == [1]
 
 
+@pytest.mark.promise("store-that-refuses")
 def test_nothing_is_overwritten_and_a_person_is_told_once_an_hour(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 2)
@@ -169,6 +176,7 @@ def test_nothing_is_overwritten_and_a_person_is_told_once_an_hour(make_store: Ma
         assert len(bench.failed) == 2
 
 
+@pytest.mark.promise("file-that-is-not-what-was-recorded")
 def test_a_file_that_is_not_what_was_recorded_is_not_sent(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 1)
@@ -184,6 +192,7 @@ def test_a_file_that_is_not_what_was_recorded_is_not_sent(make_store: MakeStore)
     assert "not what was recorded" in bench.failed[0]
 
 
+@pytest.mark.promise("right-to-put-alone")
 def test_with_the_right_to_put_alone_a_lost_answer_is_said(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 1)

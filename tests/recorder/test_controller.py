@@ -99,6 +99,7 @@ def test_an_unforeseen_error_is_the_answer_and_leaves_nothing(archive: DaemonArc
     run(archive, test)
 
 
+@pytest.mark.promise("internal-is-tried-again")
 def test_an_unforeseen_error_is_the_state_where_it_is_retried_and_the_recording_comes(archive: DaemonArchive) -> None:
     async def test(bench: Bench, camera: VirtualCamera, _: VirtualMicrophone) -> None:
         recorder, begin = bench.recorder, archive.begin
@@ -341,6 +342,7 @@ def test_a_device_is_found_by_its_label(archive: DaemonArchive) -> None:
         ("Back", "bad_args", "camera label 'Back' is ambiguous: 2 devices have it; use device_id"),
     ],
 )
+@pytest.mark.promise("label-of-two")
 def test_a_label_of_none_or_of_two_is_refused(archive: DaemonArchive, label: str, code: str, message: str) -> None:
     async def test(bench: Bench, *_: object) -> None:
         with pytest.raises(CommandError) as refused:

@@ -142,6 +142,7 @@ def test_an_input_that_is_not_there_leaves_no_failure_behind_at_the_end(
     assert left == []
 
 
+@pytest.mark.promise("another-medium")
 def test_another_storage_at_the_path_gives_the_state_the_id_of_its_files(
     archive: DaemonArchive, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_whatever_is_wanted_can_be_stopped_or_refused() -> None:
         assert ways & {Trigger.STOP, Trigger.REFUSED}, state
 
 
+@pytest.mark.promise("drawing-of-a-recorder")
 def test_the_drawing_shows_exactly_the_table() -> None:
     drawn = re.findall(r"^    (\w+) --> (\w+): (\w+) \((\w+)\)$", ARCHITECTURE.read_text(), re.MULTILINE)
     assert sorted(drawn) == sorted((at, to, trigger, who) for (at, trigger), (to, who) in TRANSITIONS.items())

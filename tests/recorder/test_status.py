@@ -21,6 +21,7 @@ def status(published: list[str]) -> RecorderStatus:
     return made
 
 
+@pytest.mark.promise("since-is-of-the-state")
 def test_each_change_has_a_number_and_only_another_state_has_another_time(
     status: RecorderStatus, published: list[str]
 ) -> None:

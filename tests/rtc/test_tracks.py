@@ -48,6 +48,7 @@ def test_recorded_at_the_other_end() -> None:
     assert abs(found.av_offset_ms) <= 10
 
 
+@pytest.mark.promise("peer-closes")
 def test_received_tracks_are_ordinary() -> None:
     """They are read as arrays, sent on to a third peer, and end when the first one closes."""
 
@@ -83,6 +84,7 @@ def test_received_tracks_are_ordinary() -> None:
     run(scenario())
 
 
+@pytest.mark.promise("viewers-share")
 def test_viewers_share_the_recorders_encoding() -> None:
     """One encoder for a recorder and two viewers; theirs is the request that runs; they may not ask for key frames."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def test_schedule_alone() -> None:
     assert decide(state, facts(3600, WINDOW)) == (False, Cause.NONE)
 
 
+@pytest.mark.promise("start-outside-of-windows")
 def test_start_outside_of_windows_goes_on_across_them() -> None:
     state = start(Follow(), facts())
     assert step(state, facts())[1].until is None
@@ -79,6 +81,7 @@ def test_start_with_duration_within_a_window_lasts_until_the_later_end() -> None
     assert decide(long, facts(7201, WINDOW)) == (False, Cause.NONE)
 
 
+@pytest.mark.promise("stop-in-a-window")
 def test_stop_holds_until_the_end_of_the_window_and_the_next_begins_as_planned() -> None:
     state = stop(Follow(), facts(window=WINDOW))
     _, decision = step(state, facts(window=WINDOW))
@@ -188,6 +191,7 @@ def test_a_trigger_records_while_it_lasts_and_so_long_after() -> None:
     assert decide(state, facts(5010)) == (False, Cause.TRIGGER)
 
 
+@pytest.mark.promise("commands-before-triggers")
 def test_a_command_goes_before_a_trigger() -> None:
     endless = start(Follow(), facts())
     assert trigger(endless, facts(), kind="motion", until_ns=None) == endless
@@ -198,6 +202,7 @@ def test_a_command_goes_before_a_trigger() -> None:
     assert trigger(stopped, facts(7), kind="", until_ns=(1000 + 17) * S) == stopped, "its hold begins nothing"
 
 
+@pytest.mark.promise("commands-before-triggers")
 def test_a_trigger_extends_a_recording_that_has_an_end() -> None:
     asked = start(Follow(), facts(), duration_s=100)
     state = trigger(asked, facts(95), kind="motion", until_ns=None)

@@ -36,6 +36,7 @@ def spans(rules: list[Rule], begin: str, end: str, place: At | None = None) -> l
     return [(f"{w.start:%m-%dT%H:%M}", f"{w.stop:%m-%dT%H:%M}") for w in found]
 
 
+@pytest.mark.promise("window-over-midnight")
 def test_across_midnight_and_from_friday_to_saturday() -> None:
     rule = Rule(start="22:00", stop="04:00", days=("fri",), timezone="UTC")
     assert spans([rule], "2026-06-01", "2026-06-15") == [("06-05T22:00", "06-06T04:00"), ("06-12T22:00", "06-13T04:00")]
@@ -49,6 +50,7 @@ def test_hour_and_minute_belong_together() -> None:
     assert plan.next_stop == utc("2026-06-01T17:15")
 
 
+@pytest.mark.promise("summer-time")
 def test_time_left_out_in_spring_comes_at_the_end_of_the_gap() -> None:
     rule = Rule(start="02:30", duration_s=7200, timezone=BERLIN)
     assert spans([rule], "2026-03-28T12:00", "2026-03-30T12:00") == [
@@ -57,12 +59,14 @@ def test_time_left_out_in_spring_comes_at_the_end_of_the_gap() -> None:
     ]
 
 
+@pytest.mark.promise("summer-time")
 def test_time_shown_twice_in_autumn_comes_once() -> None:
     for start in ("02:30", "30 2 * * *"):
         rule = Rule(start=start, duration_s=600, timezone=BERLIN)
         assert spans([rule], "2026-10-25", "2026-10-26") == [("10-25T00:30", "10-25T00:40")]
 
 
+@pytest.mark.promise("cron-intervals")
 def test_intervals_go_on_through_the_repeated_hour() -> None:
     rule = Rule(start="0 * * * *", duration_s=60, timezone=BERLIN)
     assert len(spans([rule], "2026-10-24T22:00", "2026-10-25T23:00")) == 25
@@ -95,6 +99,7 @@ def test_29_february() -> None:
     assert Planner([rule]).windows(utc("2026-01-01"), utc("2033-01-01"))[0].start == utc("2028-02-29T12:00")
 
 
+@pytest.mark.promise("windows-overlap", "windows-that-touch")
 def test_overlapping_windows_are_one_and_touching_ones_two() -> None:
     rules = [
         Rule(start="08:00", stop="12:00", timezone="UTC"),
@@ -192,6 +197,7 @@ def test_sun_against_known_times(place: At, day: date, rise: str, fall: str) -> 
 TROMSO = At(69.65, 18.96)
 
 
+@pytest.mark.promise("polar-days")
 def test_polar_day_is_skipped_or_recorded_throughout() -> None:
     begin, end = "2026-06-10", "2026-06-13"
     skip = Rule(start="sunrise", stop="sunset", timezone="Europe/Oslo")
@@ -203,6 +209,7 @@ def test_polar_day_is_skipped_or_recorded_throughout() -> None:
     assert all(a.stop == b.start for a, b in itertools.pairwise(windows))
 
 
+@pytest.mark.promise("polar-days")
 def test_always_leaves_no_hole_when_polar_day_begins_and_ends() -> None:
     rule = Rule(start="sunrise", stop="sunset", timezone="Europe/Oslo", polar="always")
     windows = Planner([rule], TROMSO).windows(utc("2026-05-01"), utc("2026-08-10"))

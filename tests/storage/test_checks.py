@@ -28,6 +28,7 @@ no mount at all
         ("/var/lib/msrecd", "/", ["root_file_system"]),
     ],
 )
+@pytest.mark.promise("fat-limit-is-said")
 def test_the_mount_of_a_path_is_found_and_judged(path: str, point: str, codes: list[str]) -> None:
     mount = mount_of(Path(path), parse_mountinfo(TABLE))
     assert mount is not None

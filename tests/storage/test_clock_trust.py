@@ -30,6 +30,7 @@ NOW_NS = parse_utc("2026-05-02T12:00:00Z")
         pytest.param(-1, 0, 0, False, id="no-answer"),
     ],
 )
+@pytest.mark.promise("trusted-clock")
 def test_what_the_kernel_says(state: int, status: int, max_error_us: int, expected: bool) -> None:
     assert clocksync.judge(state, status, max_error_us) is expected
 
@@ -83,6 +84,7 @@ class Machine:
         raise NotImplementedError
 
 
+@pytest.mark.promise("clock-set-by-hand")
 def test_a_clock_set_by_hand_is_not_trusted_until_somebody_vouches_for_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     assert machine.walltime.trusted
@@ -98,6 +100,7 @@ def test_a_clock_set_by_hand_is_not_trusted_until_somebody_vouches_for_it(tmp_pa
     assert machine.walltime.trusted
 
 
+@pytest.mark.promise("clock-marker")
 def test_an_old_marker_does_not_vouch_for_a_step_and_a_new_one_does(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.synchronized = False
@@ -110,6 +113,7 @@ def test_an_old_marker_does_not_vouch_for_a_step_and_a_new_one_does(tmp_path: Pa
     assert machine.walltime.trusted
 
 
+@pytest.mark.promise("no-step-makes-old")
 def test_no_step_that_is_vouched_for_makes_anything_old(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     for step_s in (400 * 86_400, -800 * 86_400, 10, 400 * 86_400):
@@ -133,6 +137,7 @@ def test_what_was_recorded_by_a_wrong_clock_is_corrected_by_the_time_that_came_n
     assert machine.walltime.corrections.correct(machine.walltime.boot_id, recorded) == recorded + 7205 * NS
 
 
+@pytest.mark.promise("trusted-clock")
 def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> None:
     answers = [False, False, True]
     walltime = WallTime(

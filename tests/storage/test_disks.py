@@ -71,6 +71,7 @@ def fill(folder: Path) -> Path:
 
 
 @needs_root
+@pytest.mark.promise("reserve-finishes-the-chunk")
 def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp_path: Path) -> None:
     with mounted(tmp_path / "recordings", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as root:
         store = make_store(tmp_path)
@@ -102,6 +103,7 @@ def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp
 
 @needs_root
 @pytest.mark.parametrize("chunks", [1, 5])
+@pytest.mark.promise("ring-on-a-full-disk")
 def test_a_foreign_file_costs_a_ring_no_more_chunks_than_help(tmp_path: Path, chunks: int) -> None:
     """Of chunks of 1 MiB: one of them would not let recording go on, so it stays; of five go 2 MiB and one to grow."""
     with mounted(tmp_path / "recordings", "-t", "tmpfs", "-o", "size=12m", "tmpfs") as root:
@@ -130,6 +132,7 @@ def test_a_foreign_file_costs_a_ring_no_more_chunks_than_help(tmp_path: Path, ch
         assert verify(root).is_proven
 
 
+@pytest.mark.promise("reserve-of-2-mib")
 def test_too_little_room_is_said_in_sizes_with_the_key_and_a_remedy(tmp_path: Path) -> None:
     store = make_store(tmp_path, limits=Limits(min_free_bytes=900 << 40))
     store.open()

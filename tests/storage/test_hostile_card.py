@@ -323,6 +323,7 @@ def test_an_odd_history_of_the_clock_is_passed_over(tmp_path: Path) -> None:
     assert read_history(state) == []
 
 
+@pytest.mark.promise("torn-line-is-cut")
 def test_a_torn_end_of_any_length_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
     with files.closing_fd(files.open_root(tmp_path)) as folder:
         manifest.append(folder, "m.jsonl", LINE)

@@ -46,6 +46,7 @@ def edited_lines(findings: tuple[Finding, ...]) -> set[int]:
 
 @pytest.mark.timeout(600 if ALL else 300)
 @pytest.mark.effect("manifest-line: line_sha256", "manifest-line: prev")
+@pytest.mark.promise("last-line-edited")
 def test_every_byte_of_every_line_counts(copy: Path) -> None:
     """In the ordinary run the reading of each edit, and all of `verify` for a sample."""
     path = manifest_of(copy)
@@ -84,6 +85,7 @@ def judge(verdict: Verdict, line: int, *, is_end: bool, is_understood: bool, abo
         assert not found & BLAMES_A_CHUNK or (line == LINES and found == {Fault.EDITED, Fault.MISSING}), (about, found)
 
 
+@pytest.mark.promise("last-line-edited")
 def test_the_last_line_edited_is_named_and_the_exit_code_is_1(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = manifest_of(copy)
     lines = path.read_text().splitlines(keepends=True)[:-1]  # the last one is now that of the last chunk
@@ -95,6 +97,7 @@ def test_the_last_line_edited_is_named_and_the_exit_code_is_1(copy: Path, capsys
     assert (Fault.EDITED, path.name) in faults(copy)
 
 
+@pytest.mark.promise("line-removed-or-edited")
 def test_a_line_taken_out_or_put_in_is_told_from_an_edited_one(copy: Path) -> None:
     path = manifest_of(copy)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -113,6 +116,7 @@ def test_a_line_taken_out_or_put_in_is_told_from_an_edited_one(copy: Path) -> No
     assert edited_lines(verify(copy).findings) == {3}
 
 
+@pytest.mark.promise("older-manifests")
 def test_a_manifest_of_an_older_version_is_proven_and_goes_on(copy: Path) -> None:
     """Its lines have no hash of their own; an edit of one is seen in the next, as it was then."""
     path = manifest_of(copy)

@@ -51,6 +51,7 @@ def listed(base: Path) -> list[str]:
         catalog.close()
 
 
+@pytest.mark.promise("medium-has-an-identity", "medium-is-back")
 def test_a_medium_keeps_its_identity_and_what_is_known_of_it(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -77,6 +78,7 @@ def test_a_medium_keeps_its_identity_and_what_is_known_of_it(tmp_path: Path) -> 
     assert verify(tmp_path / "recordings").is_proven
 
 
+@pytest.mark.promise("another-medium")
 def test_another_medium_while_recording_gets_a_recording_of_its_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,6 +105,7 @@ def test_another_medium_while_recording_gets_a_recording_of_its_own(
     assert listed(tmp_path) == [other["file"]]
 
 
+@pytest.mark.promise("medium-is-back")
 def test_what_was_left_open_on_a_medium_is_recovered_when_that_is_back(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -120,6 +123,7 @@ def test_what_was_left_open_on_a_medium_is_recovered_when_that_is_back(tmp_path:
     assert verify(tmp_path / "recordings").is_proven
 
 
+@pytest.mark.promise("two-daemons-one-folder")
 def test_two_daemons_do_not_record_into_one_folder(tmp_path: Path) -> None:
     first = make_store(tmp_path)
     first.open()
@@ -145,6 +149,7 @@ def test_two_daemons_do_not_record_into_one_folder(tmp_path: Path) -> None:
     second.close()
 
 
+@pytest.mark.promise("state-is-lost")
 def test_numbers_of_boots_do_not_begin_again_on_a_medium(tmp_path: Path) -> None:
     for boot_id in ("a", "b", "c"):
         store = make_store(tmp_path, walltime=boot(tmp_path, boot_id))
@@ -164,6 +169,7 @@ def test_numbers_of_boots_do_not_begin_again_on_a_medium(tmp_path: Path) -> None
     assert boot(tmp_path, "e").boot == 5
 
 
+@pytest.mark.promise("correction-of-one-boot")
 def test_a_correction_holds_for_its_boot_alone(tmp_path: Path) -> None:
     """Boot 1 of one card is not boot 1 of another: its time stays unknown, and nothing goes by an age nobody knows."""
     store = make_store(tmp_path, walltime=boot(tmp_path, "a"))
@@ -183,6 +189,7 @@ def test_a_correction_holds_for_its_boot_alone(tmp_path: Path) -> None:
     assert line["boot_id"] == "a"
 
 
+@pytest.mark.promise("unknown-times-are-not-old")
 def test_chunks_of_another_box_are_not_corrected_by_this_one(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -207,6 +214,7 @@ def test_chunks_of_another_box_are_not_corrected_by_this_one(tmp_path: Path) -> 
     store.close()
 
 
+@pytest.mark.promise("chunks-come-back")
 def test_chunks_that_were_away_are_listed_and_counted_again(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -236,6 +244,7 @@ def test_chunks_that_were_away_are_listed_and_counted_again(tmp_path: Path) -> N
     assert verify(root).is_proven
 
 
+@pytest.mark.promise("chunks-come-back")
 def test_a_recording_of_which_all_was_taken_can_come_back(tmp_path: Path) -> None:
     store = make_store(tmp_path, limits=Limits(max_total_bytes=0))
     store.open()
@@ -266,6 +275,7 @@ def mount(point: str, kind: str = "ext4", source: str = "/dev/sda1", root: str =
         pytest.param("{base}", "{base}", False, id="an-empty-stick-in-the-place-of-another"),
     ],
 )
+@pytest.mark.promise("nothing-is-mounted")
 def test_a_missing_mount_is_told_from_another_medium(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, is_away: bool
 ) -> None:
@@ -287,6 +297,7 @@ def test_a_missing_mount_is_told_from_another_medium(
         store.close()
 
 
+@pytest.mark.promise("bind-mount-without-its-medium")
 def test_a_container_whose_host_lacks_the_medium_records_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +315,7 @@ def test_a_container_whose_host_lacks_the_medium_records_nothing(
     assert caught.value.code == "missing_mount"
 
 
+@pytest.mark.promise("copied-medium")
 def test_a_copy_on_another_file_system_is_a_medium_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = {"id": "fsid:1"}
     monkeypatch.setattr(checks, "file_system_id", lambda path, found: place["id"])
@@ -377,6 +389,7 @@ def test_an_index_that_takes_nothing_any_more_is_kept_beside_the_recordings(
     store.close()
 
 
+@pytest.mark.promise("inodes")
 def test_inodes_are_a_resource_like_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path, limits=Limits(max_total_bytes=1 << 30))
     store.open()
@@ -442,6 +455,7 @@ def test_what_an_older_version_knew_of_these_recordings_is_kept(tmp_path: Path) 
     assert not (state / "storage.json").exists()
 
 
+@pytest.mark.promise("protect-a-range")
 def test_ranges_are_protected(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -463,6 +477,7 @@ def test_ranges_are_protected(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.promise("protect-whole")
 def test_a_running_recording_protects_what_is_there_and_with_whole_what_is_to_come(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -483,6 +498,7 @@ def test_a_running_recording_protects_what_is_there_and_with_whole_what_is_to_co
     store.close()
 
 
+@pytest.mark.promise("protect-a-range")
 def test_a_time_range_is_protected_with_the_chunk_that_is_being_written(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -534,6 +550,7 @@ def test_usage_says_nothing_of_a_ring_and_of_a_medium_that_has_gone(tmp_path: Pa
     store.close()
 
 
+@pytest.mark.promise("index-is-built-again")
 def test_the_index_is_complete_when_the_storage_is_open(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()

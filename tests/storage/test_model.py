@@ -1,4 +1,4 @@
-"""Names go both ways; and the model of the storage (storage_model.py) finds no story that goes wrong."""
+"""Names go both ways; and the models (storage_model.py, media_model.py) find no story that goes wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from media_model import MediaModel
 from storage_model import StorageModel
 
 from msrecd.clock import MS, NS
@@ -64,4 +65,26 @@ StorageModel.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestStorageModel = pytest.mark.timeout(300)(StorageModel.TestCase)
+TestStorageModel = pytest.mark.timeout(300)(
+    pytest.mark.promise("only-own-chunks-go", "limits-hold", "taken-by-hand", "names-go-on")(StorageModel.TestCase)
+)
+
+MediaModel.TestCase.settings = settings(
+    max_examples=int(os.environ.get("MSRECD_MODEL_EXAMPLES", "15")),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestMediaModel = pytest.mark.timeout(300)(
+    pytest.mark.promise(
+        "another-medium",
+        "medium-is-back",
+        "nothing-is-mounted",
+        "copied-medium",
+        "two-daemons-one-folder",
+        "chunks-come-back",
+        "state-is-lost",
+        "correction-of-one-boot",
+        "unknown-times-are-not-old",
+    )(MediaModel.TestCase)
+)

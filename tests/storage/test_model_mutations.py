@@ -1,4 +1,4 @@
-"""The model of the storage is able to fail: each rule of the product is broken on purpose, and it has to notice.
+"""The models of storage and media are able to fail: each rule is broken on purpose, and one has to notice.
 
 An ordinary run breaks one rule of each promise; `MSRECD_MUTATIONS=1` breaks all of them and prints how many stories it
 took to find each (`pytest -s`).
@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from media_model import MediaModel
 from storage_model import StorageModel
 
-from msrecd.clock.wall import WallTime
+from msrecd.clock.wall import Corrections, WallTime
 from msrecd.storage import (
     files,
     janitor,
     journal,
     layout,
     listing,
+    medium,
     naming,
     recording,
     recovery,
@@ -234,11 +236,62 @@ def numbers_are_given_twice(patch: Patch) -> None:
     replace_result(patch, recording.Recording, "settled", reuse)
 
 
+# --- media: what is known of one is believed of another --------------------------------------------------------------
+
+
+def the_clock_of_another_boot_corrects(patch: Patch) -> None:
+    real = Corrections.correct
+
+    def correct(self: Corrections, boot_id: str, utc_ns: int) -> int | None:
+        return next(
+            (found for boot in [boot_id, *self._boots] if (found := real(self, boot, utc_ns)) is not None), None
+        )
+
+    patch.setattr(Corrections, "correct", correct)
+
+
+def numbers_begin_again_on_a_medium(patch: Patch) -> None:
+    patch.setattr(medium.Medium, "use_boot", lambda _self, number, *_: number)
+
+
+def another_medium_is_not_noticed(patch: Patch) -> None:
+    patch.setattr(root.StorageRoot, "check", lambda self: self.medium)
+
+
+def a_second_daemon_is_let_in(patch: Patch) -> None:
+    patch.setattr(medium.Medium, "lock", lambda _: None)
+
+
+def a_missing_mount_is_recorded_into(patch: Patch) -> None:
+    patch.setattr(medium, "_require_mounted", lambda *_, **__: None)
+
+
+def one_index_is_for_all_media(patch: Patch) -> None:
+    patch.setattr(medium.Medium, "id", property(lambda _: "0" * 32))
+
+
+def protection_stays_with_the_machine(patch: Patch) -> None:
+    patch.setattr(Index, "protect", lambda *_, **__: None)
+    patch.setattr(root.StorageRoot, "is_protected", lambda *_: False)
+    replace_result(patch, listing.Listing, "_ref", lambda ref, *_, **__: dataclasses.replace(ref, protected=False))
+
+
+MEDIA_MUTATIONS = [
+    the_clock_of_another_boot_corrects,
+    numbers_begin_again_on_a_medium,
+    another_medium_is_not_noticed,
+    a_second_daemon_is_let_in,
+    a_missing_mount_is_recorded_into,
+    one_index_is_for_all_media,
+    protection_stays_with_the_machine,
+]
 MUTATIONS = [
     value for value in list(globals().values()) if callable(value) and getattr(value, "__module__", "") == __name__
 ]
 MUTATIONS = [
-    value for value in MUTATIONS if value not in (replace_result,) and value.__code__.co_varnames[:1] == ("patch",)
+    value
+    for value in MUTATIONS
+    if value not in (replace_result, *MEDIA_MUTATIONS) and value.__code__.co_varnames[:1] == ("patch",)
 ]
 ALWAYS = {
     protection_is_not_looked_up,
@@ -246,10 +299,20 @@ ALWAYS = {
     whole_folders_go,
     age_is_told_by_a_clock_that_nobody_vouches_for,
     total_is_not_kept,
+    the_clock_of_another_boot_corrects,
+    a_second_daemon_is_let_in,
 }
 
 
-class Counted(StorageModel):
+class CountedStorage(StorageModel):
+    stories = 0
+
+    def __init__(self) -> None:
+        type(self).stories += 1
+        super().__init__()
+
+
+class CountedMedia(MediaModel):
     stories = 0
 
     def __init__(self) -> None:
@@ -266,15 +329,16 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+@pytest.mark.parametrize("mutation", [*MUTATIONS, *MEDIA_MUTATIONS], ids=lambda mutation: mutation.__name__)
 def test_a_broken_rule_is_found(mutation: Callable[[Patch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     if mutation not in ALWAYS and not os.environ.get("MSRECD_MUTATIONS"):
         pytest.skip("MSRECD_MUTATIONS=1 breaks this rule as well")
     mutation(monkeypatch)
-    Counted.stories = 0
+    model: type[CountedStorage] | type[CountedMedia] = CountedMedia if mutation in MEDIA_MUTATIONS else CountedStorage
+    model.stories = 0
     with pytest.raises((AssertionError, OSError, LookupError, ValueError)) as caught:
         run_state_machine_as_test(
-            Counted,
+            model,
             settings=settings(
                 max_examples=STORIES,
                 stateful_step_count=30,
@@ -286,4 +350,4 @@ def test_a_broken_rule_is_found(mutation: Callable[[Patch], None], monkeypatch: 
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    print(f"{mutation.__name__}: found in story {Counted.stories}: {caught.value!r:.160}")
+    print(f"{mutation.__name__}: found in story {model.stories}: {caught.value!r:.160}")

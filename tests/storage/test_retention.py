@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ LIMIT = st.none() | st.integers(0, 1500)
 
 
 @given(CHUNKS, LIMIT, LIMIT, LIMIT, LIMIT, st.booleans(), st.integers(0, 500), st.integers(0, 100))
+@pytest.mark.promise("order-of-rotation")
 def test_plans(
     drawn: list[tuple[str, int, bool, bool, int]],
     total: int | None,
@@ -101,6 +103,7 @@ def ring(sizes: list[int], *, free: int, headroom: int, files: int = 0, protecte
     return [(item.chunk.seq, str(item.reason)) for item in planned]
 
 
+@pytest.mark.promise("ring-on-a-full-disk")
 def test_a_ring_on_a_full_disk_lets_as_few_go_as_recording_needs() -> None:
     assert ring([MIB] * 9, free=0, headroom=MIB) == [(1, "no_space"), (2, "no_space"), (3, "no_space")]
     assert ring([MIB] * 9, free=0, headroom=MIB, protected=4) == [(5, "no_space"), (6, "no_space"), (7, "no_space")]
@@ -110,6 +113,7 @@ def test_a_ring_on_a_full_disk_lets_as_few_go_as_recording_needs() -> None:
     assert ring([MIB] * 9, free=9 * MIB, headroom=MIB, files=2) == [(1, "no_space"), (2, "no_space")]
 
 
+@pytest.mark.promise("ring-on-a-full-disk")
 def test_nothing_goes_where_all_of_it_would_not_let_recording_go_on() -> None:
     assert ring([MIB // 10] * 9, free=0, headroom=MIB) == []
     assert ring([MIB] * 9, free=0, headroom=MIB, protected=8) == []

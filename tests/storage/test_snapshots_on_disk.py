@@ -29,6 +29,7 @@ def lines(store: Store) -> list[dict[str, object]]:
 
 
 @pytest.mark.effect("manifest-line: deleted", "manifest-line: kind")
+@pytest.mark.promise("snapshots-have-limits")
 def test_the_oldest_go_first_with_a_line_and_an_index_is_built_with_the_rest(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -52,6 +53,7 @@ def test_the_oldest_go_first_with_a_line_and_an_index_is_built_with_the_rest(tmp
     store.close()
 
 
+@pytest.mark.promise("protected-snapshots")
 def test_those_of_a_protected_recording_are_kept(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -73,6 +75,7 @@ def test_those_of_a_protected_recording_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before the line", "behind the line"])
+@pytest.mark.promise("snapshot-line-comes-first")
 def test_a_power_cut_leaves_no_snapshot_that_no_manifest_knows(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

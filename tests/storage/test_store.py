@@ -60,6 +60,7 @@ def record(store: Store, chunks: int, data: bytes | None = None) -> list[dict]:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.promise("part-is-being-written", "unset-clock")
 def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, trusted: bool) -> None:
     store = make_store(tmp_path, trusted=trusted)
     assert store.open() == []
@@ -82,6 +83,7 @@ def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, tru
 
 
 @pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.promise("wav-says-its-length")
 def test_a_wav_file_says_how_long_it_is(tmp_path: Path, kill: bool) -> None:
     """What cannot seek writes a header without sizes, of which ffprobe and others complain."""
     data = storage_media.make("wav")
@@ -111,6 +113,7 @@ def test_a_wav_file_says_how_long_it_is(tmp_path: Path, kill: bool) -> None:
         assert done.stderr == ""
 
 
+@pytest.mark.promise("torn-line-is-cut")
 def test_a_deletion_that_a_power_cut_tore_is_taken_away_at_the_next_start(tmp_path: Path) -> None:
     """The chunk is there still, and rotation comes back to it; until then the folder can be proven."""
     store = make_store(tmp_path)
@@ -165,6 +168,7 @@ def test_what_was_open_is_finished_at_the_next_start(tmp_path: Path, extension: 
     third.close()
 
 
+@pytest.mark.promise("state-is-lost")
 def test_without_a_state_the_part_is_found_and_finished(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()
@@ -179,6 +183,7 @@ def test_without_a_state_the_part_is_found_and_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("emptied", ["", ".part"])
+@pytest.mark.promise("two-names-of-one-chunk")
 def test_of_two_names_of_one_chunk_the_one_with_the_media_is_kept(tmp_path: Path, emptied: str) -> None:
     """What a power cut during a rename leaves on FAT, after fsck has emptied one of both."""
     store = make_store(tmp_path)
@@ -257,6 +262,7 @@ def test_rotation_keeps_the_limit_the_protected_and_the_open(tmp_path: Path) -> 
     store.close()
 
 
+@pytest.mark.promise("index-is-built-again")
 def test_the_index_is_built_again_when_damaged(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()

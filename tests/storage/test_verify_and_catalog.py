@@ -91,6 +91,7 @@ def test_an_edited_line_is_named(copy: Path) -> None:
     assert "line 3 was edited" in finding.message
 
 
+@pytest.mark.promise("no-final-chunk")
 def test_what_ends_too_early_is_told_and_an_end_is_not_proven(copy: Path) -> None:
     """Whoever takes the last chunk and its line leaves a chain that holds; that nothing ends it can be seen."""
     (manifest,) = copy.rglob("*.jsonl")
@@ -128,6 +129,7 @@ def test_an_end_behind_the_last_chunk_is_written_down(tmp_path: Path, is_ended: 
         assert (last["after"], last["lost_s"], last["gaps"]) == (2, 8.0, [gap])
 
 
+@pytest.mark.promise("unlisted-chunk")
 def test_an_unlisted_chunk_and_a_torn_manifest_are_named(copy: Path) -> None:
     (manifest,) = copy.rglob("*.jsonl")
     data = manifest.read_bytes()

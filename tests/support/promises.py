@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "promises.json"
 PAGES = ("README.md", "SECURITY.md", "docs/*.md", "docs/man/*")
 ANCHOR = re.compile(r"<!-- promise: ([a-z0-9-]+) -->|^\.\\\" promise: ([a-z0-9-]+)$", re.MULTILINE)
-BLOCK = re.compile(r"\n\s*\n|\n(?=\s*- |\|)")  # a paragraph, an item of a list, a row of a table
+BLOCK = re.compile(
+    r"\n\s*\n|\n(?=\s*- |\|)|\n```[a-z]*\n|<!-- keys: [^>]*-->\n|<!-- end -->\n"
+)  # a paragraph, an item, a row
+ROFF_BLOCK = re.compile(r"^\.(?:SS|SH|TP|PP|TH|br|nf|fi)\b.*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ def promises_of(text: str, page: str) -> Iterator[Promise]:
     """The promises of a page: what stands in the same block, behind the anchor before and before this one."""
     for match in ANCHOR.finditer(text):
         before = text[: match.start()]
-        block = BLOCK.split(before)[-1]
+        block = (ROFF_BLOCK if match.group(2) else BLOCK).split(before)[-1]
         sentence = ANCHOR.split(block)[-1]
         if match.group(2):  # roff: requests are no words
             sentence = re.sub(r"^\.[A-Z]{1,2} ?|\\f[A-Z]", "", sentence, flags=re.MULTILINE)
@@ -58,9 +61,17 @@ def promises(root: Path = ROOT) -> list[Promise]:
 
 
 def names_in(source: str, marker: str = "promise") -> Iterator[tuple[str, str]]:
-    """(test, name) for each test of a module that is marked with names; a marked class marks its tests."""
+    """(test, name) for each test of a module that is marked with names; a marked class marks its tests.
+
+    A model of hypothesis is marked where it gets its name: `TestX = pytest.mark.promise("name")(Machine.TestCase)`.
+    """
     tree = ast.parse(source)
     for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            for call in (c for c in ast.walk(node.value) if isinstance(c, ast.Call)):
+                if ast.unparse(call.func) == f"pytest.mark.{marker}":
+                    for argument in call.args:
+                        yield f"{node.targets[0].id}::runTest", str(ast.literal_eval(argument))
         for owner, function in [(node, node)] if not isinstance(node, ast.ClassDef) else [(node, f) for f in node.body]:
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue

@@ -147,6 +147,7 @@ def test_second_signal_leaves_at_once_and_the_next_start_recovers(tmp_path: Path
 
 
 @pytest.mark.effect("exit: 2")
+@pytest.mark.promise("wrong-configuration-starts-nothing")
 def test_an_invalid_configuration_names_every_problem_and_starts_nothing(tmp_path: Path) -> None:
     config = tmp_path / "msrecd.toml"
     config.write_text('[storage]\nmax_totl = "2GiB"\n[[recorder]]\nname = "Cam 0"\nchunk_duration = "soon"\n')

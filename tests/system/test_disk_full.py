@@ -72,7 +72,7 @@ def assert_one_gap(lines: list[dict], least_gap_s: float) -> None:
     assert len(gaps) == 1, [line["gaps"] for line in lines]
 
 
-@pytest.mark.promise("losses-are-counted", "no-disk-ends-a-recording", "disk-full")
+@pytest.mark.promise("losses-are-counted", "no-disk-ends-a-recording", "disk-full", "reserve-of-2-mib")
 def test_a_full_disk_is_told_and_the_same_recording_goes_on(
     tmpfs: Path, daemon_for: DaemonFor, console: Console
 ) -> None:

@@ -159,5 +159,6 @@ def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, se
 
 
 @pytest.mark.timeout(300 + COUNT // 200)
+@pytest.mark.promise("malformed-messages")
 def test_hostile_messages(tmp_path: Path, broker: Broker, daemon_for: DaemonFor) -> None:
     attack(tmp_path, broker, daemon_for(camera(chunk_duration="5s")), COUNT, 2)

@@ -165,7 +165,7 @@ def parse(stamp: str) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
-@pytest.mark.promise("inactive-means-finished")
+@pytest.mark.promise("inactive-means-finished", "start-is-published-when-done")
 @pytest.mark.effect(
     "state-recorder: state",
     "state-recorder: since",

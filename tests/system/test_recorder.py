@@ -228,6 +228,7 @@ def test_a_device_by_its_label_and_what_is_not_met(daemon_for: DaemonFor, consol
     reason="needs root, fsfreeze and mkfs.ext4",
 )
 @pytest.mark.effect("state-health: queue_ms")
+@pytest.mark.promise("hanging-disk-is-a-problem")
 def test_a_disk_that_hangs_is_an_error_and_nothing_of_it_is_lost(
     tmp_path: Path, card: Card, broker: Any, console: Console
 ) -> None:

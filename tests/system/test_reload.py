@@ -83,6 +83,7 @@ def reload_by_signal(daemon: DaemonProcess) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 2 * RELOADS)
 @pytest.mark.alone  # a busy machine drops frames, and is right to
+@pytest.mark.promise("reload-under-a-recording")
 def test_no_frame_is_lost_and_nothing_leaks_over_many_reloads(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:
@@ -176,6 +177,7 @@ def test_what_was_decided_by_hand_survives_a_reload(daemon_for: DaemonFor, broke
 
 
 @pytest.mark.effect("event-error: message")
+@pytest.mark.promise("reload-in-whole")
 def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:

@@ -8,7 +8,7 @@ from console import Console
 from daemon import DaemonFor
 
 
-@pytest.mark.promise("rev-grows")
+@pytest.mark.promise("rev-grows", "state-is-atomic")
 def test_rev_grows_over_a_kill_and_the_first_state_holds_all(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(camera()) as daemon:
         before = console.wait("state/recorder/cam0", lambda state: state["state"] == "inactive")

@@ -127,6 +127,7 @@ def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: 
 
 
 @pytest.mark.slow
+@pytest.mark.promise("stop-in-a-window")
 def test_what_people_say_within_a_window(site: Site) -> None:
     site.clock.set("2026-06-10T21:00:00")
     with site.daemon:
@@ -162,6 +163,7 @@ def test_what_people_say_within_a_window(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("summer-time")
 def test_fixed_times_of_the_nights_in_which_the_clocks_change_come_once(site: Site) -> None:
     site.clock.set("2026-03-29T00:00:00")
     with site.daemon:
@@ -184,6 +186,7 @@ def test_fixed_times_of_the_nights_in_which_the_clocks_change_come_once(site: Si
 
 @pytest.mark.slow
 @pytest.mark.effect("state-daemon: waiting_for_clock")
+@pytest.mark.promise("clock-of-schedules")
 def test_a_clock_that_nobody_has_set_is_waited_for_and_a_clock_set_by_hand_is_not(site: Site) -> None:
     site.clock.trust(False)
     site.clock.set("2026-06-10T22:00:00")

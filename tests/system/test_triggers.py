@@ -125,6 +125,7 @@ def test_motion_begins_and_extends_a_recording(daemon_for: DaemonFor, console: C
 
 
 @pytest.mark.effect("config: recorder.schedule.action")
+@pytest.mark.promise("arming")
 def test_a_schedule_arms_and_a_command_goes_first(daemon_for: DaemonFor, console: Console) -> None:
     later = (datetime.now() + timedelta(hours=12)).strftime("%H:%M")  # noqa: DTZ005 - the wall's time, as schedules have it
     off = window(start=later, duration="1m", action="arm", unsynchronized="run")
@@ -155,6 +156,7 @@ def test_what_a_trigger_records_is_protected(daemon_for: DaemonFor, console: Con
         until(lambda: (folder / recording_id).exists(), daemon.log.read_text, timeout=30)
 
 
+@pytest.mark.promise("scores-can-be-watched")
 def test_scores_can_be_watched(daemon_for: DaemonFor) -> None:
     with daemon_for(microphone() + trigger(**BEEP) + microphone("plain")) as daemon:
         command = [sys.executable, "-m", "msrecd", "look", "--config", str(daemon.config), "--trigger", "--looks", "3"]

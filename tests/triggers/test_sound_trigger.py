@@ -33,6 +33,7 @@ def test_chirps_three_db_above_the_noise_are_found() -> None:
     assert len(found) >= 0.95 * len(chirps), f"{len(found)} of {len(chirps)}"
 
 
+@pytest.mark.promise("wind-is-no-sound")
 def test_wind_and_rain_begin_nothing() -> None:
     hours = 6 if IS_LONG else 1 / 15
     begun, _ = play(hours * 3600, chirps_db=None)

@@ -183,6 +183,7 @@ def test_a_disabled_track_is_silent_in_the_graph() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.promise("losses-in-a-graph")
 def test_what_a_device_loses_is_lost_behind_the_graph() -> None:
     """Silence that stands for sound is not given as sound: a recorder counts it, where it is."""
     rate = 48_000
