@@ -1,8 +1,9 @@
 """RecorderController: one configured recorder: what is wanted of it, and what it does.
 
-A recording lives from `start` to `stop`. It has one attempt (attempt.py) after the other: a device that went away and
-came back continues the recording in a new chunk. The states and who performs each transition are in states.py; faults
-are reported here and repaired by the supervisor. Everything happens on the loop.
+A recording lives from `start` to `stop`. It has one attempt after the other (attempts.py): a device that went away and
+came back continues the recording in a new chunk. The states and who performs each transition are in states.py; every
+transition is performed here, on the loop. What is said of it: reporter.py; faults of the storage: storagefaults.py; the
+time of the next try: supervisor.py.
 """
 
 from __future__ import annotations
@@ -10,45 +11,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.errors import CommandError, StorageError
+from msrecd.errors import CommandError
 from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
+from msrecd.recorder.attempts import Attempts
 from msrecd.recorder.files import Archive, RecordingFiles, has_media
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
+from msrecd.recorder.reporter import Listener, Reporter, name_of
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.recorder.states import WANTED, State, StateMachine, Trigger
 from msrecd.recorder.status import RecorderStatus
-from msrecd.recorder.supervisor import Supervisor
-from msrecd.recorder.writer import HANG_S
+from msrecd.recorder.storagefaults import StorageFaults
+from msrecd.recorder.supervisor import Supervisor, retry_limit_s
 from msrecd.tasks import Tasks
-from msrecd.vocabulary.backoff import BackOff
 
 if TYPE_CHECKING:
-    from msrecd.recorder.watcher import Finding, TriggerWatch
+    from msrecd.recorder.watcher import TriggerWatch
 
 PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so long does not advance
-_RETRY_LIMIT_S = 60.0
-_DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not say that a device is back, recording resumes within 5 s too
-_INPUT_RETRY_S = 1.0  # an input that answers again is recorded within 2 s …
-_INPUT_QUICKLY_NS = 120 * NS  # … unless it has been away for so long
-_INPUT_RETRY_LIMIT_S = 10.0
-_STORAGE_RETRY_S = 5.0
-_HANGS = "hangs"  # cause of a storage problem
 _OTHER_MEDIUM = "medium"  # cause of the events where one recording ends and the next begins on another medium
-
-
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def state_changed(self, recorder: RecorderController) -> None: ...
-    def happened(self, recorder: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
-    def played_out(self, recorder: RecorderController) -> None: ...
-    def found(self, recorder: RecorderController, finding: Finding) -> None: ...
 
 
 class RecorderController:
@@ -60,32 +46,35 @@ class RecorderController:
         self.settings = settings
         self.log = RecorderLog(logging.getLogger(__name__), settings.name)
         self.status = RecorderStatus(lambda: listener.state_changed(self))
+        self._listener = listener
+        self._devices = devices
+        self._tasks = Tasks(self.log)
+        self._supervisor = Supervisor(settings.name, self._tasks, self.log)
+        self._reporter = Reporter(self, self.status, self.log, listener)
+        storage_faults = StorageFaults(
+            self.status,
+            self._reporter,
+            self.log,
+            self._supervisor,
+            archive,
+            is_wanted=lambda: self.is_wanted,
+            resume=self._split,
+        )
         self.files = RecordingFiles(
             settings.name,
             archive,
             self.log,
             time_lapse=settings.time_lapse,
             on_chunk=self._chunk_done,
-            on_lost=self._lost,
-            on_error=self._storage_failed,
-            on_hang=self._disk_hangs,
+            on_lost=self._reporter.lost,
+            on_error=storage_faults.failed,
+            on_hang=storage_faults.hangs,
             on_renamed=self._medium_changed,
         )
-        self._devices = devices
-        self._archive = archive
-        self._listener = listener
-        self._tasks = Tasks(self.log)
-        self._supervisor = Supervisor(settings.name, self._tasks, self.log)
-        self._back_off = BackOff()  # between attempts that give nothing
-        self._gave_nothing = False  # the last attempt began, and ended without any media
+        self.attempts = Attempts(settings, devices, self.files, self)
         self._machine = StateMachine()
         self._lock = asyncio.Lock()
         self._wanted_since_ns: int | None = None
-        self._attempt: Attempt | None = None  # armed, beginning or under way
-        self._attempts = 0
-        self._first_attempt = 1  # of the present recording
-        self._is_beginning = False  # what ends an attempt is the business of whoever begins it
-        self._unmet: list[dict[str, Any]] = []  # as it was last logged
         self._missing: Problem | None = None  # why the last try did not have all devices
         self._watch = self._make_watch() if settings.triggers else None
 
@@ -136,13 +125,13 @@ class RecorderController:
     @property
     def mime_type(self) -> str:
         """What the present recording is; before one, what is configured."""
-        running = "" if self._attempt is None else self._attempt.mime_type
+        running = "" if self.attempts.current is None else self.attempts.current.mime_type
         return self.files.mime_type or running or str(self.settings.options.get("mime_type") or "")
 
     @property
     def input(self) -> RecorderInput | None:
         """What it has open."""
-        return None if self._attempt is None else self._attempt.input
+        return self.attempts.input
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
@@ -159,7 +148,7 @@ class RecorderController:
     @property
     def pre_roll_bytes(self) -> int:
         """What the pre-roll holds in memory."""
-        return self._attempt.pre_roll_bytes if self.is_armed and self._attempt is not None else 0
+        return self.attempts.current.pre_roll_bytes if self.is_armed and self.attempts.current is not None else 0
 
     @property
     def lacks_device(self) -> bool:
@@ -175,9 +164,9 @@ class RecorderController:
         A recorder in error does not claim to record, one whose disk hangs neither: a restart would cure nothing, lose
         what waits in memory and interrupt the others.
         """
-        if not self.is_recording or self._attempt is None:
+        if not self.is_recording or self.attempts.current is None:
             return True
-        rhythm_s = self.settings.timeslice_ms / 1000 + self._attempt.frame_interval_s
+        rhythm_s = self.settings.timeslice_ms / 1000 + self.attempts.current.frame_interval_s
         return now_ns - self.files.last_data_ns <= max(PROGRESS_LIMIT_S, 3 * rhythm_s) * NS
 
     @property
@@ -200,13 +189,13 @@ class RecorderController:
         if is_armed:
             self.arm()
         elif self.is_armed and not self._holds_inputs:
-            self._close_attempt()
+            self.attempts.close()
             self._machine.do(Trigger.DISARM)
             self.status.changed()
 
     def arm(self) -> None:
         """Hold the inputs open while idle, for `pre_roll` or triggers; it takes its time, and is kept up."""
-        if self._holds_inputs and not self._is_file and self.state is State.IDLE:
+        if self._holds_inputs and not self.attempts.is_file and self.state is State.IDLE:
             self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
@@ -226,15 +215,13 @@ class RecorderController:
                 return False
             self._machine.do(Trigger.START)
             self._supervisor.cancel()
-            self._back_off.reset()
-            self._gave_nothing = False
             self._wanted_since_ns = SYSTEM_CLOCK.monotonic_ns()
-            self._first_attempt = self._attempts + 1 if self._attempt is None else self._attempt.number
+            self.attempts.begin_recording()
             self.status.cause = cause
             try:
                 await self._begin()
             except Exception as exc:
-                problem = self._problem_of(exc)
+                problem = self._reporter.problem_of(exc)
                 if persistent:
                     self._go_down(problem)
                     return True
@@ -280,7 +267,7 @@ class RecorderController:
             self._machine.do(Trigger.PAUSE)
             attempt.pause()
             self.status.phase = "paused"
-            self._report("paused")
+            self._reporter.change("paused")
             return True
 
     async def resume(self) -> bool:
@@ -292,7 +279,7 @@ class RecorderController:
             self._machine.do(Trigger.RESUME)
             attempt.resume()
             self.status.phase = "recording"
-            self._report("resumed")
+            self._reporter.change("resumed")
             return True
 
     async def split(self) -> bool:
@@ -314,7 +301,7 @@ class RecorderController:
         async with self._lock:
             if self.state is State.CLOSED:
                 return
-            self._close_attempt()
+            self.attempts.close()
             self._machine.do(Trigger.CLOSE)
         self._tasks.cancel()
 
@@ -325,60 +312,21 @@ class RecorderController:
     # --- a recording -------------------------------------------------------------------------------------------------
 
     def _running(self, verb: str) -> Attempt:
-        if self._attempt is None or self.state not in (State.RECORDING, State.PAUSED) or not self._attempt.is_active:
+        attempt = self.attempts.current
+        if attempt is None or self.state not in (State.RECORDING, State.PAUSED) or not attempt.is_active:
             raise CommandError("wrong_state", f"{verb}: {self.name} is not recording")
-        return self._attempt
+        return attempt
 
     async def _begin(self, input: RecorderInput | None = None) -> None:
-        """Record into the present recording; begin that if there is none.
-
-        Args:
-            input: open; None: what is armed, else it is opened.
-
-        Raises:
-            CommandError, DOMException, StorageError, …: it could not begin; nothing is open, files excepted.
-        """
-        self.files.expect_data()
-        self._is_beginning = True
-        try:
-            attempt = self._attempt
-            if attempt is None:
-                attempt = self._attempt = await self._new_attempt(input)
-            await attempt.start()
-            if not self.files.is_open and attempt.has_started:
-                await self.files.open(attempt.file_type)
-            if not attempt.is_active and not attempt.input.has_played_out:
-                self._note_what_it_gave(attempt)
-                raise (attempt.problem or Problem("device_missing", "the device went away")).error()
-        except BaseException:
-            self._close_attempt()
-            if not self.files.is_open:
-                self.files.drop_pending()  # each try would leave its own behind
-            raise
-        finally:
-            self._is_beginning = False
-        self.files.expect_data()
-        self._warn_of_unmet(attempt.input)
+        """Begin an attempt in the present recording; see Attempts.begin."""
+        attempt = await self.attempts.begin(input)
+        self._reporter.unmet(attempt.input)
         if not attempt.is_active:
             self._attempt_ended(attempt)
 
-    async def _new_attempt(self, input: RecorderInput | None = None) -> Attempt:
-        """
-        Raises:
-            CommandError, DOMException, TypeError: nothing is open then.
-        """
-        if input is None:
-            try:
-                input = await RecorderInput.open(self.settings, self._devices)
-            except CommandError:
-                self._gave_nothing = False
-                raise
-        self._attempts += 1
-        try:
-            return Attempt(self._attempts, self.settings, input, self)
-        except BaseException:
-            input.close()
-            raise
+    def _split(self) -> None:
+        if self.attempts.current is not None:
+            self.attempts.current.split()
 
     def _started(self) -> None:
         """The first attempt of a recording is under way."""
@@ -388,11 +336,11 @@ class RecorderController:
     def _report_started(self) -> None:
         self.status.phase = "recording"
         self.status.recovered(run=True)
-        self._report("started", cause=self.status.cause, tracks=self.tracks)
+        self._reporter.change("started", cause=self.status.cause, tracks=self.tracks)
 
     async def _refuse(self) -> None:
         """A start has failed: as if it had not been asked for."""
-        self._close_attempt()
+        self.attempts.close()
         await self.files.close()
         self._machine.do(Trigger.REFUSED)
         self._forget_recording()
@@ -403,40 +351,25 @@ class RecorderController:
         was_down = self.status.run_problem is not None
         self._machine.do(Trigger.STOP)
         now_ns = SYSTEM_CLOCK.monotonic_ns()
-        armed: Attempt | None = None
+        is_armed = False
         try:
-            attempt = self._attempt
+            attempt = self.attempts.current
             if attempt is not None and await attempt.stop():
-                armed = self._rearmed(attempt)
+                is_armed = self._holds_inputs and self.attempts.arm_again(attempt)
             elif attempt is not None:
                 self.log.error("the recording did not end within %g s; its last seconds are lost", STOP_DEADLINE_S)
         finally:
-            self._attempt = armed or self._attempt
-            if armed is None:
-                self._close_attempt()
+            if not is_armed:
+                self.attempts.close()
             await self.files.close(now_ns if was_down else 0)
-            self._happened("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
+            self._reporter.event("stopped", cause=cause, chunks=self.files.chunks, bytes=self.files.bytes)
             self.files.forget()
             self._machine.do(Trigger.STOPPED)
-            if armed is not None:
+            if is_armed:
                 self._machine.do(Trigger.ARM)
             self._forget_recording()
             self.status.changed()
             self.arm()
-
-    def _rearmed(self, attempt: Attempt) -> Attempt | None:
-        """The next attempt, on the same input, whose MediaRecorder keeps a pre-roll since this one has ended."""
-        if not self._holds_inputs or self._is_file:
-            return None
-        if attempt.problem is not None or attempt.input.has_lost_track:
-            return None
-        self._attempts += 1
-        return Attempt(self._attempts, self.settings, attempt.input, self, before=attempt)
-
-    def _close_attempt(self) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.close()
 
     def _forget_recording(self) -> None:
         self._wanted_since_ns = None
@@ -447,20 +380,20 @@ class RecorderController:
 
     def attempt_gave(self, attempt: Attempt, event: BlobEvent) -> None:
         """A blob. (One that has been replaced may only finish the files that it has begun.)"""
-        if attempt is self._attempt or (self.files.is_open and attempt.number >= self._first_attempt):
+        if self.attempts.belongs(attempt):
             self.files.take(attempt.number, event, may_be_last=event.chunk_end and not attempt.is_active)
         if not attempt.has_media and has_media(event):
             attempt.has_media = True
-            if attempt is self._attempt and self.state is State.RECORDING:
+            if attempt is self.attempts.current and self.state is State.RECORDING:
                 self._recovered()
 
     def attempt_missed(self, event: GapEvent) -> None:
         """Media is lost that should have been recorded; it stands in the chunk's own account."""
-        self._lost(event.gap.duration_s, event.gap.reason)
+        self._reporter.lost(event.gap.duration_s, event.gap.reason)
 
     def attempt_stopped(self, attempt: Attempt) -> None:
         """It gave its last blob: as it was told to, or because nothing is left to record."""
-        if attempt is self._attempt and self.is_wanted and not self._is_beginning:
+        if attempt is self.attempts.current and self.is_wanted and not self.attempts.is_beginning:
             self._attempt_ended(attempt)
 
     def _attempt_ended(self, attempt: Attempt) -> None:
@@ -470,29 +403,24 @@ class RecorderController:
             return
         problem = attempt.problem or self._missing or Problem("device_missing", "the device went away")
         self._missing = None
-        self._note_what_it_gave(attempt)
-        self._close_attempt()
+        self.attempts.note_end(attempt)
+        self.attempts.close()
         self._go_down(problem)
-
-    def _note_what_it_gave(self, attempt: Attempt) -> None:
-        if not attempt.has_media and not self._gave_nothing:
-            self._back_off.reset()  # until now it could not be opened, or all was well
-        self._gave_nothing = not attempt.has_media
 
     def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None:
         """One of its devices went away. The others are recorded; what is only armed is opened again."""
-        if attempt is not self._attempt:
+        if attempt is not self.attempts.current:
             return
         if self.is_armed:
-            self.log.warning("%s went away; the pre-roll resumes when it is back", _name_of(track))
-            self._close_attempt()
+            self.log.warning("%s went away; the pre-roll resumes when it is back", name_of(track))
+            self.attempts.close()
             self._machine.do(Trigger.DISARM)
             self.status.changed()
             self.arm()
         elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
-            self._missing = Problem("device_missing", f"{_name_of(track)} went away")
+            self._missing = Problem("device_missing", f"{name_of(track)} went away")
         elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
-            self._report_error("device_missing", f"{_name_of(track)} went away; the other tracks are recorded")
+            self._reporter.error("device_missing", f"{name_of(track)} went away; the other tracks are recorded")
             self._missing = Problem("device_missing", "")
             self.status.changed()
             self._supervisor.keep_trying("complete", self._try_complete, limit_s=self._retry_limit_s)
@@ -500,17 +428,17 @@ class RecorderController:
     def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile, as a gap), or gives again."""
         if muted and self.state is State.RECORDING:
-            self._report_error("device_busy", f"no data from {_name_of(track)}")
+            self._reporter.no_data(track)
 
     def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None:
         """One of its devices is restarted because it gave nothing for so long."""
         if self.is_wanted:
-            self._report_error("device_busy", f"no data from {_name_of(track)} for {silent_s:.1f} s; restarting it")
+            self._reporter.no_data(track, restarted_after_s=silent_s)
 
     def attempt_silent(self, track: MediaStreamTrack) -> None:
         """A microphone has given nothing but zeros for a minute: recorded as it is, but hardly what was wanted."""
         if self.is_wanted:
-            self._report_error("device_busy", f"digital silence from {_name_of(track)} for a minute: mixer or wires")
+            self._reporter.digital_silence(track)
 
     # --- what the files say ------------------------------------------------------------------------------------------
 
@@ -519,65 +447,28 @@ class RecorderController:
         self._listener.happened(self, "chunk", line)
         self.status.changed()
 
-    def _lost(self, lost_s: float, reason: str) -> None:
-        """So many seconds are missing; that is over, or the recording has ended."""
-        self.log.warning("gap of %.1f s: %s", lost_s, reason)
-        self._happened("gap", duration_s=lost_s, reason=reason)
-
-    def _storage_failed(self, error: StorageError) -> None:
-        if self.is_wanted:
-            self._set_storage_problem(problem_of(error))
-            self._supervisor.keep_trying("write", self._try_write, limit_s=lambda: _STORAGE_RETRY_S, first_s=0.0)
-        else:
-            self.log.error("%s", error)
-
     def _medium_changed(self, before: str, chunks: int, size: int) -> None:
         """The recording goes on under another recording_id: for who follows ids, one has ended and one begun."""
-        self._happened("stopped", recording_id=before, cause=_OTHER_MEDIUM, chunks=chunks, bytes=size)
-        self._happened("started", cause=_OTHER_MEDIUM, tracks=self.tracks)
+        self._reporter.event("stopped", recording_id=before, cause=_OTHER_MEDIUM, chunks=chunks, bytes=size)
+        self._reporter.event("started", cause=_OTHER_MEDIUM, tracks=self.tracks)
         self.status.changed()
 
-    def _disk_hangs(self, is_hanging: bool) -> None:
-        if is_hanging:
-            message = f"the disk has not answered for {HANG_S:g} s; recording continues in memory until that is full"
-            self._set_storage_problem(Problem("no_space", message, cause=_HANGS))
-        elif self.status.storage_problem is not None and self.status.storage_problem.cause == _HANGS:
-            self.log.info("the disk answers again")
-            self.status.recovered(storage=True)
-            self.status.changed()
-
-    def _set_storage_problem(self, problem: Problem) -> None:
-        before = self.status.storage_problem
-        if self.status.note_storage_problem(problem):
-            self._report_error(problem.code, problem.message, level=logging.ERROR)
-        if before is None or before.key != problem.key:
-            self.status.changed()
-
     # --- what the supervisor tries; each says whether it is over ----------------------------------------------------
-
-    @property
-    def _is_file(self) -> bool:
-        return self.input is not None and self.input.is_file
 
     def _retry_limit_s(self) -> float:
         """At most so long to the next try."""
         problem = self.status.run_problem or self._missing
-        if self.settings.url is not None and self._gave_nothing:
-            return _INPUT_RETRY_LIMIT_S
-        if self.settings.url is not None:
-            since_ns = None if problem is None else problem.since_ns
-            away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
-            return _INPUT_RETRY_S if away_ns < _INPUT_QUICKLY_NS else _INPUT_RETRY_LIMIT_S
-        # A device that is missing may come at any moment; one that is there and refuses, less so.
-        return _DEVICE_RETRY_LIMIT_S if problem is None or problem.code == "device_missing" else _RETRY_LIMIT_S
+        is_network = self.settings.url is not None
+        return retry_limit_s(problem, is_network=is_network, gave_nothing=self.attempts.gave_nothing)
 
     def _go_down(self, problem: Problem) -> None:
         """Nothing is recorded that should be."""
         self._machine.do(Trigger.LOST)
         if self.files.has_media and not self._is_paused:  # what is paused loses nothing
             self.files.begin_loss(self.files.media_until_ns or self._wanted_since_ns or 0, problem.code)
-        self._set_run_problem(problem)
-        self._supervisor.keep_trying("begin", self._try_begin, limit_s=self._retry_limit_s, back_off=self._back_off)
+        self._reporter.run_problem(problem)
+        back_off = self.attempts.back_off
+        self._supervisor.keep_trying("begin", self._try_begin, limit_s=self._retry_limit_s, back_off=back_off)
 
     async def _try_begin(self) -> bool:
         """Record again, in a new chunk of the same recording."""
@@ -589,19 +480,19 @@ class RecorderController:
         try:
             await self._begin()
         except Exception as exc:
-            self._set_run_problem(self._problem_of(exc))
+            self._reporter.run_problem(self._reporter.problem_of(exc))
             return False
         self._machine.do(Trigger.STARTED)
         self._pause_again()
         # A device has given its first frame by now; a network stream is known from its header on.
-        if self.settings.url is None or self._attempt is None or self._attempt.has_media or self._is_paused:
+        attempt = self.attempts.current
+        if self.settings.url is None or attempt is None or attempt.has_media or self._is_paused:
             self._recovered()
         return True
 
     def _recovered(self) -> None:
         """What is wanted is recorded, perhaps again."""
-        self._back_off.reset()
-        self._gave_nothing = False
+        self.attempts.reset()
         if self.status.phase == "inactive":
             self._report_started()
         elif self.status.run_problem is not None:
@@ -611,10 +502,10 @@ class RecorderController:
 
     def _pause_again(self) -> None:
         """A new attempt goes on as the last one was."""
-        if self._is_paused and self._attempt is not None:
+        if self._is_paused and self.attempts.current is not None:
             if self.state is State.RECORDING:
                 self._machine.do(Trigger.PAUSE)
-            self._attempt.pause()
+            self.attempts.current.pause()
 
     async def _try_complete(self) -> bool:
         """If all devices can be had again, record them in a new chunk of the same recording.
@@ -622,7 +513,7 @@ class RecorderController:
         What still records is not touched before that is certain; a camera that is in use is shared.
         """
         async with self._lock:
-            old = self._attempt
+            old = self.attempts.current
             if self.state not in (State.RECORDING, State.PAUSED) or old is None or not old.input.has_lost_track:
                 return True
             try:
@@ -630,7 +521,7 @@ class RecorderController:
             except CommandError as exc:
                 self._missing = problem_of(exc)
                 return False
-            self._attempt = None
+            self.attempts.current = None
             try:
                 await old.stop()
             except BaseException:
@@ -643,30 +534,13 @@ class RecorderController:
             try:
                 await self._begin(input)
             except Exception as exc:
-                self._go_down(self._problem_of(exc))
+                self._go_down(self._reporter.problem_of(exc))
                 return True
             self._pause_again()
             self._missing = None
             self.log.info("all devices are recorded again")
             self.status.changed()
-            return self._attempt is None or not self._attempt.input.has_lost_track
-
-    async def _try_write(self) -> bool:
-        """If there is room again, the same recording goes on in a new chunk."""
-        if not self.is_wanted:
-            return True
-        error = await self._archive.make_room()
-        if not self.is_wanted:
-            return True
-        if error is not None:
-            self._set_storage_problem(problem_of(error))
-            return False
-        self.status.recovered(storage=True)
-        if self._attempt is not None:
-            self._attempt.split()
-        self.log.info("the storage can be written again; recording resumes in a new chunk")
-        self.status.changed()
-        return True
+            return self.attempts.current is None or not self.attempts.current.input.has_lost_track
 
     async def _try_arm(self) -> bool:
         """Open the inputs while idle, and keep a pre-roll."""
@@ -674,7 +548,7 @@ class RecorderController:
             if self.state is not State.IDLE or not self._holds_inputs:
                 return True
             try:
-                attempt = await self._new_attempt()
+                attempt = await self.attempts.make()
                 try:
                     if attempt.input.is_file:  # nothing of it passes while it is not played
                         attempt.close()
@@ -684,52 +558,16 @@ class RecorderController:
                     attempt.close()
                     raise
             except Exception as exc:
-                problem = self._problem_of(exc)
+                problem = self._reporter.problem_of(exc)
                 if self._missing is None or self._missing.message != problem.message:
                     self.log.warning("no pre-roll for now: %s; trying again", problem.message)
                 self._missing = problem
                 return False
             self._missing = None
-            self._attempt = attempt
+            self.attempts.current = attempt
             self._machine.do(Trigger.ARM)
             self.status.changed()
             return True
-
-    # --- reporting ---------------------------------------------------------------------------------------------------
-
-    def _problem_of(self, exc: Exception) -> Problem:
-        problem = problem_of(exc, is_input=self.settings.url is not None)
-        if problem.code == "internal":
-            self.log.error("%s", problem.message, exc_info=exc)
-        return problem
-
-    def _set_run_problem(self, problem: Problem) -> None:
-        before = self.status.run_problem
-        if self.status.note_run_problem(problem):
-            self._report_error(problem.code, f"{problem.message}", level=logging.ERROR)
-        if before is None or before.key != problem.key:
-            self.status.changed()
-
-    def _warn_of_unmet(self, input: RecorderInput) -> None:
-        news, self._unmet = input.unmet != self._unmet, input.unmet
-        if news and input.unmet:
-            text = ", ".join(
-                f"{one['kind']} {one['constraint']} {one['asked']} "
-                + ("(it has none)" if one["got"] is None else f"(is {one['got']})")
-                for one in input.unmet
-            )
-            self.log.warning("asked for and not met: %s", text)
-
-    def _report_error(self, code: str, message: str, *, level: int = logging.WARNING) -> None:
-        self.log.log(level, "%s", message)
-        self._happened("error", code=code, message=message)
-
-    def _report(self, event_type: str, **facts: Any) -> None:
-        self._happened(event_type, **facts)
-        self.status.changed()
-
-    def _happened(self, event_type: str, **facts: Any) -> None:
-        self._listener.happened(self, event_type, facts)
 
 
 def _facts_of(track: MediaStreamTrack) -> dict[str, Any]:
@@ -740,7 +578,3 @@ def _facts_of(track: MediaStreamTrack) -> dict[str, Any]:
         "label": track.label,
         "settings": settings,
     }
-
-
-def _name_of(track: MediaStreamTrack) -> str:
-    return f"{track.kind} device {track.label}"

@@ -12,8 +12,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.recorder.problems import Problem
 from msrecd.tasks import Tasks
 from msrecd.vocabulary.backoff import BackOff
+
+_RETRY_LIMIT_S = 60.0
+_DEVICE_RETRY_LIMIT_S = 3.0  # where hot-plug does not say that a device is back, recording resumes within 5 s too
+_INPUT_RETRY_S = 1.0  # an input that answers again is recorded within 2 s …
+_INPUT_QUICKLY_NS = 120 * NS  # … unless it has been away for so long
+_INPUT_RETRY_LIMIT_S = 10.0
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -90,3 +98,21 @@ class Supervisor:
                 self._log.exception("%s failed; trying again", kind)
             back_off.limit_s = limit_s()
             wait_s = back_off.next_s()
+
+
+def retry_limit_s(problem: Problem | None, *, is_network: bool, gave_nothing: bool) -> float:
+    """At most so long to the next try to record.
+
+    Args:
+        problem: why nothing is recorded, or not all of it.
+        is_network: a file or network stream is recorded, no device.
+        gave_nothing: the last attempt began, and ended without any media.
+    """
+    if is_network and gave_nothing:
+        return _INPUT_RETRY_LIMIT_S
+    if is_network:
+        since_ns = None if problem is None else problem.since_ns
+        away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
+        return _INPUT_RETRY_S if away_ns < _INPUT_QUICKLY_NS else _INPUT_RETRY_LIMIT_S
+    # A device that is missing may come at any moment; one that is there and refuses, less so.
+    return _DEVICE_RETRY_LIMIT_S if problem is None or problem.code == "device_missing" else _RETRY_LIMIT_S

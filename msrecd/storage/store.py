@@ -87,7 +87,7 @@ class Store:
             self.journal,
             self._listing,
             sync_interval_s=sync_interval_s,
-            require_room=self.require_room,
+            require_room=lambda: self.require_room(),
             leave=lambda leftover: self._recovery.leave(leftover),
         )
         self._recovery = Recovery(

@@ -404,8 +404,8 @@ def test_a_recorder_advances_in_the_rhythm_of_its_frames(archive: DaemonArchive)
         since_ns = recorder.files.last_data_ns
         assert recorder.is_advancing(since_ns + 29 * NS)
         assert not recorder.is_advancing(since_ns + 40 * NS)
-        assert recorder._attempt is not None
-        assert recorder._attempt.frame_interval_s == pytest.approx(1 / 30, rel=0.01)
+        assert recorder.attempts.current is not None
+        assert recorder.attempts.current.frame_interval_s == pytest.approx(1 / 30, rel=0.01)
 
     run(archive, test)
 

@@ -83,7 +83,7 @@ CODES = [errno.ENOSPC, errno.EIO, errno.EROFS]
 def play_through(base: Path) -> None:
     """One recording of two chunks as the daemon's sink does it: a failed chunk is finished or left."""
     store = make_store(base)
-    store.sync_interval_s = 0
+    store.recordings.sync_interval_s = 0
     try:
         store.open()
     except StorageError:

@@ -251,7 +251,7 @@ def limits_for(media: bytes) -> Limits:
 
 def open_store(point: Path, clock: MediaClock | None = None) -> Store:
     store = make_store(point, clock=clock or MediaClock())
-    store.sync_interval_s = SYNC_INTERVAL_S
+    store.recordings.sync_interval_s = SYNC_INTERVAL_S
     assert store.open() == [] or clock is None
     return store
 
