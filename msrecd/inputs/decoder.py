@@ -1,4 +1,4 @@
-"""In the decoding process: packets of one stream to frames or PCM. decoding.py is the other side.
+"""In the decoding process: packets of one stream to frames or PCM. decoding.py (flac.py) is the other side.
 
 A frame goes into the memory that both processes have mapped, which holds one: when a packet gives more of them, the
 next one is written once the program has taken the one before.
@@ -11,12 +11,13 @@ import mmap
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 from msrecd.inputs import wire
 from msrecd.inputs.confine import confine
 from msrecd.libav.common import MAX_PIXELS
-from msrecd.libav.decoders import AudioDecoder, VideoDecoder
+from msrecd.libav.decoders import AudioDecoder, VideoDecoder, flac_facts
 from msrecd.libav.pictures import decoded_colors, planes_into
 from msrecd.libav.values import LibavError
 
@@ -24,6 +25,7 @@ PACKET, FLUSH = b"K", b"F"  # from the program
 FRAME, SOUND, DONE, FAILED = b"V", b"S", b"N", b"X"  # to it
 TAKEN = b"T"
 PTS = struct.Struct("<q")
+FACTS = struct.Struct("<QII16s")  # of a FLAC file: samples, smallest and largest frame, MD5
 FRAME_HEAD = struct.Struct("<qHHBBB")  # pts, width, height, whether the range was full, matrix, whether more follow
 SHARED_BYTES = MAX_PIXELS * 3 // 2 + (1 << 16)  # planes of odd sizes are rounded up; what is not touched costs nothing
 MAX_SOUND = 4 << 20
@@ -64,6 +66,30 @@ def decode_input(connection: socket.socket, request: dict[str, Any], shared_fd: 
         connection.sendall(wire.frame(FAILED, b"it needs more memory than a decoder may have"))
     except LibavError as exc:
         connection.sendall(wire.frame(FAILED, str(exc).encode()[:300]))
+
+
+def decode_flac(connection: socket.socket, fd: int) -> None:
+    """Decode a file of FLAC and say what it has in it (flac.py); a sign of life each second.
+
+    Raises:
+        OSError: the program has closed the connection.
+    """
+    confine(has_network=False)
+    said = time.monotonic()
+
+    def alive() -> None:
+        nonlocal said
+        if time.monotonic() - said > 1.0:
+            said = time.monotonic()
+            connection.sendall(wire.frame(DONE, b""))
+
+    try:
+        facts = flac_facts(fd, alive)
+    except (LibavError, MemoryError):
+        connection.sendall(wire.frame(FAILED, b""))
+        return
+    body = FACTS.pack(facts.samples, facts.smallest, facts.largest, facts.md5)
+    connection.sendall(wire.frame(SOUND, body))
 
 
 def _decode_frames(connection: socket.socket, header: bytes, shared: memoryview, max_pixels: int) -> None:

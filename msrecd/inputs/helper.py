@@ -26,7 +26,7 @@ from typing import Any
 
 from msrecd.inputs import wire
 from msrecd.inputs.confine import confine, give_back_memory
-from msrecd.inputs.decoder import FAILED, decode_input
+from msrecd.inputs.decoder import FAILED, decode_flac, decode_input
 from msrecd.inputs.places import stay_on
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
@@ -38,6 +38,7 @@ _LIVE_BATCH_S = 0.25
 _FIRST_BATCH_S = 1.0
 _BATCH_BYTES = 1 << 20
 _FILE_BATCH = 64
+_IDLE_S = 120.0  # longer than any pause between two attempts
 REWIND, GO = b"R", b"G"
 
 
@@ -79,9 +80,12 @@ def read_input(connection: socket.socket) -> None:
     """In the new process: one request, then what it asks for until the end."""
     line, fds = _request(connection)
     request = json.loads(line)
-    if "decode" in request:
+    if "decode" in request or "flac" in request:
         try:
-            decode_input(connection, request, fds[0] if fds else None)
+            if "flac" in request:
+                decode_flac(connection, fds[0])
+            else:
+                decode_input(connection, request, fds[0] if fds else None)
         except OSError:
             pass  # the program wants no more
         except Exception as exc:
@@ -199,8 +203,11 @@ class _Forker:
         self._ends: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, where to say how it ended)
 
     def serve(self) -> None:
+        """Ends with the program, or when nothing is read for a while: another one is started when one is wanted."""
         while True:
-            ready, _, _ = select.select([self._control.fileno(), *self._ends], [], [])
+            ready, _, _ = select.select([self._control.fileno(), *self._ends], [], [], _IDLE_S)
+            if not ready and not self._ends:
+                break
             for number in ready:
                 if number in self._ends:
                     self._reap(number)

@@ -28,12 +28,13 @@ class ReaderError(LibavError):
 
 
 class Helpers:
-    """The process that forks the others; started when the first one is wanted, again when it has died. Any thread."""
+    """The process that forks the others; started when one is wanted and none is there. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self.were_used = False  # something foreign has been read, and may be in what is written
 
     def fork(self) -> tuple[socket.socket, int, int]:
         """A new process: (its socket, its pidfd, where it says how it ended).
@@ -45,6 +46,7 @@ class Helpers:
         status, ending = os.pipe()
         try:
             with self._lock:
+                self.were_used = True
                 return ours, self._asked(theirs.fileno(), ending), status
         except OSError as exc:
             ours.close()

@@ -11,7 +11,7 @@ Every error of libav leaves this package as LibavError.
 
 from __future__ import annotations
 
-from msrecd.libav.decoders import AudioDecoder, FlacFrame, VideoDecoder, flac_frames
+from msrecd.libav.decoders import AudioDecoder, FlacFacts, VideoDecoder, flac_facts
 from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
 from msrecd.libav.encoders import PCM_BYTES, AudioEncoder, VideoEncoder, encoder_for, most_channels
 from msrecd.libav.muxer import Muxer
@@ -25,7 +25,7 @@ __all__ = [
     "Demuxed",
     "Demuxer",
     "Encoded",
-    "FlacFrame",
+    "FlacFacts",
     "LibavError",
     "Muxer",
     "StreamInfo",
@@ -33,7 +33,7 @@ __all__ = [
     "VideoEncoder",
     "encoder_for",
     "encoder_sample_rate",
-    "flac_frames",
+    "flac_facts",
     "jpeg",
     "most_channels",
     "picture",

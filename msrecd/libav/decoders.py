@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -100,31 +102,51 @@ class AudioDecoder:
         close_quietly(self._template)
 
 
-@dataclass(frozen=True, slots=True)
-class FlacFrame:
-    """One frame of a FLAC file: its size as it lies there, samples of a channel, the PCM as FLAC's MD5 counts it."""
+class _Reader:
+    """What PyAV takes for a file that cannot seek; the position of the descriptor belongs to others."""
 
-    size: int
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, size, self._at)
+        self._at += len(data)
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlacFacts:
+    """What STREAMINFO says of a whole file (RFC 9639, 8.2): samples of a channel, sizes of frames, MD5 of the PCM."""
+
     samples: int
-    pcm: bytes
+    smallest: int
+    largest: int
+    md5: bytes
 
 
-def flac_frames(path: str) -> Iterator[FlacFrame]:
-    """Decode a FLAC file frame by frame; blocking.
+def flac_facts(fd: int, alive: Callable[[], None] = lambda: None) -> FlacFacts:
+    """Decode a FLAC file; blocking, a second or so for an hour. `alive` is called after each frame.
 
     Raises:
         LibavError: it is none, or is damaged.
     """
+    digest = hashlib.md5(usedforsecurity=False)
+    samples = smallest = largest = 0
     try:
-        with av.open(path, "r", format="flac") as container:
+        with av.open(_Reader(fd), "r", format="flac") as container:
             stream = container.streams.audio[0]
             for packet in container.demux(stream):
                 for frame in stream.codec_context.decode(packet):
                     channels = len(frame.layout.channels)
                     pcm = bytes(memoryview(frame.planes[0])[: frame.samples * channels * _bytes_of(frame.format.name)])
-                    yield FlacFrame(packet.size, frame.samples, _packed(pcm) if frame.format.name == "s32" else pcm)
-    except (av.error.FFmpegError, ValueError, IndexError) as exc:
+                    digest.update(_packed(pcm) if frame.format.name == "s32" else pcm)
+                    samples += frame.samples
+                    smallest, largest = min(smallest or packet.size, packet.size), max(largest, packet.size)
+                    alive()
+    except (av.error.FFmpegError, ValueError, IndexError, OSError) as exc:
         raise LibavError(plain(exc)) from exc
+    return FlacFacts(samples=samples, smallest=smallest, largest=largest, md5=digest.digest())
 
 
 def _bytes_of(sample_format: str) -> int:

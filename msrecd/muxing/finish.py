@@ -12,7 +12,6 @@ left half finished: what it writes depends on the media alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -32,12 +31,13 @@ _CUE_DISTANCE_NS = 500_000_000  # of sound alone, every packet of which is a key
 CHANGED = (".wav", ".flac", ".mkv", ".mka", ".webm")  # suffixes of what `finish` may change
 
 
-def finish(fd: int, size: int, suffix: str) -> int:
+def finish(fd: int, size: int, suffix: str, *, is_foreign: bool = False) -> int:
     """Complete a file of whole fragments; its size from then on. Blocking; a second or so for an hour of FLAC.
 
     Args:
         fd: open for reading and writing; its position is not used.
         suffix: of the file's name, with the dot.
+        is_foreign: it was found on a card: what decodes it does so in a process of its own.
 
     Raises:
         OSError: the file cannot be read or written; it still holds all of its media.
@@ -46,7 +46,7 @@ def finish(fd: int, size: int, suffix: str) -> int:
         if suffix == ".wav":
             _finish_wav(fd, size)
         elif suffix == ".flac":
-            _finish_flac(fd)
+            _finish_flac(fd, is_foreign=is_foreign)
         elif suffix in (".mkv", ".mka", ".webm"):
             return _Matroska(fd, size).finish()
     except (struct.error, IndexError, ValueError):
@@ -75,28 +75,23 @@ def _finish_wav(fd: int, size: int) -> None:
 # --- FLAC ------------------------------------------------------------------------------------------------------------
 
 
-def _finish_flac(fd: int) -> None:
-    from msrecd import libav  # what decodes; whoever writes no FLAC need not load it
+def _finish_flac(fd: int, *, is_foreign: bool) -> None:
+    from msrecd.inputs.flac import facts_of_flac  # what decodes; whoever writes no FLAC need not load it
+    from msrecd.libav.values import LibavError
 
     head = bytearray(os.pread(fd, 8 + _STREAMINFO_BYTES, 0))
     if head[:4] != b"fLaC" or head[4] & 0x7F or len(head) < 8 + _STREAMINFO_BYTES:
         return
-    digest = hashlib.md5(usedforsecurity=False)
-    samples, smallest, largest = 0, 0, 0
     try:
-        for frame in libav.flac_frames(f"/proc/self/fd/{fd}"):
-            samples += frame.samples
-            smallest = min(smallest or frame.size, frame.size)
-            largest = max(largest, frame.size)
-            digest.update(frame.pcm)
-    except libav.LibavError:
+        facts = facts_of_flac(fd, is_foreign=is_foreign)
+    except LibavError:
         return  # damaged: a sum that says so would only keep others from reading the rest
-    if not samples:
+    if not facts.samples or max(facts.smallest, facts.largest) >= 1 << 24:
         return
-    head[12:15], head[15:18] = smallest.to_bytes(3, "big"), largest.to_bytes(3, "big")
-    packed = int.from_bytes(head[18:26], "big") & ~((1 << 36) - 1) | min(samples, (1 << 36) - 1)
+    head[12:15], head[15:18] = facts.smallest.to_bytes(3, "big"), facts.largest.to_bytes(3, "big")
+    packed = int.from_bytes(head[18:26], "big") & ~((1 << 36) - 1) | min(facts.samples, (1 << 36) - 1)
     head[18:26] = packed.to_bytes(8, "big")
-    head[26:42] = digest.digest()
+    head[26:42] = facts.md5
     os.pwrite(fd, bytes(head), 0)
 
 

@@ -11,6 +11,7 @@ from msrecd.codecs.opus import packet_samples
 from msrecd.codecs.parameters import of_input
 from msrecd.errors import MsrecdError
 from msrecd.flow.units import Packet
+from msrecd.inputs.recorded import RecordedFile
 from msrecd.muxing.container import ChunkContainer
 from msrecd.muxing.seams import Ends, Piece, SampleLine, Step, plan_join, seam_ns
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX, Container
@@ -132,7 +133,7 @@ class Joiner:
             except libav.LibavError:
                 return  # the first error is being reported already
 
-    def _check(self, piece: Piece, source: libav.Demuxer) -> list[libav.StreamInfo]:
+    def _check(self, piece: Piece, source: RecordedFile) -> list[libav.StreamInfo]:
         """The streams of a piece, in the order of the output's, which the first piece opens."""
         infos = _streams(source)
         if self._output is None:
@@ -165,14 +166,14 @@ class Joiner:
         previous: Step,
         before: Ends | None,
         zero_ns: int,
-        source: libav.Demuxer,
+        source: RecordedFile,
         infos: list[libav.StreamInfo],
     ) -> int:
         if step.gap_ns is None and before is not None:
             return zero_ns + seam_ns(before, previous.piece, _audio_begin(source, infos))
         return max(self._line_end_ns, zero_ns + previous.piece.duration_ns + (step.gap_ns or 0))
 
-    def _begin_of(self, piece: Piece, source: libav.Demuxer, infos: list[libav.StreamInfo]) -> int:
+    def _begin_of(self, piece: Piece, source: RecordedFile, infos: list[libav.StreamInfo]) -> int:
         """Where in the first piece the line begins: at the last key frame that is not too late."""
         wanted_ns = 0 if self._from_ns is None else self._from_ns - piece.started_ns
         if wanted_ns <= 0:
@@ -184,10 +185,9 @@ class Joiner:
                 break
             if packet.is_keyframe:
                 begin_ns = at_ns
-        source.rewind()
         return begin_ns
 
-    def _copy(self, piece: Piece, source: libav.Demuxer, infos: list[libav.StreamInfo], offset_ns: int) -> Ends:
+    def _copy(self, piece: Piece, source: RecordedFile, infos: list[libav.StreamInfo], offset_ns: int) -> Ends:
         """Write the packets of a piece at `offset_ns` of the line; the ends of what it holds, on its own line."""
         number = {info.index: i for i, info in enumerate(infos)}
         stop_ns = None if self._to_ns is None else self._to_ns - piece.started_ns
@@ -251,14 +251,14 @@ class Joiner:
             self._progress(min(self._total, self._done + min(read, piece.bytes)), self._total)
 
 
-def _open(piece: Piece) -> libav.Demuxer:
+def _open(piece: Piece) -> RecordedFile:
     try:
-        return libav.Demuxer(str(piece.path))
+        return RecordedFile(piece.path)
     except libav.LibavError as exc:
         raise JoinError(f"{piece.path.name} cannot be read: {exc}; `msrecd recordings verify` tells more") from exc
 
 
-def _streams(source: libav.Demuxer) -> list[libav.StreamInfo]:
+def _streams(source: RecordedFile) -> list[libav.StreamInfo]:
     """Frame first, one of each kind."""
     found: dict[str, libav.StreamInfo] = {}
     for info in source.streams:
@@ -276,7 +276,7 @@ def _describe(info: libav.StreamInfo) -> str:
     return f"{info.codec} of {info.sample_rate} Hz and {info.channels} channels"
 
 
-def _audio_begin(source: libav.Demuxer, infos: list[libav.StreamInfo]) -> int | None:
+def _audio_begin(source: RecordedFile, infos: list[libav.StreamInfo]) -> int | None:
     """The time of a chunk's first sound, on the chunk's own line."""
     audio = next((info for info in infos if info.kind == "audio"), None)
     if audio is None:
@@ -285,7 +285,7 @@ def _audio_begin(source: libav.Demuxer, infos: list[libav.StreamInfo]) -> int | 
     return None if first is None else first - _base(source, infos)
 
 
-def _base(source: libav.Demuxer, infos: list[libav.StreamInfo]) -> int:
+def _base(source: RecordedFile, infos: list[libav.StreamInfo]) -> int:
     """Where the container has the zero of the chunk's line.
 
     Sound alone begins there; some formats (FLAC, Ogg) number it on from the chunk before.
@@ -293,9 +293,8 @@ def _base(source: libav.Demuxer, infos: list[libav.StreamInfo]) -> int:
     return 0 if infos[0].kind == "video" else _first(source, infos[0]) or 0
 
 
-def _first(source: libav.Demuxer, info: libav.StreamInfo) -> int | None:
+def _first(source: RecordedFile, info: libav.StreamInfo) -> int | None:
     packet = next(source.packets([info.index]), None)
-    source.rewind()
     return None if packet is None else _dts(packet)
 
 

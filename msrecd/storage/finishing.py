@@ -11,13 +11,14 @@ from msrecd.muxing.finish import CHANGED, finish
 log = logging.getLogger(__name__)
 
 
-def complete(fd: int, size: int, name: str) -> tuple[int, bool]:
+def complete(fd: int, size: int, name: str, *, is_foreign: bool = False) -> tuple[int, bool]:
     """Complete the media file of `size` bytes; its size from then on, and whether its bytes may have changed.
 
     A disk that has no room even for that leaves the file without its length and its cues, but whole.
 
     Args:
         name: final name; its suffix tells the format.
+        is_foreign: it was found on the card, where others may have written it.
 
     Raises:
         OSError: the file cannot be cut back to its media.
@@ -26,7 +27,7 @@ def complete(fd: int, size: int, name: str) -> tuple[int, bool]:
     if suffix not in CHANGED:
         return size, False
     try:
-        return finish(fd, size, suffix), True
+        return finish(fd, size, suffix, is_foreign=is_foreign), True
     except OSError as exc:
         log.warning("%s gets its name without its length written into it: %s", name, exc)
         os.ftruncate(fd, size)

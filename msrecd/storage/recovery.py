@@ -288,7 +288,7 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
             size = found.cut if is_part else status.st_size
             if is_part:
                 os.ftruncate(file.fileno(), size)
-                size, _ = complete(file.fileno(), size, parsed.final)
+                size, _ = complete(file.fileno(), size, parsed.final, is_foreign=True)
             digest = hash_prefix(file.fileno(), size).hexdigest()
             os.fsync(file.fileno())
             if is_part:

@@ -9,6 +9,7 @@ from pathlib import Path
 from msrecd import libav
 from msrecd.errors import StorageError
 from msrecd.inputs.decoding import ConfinedVideoDecoder
+from msrecd.inputs.recorded import RecordedFile
 
 WIDTH = 320
 CACHE_LIMIT_BYTES = 2 << 20
@@ -55,9 +56,9 @@ def first_frame(path: Path, width: int = WIDTH) -> bytes:
     """The first frame of a file as JPEG.
 
     Raises:
-        libav.LibavError: it cannot be read or decoded, or has no frames; or it has ended the process that decodes it.
+        libav.LibavError: it cannot be read or decoded, has no frames, or has ended a process that reads or decodes it.
     """
-    source = libav.Demuxer(str(path))
+    source = RecordedFile(path)
     try:
         video = next((info for info in source.streams if info.kind == "video"), None)
         if video is None:

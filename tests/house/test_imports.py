@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "libav": {"flow", "dom", "pixels"} | BASE,
     "inputs": {"libav", "flow", "dom", "pixels"} | BASE,
     "codecs": {"flow", "dom", "libav", "pixels"} | BASE,
-    "muxing": {"codecs", "flow", "dom", "libav", "pixels"} | BASE,
+    "muxing": {"codecs", "inputs", "flow", "dom", "libav", "pixels"} | BASE,
     "devices": {"flow", "dom", "libav", "pixels"} | BASE,  # libav: JPEGs of USB cameras
     "media": {"inputs", "devices", "muxing", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
     "webaudio": {"media", "codecs", "flow", "dom", "libav", "pixels"} | BASE,
