@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,14 @@ class Source(ABC):
         What a device does not give is a loss, and is not made up.
         """
         return not self.device_id
+
+    def figures(self) -> Mapping[str, float | str]:
+        """What a camera says of its newest frame, by name; {}: nothing (yet). Costs something only while it is asked.
+
+        Any thread. Names and units are the W3C's (`focus_distance` in metres, `exposure_time` in 100 µs, `iso`,
+        `color_temperature`); beside these `focus_figure` (the sharper, the larger), `focus_state`, `lux`.
+        """
+        return {}
 
     @abstractmethod
     def raw(self) -> Feed[Any]:

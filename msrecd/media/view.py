@@ -108,6 +108,12 @@ class StreamView:
         blob = await ImageCapture(track).take_photo(None if width is None else {"image_width": width})
         return bytes(blob)
 
+    def figures(self) -> dict[str, float | str]:
+        """What the camera itself says of the newest frame of the first video track: W3C names and units, and
+        `focus_figure`, `focus_state`, `lux`. Empty for cameras that say nothing, and at the first question."""
+        track = next((track for track in self._stream.get_video_tracks() if track.ready_state == "live"), None)
+        return {} if track is None else dict(track._source.figures())
+
     async def levels(self) -> AsyncIterator[Level]:
         """The level of the first audio track, ten times a second, until it ends. On the stream's loop.
 

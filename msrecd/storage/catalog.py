@@ -42,6 +42,7 @@ class ChunkEntry:
     lost_s: float
     exists: bool
     protected: bool
+    is_time_lapse: bool = False  # played in duration_s, captured from started to ended
     offloaded: OffloadEntry | None = None
 
 
@@ -333,6 +334,7 @@ class Catalog:
             lost_s=line["lost_s"],
             exists=self._is_there(line["file"]),
             protected=protected,
+            is_time_lapse="time_lapse" in line,
         )
 
     def _is_there(self, file: str) -> bool:

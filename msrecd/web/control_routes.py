@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.util import find_spec
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.control.messages import decode_object
@@ -127,8 +128,10 @@ def add_routes(
     """Those of login, states, commands and events. `hold` opens the inputs of a recorder until it is let go;
     `health` is what the page says of itself."""
 
+    has_rtc = find_spec("aiortc") is not None
+
     async def session(request: Request) -> Response:
-        facts = {"device": settings.device_id, "version": settings.version, "login": login.is_needed}
+        facts = {"device": settings.device_id, "version": settings.version, "login": login.is_needed, "webrtc": has_rtc}
         now = format_utc(SYSTEM_CLOCK.realtime_ns())
         return json_response(facts | {"role": request.access.name.lower(), "now": now})
 
@@ -140,6 +143,9 @@ def add_routes(
 
     async def devices(_: Request) -> Response:
         return json_response(mirror.states.get("devices", []))
+
+    async def errors(_: Request) -> Response:
+        return json_response(list(mirror.errors))
 
     async def command(request: Request) -> Response:
         name, verb = request.params["recorder"], request.params["verb"]
@@ -183,6 +189,7 @@ def add_routes(
     router.add("GET", "/api/devices", devices, access=Access.VIEWER)
     router.add("GET", "/api/health", state, access=Access.VIEWER)
     router.add("GET", "/api/daemon", state, access=Access.VIEWER)
+    router.add("GET", "/api/errors", errors, access=Access.VIEWER)
     router.add("GET", "/api/events", events, access=Access.VIEWER)
     router.add("POST", "/api/recorders/{recorder}/{verb}", command, access=Access.OPERATOR)
 

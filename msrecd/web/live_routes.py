@@ -13,7 +13,7 @@ from msrecd.errors import CommandError
 from msrecd.web.control_routes import STATUS, Login
 from msrecd.web.daemonside import DaemonSide
 from msrecd.web.livestreams import LiveStreams, Look
-from msrecd.web.router import Access, HttpError, Request, Response, Router
+from msrecd.web.router import Access, HttpError, Request, Response, Router, json_response
 
 VIEWERS_LIMIT = 8
 FIRST_DEADLINE_S = 20.0  # a key frame, of a camera that has still to be opened
@@ -78,6 +78,7 @@ class LiveRoutes:
     def add_routes(self, router: Router) -> None:
         router.add("GET", "/api/recorders/{recorder}/live.mp4", self._video, access=Access.VIEWER)
         router.add("GET", "/api/recorders/{recorder}/live.jpg", self._photo, access=Access.VIEWER)
+        router.add("GET", "/api/recorders/{recorder}/camera", self._camera, access=Access.VIEWER)
         router.add("POST", "/api/recorders/{recorder}/whep", self._answer, access=Access.VIEWER, content_type=_SDP)
         router.add(
             "DELETE", "/api/recorders/{recorder}/whep/{session}", self._hang_up, access=Access.VIEWER, content_type=""
@@ -123,6 +124,12 @@ class LiveRoutes:
         except CommandError as exc:
             raise _of_command(exc) from exc
         return Response(200, jpeg, "image/jpeg")
+
+    async def _camera(self, request: Request) -> Response:
+        try:
+            return json_response(await self._daemon.call(self._streams.figures, request.params["recorder"]))
+        except CommandError as exc:
+            raise _of_command(exc) from exc
 
     async def _look(self, name: str) -> Look:
         try:
@@ -222,8 +229,6 @@ def _refusal(exc: BaseException) -> HttpError:
         return HttpError(503, "device_busy", exc.message, headers={"Retry-After": "5"}, retryable=True)
     if isinstance(exc, NotSupportedError):
         return HttpError(501, "not_supported", exc.message)
-    if isinstance(exc, DOMException) and exc.name == "OperationError":
-        return HttpError(400, "bad_payload", exc.message)
     if isinstance(exc, DOMException) and exc.name == "OperationError":
         return HttpError(400, "bad_payload", exc.message)
     if isinstance(exc, DOMException):

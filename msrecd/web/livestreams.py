@@ -126,6 +126,17 @@ class LiveStreams:
             task.add_done_callback(lambda _: self._photos.pop((name, width), None))
         return await asyncio.shield(task)
 
+    async def figures(self, name: str) -> Mapping[str, object]:
+        """What a recorder's camera says of its newest frame, while it is looked at; else nothing.
+
+        Raises:
+            CommandError: unknown_recorder.
+        """
+        look = self._looks.get(name)
+        if look is None and name not in self._recorders.units:
+            raise CommandError("unknown_recorder", "this device has no recorder of that name")
+        return {} if look is None else look.view.figures()
+
     async def _photo(self, name: str, width: int | None) -> bytes:
         look = await self.acquire(name)
         try:

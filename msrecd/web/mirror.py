@@ -20,6 +20,7 @@ HANDOVER_LIMIT = 1000
 CLIENT_LIMIT_MESSAGES = 512
 CLIENT_LIMIT_BYTES = 512 * 1024
 CLIENTS_LIMIT = 24
+ERRORS_LIMIT = 30
 HEARTBEAT_S = 15.0
 _RECORDER = "recorder/"
 
@@ -37,6 +38,7 @@ class StateMirror:
         self._levels: dict[str, Mapping[str, object]] = {}
         self.on_clients: Callable[[int], None] = lambda _: None  # so many more, or fewer
         self.happened = Happened()
+        self.errors: deque[dict[str, object]] = deque(maxlen=ERRORS_LIMIT)  # the newest first
         self.lost_items = 0
         self.closed_clients = 0
         self.dropped_levels = 0
@@ -108,7 +110,29 @@ class StateMirror:
                 self._send(*state_message(item.path, item.payload))
             elif isinstance(item, Event):
                 self.happened.count(item.payload)
+                self._keep_error(item)
                 self._send("event", {**item.payload, "path": item.path})
+
+    def _keep_error(self, event: Event) -> None:
+        """One that repeats the newest is counted with it."""
+        if event.payload.get("event_type") != "error":
+            return
+        error = event.payload.get("error")
+        facts = error if isinstance(error, Mapping) else event.payload
+        recorder = event.payload.get("recorder") or event.path.removeprefix(_RECORDER)
+        count = event.payload.get("count")
+        kept: dict[str, object] = {
+            "ts": event.payload.get("ts"),
+            "recorder": None if recorder == event.path else recorder,
+            "code": facts.get("code"),
+            "message": facts.get("message"),
+            "count": count if isinstance(count, int) else 1,
+        }
+        newest = self.errors[0] if self.errors else None
+        if newest is not None and all(newest[name] == kept[name] for name in ("recorder", "code", "message")):
+            kept["count"] = int(str(newest["count"])) + int(str(kept["count"]))
+            self.errors.popleft()
+        self.errors.appendleft(kept)
 
     def recorders(self) -> dict[str, Payload]:
         """The states of the recorders, by name."""

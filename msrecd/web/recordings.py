@@ -7,8 +7,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
+from msrecd.clock import NS
 from msrecd.errors import MsrecdError, StorageError
-from msrecd.storage.catalog import ChunkEntry, RecordingEntry
+from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
 from msrecd.vocabulary.formats import SUFFIXES, parse_mime_type
 from msrecd.vocabulary.times import format_utc, parse_rfc3339
 from msrecd.web.daemonside import DaemonSide
@@ -295,7 +296,7 @@ def _recording_json(entry: RecordingEntry) -> dict[str, object]:
         "chunks": [_chunk_json(chunk) for chunk in entry.chunks if chunk.exists],
         "gaps": [
             {"started": format_utc(gap.started_ns), "duration_s": gap.duration_s, "reason": gap.reason}
-            for gap in entry.gaps
+            for gap in (*entry.gaps, *_missing(entry))
         ],
         "triggers": [
             {
@@ -309,6 +310,17 @@ def _recording_json(entry: RecordingEntry) -> dict[str, object]:
     }
 
 
+def _missing(entry: RecordingEntry) -> list[GapEntry]:
+    """Files that a manifest lists and that are not there."""
+    return [
+        GapEntry(
+            started_ns=chunk.started_ns, duration_s=(chunk.ended_ns - chunk.started_ns) / NS, reason="missing_file"
+        )
+        for chunk in entry.chunks
+        if not chunk.exists
+    ]
+
+
 def _chunk_json(chunk: ChunkEntry) -> dict[str, object]:
     return {
         "seq": chunk.seq,
@@ -320,4 +332,5 @@ def _chunk_json(chunk: ChunkEntry) -> dict[str, object]:
         "clock": "corrected" if chunk.corrected else chunk.clock,
         "protected": chunk.protected,
         "recovered": chunk.recovered,
+        **({"time_lapse": True} if chunk.is_time_lapse else {}),
     }

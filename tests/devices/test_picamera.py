@@ -388,6 +388,17 @@ def test_raw_pictures_only_while_wanted(rig: Rig) -> None:
     assert camera_of(source).died is None
 
 
+def test_the_camera_says_how_sharp_it_is_while_it_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = rig.open(rig.backend(imx708()))
+    source.raw().add(Sink())
+    assert source.figures() == {}, "the first question begins it"
+    until(lambda: source.figures() != {})
+    assert source.figures().items() >= {"focus_figure": 812, "focus_state": "focused", "focus_distance": 0.5}.items()
+    monkeypatch.setattr(camera_source, "_FIGURES_NS", -1)
+    assert source.figures() != {}
+    assert source.figures() == {}, "nothing old is given out"
+
+
 def test_a_consumer_that_is_too_slow_costs_pictures_and_nothing_else(rig: Rig) -> None:
     source = rig.open(rig.backend(imx219()))
     fast, blocked = Sink(), threading.Event()

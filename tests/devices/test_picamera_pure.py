@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from msrecd.clock import MS, NS
 from msrecd.devices.base import VideoMode
-from msrecd.devices.camera.controls import capabilities, facing_mode, to_libcamera
+from msrecd.devices.camera.controls import capabilities, facing_mode, figures, to_libcamera
 from msrecd.devices.camera.frames import format_order, jpeg_of, unpad
 from msrecd.devices.camera.modes import (
     ContiguousMemory,
@@ -420,3 +420,18 @@ class TestDeadlineWorker:
         worker.call("after", lambda: None, 5)
         assert [type(exc) for exc in failures] == [ZeroDivisionError]
         worker.stop(5)
+
+
+def test_what_the_metadata_of_a_frame_say_has_the_names_of_the_w3c() -> None:
+    metadata = {"FocusFoM": 812, "AfState": 2, "LensPosition": 2.0, "ExposureTime": 10_000, "AnalogueGain": 2.5}
+    assert figures(metadata | {"Lux": 120.04, "ColourTemperature": 4000, "SensorTimestamp": 1}) == {
+        "focus_figure": 812,
+        "focus_state": "focused",
+        "focus_distance": 0.5,
+        "exposure_time": 100.0,
+        "iso": 250,
+        "color_temperature": 4000,
+        "lux": 120.0,
+    }
+    assert figures({}) == {}
+    assert figures({"FocusFoM": None, "AfState": 9, "LensPosition": float("nan"), "Lux": "dark"}) == {}

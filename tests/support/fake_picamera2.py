@@ -111,7 +111,8 @@ class CompletedRequest:
                 self._owner.buffers_free += 1
 
     def get_metadata(self) -> dict[str, Any]:
-        return {"SensorTimestamp": self._timestamp_ns, "ExposureTime": 10_000}
+        lens = {"LensPosition": 2.0, "AfState": 2} if "AfMode" in self._owner.camera_controls else {}
+        return {"SensorTimestamp": self._timestamp_ns, "ExposureTime": 10_000, "FocusFoM": 812, **lens}
 
     @property
     def request(self) -> Any:

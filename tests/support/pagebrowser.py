@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pageclient import OPERATOR
+
 READ_FRAME = """window.readFrame = selector => {
     const video = document.querySelector(selector);
     const [width, height] = [video.videoWidth || video.naturalWidth, video.videoHeight || video.naturalHeight];
@@ -80,6 +82,36 @@ class OpenPage:
     def _request(self, request: Any) -> None:
         if not request.url.startswith((self.base, "blob:", "data:")):
             self.complaints.append(f"asks another origin: {request.url}")
+
+    def log_in(self, password: str = OPERATOR) -> None:
+        self.page.goto(self.base)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_selector("main .view")
+        self.complaints.clear()  # the first question, whether there is a session, is answered by 401
+
+    def _bar_x(self, at_ms: float) -> float:
+        """Where a moment stands on the time bar, in pixels from its left edge."""
+        data = self.page.evaluate("({...document.querySelector('main .timebar').dataset})")
+        width = self.page.evaluate("document.querySelector('main .timebar').clientWidth")
+        begin, end = float(data["from"]), float(data["to"])
+        return float((at_ms - begin) / (end - begin) * width)
+
+    def tap_bar(self, at_ms: float) -> None:
+        """Tap the time bar at a moment (ms since 1970)."""
+        self.page.locator("main .timebar").click(position={"x": self._bar_x(at_ms), "y": 30})
+
+    def bar_pixels(self, at_ms: float, y: int) -> set[tuple[int, ...]]:
+        """The colours of the time bar around a moment, at `y` pixels from its top edge."""
+        found = self.page.evaluate(
+            """([x, y]) => {
+                const canvas = document.querySelector("main .timebar canvas");
+                const data = canvas.getContext("2d").getImageData(Math.max(0, x - 4), y, 9, 1).data;
+                return Array.from({length: 9}, (_, i) => [...data.slice(4 * i, 4 * i + 3)]);
+            }""",
+            [round(self._bar_x(at_ms)), y],
+        )
+        return {tuple(pixel) for pixel in found}
 
     def show(self, view: str) -> Any:
         """Open a view; the page of Playwright."""

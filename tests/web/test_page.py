@@ -19,8 +19,10 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import OPERATOR, VIEWER, PageClient, free_port, web_table
+from pageclient import VIEWER, PageClient, free_port, web_table
 from waiting import until
+
+from msrecd.local.client import LocalDaemon
 
 pytestmark = [
     pytest.mark.slow,
@@ -78,22 +80,19 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
-def log_in(opened: OpenPage, password: str = OPERATOR) -> None:
-    opened.page.goto(opened.base)
-    opened.page.get_by_label("Password").fill(password)
-    opened.page.get_by_role("button", name="Log in").click()
-    opened.page.wait_for_selector("main .view")
-    opened.complaints.clear()  # the first question, whether there is a session, is answered by 401
-
-
 @pytest.fixture
 def opened(device: Device, browser: Any, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
     """Logged in, on a desk's screen unless a parameter says otherwise; the page must not have complained at the end."""
     page = OpenPage(browser, device.base, *SIZES[getattr(request, "param", "desk")])
-    log_in(page)
+    page.log_in()
     yield page
     page.close()
     assert page.complaints == []
+
+
+def viewers(daemon: DaemonProcess) -> int:
+    with LocalDaemon(daemon.runtime / "control.sock") as local:
+        return int(local.send("daemon/health", b"", 30.0)["data"]["web"]["viewers"])
 
 
 def text_of(opened: OpenPage, selector: str) -> str:
@@ -138,7 +137,7 @@ def test_a_wrong_password_is_refused_and_a_viewer_only_looks(device: Device, bro
         page.page.get_by_label("Password").fill("wrong")
         page.page.get_by_role("button", name="Log in").click()
         page.page.get_by_text("The password is wrong.").wait_for()
-        log_in(page, VIEWER)
+        page.log_in(VIEWER)
         page.show("record")
         page.page.wait_for_selector("main .recorder")
         assert page.page.locator("main .recorder button").count() == 0
@@ -259,8 +258,26 @@ def test_the_live_picture_moves_by_stream_and_by_single_frames(opened: OpenPage)
             width = opened.page.evaluate("document.querySelector('main video').getBoundingClientRect().width")
             assert width == 640
             opened.page.get_by_role("button", name="Zoom 1:1").click()
-            opened.page.get_by_role("button", name="Single frames").click()
+            opened.page.get_by_text(
+                re.compile(r"The camera's own figure: 5\d\d, best \d+ \(in focus\) at 2 m")
+            ).wait_for()
+            opened.page.get_by_label("How the picture comes").select_option("jpeg")
             opened.page.wait_for_selector("main img", state="visible")
+
+
+@pytest.mark.promise("page-webrtc")
+def test_the_live_picture_comes_over_webrtc(device: Device, opened: OpenPage) -> None:
+    pytest.importorskip("aiortc")
+    opened.show("aim/cam0")
+    opened.page.get_by_label("How the picture comes").select_option("webrtc")
+    opened.page.get_by_text("Live over WebRTC").wait_for()
+    first = opened.until("() => { const n = window.readFrame('main video'); return n >= 0 && [n]; }")[0]
+    opened.until(
+        "n => document.querySelector('main video').srcObject && window.readFrame('main video') > n + 10", first
+    )
+    assert viewers(device.daemon) == 1
+    opened.show("record")
+    until(lambda: viewers(device.daemon) == 0, "its session is kept")
 
 
 def test_levels_show_the_tone_and_the_sound_plays(opened: OpenPage) -> None:

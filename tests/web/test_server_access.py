@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -214,6 +215,7 @@ def test_without_passwords_whoever_reaches_the_address_is_the_operator(tmp_path:
             "version": client.get("/api/daemon").json["version"],
             "login": False,
             "role": "operator",
+            "webrtc": find_spec("aiortc") is not None,
             "now": "",
         }
         reply = client.post("/api/recorders/cam0/start", {"id": "7", "args": {"duration_s": 60}})

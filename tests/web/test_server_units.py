@@ -19,7 +19,7 @@ from msrecd.flow.units import AudioBlock, AudioFormat
 from msrecd.media.levels import decibels
 from msrecd.vocabulary.listen import ListenAddress, parse_listen
 from msrecd.web.metrics import Happened, metrics
-from msrecd.web.mirror import CLIENT_LIMIT_MESSAGES, HANDOVER_LIMIT, EventClient, StateMirror
+from msrecd.web.mirror import CLIENT_LIMIT_MESSAGES, ERRORS_LIMIT, HANDOVER_LIMIT, EventClient, StateMirror
 from msrecd.web.passwords import make_hash, parse_hash, read_hash
 from msrecd.web.router import Access, Request, Response, Router
 from msrecd.web.sessions import IDLE_NS, LIFE_NS, SESSIONS_LIMIT, LoginLimit, Sessions
@@ -148,6 +148,30 @@ def test_a_route_is_the_operators_unless_it_says_otherwise() -> None:
     assert router.find("PUT", ("api", "x", "y")) == (None, {}, ["GET", "POST"])
     with pytest.raises(ValueError, match="already"):
         router.add("GET", "/api/x/{name}", handler)
+
+
+def test_the_last_errors_are_kept_and_repetitions_counted() -> None:
+    mirror = StateMirror()
+
+    def happens(path: str, **facts: object) -> None:
+        mirror.receive(Event(path, {"ts": "2026-11-30T20:00:00Z", **facts}))
+
+    async def attach() -> None:
+        mirror.attach(asyncio.get_running_loop())
+
+    happens("recorder/cam0", event_type="chunk", seq=1)
+    for _ in range(3):
+        happens("recorder/cam0", event_type="error", recorder="cam0", error={"code": "no_space", "message": "full"})
+    happens("error", event_type="error", recorder=None, code="internal", message="under-voltage", count=4)
+    asyncio.run(attach())
+    found = [(one["recorder"], one["code"], one["message"], one["count"]) for one in mirror.errors]
+    assert found == [(None, "internal", "under-voltage", 4), ("cam0", "no_space", "full", 3)]
+    for number in range(2 * ERRORS_LIMIT):
+        happens("error", event_type="error", recorder="mic0", code="internal", message=str(number), count=1)
+    asyncio.run(attach())
+    assert [one["message"] for one in mirror.errors] == [str(n) for n in range(2 * ERRORS_LIMIT)][
+        : -ERRORS_LIMIT - 1 : -1
+    ]
 
 
 def test_states_and_events_wait_in_bounds() -> None:

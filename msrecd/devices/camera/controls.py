@@ -190,6 +190,30 @@ def _crop(settings: Mapping[str, Any], camera_controls: Mapping[str, Range]) -> 
     return (left, top, width, height)
 
 
+_FOCUS_STATES = ("idle", "scanning", "focused", "failed")  # libcamera's AfState
+
+
+def figures(metadata: Mapping[str, Any]) -> dict[str, float | str]:
+    """What the metadata of a frame say of it; see Source.figures. What is not there, or no number, is left out."""
+    found: dict[str, float | str] = {}
+    for theirs, ours, factor, digits in (
+        ("FocusFoM", "focus_figure", 1, 0),
+        ("ExposureTime", "exposure_time", 1 / _EXPOSURE_US, 1),
+        ("AnalogueGain", "iso", _ISO_AT_GAIN_1, 0),
+        ("ColourTemperature", "color_temperature", 1, 0),
+        ("Lux", "lux", 1, 1),
+    ):
+        value = metadata.get(theirs)
+        if isinstance(value, int | float) and math.isfinite(value):
+            found[ours] = round(value * factor, digits)
+    lens, state = metadata.get("LensPosition"), metadata.get("AfState")
+    if isinstance(lens, int | float) and math.isfinite(lens):
+        found["focus_distance"] = _metres(lens)
+    if isinstance(state, int) and 0 <= state < len(_FOCUS_STATES):  # picamera2's enumeration is one of integers
+        found["focus_state"] = _FOCUS_STATES[state]
+    return found
+
+
 def _zoom(camera_controls: Mapping[str, Range]) -> float:
     if "ScalerCrop" not in camera_controls:
         return 1.0

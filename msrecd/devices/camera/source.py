@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.devices.camera.controls import exposure_s
+from msrecd.devices.camera.controls import exposure_s, figures
 from msrecd.devices.camera.device import CameraDevice, ParametersMaker, StreamShape
 from msrecd.devices.camera.encodings import CameraEncodings
 from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, flip, raw_format
@@ -28,6 +28,7 @@ from msrecd.flow.units import UPRIGHT, Kind, Presentation, VideoFormat, VideoFra
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
+_FIGURES_NS = 3 * NS  # so long after the last question the metadata of frames are read
 
 
 def _format(shape: StreamShape, frame_rate: float | None, presentation: Presentation) -> VideoFormat:
@@ -137,6 +138,8 @@ class CameraSource(Source):
             clock=clock,
         )
         self.restarts = 0
+        self._figures: Mapping[str, float | str] = {}
+        self._figures_until_ns = 0
         device.watch_requests(self._seen)
         self._watch = FrameWatch(self, self._fail, clock, frame_ns)
         self._watch.start()
@@ -152,6 +155,11 @@ class CameraSource(Source):
     def frame_age_ns(self) -> int:
         """How long ago the last frame came, whatever became of it."""
         return self._clock.monotonic_ns() - self.last_frame_ns
+
+    def figures(self) -> Mapping[str, float | str]:
+        now_ns = self._clock.monotonic_ns()
+        is_fresh, self._figures_until_ns = now_ns < self._figures_until_ns, now_ns + _FIGURES_NS
+        return self._figures if is_fresh else {}
 
     def raw(self) -> Feed[VideoFrame]:
         return self._raw.feed
@@ -198,6 +206,8 @@ class CameraSource(Source):
     def _seen(self, request: Request) -> None:
         """Called with each frame, before the encoders get it."""
         self.last_frame_ns = self._clock.monotonic_ns()
+        if self.last_frame_ns < self._figures_until_ns:
+            self._figures = figures(request.get_metadata())
         if self.muted:
             self._raw.forget_gap()
         self._raw.offer(request, lambda: self._pts_ns(request))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from msrecd.clock import NS, Clock, participate
@@ -163,6 +163,10 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
     @property
     def format(self) -> VideoFormat:
         return self._format
+
+    def figures(self) -> Mapping[str, float | str]:
+        """As if a lens moved to and fro."""
+        return {"focus_figure": 500 + abs(self._number % 200 - 100), "focus_state": "focused", "focus_distance": 2.0}
 
     def _begin(self) -> None:
         self._index = max(self._index, self._grid.index_at_or_after(self._clock.monotonic_ns()))

@@ -1,13 +1,14 @@
 // Aim and focus: the live picture, and figures that this page computes from it.
 
 import { button, color, el, pressed, put, say, sharp } from "./dom.js";
-import { Live } from "./live.js";
-import { kinds } from "./state.js";
+import { Live, ways } from "./live.js";
+import { getJson, kinds } from "./state.js";
 import { w } from "./words.js";
 
 const PATCH = [320, 180]; // of the picture's own pixels, for the focus figure: scaled ones would hide what is not sharp
 const WHOLE = [160, 90];
-const LOOK_MS = 200;
+const LOOK_MS = 200, CAMERA_MS = 500;
+let wantedWay = "auto"; // kept from view to view
 
 export function aim(root, name) {
   if (!kinds(name).video) {
@@ -26,13 +27,15 @@ export function aim(root, name) {
   const light = el("p", { class: "dim", role: "status" });
   const histogram = el("canvas", { class: "histogram", role: "img", "aria-label": w.aim.histogram });
   const size = el("span", { class: "dim" });
-  let peak = 0, spot = [0.5, 0.5], grid = true, lastText = 0;
+  const camera = el("p", { hidden: true }), settings = el("p", { class: "dim", hidden: true });
+  let peak = 0, cameraPeak = 0, isShown = false, spot = [0.5, 0.5], grid = true, lastText = 0;
 
   const live = new Live(video, image, (kind, detail) => {
     if (kind === "live" && performance.now() - lastText < 1000) return;
     lastText = kind === "live" ? performance.now() : 0;
+    isShown = ["live", "webrtc", "jpeg"].includes(kind);
     status.classList.toggle("bad", kind === "lost" || kind === "refused");
-    say(status, { starting: w.aim.starting, jpeg: w.aim.jpeg, lost: w.aim.lost }[kind] || (kind === "live" ? w.aim.live(detail) : w.aim.refused(detail)));
+    say(status, { starting: w.aim.starting, jpeg: w.aim.jpeg, webrtc: w.aim.webrtc, lost: w.aim.lost }[kind] || (kind === "live" ? w.aim.live(detail) : w.aim.refused(detail)));
   });
 
   const gridButton = button(w.aim.grid, () => { grid = !grid; pressed(gridButton, grid); draw(); });
@@ -43,18 +46,18 @@ export function aim(root, name) {
     fit();
     if (on) stage.scrollTo((frame.scrollWidth - stage.clientWidth) * spot[0], (frame.scrollHeight - stage.clientHeight) * spot[1]);
   });
-  const jpegs = button(w.aim.jpegs, () => { live.useJpeg(!live.wantsJpeg); pressed(jpegs, live.wantsJpeg); });
+  const way = el("select", { "aria-label": w.aim.way, onchange: () => { wantedWay = way.value; live.use(wantedWay); } }, ["auto", ...ways()].map(one => el("option", { value: one, selected: one === wantedWay }, w.aim.ways[one])));
   const sound = button(w.aim.sound, () => { video.muted = !video.muted; pressed(sound, !video.muted); });
   const full = button(w.aim.full, () => (document.fullscreenElement ? document.exitFullscreen() : stage.requestFullscreen?.()?.catch(() => {})));
-  const reset = button(w.aim.reset, () => { peak = 0; });
+  const reset = button(w.aim.reset, () => { peak = cameraPeak = 0; });
   pressed(gridButton, grid);
-  [actual, jpegs, sound].forEach(one => pressed(one, false));
+  [actual, sound].forEach(one => pressed(one, false));
 
   put(root, el("h1", { class: "hidden" }, w.aim.heading), stage, status,
     el("div", { class: "cards" },
-      el("section", { class: "card focus" }, el("h2", {}, w.aim.focus), el("div", { class: "row" }, focusText, best, reset), focusBar, el("p", { class: "dim" }, w.aim.focusHelp)),
-      el("section", { class: "card" }, el("div", { class: "row" }, el("h2", {}, w.aim.exposure), size), histogram, light)),
-    el("div", { class: "buttons" }, gridButton, actual, jpegs, kinds(name).audio ? sound : null, full));
+      el("section", { class: "card focus" }, el("h2", {}, w.aim.focus), el("div", { class: "row" }, focusText, best, reset), focusBar, camera, el("p", { class: "dim" }, w.aim.focusHelp)),
+      el("section", { class: "card" }, el("div", { class: "row" }, el("h2", {}, w.aim.exposure), size), histogram, light, settings)),
+    el("div", { class: "buttons" }, gridButton, actual, way, kinds(name).audio ? sound : null, full));
 
   const shown = () => (image.hidden ? [video, video.videoWidth, video.videoHeight] : [image, image.naturalWidth, image.naturalHeight]);
 
@@ -125,6 +128,23 @@ export function aim(root, name) {
     }
   }
 
+  // What the camera itself says (libcamera's metadata), beside what this page computes.
+  let asks = false;
+  async function ask() {
+    if (asks || !isShown || document.hidden) return;
+    asks = true;
+    try {
+      const of = await getJson(`api/recorders/${encodeURIComponent(name)}/camera`);
+      camera.hidden = of.focus_figure === undefined && !of.focus_state;
+      cameraPeak = Math.max(cameraPeak, of.focus_figure || 0);
+      if (!camera.hidden) say(camera, w.aim.camera(of.focus_figure, cameraPeak, of.focus_state, of.focus_distance));
+      settings.hidden = !of.exposure_time;
+      if (!settings.hidden) say(settings, w.aim.exposed(of.exposure_time / 10, of.iso));
+    } catch { camera.hidden = settings.hidden = true; }
+    asks = false;
+  }
+  const asking = setInterval(ask, CAMERA_MS);
+
   stage.addEventListener("click", event => {
     const box = frame.getBoundingClientRect();
     spot = [clamp((event.clientX - box.left) / box.width, 0, 1), clamp((event.clientY - box.top) / box.height, 0, 1)];
@@ -138,9 +158,11 @@ export function aim(root, name) {
   document.addEventListener("visibilitychange", seen);
   function seen() { if (document.hidden) live.stop(); else live.start(name); }
   const timer = setInterval(look, LOOK_MS);
+  live.use(wantedWay);
   live.start(name);
   return () => {
     clearInterval(timer);
+    clearInterval(asking);
     resized.disconnect();
     document.removeEventListener("visibilitychange", seen);
     live.stop();

@@ -1,6 +1,7 @@
-// The live picture: fragmented MP4 over fetch into a media source, kept near the newest frame; single JPEGs otherwise.
+// The live picture: fragmented MP4 over fetch into a media source, kept near the newest frame; WebRTC (WHEP) where that is
+// chosen or the browser has no media source; single JPEGs otherwise.
 
-import { get } from "./state.js";
+import { failure, get, state } from "./state.js";
 
 const AHEAD_S = 0.25; // more than this behind the newest frame: play a little faster
 const NEAR_S = 0.1;
@@ -9,12 +10,20 @@ const KEEP_S = 10;
 const SILENCE_MS = 8000;
 const AGAIN_MS = 1500;
 const JPEG_MS = 250;
+const GATHER_MS = 1500;
 const Source = window.ManagedMediaSource || window.MediaSource;
+const TRIES = 3; // of one way, before the next one is taken
+
+// The ways that there are here, the first one first. `wanted`: "auto", or one of them.
+export function ways(wanted = "auto") {
+  const there = [Source && "stream", state.session?.webrtc && window.RTCPeerConnection && "webrtc", "jpeg"].filter(Boolean);
+  return there.includes(wanted) ? [wanted, ...(wanted === "jpeg" ? [] : there.filter(one => one !== wanted))] : there;
+}
 
 export class Live {
-  // `video` and `image` show one or the other; `tell(kind, text)`: starting, live, jpeg, lost, refused.
+  // `video` and `image` show one or the other; `tell(kind, text)`: starting, live, webrtc, jpeg, lost, refused.
   constructor(video, image, tell) {
-    Object.assign(this, { video, image, tell, name: null, run: 0, failures: 0, wantsJpeg: !Source, jpegUrl: "" });
+    Object.assign(this, { video, image, tell, name: null, run: 0, failures: 0, wanted: "auto", jpegUrl: "", peer: null });
     if (video) video.disableRemotePlayback = true; // else a ManagedMediaSource does not open
   }
 
@@ -30,6 +39,7 @@ export class Live {
     this.abort?.abort();
     clearInterval(this.timer);
     clearTimeout(this.again);
+    this._hangUp();
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = "";
     if (this.video) { this.video.pause(); this.video.removeAttribute("src"); this.video.load(); }
@@ -38,7 +48,7 @@ export class Live {
     if (this.image) this.image.hidden = true;
   }
 
-  useJpeg(on) { this.wantsJpeg = on || !Source; if (this.name) this.start(this.name); }
+  use(way) { this.wanted = way; if (this.name) this.start(this.name); }
 
   // What is behind the newest frame that has arrived, in seconds.
   get lag() {
@@ -49,10 +59,11 @@ export class Live {
   async _go(run) {
     if (run !== this.run) return;
     this.abort = new AbortController();
-    const asJpeg = this.image && (this.wantsJpeg || this.failures >= 3);
+    const known = ways(this.wanted).filter(way => way !== "jpeg" || this.image);
+    const way = known[Math.min(known.length - 1, Math.floor(this.failures / TRIES))];
     this.tell("starting");
     try {
-      await (asJpeg ? this._jpegs(run) : this._stream(run));
+      await { stream: () => this._stream(run), webrtc: () => this._webrtc(run), jpeg: () => this._jpegs(run) }[way]();
       if (run === this.run) this.tell("lost");
     } catch (error) {
       if (run !== this.run) return;
@@ -62,6 +73,7 @@ export class Live {
     if (run !== this.run) return;
     this.failures += 1;
     clearInterval(this.timer);
+    this._hangUp();
     this.abort.abort();
     this.again = setTimeout(() => this._go(run), AGAIN_MS);
   }
@@ -70,7 +82,7 @@ export class Live {
     const { video } = this;
     const response = await get(`api/recorders/${encodeURIComponent(this.name)}/live.mp4`, { signal: this.abort.signal });
     const type = response.headers.get("Content-Type");
-    if (!Source.isTypeSupported(type)) { this.failures = 3; throw new Error(type); }
+    if (!Source.isTypeSupported(type)) { this.failures += TRIES - 1; throw new Error(type); }
     const source = new Source();
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(source);
@@ -119,6 +131,56 @@ export class Live {
       }, 200);
     }).finally(() => { clearInterval(this.timer); reader.cancel().catch(() => {}); });
     await read;
+  }
+
+  // draft-ietf-wish-whep: an offer is posted, the answer comes back, DELETE ends it.
+  async _webrtc(run) {
+    const { video } = this;
+    const peer = this.peer = new RTCPeerConnection(), stream = new MediaStream();
+    for (const kind of ["video", "audio"]) peer.addTransceiver(kind, { direction: "recvonly" });
+    peer.addEventListener("track", event => stream.addTrack(event.track));
+    await peer.setLocalDescription();
+    if (peer.iceGatheringState !== "complete") {
+      await Promise.race([new Promise(resolve => peer.addEventListener("icegatheringstatechange", () => { if (peer.iceGatheringState === "complete") resolve(); })),
+        new Promise(resolve => setTimeout(resolve, GATHER_MS))]);
+    }
+    if (run !== this.run) return;
+    const response = await fetch(`api/recorders/${encodeURIComponent(this.name)}/whep`, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp, signal: this.abort.signal });
+    if (response.status === 501) this.failures += TRIES - 1;
+    if (!response.ok) throw await failure(response);
+    peer.place = response.headers.get("Location");
+    if (run !== this.run) { this._end(peer); return; }
+    await peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
+    video.hidden = false;
+    if (this.image) this.image.hidden = true;
+    video.removeAttribute("src");
+    video.playbackRate = 1;
+    video.srcObject = stream;
+    let heard = performance.now(), frames = -1;
+    await new Promise((resolve, reject) => {
+      this.timer = setInterval(() => {
+        if (run !== this.run) { resolve(); return; }
+        if (video.paused) video.play().catch(() => {});
+        const { totalVideoFrames } = video.getVideoPlaybackQuality();
+        if (totalVideoFrames !== frames || document.hidden) { frames = totalVideoFrames; heard = performance.now(); }
+        if (video.readyState >= 2) { this.failures = 0; this.tell("webrtc"); }
+        if (["failed", "closed"].includes(peer.connectionState)) resolve();
+        else if (performance.now() - heard > SILENCE_MS) reject(new Error("timeout"));
+      }, 200);
+    }).finally(() => clearInterval(this.timer));
+  }
+
+  _hangUp() {
+    const { peer } = this;
+    this.peer = null;
+    if (peer) this._end(peer);
+    if (this.video?.srcObject) this.video.srcObject = null;
+  }
+
+  _end(peer) {
+    if (peer.place) fetch(peer.place, { method: "DELETE", keepalive: true }).catch(() => {}).finally(() => peer.close());
+    else peer.close();
+    peer.place = null;
   }
 
   // Keep the element near the newest frame.

@@ -1,7 +1,7 @@
 // Look back: a day of a recorder on a time bar, playback, pictures, and what to take home.
 
 import { button, el, pressed, put, say } from "./dom.js";
-import { chunkUrl, fileUrl, Player } from "./player.js";
+import { chunkUrl, fileUrl, pace, Player } from "./player.js";
 import { soundPicture } from "./sound.js";
 import { command, get, getJson, heardTime, isOperator, now, on, state } from "./state.js";
 import { TimeBar } from "./timebar.js";
@@ -12,7 +12,7 @@ const AGAIN_MS = 20_000, PICTURES = 6, GAPS = 20, SPEEDS = [0.5, 1, 2, 4];
 
 export function back(root, recorder) {
   const words = w.back;
-  let day = 0, recordings = [], chunks = [], gaps = [], position = null, isOpen = true, shownChunk = "", rangeSaid = "", showsPictures = false, showsWave = null;
+  let day = 0, recordings = [], chunks = [], gaps = [], triggers = [], position = null, isOpen = true, shownChunk = "", rangeSaid = "", showsPictures = false, showsWave = null;
   let picture = new AbortController(), moveHead = () => {};
 
   const dayName = el("h2", { class: "day", "aria-live": "polite" });
@@ -21,6 +21,7 @@ export function back(root, recorder) {
   const bar = new TimeBar({ onseek: ms => { seek(ms); }, onwindow: () => drawPictures() }, { label: words.bar, help: words.barHelp, at: describe });
   const media = el("video", { playsInline: true, "aria-label": words.player });
   const said = el("p", { class: "said", role: "status" });
+  const hole = el("p", { class: "said", role: "status" });
   const clock = el("output", { class: "figure" });
   const playButton = button(words.play, () => (player.wants ? player.pause() : play()), { class: "main" });
   const speed = el("select", { "aria-label": words.speed, onchange: () => { media.defaultPlaybackRate = media.playbackRate = Number(speed.value); } }, SPEEDS.map(value => el("option", { value: String(value), selected: value === 1 }, `${value}×`)));
@@ -31,8 +32,8 @@ export function back(root, recorder) {
   const here = el("section", { class: "card", hidden: true }), range = el("section", { class: "card", hidden: true }), list = el("section", { class: "card" });
   pressed(picturesButton, false);
 
-  const legend = el("ul", { class: "legend" }, ["recorded", "gap", "protected", "trigger"].map(kind => el("li", {}, el("i", { class: kind }), words.legend[kind])));
-  const playing = el("div", { class: "playing" }, media, el("div", { class: "buttons" }, playButton, speed, clock), said);
+  const legend = el("ul", { class: "legend" }, ["recorded", "open", "gap", "protected", "trigger"].map(kind => el("li", {}, el("i", { class: kind }), words.legend[kind])));
+  const playing = el("div", { class: "playing" }, media, el("div", { class: "buttons" }, playButton, speed, clock), said, hole);
   put(root, el("h1", { class: "hidden" }, words.heading),
     el("div", { class: "row days" }, button("‹", () => otherDay(-1), { "aria-label": words.before }), dayName, button("›", () => otherDay(1), { "aria-label": words.after }), newest),
     note, playing, bar.node, legend,
@@ -52,6 +53,7 @@ export function back(root, recorder) {
 
   function chunkAt(ms) { return chunks.find(one => ms >= one.from && ms < one.to) || null; }
   function gapAt(ms) { return gaps.find(one => ms >= one.from && ms < one.to); }
+  const share = (chunk, ms) => (ms - chunk.from) / 1000 / pace(chunk) / chunk.duration_s;
   function describe(ms) { return chunkAt(ms) ? words.at(timeText(ms)) : words.atGap(timeText(ms), gapAt(ms) && reason(gapAt(ms).reason)); }
 
   async function play() {
@@ -64,7 +66,11 @@ export function back(root, recorder) {
     position = bar.position = ms;
     bar.show(ms);
     update();
-    if (chunks.length) await player.seek(ms);
+    say(hole, "");
+    if (!chunks.length) return;
+    const why = chunkAt(ms) ? null : gapAt(ms)?.reason ?? "not_recorded", next = chunks.find(one => one.from > ms);
+    await player.seek(ms);
+    if (why && position !== null) say(hole, (next ? words.overGap : words.behindEnd)(timeText(ms), reason(why), timeText(position)));
   }
 
   async function otherDay(days) {
@@ -97,13 +103,19 @@ export function back(root, recorder) {
     const found = await getJson(`api/recordings?recorder=${encodeURIComponent(recorder)}&from=${utc(of)}&to=${utc(dayStart(of, 1))}`);
     if (!isOpen || of !== day) return;
     heardTime(found.now);
-    recordings = found.recordings.map(one => ({ ...one, from: Date.parse(one.started), to: Date.parse(one.ended) }));
-    chunks = recordings.flatMap(one => one.chunks.map(chunk => ({ ...chunk, recording_id: one.recording_id, from: Date.parse(chunk.started), to: Date.parse(chunk.ended) }))).sort((a, b) => a.from - b.from || a.seq - b.seq);
+    recordings = found.recordings.map(one => ({ ...one, from: Date.parse(one.started), to: Date.parse(one.ended), chunks: one.chunks.map(chunk => ({ ...chunk, recording_id: one.recording_id, from: Date.parse(chunk.started), to: Date.parse(chunk.ended) })) }));
+    chunks = recordings.flatMap(one => one.chunks).sort((a, b) => a.from - b.from || a.seq - b.seq);
     gaps = recordings.flatMap(one => one.gaps.map(gap => ({ ...gap, from: Date.parse(gap.started), to: Date.parse(gap.started) + gap.duration_s * 1000 })));
     bar.chunks = chunks;
     bar.gaps = gaps;
-    bar.triggers = state.triggers.filter(one => one.recorder === recorder).map(one => ({ from: one.at, to: one.at }));
-    legend.lastChild.hidden = !bar.triggers.length;
+    triggers = recordings.flatMap(one => one.triggers.map(found => ({ ...found, from: Date.parse(found.started), to: Date.parse(found.ended) })));
+    const latest = Math.max(0, ...triggers.map(one => one.to));
+    for (const one of state.triggers) if (one.recorder === recorder && one.at > latest) triggers.push({ kind: one.kind, score: one.score, from: one.at, to: one.at }); // no manifest has them yet
+    triggers.sort((a, b) => a.from - b.from);
+    bar.triggers = triggers;
+    drawOpen();
+    const isThere = [chunks.length, bar.open, gaps.length, chunks.some(chunk => chunk.protected), triggers.length];
+    [...legend.children].forEach((item, i) => { item.hidden = !isThere[i]; });
     player.setChunks(chunks);
     say(dayName, dayText(day));
     say(note, !chunks.length ? words.nothing : chunks.some(chunk => chunk.clock === "unsynchronized") ? words.unsure : "");
@@ -117,10 +129,17 @@ export function back(root, recorder) {
     drawPictures();
   }
 
+  // What is being recorded and is no finished file yet.
+  function drawOpen() {
+    const of = state.recorders[recorder] || {}, to = now();
+    const last = Math.max(Date.parse(of.since) || 0, ...chunks.filter(one => one.recording_id === of.recording_id).map(one => one.to));
+    bar.open = of.state === "recording" && last < dayStart(day, 1) && to > day ? { from: last, to: Math.min(to, dayStart(day, 1)) } : null;
+  }
+
   function update() {
     say(clock, position === null ? "" : timeText(position));
     const chunk = position === null ? null : player.chunk || chunkAt(position);
-    if (chunk) moveHead((position - chunk.from) / 1000 / chunk.duration_s);
+    if (chunk) moveHead(share(chunk, position));
     const key = chunk ? `${chunk.recording_id}/${chunk.seq}/${chunk.protected}` : describe(position ?? 0);
     if (key !== shownChunk) { shownChunk = key; drawHere(chunk); drawSound(chunk); }
     bar.draw();
@@ -131,7 +150,7 @@ export function back(root, recorder) {
     drawRange();
     if (!chunk) { put(here, el("h2", {}, words.here), el("p", {}, position === null ? "" : describe(position))); return; }
     const hash = el("code", {});
-    put(here, el("h2", {}, words.here), el("p", {}, `${timeText(chunk.from)} – ${timeText(chunk.to)}. ${words.chunk(chunk.seq, span(chunk.duration_s), chunk.bytes)}${chunk.protected ? `, ${words.legend.protected}` : ""}${chunk.recovered ? `, ${words.recovered}` : ""}`),
+    put(here, el("h2", {}, words.here), el("p", {}, `${timeText(chunk.from)} – ${timeText(chunk.to)}. ${words.chunk(chunk.seq, span(chunk.time_lapse ? (chunk.to - chunk.from) / 1000 : chunk.duration_s), chunk.bytes)}${chunk.time_lapse ? `, ${words.lapse(span(chunk.duration_s))}` : ""}${chunk.protected ? `, ${words.legend.protected}` : ""}${chunk.recovered ? `, ${words.recovered}` : ""}`),
       el("div", { class: "buttons" }, el("a", { class: "button", href: `${fileUrl(chunk)}?download`, download: "" }, words.download),
         el("a", { class: "button", href: `api/recordings/${encodeURIComponent(chunk.recording_id)}/manifest`, download: "" }, words.manifest)),
       el("p", { class: "dim" }, `${words.hash}: `, hash));
@@ -143,8 +162,8 @@ export function back(root, recorder) {
     picture = new AbortController();
     moveHead = () => {};
     if (!chunk || !showsWave) { put(sound); return; }
-    soundPicture(sound, chunk, picture.signal, share => seek(chunk.from + share * chunk.duration_s * 1000))
-      .then(move => { moveHead = move; if (position !== null) move((position - chunk.from) / 1000 / chunk.duration_s); }, error => { if (error.name !== "AbortError") put(sound, el("p", { class: "dim" }, words.failed(error.message))); });
+    soundPicture(sound, chunk, picture.signal, part => seek(chunk.from + part * chunk.duration_s * 1000 * pace(chunk)))
+      .then(move => { moveHead = move; if (position !== null) move(share(chunk, position)); }, error => { if (error.name !== "AbortError") put(sound, el("p", { class: "dim" }, words.failed(error.message))); });
   }
 
   function mark(which) {
@@ -191,13 +210,16 @@ export function back(root, recorder) {
 
   function drawList() {
     list.hidden = !recordings.length;
+    const beginText = ms => (ms >= day ? timeText(ms) : momentText(ms));
     const rows = recordings.map(one => el("tr", {},
-      el("td", {}, momentText(one.from)), el("td", {}, span(one.chunks.reduce((sum, chunk) => sum + chunk.duration_s, 0))), el("td", {}, size(one.bytes)),
-      el("td", {}, one.chunks.length ? button(words.show, () => { bar.chunks = chunks; seek(Date.parse(one.chunks[0].started) + 1); }, { class: "quiet", "aria-label": words.jump(timeText(one.from)) }) : null)));
+      el("td", {}, one.chunks.length ? button(beginText(one.from), () => seek(one.chunks[0].from + 1), { class: "quiet", "aria-label": words.jump(timeText(one.from)) }) : beginText(one.from)),
+      el("td", {}, span(one.chunks.reduce((sum, chunk) => sum + chunk.duration_s * pace(chunk), 0))), el("td", {}, size(one.bytes))));
     const known = [...gaps].sort((a, b) => a.from - b.from);
     put(list, el("h2", {}, words.list), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, words.columns.map(one => (one ? el("th", { scope: "col" }, one) : el("td", {}))))), el("tbody", {}, rows))),
       known.length ? [el("h3", {}, words.gaps), el("ul", { class: "gaps" }, known.slice(0, GAPS).map(gap => el("li", {}, words.gap(timeText(gap.from), span(gap.duration_s), reason(gap.reason)))),
-        known.length > GAPS ? el("li", {}, words.more(known.length - GAPS)) : null)] : null);
+        known.length > GAPS ? el("li", {}, words.more(known.length - GAPS)) : null)] : null,
+      triggers.length ? [el("h3", {}, words.triggers), el("ul", { class: "triggers" }, triggers.slice(0, GAPS).map(one => el("li", {}, button(words.trigger(timeText(one.from), words.kinds[one.kind] || one.kind, span((one.to - one.from) / 1000)), () => seek(one.from), { class: "quiet" }))),
+        triggers.length > GAPS ? el("li", {}, words.more(triggers.length - GAPS)) : null)] : null);
   }
 
   function drawPictures() {
@@ -221,5 +243,6 @@ export function back(root, recorder) {
     timer = setTimeout(() => { timer = 0; refresh().catch(() => {}); }, AGAIN_MS / 10);
   }
   load(null);
-  return () => { isOpen = false; clearTimeout(timer); ends.forEach(end => end()); picture.abort(); bar.close(); player.close(); };
+  const tick = setInterval(() => { drawOpen(); bar.draw(); }, 2000);
+  return () => { isOpen = false; clearTimeout(timer); clearInterval(tick); ends.forEach(end => end()); picture.abort(); bar.close(); player.close(); };
 }

@@ -4,9 +4,11 @@
 import { once } from "./live.js";
 import { get } from "./state.js";
 
-const AHEAD_S = 12, KEEP_S = 20, HOLE_S = 1.5, PIECE_BYTES = 2_000_000;
+const AHEAD_S = 12, KEEP_S = 20, HOLE_S = 600, PIECE_BYTES = 2_000_000;
 const Source = window.ManagedMediaSource || window.MediaSource;
 
+// Of a time-lapse: how many seconds were captured in one that is played; else 1.
+export const pace = chunk => (chunk.time_lapse && chunk.duration_s ? (chunk.to - chunk.from) / 1000 / chunk.duration_s : 1);
 export const chunkUrl = chunk => `api/recordings/${encodeURIComponent(chunk.recording_id)}/${chunk.seq}`;
 export const fileUrl = chunk => `${chunkUrl(chunk)}${suffixes[chunk.mime_type.split(";")[0]] || ""}`;
 const suffixes = { "video/mp4": ".mp4", "audio/mp4": ".m4a", "video/webm": ".webm", "audio/webm": ".webm", "video/x-matroska": ".mkv", "audio/x-matroska": ".mka", "audio/ogg": ".ogg", "audio/flac": ".flac", "audio/wav": ".wav" };
@@ -79,7 +81,7 @@ export class Player {
   get wall() {
     const [index, at] = this._now();
     const chunk = this.chunks[index];
-    return chunk ? Math.min(chunk.to, chunk.from + at * 1000) : null;
+    return chunk ? Math.min(chunk.to, chunk.from + at * 1000 * pace(chunk)) : null;
   }
 
   // The index of the chunk that is shown, and the time in it.
@@ -97,7 +99,7 @@ export class Player {
     if (index < 0) index = this.chunks.length - 1;
     if (index < 0) return;
     const chunk = this.chunks[index];
-    await this._to(index, Math.max(0, Math.min((wall - chunk.from) / 1000, chunk.duration_s - 0.05)));
+    await this._to(index, Math.max(0, Math.min((wall - chunk.from) / 1000 / pace(chunk), chunk.duration_s - 0.05)));
   }
 
   play() { this.wants = true; return this.media.play().catch(() => {}); }

@@ -21,7 +21,7 @@ export class ApiError extends Error {
   constructor(status, code, message) { super(message); this.status = status; this.code = code; }
 }
 
-async function failure(response) {
+export async function failure(response) {
   let value = {};
   try { value = await response.json(); } catch { /* no JSON: the status says enough */ }
   const error = value.error || {};
@@ -50,8 +50,8 @@ export const isOperator = () => (state.session?.role || state.session?.access) =
 export async function openSession() {
   state.session = await getJson("api/session");
   if (state.session.now) heardTime(state.session.now);
-  const [recorders, health, daemon, devices] = await Promise.all(["recorders", "health", "daemon", "devices"].map(name => getJson(`api/${name}`)));
-  Object.assign(state, { recorders, health: health?.ts ? health : null, daemon, devices });
+  const [recorders, health, daemon, devices, errors] = await Promise.all(["recorders", "health", "daemon", "devices", "errors"].map(name => getJson(`api/${name}`)));
+  Object.assign(state, { recorders, health: health?.ts ? health : null, daemon, devices, errors });
 }
 
 let source = null, timer = 0, wanted = [];
@@ -103,7 +103,7 @@ function takeEvent(value) {
     emit("errors");
   }
   if (value.event_type === "trigger" && value.recorder) {
-    state.triggers.push({ recorder: value.recorder, at: Date.parse(value.at || value.ts), kind: value.kind });
+    state.triggers.push({ recorder: value.recorder, at: Date.parse(value.at || value.ts), kind: value.kind, score: value.score });
     if (state.triggers.length > TRIGGERS) state.triggers.shift();
   }
   emit("event", value);

@@ -11,7 +11,7 @@ export class TimeBar {
   constructor(tell, words) {
     this.tell = tell;
     this.words = words;
-    this.chunks = []; this.gaps = []; this.triggers = [];
+    this.chunks = []; this.gaps = []; this.triggers = []; this.open = null; // open: {from, to} of what is being recorded
     this.from = 0; this.to = 1; this.dayFrom = 0; this.dayTo = 1;
     this.position = null; this.chosen = [null, null];
     this.canvas = el("canvas", { "aria-hidden": "true" });
@@ -80,6 +80,7 @@ export class TimeBar {
     context.fillRect(0, top, width, tall);
     const visible = list => list.filter(one => one.to >= this.from && one.from <= this.to);
     context.fillStyle = color("recorded");
+    if (this.open) { context.globalAlpha = 0.4; for (const one of visible([this.open])) context.fillRect(x(one.from), top, Math.max(1, x(one.to) - x(one.from)), tall); context.globalAlpha = 1; }
     for (const one of visible(this.chunks)) context.fillRect(x(one.from), top, Math.max(1, x(one.to) - x(one.from) + 0.5), tall);
     for (const one of visible(this.gaps)) {
       const [left, wide] = [x(one.from), Math.max(2, x(one.to) - x(one.from))];
@@ -94,7 +95,11 @@ export class TimeBar {
     context.fillStyle = color("protected");
     for (const one of visible(this.chunks)) if (one.protected) context.fillRect(x(one.from), top + tall - 6, Math.max(1, x(one.to) - x(one.from) + 0.5), 6);
     context.fillStyle = color("trigger");
-    for (const one of visible(this.triggers)) { const at = x(one.from); context.beginPath(); context.moveTo(at - 5, 0); context.lineTo(at + 5, 0); context.lineTo(at, 9); context.fill(); }
+    for (const one of visible(this.triggers)) {
+      const at = x(one.from);
+      context.fillRect(at, top, Math.max(1, x(one.to) - at), 4);
+      context.beginPath(); context.moveTo(at - 5, 0); context.lineTo(at + 5, 0); context.lineTo(at, 9); context.fill();
+    }
     const [from, to] = this.chosen;
     if (from !== null || to !== null) {
       const [left, right] = [x(from ?? to), x(to ?? from)];
@@ -109,6 +114,7 @@ export class TimeBar {
       context.fillStyle = color("ink"); context.fillRect(at - 1, 2, 2, top + tall);
       context.beginPath(); context.arc(at, 5, 5, 0, 7); context.fill();
     }
+    Object.assign(this.node.dataset, { from: Math.round(this.from), to: Math.round(this.to) }); // what is seen of the day
     this.node.setAttribute("aria-valuemin", String(Math.round(this.dayFrom / 1000)));
     this.node.setAttribute("aria-valuemax", String(Math.round(this.dayTo / 1000)));
     this.node.setAttribute("aria-valuenow", String(Math.round((this.position ?? this.from) / 1000)));
