@@ -16,7 +16,8 @@ from msrecd.cli.output import print_json
 from msrecd.errors import MsrecdError
 
 if TYPE_CHECKING:
-    from msrecd.config.model import Config, Recorder
+    from msrecd.config.model import Config
+    from msrecd.config.recorder_model import Recorder
 
 _TIMEOUT_S = 60.0
 

@@ -1,21 +1,9 @@
 """The configuration file: model, reading, checking."""
 
 from msrecd.config.load import DEFAULT_PATH, check, load
-from msrecd.config.model import (
-    Config,
-    Device,
-    Devices,
-    HomeAssistant,
-    Location,
-    Mqtt,
-    Recorder,
-    Retention,
-    Schedule,
-    Source,
-    Storage,
-    VirtualDevice,
-)
+from msrecd.config.model import Config, Device, Devices, HomeAssistant, Location, Mqtt, Storage, VirtualDevice
 from msrecd.config.problems import InvalidConfigError, Problem
+from msrecd.config.recorder_model import Recorder, Retention, Schedule, Source
 from msrecd.config.rules import Checks
 
 __all__ = [

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msrecd.config.hints import quoted_number, unknown_key
-from msrecd.config.kinds import BadValueError, Report, Schema, shown
-from msrecd.config.problems import suggestion
+from msrecd.config.kinds import BadValueError, Schema, shown
+from msrecd.config.problems import Report, suggestion
 from msrecd.vocabulary.constraints import PROPERTIES, SELECTING, ValueType
 
 _RANGE = ("min", "max", "exact", "ideal")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from msrecd.config.files import read_files
-from msrecd.config.kinds import Report, Table, headings
 from msrecd.config.model import Config
-from msrecd.config.problems import InvalidConfigError, Problem
+from msrecd.config.problems import InvalidConfigError, Problem, Report
 from msrecd.config.rules import Checks, check_rules
+from msrecd.config.tables import Table, headings
 from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 DEFAULT_PATH = Path("/etc/msrecd/msrecd.toml")

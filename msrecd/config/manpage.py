@@ -6,8 +6,8 @@ import re
 import sys
 
 from msrecd import __version__
-from msrecd.config.kinds import keys_of
 from msrecd.config.manual import TABLES, default_of
+from msrecd.config.tables import keys_of
 
 _DATE = "2026-11-21"
 # The heading of each table; tables that stand in lists are written with two brackets.

@@ -10,8 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-from msrecd.config import model, offload_table, overlay_keys, recorder_tables, trigger_keys
-from msrecd.config.kinds import Duration, Key, Size, Table, keys_of
+from msrecd.config import model, offload_table, recorder_model, recorder_tables, trigger_keys
+from msrecd.config.kinds import Duration, Size
+from msrecd.config.tables import Key, Table, keys_of
 from msrecd.vocabulary.units import format_duration, format_size
 
 TABLES: dict[str, type] = {
@@ -26,14 +27,14 @@ TABLES: dict[str, type] = {
     "location": model.Location,
     "homeassistant": model.HomeAssistant,
     "camera": model.Camera,
-    "recorder": model.Recorder,
+    "recorder": recorder_model.Recorder,
     "recorder.audio_filters": recorder_tables.AudioFilter,
     "recorder.snapshots": recorder_tables.Snapshots,
-    "recorder.overlay": overlay_keys.Overlay,
+    "recorder.overlay": recorder_tables.Overlay,
     "recorder.time_lapse": recorder_tables.TimeLapse,
-    "recorder.source": model.Source,
-    "recorder.retention": model.Retention,
-    "recorder.schedule": model.Schedule,
+    "recorder.source": recorder_model.Source,
+    "recorder.retention": recorder_model.Retention,
+    "recorder.schedule": recorder_model.Schedule,
     "recorder.trigger": trigger_keys.Trigger,
 }
 _BLOCK = re.compile(r"(<!-- keys: (?P<name>[a-z._]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from msrecd.config.kinds import FilePath, ListOf, Report, Size, Text, key
+from msrecd.config.kinds import FilePath, Size, Text
+from msrecd.config.problems import Report
+from msrecd.config.tables import ListOf, key
 from msrecd.vocabulary.tls import is_loopback
 
 if TYPE_CHECKING:

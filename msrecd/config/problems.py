@@ -1,9 +1,11 @@
-"""What is wrong with a configuration: a key path, a sentence, and the file it stands in."""
+"""What is wrong with a configuration: a key path, a sentence, and the file it stands in; their collection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 from msrecd.errors import ConfigError
 
@@ -34,6 +36,45 @@ class InvalidConfigError(ConfigError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Report:
+    """Collects the problems of one configuration.
+
+    base: the folder that relative paths start from. elsewhere: the keys of all tables by their headings, for hints.
+    place_of: what to call a table of the whole configuration: the key path in its file, and the file.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        elsewhere: Mapping[str, Collection[str]] = MappingProxyType({}),
+        place_of: Callable[[str], str] = str,
+    ) -> None:
+        self.base = base
+        self.elsewhere = elsewhere
+        self.place_of = place_of
+        self.problems: list[Problem] = []
+        self._stand_ins: list[str] = []
+
+    def add(self, path: str, message: str) -> None:
+        """Report a problem, unless it is one of an example that stands in for a wrong value."""
+        if not any(path == at or path.startswith((f"{at}.", f"{at}[")) for at in self._stand_ins):
+            self.problems.append(Problem(path=path, message=message))
+
+    def replaced(self, path: str, message: str) -> None:
+        """Report a wrong value, in whose place an example is checked from here on."""
+        self.add(path, message)
+        self._stand_ins.append(path)
+
+    def concerns(self, path: str) -> bool:
+        """Whether a problem was reported at `path` or below it."""
+        below = (f"{path}.", f"{path}[")
+        return any(problem.path == path or problem.path.startswith(below) for problem in self.problems)
+
+    def names(self, path: str) -> bool:
+        """Whether a problem was reported at exactly `path`."""
+        return any(problem.path == path for problem in self.problems)
 
 
 def suggestion(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:

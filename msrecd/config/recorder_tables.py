@@ -1,15 +1,21 @@
-"""Tables of a `[[recorder]]` that say what else is made of its inputs: filters, snapshots, time-lapse."""
+"""Tables of a `[[recorder]]` that say what else is made of its inputs: filters, snapshots, overlay, time-lapse."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-from msrecd.config.kinds import Duration, Flag, Number, Report, Text, key
+from msrecd.config.kinds import Duration, Flag, Number, Text
+from msrecd.config.problems import Report, suggestion
+from msrecd.config.tables import key
 
 FILTERS = ("highpass", "lowpass", "notch", "gain", "mono")
 DEFAULT_NOTCH_Q = 10.0
 _NEEDS = {"highpass": "frequency", "lowpass": "frequency", "notch": "frequency", "gain": "gain_db", "mono": None}
+TOKENS = ("time", "date", "device", "recorder", "boot")
+POSITIONS = ("top-left", "top-right", "bottom-left", "bottom-right")
+_TOKEN = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,21 @@ class TimeLapse:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """[recorder.overlay]: a line of text in the frames."""
+
+    text: str = key(
+        Text(max_length=128),
+        "The text, with tokens in braces: `{date}` and `{time}` of the frame's capture, in the zone of the machine, "
+        "`{device}`, `{recorder}`, and the number of the `{boot}`. Letters are capitals of A to Z.",
+        default="{date} {time}",
+    )
+    position: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = key(
+        Text(choices=POSITIONS), "Where it stands.", default="bottom-left"
+    )
+
+
 def check_filters(filters: tuple[AudioFilter, ...], at: str, report: Report) -> None:
     """Report what an entry lacks, and what it has that says nothing."""
     for i, one in enumerate(filters):
@@ -91,3 +112,16 @@ def check_filters(filters: tuple[AudioFilter, ...], at: str, report: Report) -> 
                 report.add(f"{here}.{name}", f"is missing; a {one.type} needs it")
             elif value is not None and not is_wanted:
                 report.add(f"{here}.{name}", f"says nothing of a {one.type}; remove it")
+
+
+def check_overlay(overlay: Overlay, at: str, report: Report) -> None:
+    """Report what cannot be drawn."""
+    if report.concerns(f"{at}.text"):
+        return
+    for token in _TOKEN.findall(overlay.text):
+        if token not in TOKENS:
+            report.add(f"{at}.text", f'"{{{token}}}" is not known{suggestion(token, TOKENS)}')
+    if "{" in _TOKEN.sub("", overlay.text) or "}" in _TOKEN.sub("", overlay.text):
+        report.add(f"{at}.text", "has a brace without its other one")
+    if not overlay.text.isascii():
+        report.add(f"{at}.text", "takes letters of ASCII only")

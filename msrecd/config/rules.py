@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msrecd.config.kinds import Report
-from msrecd.config.model import DAYS, Camera, Config, Mqtt, Recorder, Schedule, Source, Storage, VirtualDevice, Web
+from msrecd.config.model import Camera, Config, Mqtt, Storage, VirtualDevice, Web
 from msrecd.config.offload_table import check_offload
-from msrecd.config.overlay_keys import check_overlay
-from msrecd.config.problems import suggestion
-from msrecd.config.recorder_tables import Snapshots, TimeLapse, check_filters
+from msrecd.config.problems import Report, suggestion
+from msrecd.config.recorder_model import DAYS, Recorder, Schedule, Source
+from msrecd.config.recorder_tables import Snapshots, TimeLapse, check_filters, check_overlay
 from msrecd.config.trigger_keys import check_triggers
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.listen import parse_listen

@@ -12,8 +12,8 @@ import json
 import sys
 from typing import Any
 
-from msrecd.config.kinds import Table
 from msrecd.config.model import Config
+from msrecd.config.tables import Table
 
 
 def schema() -> dict[str, Any]:

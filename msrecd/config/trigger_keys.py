@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from msrecd.config.kinds import Duration, Flag, ListOf, Number, Report, Text, key
+from msrecd.config.kinds import Duration, Flag, Number, Text
+from msrecd.config.problems import Report
+from msrecd.config.tables import ListOf, key
 
 _PART = Number(minimum=0, maximum=1, fractions=True)
 _POINT = ListOf(item=_PART, min_items=2, max_items=2, form="a point [x, y]")

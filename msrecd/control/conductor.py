@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime
-from msrecd.config.model import Config, Location, Recorder
+from msrecd.config.model import Config, Location
+from msrecd.config.recorder_model import Recorder
 from msrecd.control.watched import Watched
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.config.model import Location, Recorder, Schedule
+from msrecd.config.model import Location
+from msrecd.config.recorder_model import Recorder, Schedule
 from msrecd.config.recorder_tables import Snapshots
 from msrecd.control.publisher import Publisher
 from msrecd.control.recorders import Recorders

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
-from msrecd.config.model import Config, Recorder
+from msrecd.config.model import Config
+from msrecd.config.recorder_model import Recorder
 from msrecd.control.actions import Actions
 from msrecd.control.bus import Adapter, Bus, Event, Item, Mark, State
 from msrecd.control.commands import Commands

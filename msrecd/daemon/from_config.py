@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from msrecd.config.model import Config, Recorder, Source, TrackConstraints
+from msrecd.config.model import Config
+from msrecd.config.recorder_model import Recorder, Source, TrackConstraints
 from msrecd.config.recorder_tables import DEFAULT_NOTCH_Q
 from msrecd.config.recorder_tables import AudioFilter as ConfiguredFilter
 from msrecd.config.trigger_keys import Trigger

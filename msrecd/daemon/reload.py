@@ -14,7 +14,8 @@ from pathlib import Path
 
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.config.load import load
-from msrecd.config.model import Config, Recorder
+from msrecd.config.model import Config
+from msrecd.config.recorder_model import Recorder
 from msrecd.control.conductor import Conductor
 from msrecd.control.publisher import Publisher
 from msrecd.control.recorders import Recorders

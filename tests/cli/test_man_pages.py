@@ -13,9 +13,9 @@ import pytest
 
 import msrecd
 from msrecd.cli.main import build_parser
-from msrecd.config.kinds import keys_of
 from msrecd.config.manpage import page, roff
 from msrecd.config.manual import TABLES
+from msrecd.config.tables import keys_of
 
 FOLDER = Path(__file__).parents[2] / "docs" / "man"
 PAGES = ("msrecd.1", "msrecd.toml.5")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from msrecd.config import check, load
-from msrecd.config.kinds import FlagOr, ListOf, Table, keys_of
 from msrecd.config.manual import TABLES, default_of, refresh
 from msrecd.config.model import Config
 from msrecd.config.schema import schema, text
+from msrecd.config.tables import FlagOr, ListOf, Table, keys_of
 from msrecd.daemon.checks import config_checks
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import pytest
 from model_recorder import Model, ModelUnit, TestClock
 
 from msrecd.clock import NS
-from msrecd.config.model import Config, Location, Recorder, Schedule
+from msrecd.config.model import Config, Location
+from msrecd.config.recorder_model import Recorder, Schedule
 from msrecd.config.trigger_keys import Trigger
 from msrecd.control.conductor import Planners
 from msrecd.errors import CommandError

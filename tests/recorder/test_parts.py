@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from msrecd.config.model import Config, Mqtt, Recorder, Source
+from msrecd.config.model import Config, Mqtt
+from msrecd.config.recorder_model import Recorder, Source
 from msrecd.control.device_list import changes
 from msrecd.daemon import health
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings

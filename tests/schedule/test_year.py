@@ -31,7 +31,8 @@ from schedule_oracle import Rule, open_minutes
 
 from msrecd.clock import NS
 from msrecd.clock.wall import WallTime, read_history
-from msrecd.config.model import Config, Recorder, Schedule
+from msrecd.config.model import Config
+from msrecd.config.recorder_model import Recorder, Schedule
 from msrecd.control import conductor as scheduler
 from msrecd.mqtt.spool import SpoolStore
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, WAIT_FOR_CLOCK_S
