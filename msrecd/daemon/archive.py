@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msrecd.errors import StorageError
+from msrecd.clock import NS
+from msrecd.errors import CommandError, StorageError
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.storage.store import ChunkFacts, Recording, Store
 from msrecd.vocabulary.lapse import TimeLapse
@@ -74,6 +75,36 @@ class DaemonArchive:
             captured_s=info.captured_s,
         )
 
+    async def protect(self, unit: RecorderController, args: Mapping[str, object]) -> dict[str, object]:
+        """The verb `protect`.
+
+        Raises: CommandError.
+        """
+        store, recording_id = self.store, unit.files.recording_id
+        if args.get("whole"):
+            if recording_id is None:
+                raise CommandError("wrong_state", f"{unit.name} is not recording")
+            call = partial(store.protections.protect, recording_id, whole=True)
+        else:
+            now_ns = store.walltime.stamp().utc_ns
+            call = partial(store.protections.protect_range, unit.name, *protected_range(args, now_ns))
+        try:
+            kept = await asyncio.to_thread(call)
+        except StorageError as exc:
+            raise CommandError("bad_args" if exc.code == "not_found" else "no_space", exc.message) from exc
+        facts: dict[str, object] = {"recording_ids": kept.recording_ids, "chunks": kept.chunks, "bytes": kept.bytes}
+        if kept.is_endless:
+            facts["warning"] = (
+                "everything that this recording still brings is protected, too: when the limits are reached, nothing "
+                "of it can be deleted, and the recorder stops with no_space"
+            )
+        elif (share := await asyncio.to_thread(store.protected_share)) > 0.5:
+            facts["warning"] = (
+                f"{share:.0%} of storage.max_total is protected: recordings have the rest, and when that is full of "
+                "protected ones, they stop with no_space"
+            )
+        return facts
+
     async def add_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> dict[str, Any]:
         """Put a snapshot on the disk; the facts of its event.
 
@@ -124,3 +155,12 @@ class DaemonArchive:
 def recovered_event(line: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """(recorder, line) of a chunk that was recovered: the recorder is the first folder of its file."""
     return str(line["file"]).split("/", 1)[0], line
+
+
+def protected_range(args: Mapping[str, object], now_ns: int) -> tuple[int, int]:
+    """The range of UTC ns that checked arguments of `protect` mean. Pure."""
+
+    def ns(name: str) -> int:
+        return round(float(str(args[name])) * NS)
+
+    return (now_ns - ns("last_s"), now_ns) if "last_s" in args else (ns("from"), ns("to"))

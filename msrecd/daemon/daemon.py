@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,16 +28,15 @@ from msrecd.control.device_list import DeviceWatch
 from msrecd.control.publisher import Publisher, Revisions
 from msrecd.control.recorders import Recorders
 from msrecd.control.snapshot_taker import SnapshotTaker
-from msrecd.daemon import health, systemd
+from msrecd.daemon import systemd
 from msrecd.daemon.archive import DaemonArchive, recovered_event
 from msrecd.daemon.backends import backends_for
-from msrecd.daemon.driver_restart import DriverRestart
 from msrecd.daemon.from_config import mqtt_settings, recorder_settings, web_settings
 from msrecd.daemon.reload import Reloader
+from msrecd.daemon.rounds import Rounds
 from msrecd.daemon.storing import limits_of, move_old_state, open_store, recorder_limits_of
 from msrecd.daemon.unpublished import untold_chunks
 from msrecd.daemon.vitals import Vitals
-from msrecd.devices.deadline import left_behind
 from msrecd.errors import CommandError, StorageError
 from msrecd.local.server import LocalSocket
 from msrecd.media.devices import MediaDevices
@@ -58,7 +56,6 @@ ADAPTER_STOP_S = 5.0
 _ONE_SIGNAL_NS = NS // 5
 _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
 _EXTEND_US = 10_000_000
-_BEGIN_AGAIN = ("schedule", "autostart")  # causes of recordings that a start begins by itself
 _DEVICE_LOOK_S = 0.5  # recorders that start or stop together are one look
 
 
@@ -131,10 +128,18 @@ class Daemon:
         self._at_work: set[str] = set()
         self._stop = asyncio.Event()
         self._exit_code = 0
-        self._driver_restart = DriverRestart(config.storage.state_path)
         self._signals = 0
         self._signalled_ns = 0
         self._tasks = Tasks(log)
+        self.rounds = Rounds(
+            self.recorders,
+            self.publisher,
+            self.walltime,
+            self.adapters,
+            self._tasks,
+            state_path=config.storage.state_path,
+            end=self._end_for_a_restart,
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -179,8 +184,8 @@ class Daemon:
         for round_, name in (
             (lambda: archive.run(self.publisher.publish_daemon), "rotation"),
             (self.vitals.rounds, "health"),
-            (self._watchdog_rounds, "watchdog"),
-            (self._sync_rounds, "sync"),
+            (self.rounds.watchdog, "watchdog"),
+            (self.rounds.sync, "sync"),
             (self.conductor.run, "schedule"),
         ):
             self._tasks.keep(round_, name, self._round_failed)
@@ -191,7 +196,7 @@ class Daemon:
             self.offloading = Offloading(config.offload, store, self.publisher)
         self.reloader.ready.set()
         systemd.notify("READY=1")
-        self.notify_status()
+        self.rounds.notify_status()
         log.info("msrecd %s is ready; recorders: %s", msrecd.__version__, ", ".join(self.recorders.units) or "none")
         await self._stop.wait()
         await self._shut_down()
@@ -253,6 +258,10 @@ class Daemon:
             logging.shutdown()
             os._exit(1)
         log.info("stopping")
+        self._stop.set()
+
+    def _end_for_a_restart(self) -> None:
+        self._exit_code = 1
         self._stop.set()
 
     async def _shut_down(self) -> None:
@@ -317,7 +326,7 @@ class Daemon:
         """What the daemon itself does about a state or an event."""
         match item:
             case State(path) if path.startswith("recorder/"):
-                self.notify_status()
+                self.rounds.notify_status()
                 at_work = self.recorders.at_work()
                 if at_work != self._at_work:
                     self._at_work = at_work
@@ -331,36 +340,9 @@ class Daemon:
         assert self.archive is not None
         return self.archive.store.usage()
 
-    async def _protect(self, unit: RecorderController, args: Mapping[str, object]) -> dict[str, object]:
-        """The verb `protect`.
-
-        Raises: CommandError.
-        """
+    async def _protect(self, unit: RecorderController, args: Mapping[str, object]) -> Mapping[str, object]:
         assert self.archive is not None
-        store, recording_id = self.archive.store, unit.files.recording_id
-        if args.get("whole"):
-            if recording_id is None:
-                raise CommandError("wrong_state", f"{unit.name} is not recording")
-            call = partial(store.protections.protect, recording_id, whole=True)
-        else:
-            now_ns = self.walltime.stamp().utc_ns
-            call = partial(store.protections.protect_range, unit.name, *protected_range(args, now_ns))
-        try:
-            kept = await asyncio.to_thread(call)
-        except StorageError as exc:
-            raise CommandError("bad_args" if exc.code == "not_found" else "no_space", exc.message) from exc
-        facts: dict[str, object] = {"recording_ids": kept.recording_ids, "chunks": kept.chunks, "bytes": kept.bytes}
-        if kept.is_endless:
-            facts["warning"] = (
-                "everything that this recording still brings is protected, too: when the limits are reached, nothing "
-                "of it can be deleted, and the recorder stops with no_space"
-            )
-        elif (share := await asyncio.to_thread(store.protected_share)) > 0.5:
-            facts["warning"] = (
-                f"{share:.0%} of storage.max_total is protected: recordings have the rest, and when that is full of "
-                "protected ones, they stop with no_space"
-            )
-        return facts
+        return await self.archive.protect(unit, args)
 
     async def _take_snapshot(self, unit: RecorderController) -> Mapping[str, object] | None:
         """
@@ -412,79 +394,6 @@ class Daemon:
     def _devices_looked(self) -> None:
         for unit in self.recorders.units.values():
             unit.devices_changed()
-
-    # --- rounds ------------------------------------------------------------------------------------------------------
-
-    async def _watchdog_rounds(self) -> None:
-        """WATCHDOG=1 only while recordings really advance; see `is_healthy`."""
-        interval = systemd.watchdog_interval_s() or 5.0
-        while True:
-            self.walltime.poll()
-            if self.is_healthy():
-                systemd.notify("WATCHDOG=1")
-                self.notify_status()
-            self._look_for_stuck_devices()
-            await asyncio.sleep(min(interval, 5.0))
-
-    async def _sync_rounds(self) -> None:
-        """Written data is synced as more is written; this sees to what nothing follows (a pause, a stalled device),
-        and to everything at once when the supply voltage falls: the next thing may be a power cut."""
-        interval = self.recorders.config.storage.sync_interval_s
-        was_low = False
-        while True:
-            await asyncio.sleep(interval)
-            is_low = await asyncio.to_thread(health.under_voltage)
-            if is_low and not was_low:
-                self.publisher.report_error(
-                    "internal", "under-voltage: the power supply is too weak; open chunks are synced now"
-                )
-            now = SYSTEM_CLOCK.monotonic_ns()
-            for unit in list(self.recorders.units.values()):
-                if (is_low and not was_low) or now - unit.files.last_data_ns > interval * NS:
-                    self._tasks.spawn(unit.sync(), f"{unit.name}-sync")  # a disk that hangs holds up no other
-            was_low = is_low
-
-    def is_healthy(self) -> bool:
-        """Whether every recorder that says it records got data lately."""
-        now_ns = SYSTEM_CLOCK.monotonic_ns()
-        for unit in self.recorders.units.values():
-            if not unit.is_advancing(now_ns):
-                silent_s = (now_ns - unit.files.last_data_ns) // NS
-                log.critical("%s: no data has reached the disk for %d s; the watchdog is not fed", unit.name, silent_s)
-                return False
-        return True
-
-    def _look_for_stuck_devices(self) -> None:
-        """See driver_restart.py; only where a service manager starts the process again."""
-        wanted = [unit for unit in self.recorders.units.values() if unit.is_wanted]
-        stuck = left_behind()
-        if systemd.is_managed() and self._driver_restart.look(
-            stuck,
-            is_waited_for=any(unit.lacks_device for unit in wanted),
-            begins_again=all(unit.status.cause in _BEGIN_AGAIN for unit in wanted),
-        ):
-            message = f"the driver of {', '.join(stuck)} hangs; restarting the service to free the device"
-            self.publisher.report_error("internal", message)
-            self._exit_code = 1
-            self._stop.set()
-
-    def notify_status(self) -> None:
-        """For `systemctl status`."""
-        systemd.notify_status(self._status())
-
-    def _status(self) -> str:
-        recording = sum(1 for unit in self.recorders.units.values() if unit.is_recording)
-        adapters = [summary for adapter in self.adapters if (summary := adapter.summary())]
-        return ", ".join([f"recording {recording}/{len(self.recorders.units)}", *adapters])
-
-
-def protected_range(args: Mapping[str, object], now_ns: int) -> tuple[int, int]:
-    """The range of UTC ns that checked arguments of `protect` mean. Pure."""
-
-    def ns(name: str) -> int:
-        return round(float(str(args[name])) * NS)
-
-    return (now_ns - ns("last_s"), now_ns) if "last_s" in args else (ns("from"), ns("to"))
 
 
 def _model() -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Who is told what happens; called on the loop."""
+    """Who is informed of what happens; called on the loop."""
 
     def state_changed(self, recorder: RecorderController) -> None: ...
     def happened(self, recorder: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
