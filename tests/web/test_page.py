@@ -19,7 +19,7 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import VIEWER, PageClient, free_port, web_table
+from pageclient import OPERATOR, VIEWER, PageClient, free_port, web_table
 from waiting import until
 
 from msrecd.local.client import LocalDaemon
@@ -106,10 +106,12 @@ def picture(opened: OpenPage, name: str) -> None:
 
 @pytest.mark.parametrize("opened", SIZES, indirect=True)
 def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.FixtureRequest) -> None:
-    """Of each view: its figures come, nothing is wider than the screen, axe finds nothing serious."""
+    """Of each view: its figures come, nothing is wider than the screen, axe finds nothing serious in light and dark."""
     from axe_playwright_python.sync_playwright import Axe
 
     size = request.node.callspec.params["opened"]
+    own = SIZES[size][2]
+    opposite = "light" if own == "dark" else "dark"
     signs = {
         "record": "main .recorder .what:not(:empty)",
         "back/cam0": "main .timebar[aria-valuetext]",
@@ -124,10 +126,67 @@ def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.
         if view.startswith("back"):
             opened.until("() => document.querySelector('main code')?.textContent.length === 64")
         assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
-        found = Axe().run(opened.page).response["violations"]
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
-        assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in serious] == [], view
+        for scheme in (opposite, own):  # what is drawn in the other colours is judged for contrast alone
+            opened.page.emulate_media(color_scheme=scheme)
+            options = None if scheme == own else {"runOnly": ["color-contrast"]}
+            found = Axe().run(opened.page, options=options).response["violations"]
+            serious = [one for one in found if one["impact"] in ("serious", "critical")]
+            assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in serious] == [], (view, scheme)
         picture(opened, f"{view.replace('/', '-')}-{size}")
+
+
+@pytest.mark.promise("page-keyboard")
+def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
+    page = OpenPage(browser, device.base, *SIZES["desk"])
+
+    def tab_to(text: str) -> None:
+        """Tab until what is focused says this; its outline can be seen."""
+        for _ in range(60):
+            page.page.keyboard.press("Tab")
+            focused = page.page.evaluate(
+                """() => {
+                    const at = document.activeElement;
+                    return [at.ariaLabel || at.textContent, getComputedStyle(at).outlineStyle];
+                }"""
+            )
+            if focused[0] == text:
+                assert focused[1] != "none"
+                return
+        raise AssertionError(f"the keyboard does not reach {text}")
+
+    try:
+        page.page.goto(device.base)
+        page.page.get_by_label("Password").wait_for()
+        page.page.keyboard.type(OPERATOR)
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("main .view")
+        tab_to("Record")
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("main .recorder")
+        tab_to("Start")
+        page.page.keyboard.press("Enter")
+        page.page.get_by_text(re.compile(r"^Recording since")).wait_for()
+        page.page.keyboard.press("Shift+Tab")
+        tab_to("Stop")
+        page.page.keyboard.press("Space")
+        page.page.get_by_text("Recording stopped.").wait_for()
+        page.page.keyboard.press("Control+Home")
+        page.page.evaluate("document.activeElement.blur()")
+        tab_to("Look back")
+        page.page.keyboard.press("Enter")
+        page.until("() => document.querySelector('main video')?.readyState >= 2")
+        tab_to("Play")
+        page.page.keyboard.press("Space")
+        page.until("() => document.querySelector('main video').currentTime > 0.5")
+        tab_to("Time bar")
+        before = page.page.locator("main .timebar").get_attribute("aria-valuenow")
+        page.page.keyboard.press("Home")
+        page.until("now => document.querySelector('main .timebar').ariaValueNow !== now", before)
+        tab_to("Download this file")
+        with page.page.expect_download():
+            page.page.keyboard.press("Enter")
+    finally:
+        page.close()
 
 
 def test_a_wrong_password_is_refused_and_a_viewer_only_looks(device: Device, browser: Any) -> None:

@@ -140,7 +140,10 @@ export function aim(root, name) {
       if (!camera.hidden) say(camera, w.aim.camera(of.focus_figure, cameraPeak, of.focus_state, of.focus_distance));
       settings.hidden = !of.exposure_time;
       if (!settings.hidden) say(settings, w.aim.exposed(of.exposure_time / 10, of.iso));
-    } catch { camera.hidden = settings.hidden = true; }
+    } catch (error) {
+      camera.hidden = settings.hidden = true;
+      if (error.status) clearInterval(asking);
+    }
     asks = false;
   }
   const asking = setInterval(ask, CAMERA_MS);

@@ -84,7 +84,7 @@ function devices() {
   if (!state.devices?.length) return card(w.health.devices, el("p", {}, w.health.noDevices));
   const rows = state.devices.map(device => el("tr", {}, el("td", {}, device.label, typeof device.detail === "string" ? el("div", { class: "dim" }, device.detail) : null),
     el("td", {}, w.health.kinds[device.kind] || device.kind), el("td", { class: device.state === "missing" ? "bad" : "" }, w.health.states[device.state] || device.state)));
-  return card(w.health.devices, el("table", {}, el("thead", {}, el("tr", {}, w.health.table.map(one => el("th", { scope: "col" }, one)))), el("tbody", {}, rows)));
+  return card(w.health.devices, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, w.health.table.map(one => el("th", { scope: "col" }, one)))), el("tbody", {}, rows))));
 }
 
 function errors() {

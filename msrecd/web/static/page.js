@@ -56,7 +56,7 @@ function frame() {
 function show() {
   if (!isOpen) return;
   const { view, recorder } = place();
-  const key = `${view}/${["aim", "back"].includes(view) ? recorder : ""}`;
+  const key = `${view}/${["aim", "back"].includes(view) ? recorder : names().length > 0}`;
   emit("place");
   for (const link of nav.children) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
@@ -139,5 +139,5 @@ function logIn() {
 window.addEventListener("hashchange", show);
 on("locked", lock);
 on("states", () => { if (isOpen) show(); });
-on("recorder", () => { if (isOpen && shown === "") show(); });
+on("recorder", () => { if (isOpen) show(); }); // the one that is shown may have gone
 open();
