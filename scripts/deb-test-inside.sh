@@ -38,6 +38,10 @@ is_recording() { [[ -n $(recording) ]]; }
 records_anew() { [[ -n $(recording) && $(recording) != "$1" ]]; }
 journal_has() { journalctl --quiet --sync && journalctl -u msrecd -o cat | grep -qF -- "$1"; }
 pictures() { python3 -c 'import av, sys; print(sum(1 for _ in av.open(sys.argv[1]).decode(video=0)))' "$1"; }
+memory() { # of the service's processes, in MiB
+    for pid in $(pgrep -u msrecd); do cat "/proc/$pid/smaps_rollup" 2>/dev/null; done |
+        awk '/^(Rss|Pss):/ {sum[$1] += $2} END {printf "Rss %d MiB, Pss %d MiB", sum["Rss:"] / 1024, sum["Pss:"] / 1024}'
+}
 files() {
     # What a package manager, an interpreter and a running system keep for themselves does not count.
     find / -xdev \( -path /srv -o -path /tmp -o -path /root -o -path /var/log -o -path /var/tmp -o -path /var/cache -o -path /var/lib/dpkg \
@@ -74,6 +78,9 @@ proves() { msrecd recordings verify >/dev/null || fail "the recordings do not ve
 # --- the first part: a fresh system ----------------------------------------------------------------------------------
 
 first_part() {
+    # What docs/hardware.md says of a board with little room: asked, not done.
+    apt-get install --no-install-recommends --assume-no /srv/deb/new.deb </dev/null >/tmp/lean.log 2>&1 || true
+    say "without recommended packages: $(grep -iE 'space needed|disk space' /tmp/lean.log | tail -n 1 | sed 's/^ *//'), $(grep -oE 'Installing: [0-9]+' /tmp/lean.log || grep -oE '[0-9]+ (newly|to be) installed' /tmp/lean.log)"
     apt_get install /srv/deb/new.deb
     say "installed $(msrecd --version) with $(grep -c '^Setting up' /tmp/apt.log) packages of Debian $(cat /etc/debian_version), systemd $(systemctl --version | awk 'NR == 1 {print $2}')"
     getent passwd msrecd >/dev/null || fail "no user"
@@ -84,6 +91,7 @@ first_part() {
     for page in 1/msrecd.1 5/msrecd.toml.5; do [[ -s /usr/share/man/man$page.gz ]] || fail "no man page $page"; done
     msrecd check-config >/dev/null || fail "the configuration that is installed is not valid"
     systemd-analyze --no-pager --threshold=13 security msrecd >/dev/null || fail "the sandbox: $(systemd-analyze --no-pager security msrecd | tail -n 1)"
+    say "systemd-analyze security: $(systemd-analyze --no-pager security msrecd | tail -n 1 | grep -oE '[0-9.]+ [A-Z]+')"
 
     time_is_set
     hardware
@@ -103,6 +111,7 @@ first_part() {
     (($(pictures "$chunk") > 0)) || fail "no picture in $chunk"
     [[ $(stat -c '%U:%G %a' "$chunk") == "msrecd:msrecd 640" ]] || fail "whose is $chunk: $(stat -c '%U:%G %a' "$chunk")"
     wait_for 10 "the chunk in the journal, in the recorder's field" sh -c "journalctl -u msrecd MSRECD_RECORDER=cam0 -o cat | grep -qF 'cam0: chunk '"
+    say "memory while it records, of the daemon and its $(($(pgrep -c -u msrecd) - 1)) other processes: $(memory)"
     say "a recording exists: ${chunk#"$recordings"/}, $(pictures "$chunk") pictures; status: $(of_service StatusText)"
 
     printf 'retention = { max_age = "7d" }\n' >>"$config"

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument("--group", metavar="G", help="every device of a group")
     whom.add_argument("--all", action="store_true", help="every device of the broker")
     parser.add_argument("--duration", metavar="D", help="of a start, for example 10m")
+    parser.add_argument("--full", action="store_true", help="a snapshot of the sensor's full resolution")
     parser.add_argument(
         "--timeout", metavar="D", help="how long to wait for replies (default: 15s; 5s with --group and --all)"
     )
@@ -76,11 +77,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _arguments(args: argparse.Namespace) -> dict[str, object]:
-    if args.duration is None:
-        return {}
-    if args.verb != "start":
-        raise UsageError("--duration goes with start only")
-    return {"duration_s": _seconds(args.duration, "--duration")}
+    arguments: dict[str, object] = {}
+    for option, verb in (("duration", "start"), ("full", "snapshot")):
+        if getattr(args, option) and args.verb != verb:
+            raise UsageError(f"--{option} goes with {verb} only")
+    if args.duration is not None:
+        arguments["duration_s"] = _seconds(args.duration, "--duration")
+    if args.full:
+        arguments["full"] = True
+    return arguments
 
 
 def _timeout(args: argparse.Namespace) -> float:

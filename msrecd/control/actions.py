@@ -34,7 +34,7 @@ class Actions:
         reload: Callable[[], Awaitable[bool]],
         measure: Callable[[], Awaitable[Mapping[str, Any]]],
         protect: Callable[[RecorderController, Arguments], Awaitable[Mapping[str, Any]]],
-        snapshot: Callable[[RecorderController], Awaitable[Mapping[str, Any] | None]],
+        snapshot: Callable[[RecorderController, bool], Awaitable[Mapping[str, Any] | None]],
     ) -> None:
         """
         Args:
@@ -42,7 +42,8 @@ class Actions:
             reload: reads the configuration again; whether it is another one.
             measure: publishes state/health; the payload.
             protect: keeps chunks of a recorder whatever the limits say; what it kept.
-            snapshot: puts one on the disk, if the recorder has snapshots; its facts. Raises CommandError.
+            snapshot: puts one on the disk, if the recorder has snapshots, or it is to be of full resolution (True); its
+                facts. Raises CommandError.
         """
         self._bus = bus
         self._recorders = recorders
@@ -106,15 +107,15 @@ class Actions:
             case "protect":
                 return Result(changed=True, data=await self._protect(unit, args))
             case "snapshot":
-                return await self._snapshot(unit)
+                return await self._snapshot(unit, is_full=args.get("full") is True)
             case _:
                 raise CommandError("unknown_verb", f"unknown verb {verb}")
         return Result(changed=changed, data=_data(unit))
 
-    async def _snapshot(self, unit: RecorderController) -> Result:
+    async def _snapshot(self, unit: RecorderController, *, is_full: bool) -> Result:
         from msrecd.recorder.snapshot import take_snapshot  # here: the JPEG encoder, for those few who want one
 
-        facts = await self._save_snapshot(unit) or {}
+        facts = await self._save_snapshot(unit, is_full) or {}
         jpeg = await take_snapshot(unit, self._devices)
         self._bus.show(unit.name, jpeg)
         file = {name: facts[name] for name in ("file", "sha256") if name in facts}

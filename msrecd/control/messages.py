@@ -25,7 +25,12 @@ DURATION_LIMIT_S = 366 * 24 * 3600
 MESSAGE_LIMIT = 300
 
 _KEYS = ("id", "issued_at", "args")
-_ARGS: Mapping[str, tuple[str, ...]] = {"start": ("duration_s",), "protect": ("last_s", "from", "to", "whole")}
+_ARGS: Mapping[str, tuple[str, ...]] = {
+    "start": ("duration_s",),
+    "protect": ("last_s", "from", "to", "whole"),
+    "snapshot": ("full",),
+}
+_FLAGS = ("whole", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +181,9 @@ def check_args(verb: str, args: Mapping[str, object]) -> dict[str, object]:
     for name in ("duration_s", "last_s"):
         if name in args:
             _check_seconds(name, args[name])
+    for name in _FLAGS:
+        if not isinstance(args.get(name, False), bool):
+            raise CommandError("bad_args", f"args.{name}: true or false is expected")
     return _check_protect(args) if verb == "protect" else dict(args)
 
 
@@ -189,8 +197,6 @@ def _check_seconds(name: str, value: object) -> None:
 def _check_protect(args: Mapping[str, object]) -> dict[str, object]:
     """`from` and `to` become seconds since 1970. One range, and nothing half said."""
     checked = dict(args)
-    if not isinstance(checked.get("whole", False), bool):
-        raise CommandError("bad_args", "args.whole: true or false is expected")
     for name in ("from", "to"):
         if name in checked:
             checked[name] = _seconds_of(checked[name], f"args.{name}")

@@ -137,20 +137,21 @@ class SnapshotTaker:
                     part.task.cancel()
                 part.close()
 
-    async def take_now(self, unit: RecorderController) -> Mapping[str, Any] | None:
-        """One by command, where snapshots are configured; the facts of its file.
+    async def take_now(self, unit: RecorderController, *, is_full: bool = False) -> Mapping[str, Any] | None:
+        """One by command, where snapshots are configured, or one of full resolution; the facts of its file.
 
         Raises:
             CommandError, StorageError: there is none.
         """
         recorder = self._recorders.config.recorder(unit.name)
-        if recorder is None or recorder.snapshots is None:
+        if recorder is None or (recorder.snapshots is None and not is_full):
             return None
         from msrecd.recorder.snapshot import Photographer  # here: the JPEG encoder, for those few who want one
 
-        photographer = Photographer(unit, self._devices, settle_s=recorder.snapshots.settle_s)
+        settings = recorder.snapshots or Snapshots()
+        photographer = Photographer(unit, self._devices, settle_s=settings.settle_s)
         try:
-            _, facts = await self._take(unit, photographer)
+            _, facts = await self._take(unit, photographer, is_full=is_full)
             return facts
         finally:
             photographer.close()
@@ -235,8 +236,10 @@ class SnapshotTaker:
         except CommandError as exc:  # the file is there, and the former image stays
             unit.log.debug("the snapshot is not published: %s", exc.message)
 
-    async def _take(self, unit: RecorderController, photographer: Photographer) -> tuple[bytes, Mapping[str, Any]]:
-        photo = await photographer.take()
+    async def _take(
+        self, unit: RecorderController, photographer: Photographer, *, is_full: bool = False
+    ) -> tuple[bytes, Mapping[str, Any]]:
+        photo = await photographer.take(is_full=is_full)
         facts = await self._save(unit, photo.jpeg, photo.taken_ns)
         self._count(unit.name, "taken")
         self._publisher.happened(unit, "snapshot", facts)

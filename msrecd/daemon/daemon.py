@@ -344,12 +344,12 @@ class Daemon:
         assert self.archive is not None
         return await self.archive.protect(unit, args)
 
-    async def _take_snapshot(self, unit: RecorderController) -> Mapping[str, object] | None:
+    async def _take_snapshot(self, unit: RecorderController, is_full: bool) -> Mapping[str, object] | None:
         """
         Raises: CommandError.
         """
         try:
-            return await self.snapshots.take_now(unit)
+            return await self.snapshots.take_now(unit, is_full=is_full)
         except StorageError as exc:
             raise CommandError("no_space", exc.message) from exc
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.feed import Feed
 from msrecd.flow.shutdown import end_with_process
 from msrecd.flow.units import AudioBlock, AudioFormat, Kind, VideoFormat, VideoFrame
@@ -95,6 +96,19 @@ class Source(ABC):
         None means: cannot; the caller encodes `raw()` through libav.
         """
         return None
+
+    @property
+    def still_size(self) -> tuple[int, int] | None:
+        """What `take_still` gives, where the device has stills that are larger than its frames; None: it has none."""
+        return None
+
+    def take_still(self) -> VideoFrame:
+        """A still of `still_size`: the device switches its mode for that, and is muted meanwhile. Takes seconds.
+
+        Raises:
+            NotReadableError: there was none; the device goes on as before, or has ended.
+        """
+        raise NotReadableError(f"{self.label} has no stills of its own")
 
     @property
     def reorders(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from msrecd import libav
 from msrecd.dom.blob import Blob
-from msrecd.dom.exceptions import InvalidStateError, NotSupportedError, UnknownError
+from msrecd.dom.exceptions import InvalidStateError, NotReadableError, NotSupportedError, UnknownError
 from msrecd.flow import units
 from msrecd.flow.units import VideoFormat
 from msrecd.media.generators import VideoFrame
@@ -37,20 +37,26 @@ class ImageCapture:
         return self._track
 
     async def take_photo(self, settings: PhotoSettings | None = None) -> Blob:
-        """The next frame as a JPEG.
+        """The next frame as a JPEG, or a still of the camera's own where that is wanted larger.
+
+        A still has the sensor's full resolution. For it the camera switches its mode, unless its frames are as large;
+        its tracks are muted for a second or so, which a recording has as a gap.
 
         Args:
-            settings: `{"image_width": pixels}`: scaled down to it, in the frame's proportions.
+            settings: `{"image_width": pixels}`: scaled down to it, in the frame's proportions. More than the frame has
+                means a still, the largest of `get_photo_capabilities()` one of full resolution.
 
         Raises:
             TypeError: `image_width` is no positive number.
             InvalidStateError: the track is not live, is muted or disabled, or ends before a frame comes.
-            UnknownError: no frame came within FRAME_DEADLINE_S and two frame intervals, or it could not be encoded.
+            UnknownError: no frame came within FRAME_DEADLINE_S and two frame intervals, it could not be encoded, or the
+                camera gave no still.
         """
         width = dict(settings or {}).get("image_width")
         if width is not None and (isinstance(width, bool) or not isinstance(width, (int, float)) or width < 1):
             raise TypeError(f"image_width must be a positive number, not {width!r}")
-        frame = await self._next_frame()
+        wants_still = width is not None and width > self._frame_size()[0] and self._track._source.still_size is not None
+        frame = await (self._still() if wants_still else self._next_frame())
         try:
             jpeg = await asyncio.to_thread(_encode, frame, None if width is None else int(width))
         except libav.LibavError as exc:
@@ -68,7 +74,7 @@ class ImageCapture:
             frame = await asyncio.to_thread(_converted, frame)
         return VideoFrame._of(frame)
 
-    async def get_photo_capabilities(self) -> dict[str, object]:
+    async def get_photo_capabilities(self) -> dict[str, dict[str, int]]:
         """What `take_photo` can do: `image_width` and `image_height` as ranges in pixels.
 
         Raises:
@@ -76,19 +82,36 @@ class ImageCapture:
         """
         if self._track.ready_state is not ReadyState.LIVE:
             raise InvalidStateError("the track has ended")
-        settings = self._track.get_settings()
-        format = self._track._source.format
-        assert isinstance(format, VideoFormat)
-        width, height = settings.get("width", format.width), settings.get("height", format.height)
+        width, height = self._track._source.still_size or self._frame_size()
         return {
             "image_width": {"min": 1, "max": width, "step": 1},
             "image_height": {"min": 1, "max": height, "step": 1},
         }
 
-    async def _next_frame(self) -> units.VideoFrame:
+    def _frame_size(self) -> tuple[int, int]:
+        format = self._track._source.format
+        assert isinstance(format, VideoFormat)
+        return format.width, format.height
+
+    def _check_live(self) -> None:
+        """
+        Raises:
+            InvalidStateError: the track gives no frames.
+        """
         track = self._track
         if track.ready_state is not ReadyState.LIVE or track.muted or not track.enabled:
             raise InvalidStateError("the track gives no frames: it has ended, is muted or disabled")
+
+    async def _still(self) -> units.VideoFrame:
+        self._check_live()
+        try:
+            return await asyncio.to_thread(self._track._source.take_still)
+        except NotReadableError as exc:
+            raise UnknownError(exc.message) from exc
+
+    async def _next_frame(self) -> units.VideoFrame:
+        self._check_live()
+        track = self._track
         sink = _FirstFrame(asyncio.get_running_loop())
         feed = track._source.raw()
         rate = track.get_settings().get("frame_rate")

@@ -21,6 +21,7 @@ MODE_OF = {  # a value that only counts while its mode is "manual"
     "focus_distance": "focus_mode",
 }
 _RATIO_DENOMINATOR = 1000
+_LARGE_MODE_PIXELS = 4_200_000
 
 
 def capabilities(device: DeviceDescription) -> dict[str, Any]:
@@ -188,7 +189,8 @@ def opening_settings(device: DeviceDescription, settings: Settings) -> dict[str,
     """Settings to open a device with: those of the native mode that selected ones are made of.
 
     So a camera that is opened for a small picture runs in the same mode as for a large one, sees the same section, and
-    can be shared by somebody who wants more.
+    can be shared by somebody who wants more. But not in one of more than 4 megapixels where a smaller one will do: a
+    Raspberry Pi has no memory for that.
     """
     rate = settings.get("frame_rate")
     if device.kind == "audio" or rate is None:
@@ -203,10 +205,11 @@ def opening_settings(device: DeviceDescription, settings: Settings) -> dict[str,
         fits_rate = times >= 1 if any_rate else math.isclose(times, max(round(times), 1), rel_tol=1e-6)
         return width <= mode.width and height <= mode.height and fits_rate
 
-    def distortion(mode: VideoMode) -> float:
-        return abs(math.log(width * mode.height / (height * mode.width)))
+    def order(mode: VideoMode) -> tuple[bool, float]:
+        is_large = mode.width * mode.height > _LARGE_MODE_PIXELS
+        return is_large, abs(math.log(width * mode.height / (height * mode.width)))
 
-    mode = min(filter(suits, device.video_modes), key=distortion, default=None)
+    mode = min(filter(suits, device.video_modes), key=order, default=None)
     if mode is None:
         return dict(settings)
     native = {"width": mode.width, "height": mode.height, "aspect_ratio": mode.width / mode.height}

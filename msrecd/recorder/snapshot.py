@@ -69,10 +69,11 @@ class Photographer:
         self._settle_s = settle_s
         self._opened: RecorderInput | None = None
 
-    async def take(self, width: int | None = None) -> Photo:
+    async def take(self, width: int | None = None, *, is_full: bool = False) -> Photo:
         """
         Args:
             width: scaled down to it.
+            is_full: of the sensor's full resolution, which may cost a recording a second.
 
         Raises:
             CommandError: no video, device missing or busy, no frame in time.
@@ -99,6 +100,8 @@ class Photographer:
             if is_new and self._settle_s:
                 await _settle(capture, self._settle_s)
             taken_ns = SYSTEM_CLOCK.monotonic_ns()
+            if is_full:
+                width = (await capture.get_photo_capabilities())["image_width"]["max"]
             jpeg = bytes(await capture.take_photo({} if width is None else {"image_width": width}))
             return Photo(jpeg=jpeg, taken_ns=taken_ns)
         except DOMException as exc:

@@ -101,6 +101,12 @@ def test_bad_ranges_to_protect(args):
     assert code_of(json.dumps({"args": args}).encode(), "protect") == "bad_args"
 
 
+def test_a_snapshot_takes_a_flag():
+    assert check_args("snapshot", {"full": True}) == {"full": True}
+    for args in ({"full": 1}, {"full": "yes"}, {"width": 640}):
+        assert code_of(json.dumps({"args": args}).encode(), "snapshot") == "bad_args"
+
+
 def test_ranges_to_protect():
     assert check_args("protect", {"last_s": 60}) == {"last_s": 60}
     assert check_args("protect", {"whole": True}) == {"whole": True}

@@ -21,7 +21,7 @@ class Camera:
     def __init__(self, before: Any = lambda: None, *, jpegs: dict[int | None, bytes] | None = None) -> None:
         self.before, self.jpegs = before, jpegs
 
-    async def take(self, width: int | None = None) -> Photo:
+    async def take(self, width: int | None = None, *, is_full: bool = False) -> Photo:
         self.before()
         if self.jpegs is None:
             raise CommandError("device_busy", "the track gives no frames: it has ended, is muted or disabled")

@@ -1,4 +1,7 @@
-"""PicameraBackend and CameraSource on a stand-in for picamera2."""
+"""PicameraBackend and CameraSource on two stand-ins: a fake picamera2, and the real one over a stand-in for libcamera.
+
+What differs between the two is a fault of the fake.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from typing import Any
 
 import fake_picamera2 as fake
 import pytest
-from fake_picamera2 import FakeCamera, imx219, imx477, imx708, usb
+import real_picamera2
+from fake_picamera2 import FakeCamera, imx219, imx296, imx477, imx708, ov5647, usb
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
@@ -34,6 +38,7 @@ from msrecd.flow.units import Packet, VideoFrame
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.input import unmet
 
+pytestmark = pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # picamera2's own
 MJPEG = EncodingRequest(kind="video", codec="mjpeg", bit_rate=20_000_000, frame_rate=50.0)
 H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
 
@@ -45,7 +50,7 @@ def parameters(
         return camera_parameters(
             picture, codec=codec, width=width, height=height, frame_rate=frame_rate, encoder=encoder
         )
-    assert b"SPS" in picture
+    assert b"\0\0\0\1\x67" in picture  # SPS
     return StreamParameters(
         kind="video",
         codec="h264",
@@ -86,7 +91,8 @@ class Sink:
 class Rig:
     """A machine with cameras, and a backend on it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(self, standin: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.standin = standin
         self._monkeypatch = monkeypatch
         self.node = folder / "video11"
         self.meminfo = folder / "meminfo"
@@ -101,7 +107,7 @@ class Rig:
     def backend(
         self, *cameras: FakeCamera, board: str = "pi4", cameras_of_configuration: Sequence[CameraProperties] = ()
     ) -> Any:
-        module = fake.install(self._monkeypatch, *cameras, board=board)
+        module = self.standin.install(self._monkeypatch, *cameras, board=board)
         if board == "pi4":
             self.node.touch()
         backend = module.PicameraBackend(
@@ -128,11 +134,20 @@ class Rig:
         self.news.set()
 
 
+@pytest.fixture(params=["fake", "real"])
+def standin(request: pytest.FixtureRequest) -> Any:
+    if request.param == "fake":
+        return fake
+    if not real_picamera2.is_installed():
+        pytest.skip("scripts/setup.sh --tests installs picamera2 for this")
+    return real_picamera2
+
+
 @pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(monkeypatch, tmp_path)
+def rig(standin: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(standin, monkeypatch, tmp_path)
     yield rig
-    for camera in fake.Picamera2.machine.cameras:
+    for camera in standin.Picamera2.machine.cameras:
         camera.unhang.set()
     for source in rig.sources:
         source.close()
@@ -147,9 +162,8 @@ def until(condition: Callable[[], bool], timeout: float = 10) -> None:
         time.sleep(0.01)
 
 
-def camera_of(source: CameraSource) -> fake.Picamera2:
-    camera: fake.Picamera2 = source._device._camera  # type: ignore[attr-defined]
-    return camera
+def camera_of(source: CameraSource) -> Any:
+    return source._device._camera  # type: ignore[attr-defined]
 
 
 def test_cameras_are_described_from_their_modes(rig: Rig) -> None:
@@ -167,7 +181,7 @@ def test_cameras_are_described_from_their_modes(rig: Rig) -> None:
     assert "focus_mode" not in first.controls
     assert [(m.width, m.height) for m in second.video_modes] == [(1920, 1080), (1280, 720), (640, 480)]
     assert backend.describe() == [first, second]
-    assert fake.Picamera2.machine.cameras[0].opened == 1  # looked into once
+    assert rig.standin.Picamera2.machine.cameras[0].opened == 1  # looked into once
 
 
 def test_a_start_while_the_camera_is_looked_into_waits_for_that(rig: Rig) -> None:
@@ -175,7 +189,7 @@ def test_a_start_while_the_camera_is_looked_into_waits_for_that(rig: Rig) -> Non
     backend = rig.backend(imx219())
     (device,) = backend.describe()
     backend._facts.clear()  # as if it were the first time
-    (camera,) = fake.Picamera2.machine.cameras
+    (camera,) = rig.standin.Picamera2.machine.cameras
     camera.calls.clear()
     camera.hang_in = {"close"}
     found: list[Any] = []
@@ -226,7 +240,7 @@ def test_hardware_encoder(rig: Rig) -> None:
     assert 0 <= time.monotonic_ns() - packets[-1].pts_ns < NS
     assert packets[0].duration_ns == 20 * MS
     (encoder,) = camera_of(source).encoders
-    assert isinstance(encoder, fake.H264Encoder)
+    assert isinstance(encoder, rig.standin.H264Encoder)
     assert (encoder.bitrate, encoder.iperiod, encoder.framerate) == (4_000_000, 50, 50.0)
     assert camera_of(source).asked["buffer_count"] == 6
     assert camera_of(source).asked["sensor"] == {"output_size": (1640, 1232), "bit_depth": 8}
@@ -249,7 +263,7 @@ def test_mjpeg_comes_from_the_hardware_encoder(rig: Rig) -> None:
     assert (output.parameters.codec, output.parameters.codec_string) == ("mjpeg", "mjpeg")
     assert (output.parameters.width, output.parameters.height) == (1280, 720)
     (encoder,) = camera_of(source).encoders
-    assert isinstance(encoder, fake.MJPEGEncoder)
+    assert isinstance(encoder, rig.standin.MJPEGEncoder)
     assert encoder.bitrate == 20_000_000
 
 
@@ -478,14 +492,14 @@ def test_a_torn_jpeg_is_left_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     source = rig.open(rig.backend(usb(formats=("MJPEG",)), board="pi5"), {"width": 640, "height": 480})
     feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
     assert feed is not None
-    whole: Callable[[Any, str], bytearray] = fake.CompletedRequest.make_buffer
+    whole: Callable[[Any, str], bytearray] = rig.standin.CompletedRequest.make_buffer
     count = itertools.count()
 
     def sometimes_torn(self: Any, name: str) -> bytearray:
         buffer = whole(self, name)
         return buffer[:300] if next(count) % 3 == 0 else buffer
 
-    monkeypatch.setattr(fake.CompletedRequest, "make_buffer", sometimes_torn)
+    monkeypatch.setattr(rig.standin.CompletedRequest, "make_buffer", sometimes_torn)
     packets, raw = Sink(), Sink()
     feed.feed.add(packets)
     source.raw().add(raw)
@@ -501,7 +515,7 @@ def test_a_format_that_nobody_reads_is_refused(rig: Rig) -> None:
     backend = rig.backend(usb(formats=("R10_CSI2P",)))
     with pytest.raises(NotReadableError, match="gives R10_CSI2P only"):
         rig.open(backend)
-    assert fake.Picamera2.machine.cameras[0].holder is None
+    assert rig.standin.Picamera2.machine.cameras[0].holder is None
 
 
 def test_timestamps_of_another_clock_are_shifted(rig: Rig) -> None:
@@ -515,11 +529,11 @@ def test_timestamps_of_another_clock_are_shifted(rig: Rig) -> None:
 def test_busy_elsewhere(rig: Rig) -> None:
     backend = rig.backend(imx219())
     description = backend.describe()[0]
-    fake.Picamera2.machine.cameras[0].refuse = "Failed to acquire camera: Device or resource busy"
+    rig.standin.Picamera2.machine.cameras[0].refuse = "Failed to acquire camera: Device or resource busy"
     with pytest.raises(NotReadableError, match=r"imx219 is busy or faulty: .*Device or resource busy"):
         backend.open(description, {})
     assert backend.describe()[0].state == "busy"
-    fake.Picamera2.machine.cameras[0].refuse = ""
+    rig.standin.Picamera2.machine.cameras[0].refuse = ""
     rig.open(backend)
 
 
@@ -542,7 +556,7 @@ def test_access_denied(rig: Rig) -> None:
 def test_gone_before_it_is_opened(rig: Rig) -> None:
     backend = rig.backend(imx219())
     description = backend.describe()[0]
-    fake.Picamera2.machine.cameras.clear()
+    rig.standin.Picamera2.machine.cameras.clear()
     with pytest.raises(NotFoundError):
         backend.open(description, {})
 
@@ -582,19 +596,23 @@ def test_a_camera_that_opens_too_late_is_closed_again(rig: Rig, monkeypatch: pyt
 
 
 def test_what_failed_is_told_and_not_that_closing_failed_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(message: str) -> Callable[..., None]:
-        def raise_it(self: Any, *_: Any, **__: Any) -> None:
-            raise RuntimeError(message)
-
-        return raise_it
-
-    camera = imx219()
-    backend = rig.backend(camera)
+    backend = rig.backend(imx219())
     description = backend.describe()[0]
-    monkeypatch.setattr(fake.Picamera2, "start", fail("the real reason"))
-    monkeypatch.setattr(fake.Picamera2, "close", fail("closing failed"))
+    close, failures = rig.standin.Picamera2.close, iter([RuntimeError("closing failed")])
+
+    def fail_to_start(self: Any, *_: Any, **__: Any) -> None:
+        raise RuntimeError("the real reason")
+
+    def close_badly(self: Any) -> None:
+        close(self)
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr(rig.standin.Picamera2, "start", fail_to_start)
+    monkeypatch.setattr(rig.standin.Picamera2, "close", close_badly)
     with pytest.raises(NotReadableError, match="the real reason"):
         backend.open(description, {})
+    assert next(failures, None) is None
 
 
 def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -687,7 +705,7 @@ def test_unplugged(rig: Rig) -> None:
     source.raw().add(sink)
     sink.wait_for(1)
     camera.stalled.set()
-    fake.Picamera2.machine.cameras.clear()
+    rig.standin.Picamera2.machine.cameras.clear()
     assert rig.news.wait(15)
     assert rig.ended == [None]
     assert sink.ended == [None]
@@ -701,7 +719,7 @@ def test_unplugged_and_still_listed_for_a_while(rig: Rig) -> None:
     rig.open(rig.backend(camera), {})
     camera.stalled.set()
     until(lambda: rig.muted == [True])  # by then it has been looked for once
-    fake.Picamera2.machine.cameras.clear()
+    rig.standin.Picamera2.machine.cameras.clear()
     assert rig.news.wait(15)
     assert rig.ended == [None]
 
@@ -717,7 +735,7 @@ def test_a_restart_that_fails_ends_it_at_once(rig: Rig, monkeypatch: pytest.Monk
     def fail(self: Any, show_preview: Any = False) -> None:
         raise RuntimeError("Failed to start camera: Invalid argument")
 
-    monkeypatch.setattr(fake.Picamera2, "start", fail)
+    monkeypatch.setattr(rig.standin.Picamera2, "start", fail)
     camera.stalled.set()
     assert rig.news.wait(15)
     assert "Failed to start camera" in str(rig.ended[0])
@@ -734,7 +752,7 @@ def test_unplugged_with_pictures_under_way(rig: Rig) -> None:
     source.raw().add(sink)
     sink.wait_for(1)
     camera.is_gone = True
-    fake.Picamera2.machine.cameras.clear()
+    rig.standin.Picamera2.machine.cameras.clear()
     assert rig.news.wait(15)
     assert rig.ended == [None]
     until(lambda: camera.holder is None, 4)
@@ -748,15 +766,15 @@ def test_what_raises_in_the_cameras_loop_does_not_end_it(rig: Rig, monkeypatch: 
     sink = Sink()
     feed.feed.add(sink)
     sink.wait_for(2)
-    encode = fake.LibavH264Encoder.encode
+    encode = rig.standin.LibavH264Encoder.encode
     failures = itertools.count()
 
-    def fail(self: Any, name: str, request: fake.CompletedRequest) -> None:
+    def fail(self: Any, name: Any, request: Any) -> None:
         if next(failures) < 2:
             raise ValueError("libx264 has a bad day")
         encode(self, name, request)
 
-    monkeypatch.setattr(fake.LibavH264Encoder, "encode", fail)
+    monkeypatch.setattr(rig.standin.LibavH264Encoder, "encode", fail)
     count = len(sink.units)
     sink.wait_for(count + 10)
     assert next(failures) > 2
@@ -784,7 +802,7 @@ def test_an_encoder_that_cannot_be_started_ends_its_feed(rig: Rig, monkeypatch: 
     source = rig.open(rig.backend(imx219()))
     feed = source.encoded(H264)
     assert feed is not None
-    monkeypatch.setattr(fake.H264Encoder, "start", fail)
+    monkeypatch.setattr(rig.standin.H264Encoder, "start", fail)
     sink = Sink()
     feed.feed.add(sink)
     sink.wait(lambda: bool(sink.ended))
@@ -871,6 +889,9 @@ def test_controls_are_made_of_the_ranges_after_configure(rig: Rig) -> None:
     assert (sent["ExposureTime"], sent["AnalogueGain"]) == (500_000, 20.0)
     assert sent["ScalerCrop"] == (1521, 1140, 1014, 760)
     assert "ScalerCrops" not in sent
+    if rig.standin is real_picamera2:
+        delivered = camera_of(source).delivered
+        assert delivered == delivered | sent
 
 
 def test_an_exposure_longer_than_a_frame_lowers_the_rate(rig: Rig) -> None:
@@ -1001,7 +1022,7 @@ def test_a_camera_that_refuses_costs_no_file_descriptor(rig: Rig) -> None:
     for _ in range(20):
         attempt()
     until(lambda: descriptors() <= before)
-    assert not fake.Picamera2._cm.cameras  # or its thread would never end
+    assert not rig.standin.Picamera2._cm.cameras  # or its thread would never end
     camera.refuse = ""
     rig.open(backend)
 
@@ -1033,7 +1054,7 @@ def test_a_camera_is_looked_into_by_its_id(rig: Rig, monkeypatch: pytest.MonkeyP
 
     def listed_before_it_came() -> list[dict[str, Any]]:
         found = listed()
-        fake.Picamera2.machine.cameras[:] = [second, first]
+        rig.standin.Picamera2.machine.cameras[:] = [second, first]
         return found
 
     monkeypatch.setattr(picamera_device, "listed", listed_before_it_came)
@@ -1067,12 +1088,12 @@ def test_a_key_frame_that_did_not_come_is_asked_for_again(rig: Rig, monkeypatch:
     sink = Sink()
     feed.feed.add(sink)
     sink.wait_for(5)
-    take, lost = fake.H264Encoder._take_forced, itertools.count()
+    take, lost = rig.standin.H264Encoder._take_forced, itertools.count()
 
     def forget_the_first(self: Any) -> bool:
         return take(self) and next(lost) > 0
 
-    monkeypatch.setattr(fake.H264Encoder, "_take_forced", forget_the_first)
+    monkeypatch.setattr(rig.standin.H264Encoder, "_take_forced", forget_the_first)
     feed.request_key_frame()
     count = len(sink.units)
     sink.wait(lambda: any(p.is_keyframe for p in sink.units[count:]))
@@ -1165,11 +1186,14 @@ def test_a_tuning_file_is_there_before_libcamera_starts(rig: Rig, monkeypatch: p
     properties = [CameraProperties(label="imx219", tuning_file="imx219_noir.json")]
     backend = rig.backend(imx219(), imx708(num=1), cameras_of_configuration=properties)
     rig.open(backend)
-    (*_, folder) = [path for path in fake.Picamera2.machine.tuning if path is not None]
+    (*_, folder) = [path for path in rig.standin.Picamera2.machine.tuning if path is not None]
     for platform in ("vc4", "pisp"):
         assert (Path(folder) / f"rpi/{platform}/imx219.json").resolve() == (rig.tuning / "imx219_noir.json").resolve()
         assert not (Path(folder) / f"rpi/{platform}/imx708.json").exists()  # that one has libcamera's own
-    assert len(set(fake.Picamera2.machine.tuning)) == 2  # before, without; then with it
+    assert len(set(rig.standin.Picamera2.machine.tuning)) == 2  # before, without; then with it
+    if rig.standin is real_picamera2:  # what libcamera reads: neither the listing before nor picamera2 comes in the way
+        assert real_picamera2.MACHINE.tunings[0] == "its own"
+        assert set(real_picamera2.MACHINE.tunings[1:]) == {str(rig.tuning / "imx219_noir.json")}
     monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
 
 
@@ -1301,3 +1325,114 @@ def test_what_a_recorder_asks_for_is_set_in_the_camera(rig: Rig, tmp_path: Path)
     }
     wanted = {"AeEnable": True, "AwbEnable": True, "AfMode": 1, "AfTrigger": 0}
     assert sent_automatic == sent_automatic | wanted
+
+
+def test_a_still_of_full_resolution_interrupts_the_encoder_and_no_more(rig: Rig) -> None:
+    """The mode must be switched for it: muted meanwhile, then a key frame; what was set stays."""
+    source = rig.open(rig.backend(imx219()), {"width": 1280, "height": 720, "frame_rate": 50.0, "zoom": 2.0})
+    source.apply_controls({"contrast": 1.5})
+    feed = source.encoded(H264)
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(5)
+    assert source.still_size == (3280, 2464)
+    frame = source.take_still()
+    assert (frame.format.width, frame.format.height, len(frame.data)) == (3280, 2464, 3280 * 2464 * 3 // 2)
+    assert bytes(frame.data[:100]) == b"\x10" * 100
+    count = len(sink.units)
+    sink.wait_for(count + 5)
+    gap = next(i for i, (a, b) in enumerate(itertools.pairwise(sink.units)) if b.pts_ns - a.pts_ns > 30 * MS)
+    assert sink.units[gap + 1].is_keyframe
+    assert rig.muted == [True, False]
+    assert (source.format.width, source.format.height) == (1280, 720)
+    assert source.restarts == 0
+    sent = camera_of(source).set
+    assert (sent["Contrast"], sent["ScalerCrop"][2:]) == (1.5, (1640, 1232))
+    assert rig.ended == []
+    assert sink.ended == []
+
+
+def test_a_still_that_there_is_no_memory_for_costs_a_moment_only(rig: Rig) -> None:
+    camera = imx477(memory=11 << 20)  # a frame of 4056x3040 takes 18 MiB
+    source = rig.open(rig.backend(camera), {"width": 1280, "height": 720, "frame_rate": 30.0})
+    feed = source.encoded(EncodingRequest(kind="video", codec="h264"))
+    assert feed is not None
+    sink = Sink()
+    feed.feed.add(sink)
+    sink.wait_for(3)
+    with pytest.raises(NotReadableError, match=r"imx477: no still of full resolution: .*Cannot allocate memory"):
+        source.take_still()
+    count = len(sink.units)
+    sink.wait_for(count + 5)
+    assert rig.muted == [True, False]
+    assert rig.ended == []
+
+
+def test_a_still_whose_frame_does_not_come(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera_source, "STILL_FRAME_S", 0.3)
+    camera = imx219()
+    source = rig.open(rig.backend(camera))
+    camera.stalled.set()
+    with pytest.raises(NotReadableError, match=r"no frame within 0\.3 s"):
+        source.take_still()
+    camera.stalled.clear()
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(3)
+    assert rig.ended == []
+
+
+def test_frames_of_full_resolution_need_no_still(rig: Rig) -> None:
+    source = rig.open(rig.backend(imx219()), {"width": 3280, "height": 2464, "frame_rate": 15.0})
+    assert source.still_size is None
+
+
+def test_the_still_of_a_usb_camera_is_its_largest_frame(rig: Rig) -> None:
+    source = rig.open(rig.backend(usb(formats=("YUYV", "MJPEG"))), {"width": 640, "height": 480})
+    frame = source.take_still()
+    assert (frame.format.width, frame.format.height, frame.format.pixel_format) == (1920, 1080, "yuv420p")
+    sink = Sink()
+    source.raw().add(sink)
+    assert sink.wait_for(2)[0].format == source.format
+
+
+SENSORS = {"ov5647": ov5647, "imx219": imx219, "imx477": imx477, "imx708": imx708, "imx296": imx296}
+
+
+@pytest.mark.parametrize(
+    ("sensor", "asked", "mode"),
+    [
+        # 640x480 has the whole field of view where a mode of at most 4 megapixels shows it, at any usual rate.
+        ("ov5647", (640, 480, 10), (640, 480)),  # that one shows all
+        ("imx219", (640, 480, 10), (1640, 1232)),
+        ("imx477", (640, 480, 10), (2028, 1520)),  # not 4056x3040, which does 10 frames a second as well
+        ("imx477", (640, 480, 30), (2028, 1520)),
+        ("imx708", (640, 480, 10), (2304, 1296)),
+        ("imx296", (640, 480, 10), (1456, 1088)),
+        ("imx477", (800, 600, 10), (2028, 1520)),
+        ("ov5647", (1920, 1080, 30), (1920, 1080)),
+        ("imx296", (1280, 720, 30), (1456, 1088)),
+    ],
+)
+def test_what_a_recorder_asks_for_opens_a_mode_that_shows_all(
+    rig: Rig, sensor: str, asked: tuple[int, int, float], mode: tuple[int, int]
+) -> None:
+    """Through the constraints, as a recorder opens it: the main stream has the size that was asked for."""
+    width, height, rate = asked
+
+    async def opened() -> tuple[Any, Any]:
+        devices = MediaDevices(backends=[rig.backend(SENSORS[sensor]())])
+        wanted = {"video": {"width": width, "height": height, "frame_rate": rate}}
+        (track,) = (await devices.get_user_media(wanted)).get_tracks()
+        found = dict(camera_of(track._source).asked), track.get_settings()  # type: ignore[arg-type]
+        track.stop()
+        await devices.close()
+        return found
+
+    asked_of_camera, settings = asyncio.run(opened())
+    assert asked_of_camera["sensor"]["output_size"] == mode
+    native = (width, height) if asked != (800, 600, 10) else mode  # a size that nobody lists is scaled here
+    assert asked_of_camera["main"]["size"] == native
+    assert asked_of_camera["lores"] is None
+    assert (settings["width"], settings["height"], settings["frame_rate"]) == (width, height, rate)

@@ -1,7 +1,9 @@
 """What picamera2 tells of some cameras: `sensor_modes`, `camera_controls` (name -> min, max, default), listing entries.
 
-Sizes and rates of the sensor modes as Raspberry Pi's documentation and picamera2's manual give them; ranges of controls
-as libcamera's Raspberry Pi pipeline announces them.
+Sizes, rates and crops of the sensor modes are what `rpicam-hello --list-cameras` prints: IMX219 and IMX477 in
+Raspberry Pi's documentation (raspberrypi/documentation#2587, rpicam-apps#336; kernels from 2025 on have faster IMX477
+modes, raspberrypi/linux#6208), IMX296 and its controls in AllskyTeam/allsky#3632, OV5647 and IMX708 in the same
+documentation and picamera2's manual. Ranges of controls as libcamera's Raspberry Pi pipeline announces them.
 """
 
 from __future__ import annotations
@@ -29,29 +31,35 @@ class Board:
 
 BOARDS = (
     Board(name="Zero 2 W", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=256 << 10),
+    Board(name="3", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=256 << 10),
     Board(name="4", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=512 << 10),
     Board(name="5", platform="pisp", has_video11=False, heap="system", cma_kib=64 << 10),
 )
 
 IMX219_ID = "/base/soc/i2c0mux/i2c@1/imx219@10"
 IMX708_ID = "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a"
+OV5647_ID = "/base/soc/i2c0mux/i2c@1/ov5647@36"
+IMX296_ID = "/base/soc/i2c0mux/i2c@1/imx296@1a"
 IMX477_ID = "/base/soc/i2c0mux/i2c@1/imx477@1a"
 USB_ID = "/base/soc/usb@7e980000-1.2:1.0-046d:082d"
 
 
-def _modes(*rows: tuple[int, int, float, int]) -> list[dict[str, Any]]:
+def _modes(*rows: tuple[int, int, float, int], order: str = "SRGGB") -> list[dict[str, Any]]:
     return [
-        {"format": f"SRGGB{bits}_CSI2P", "bit_depth": bits, "size": (width, height), "fps": fps}
+        {
+            "format": f"{order}{bits}_CSI2P" if bits > 8 else f"{order}{bits}",
+            "bit_depth": bits,
+            "size": (width, height),
+            "fps": fps,
+        }
         for width, height, fps, bits in rows
     ]
 
 
-def _cropped(modes: list[dict[str, Any]], **fields: tuple[int, int]) -> list[dict[str, Any]]:
+def _cropped(modes: list[dict[str, Any]], *, whole: tuple[int, int], **fields: tuple[int, int, int, int]) -> None:
     """With what part of the sensor each mode reads: as `fields` say by size ("w640x480"), else all of it."""
-    whole = fields.pop("whole")
     for mode in modes:
-        mode["crop_limits"] = (0, 0, *fields.get("w{}x{}".format(*mode["size"]), whole))
-    return modes
+        mode["crop_limits"] = fields.get("w{}x{}".format(*mode["size"]), (0, 0, *whole))
 
 
 IMX219_MODES = _modes(
@@ -68,9 +76,16 @@ IMX708_MODES = _modes((1536, 864, 120.13, 10), (2304, 1296, 56.03, 10), (4608, 2
 IMX477_MODES = _modes((1332, 990, 120.05, 10), (2028, 1080, 50.03, 12), (2028, 1520, 40.01, 12), (4056, 3040, 10.0, 12))
 
 
-_cropped(IMX219_MODES, whole=(3280, 2464), w640x480=(1280, 960), w1920x1080=(1920, 1080))
-_cropped(IMX708_MODES, whole=(4608, 2592), w1536x864=(3072, 1728))
-_cropped(IMX477_MODES, whole=(4056, 3040), w1332x990=(2664, 1980), w2028x1080=(4056, 2160))
+OV5647_MODES = _modes(
+    (640, 480, 58.92, 10), (1296, 972, 43.25, 10), (1920, 1080, 30.62, 10), (2592, 1944, 15.63, 10), order="SGBRG"
+)
+IMX296_MODES = _modes((1456, 1088, 60.38, 10))
+
+_cropped(IMX219_MODES, whole=(3280, 2464), w640x480=(1000, 752, 1280, 960), w1920x1080=(680, 692, 1920, 1080))
+_cropped(IMX708_MODES, whole=(4608, 2592), w1536x864=(768, 432, 3072, 1728))
+_cropped(IMX477_MODES, whole=(4056, 3040), w1332x990=(696, 528, 2664, 1980), w2028x1080=(0, 440, 4056, 2160))
+_cropped(OV5647_MODES, whole=(2592, 1944), w640x480=(16, 0, 2560, 1920), w1920x1080=(348, 434, 1928, 1080))
+_cropped(IMX296_MODES, whole=(1456, 1088))
 
 # What libcamera announces before configure(), whatever the sensor: src/ipa/rpi/common/ipa_base.cpp, ipaControls,
 # ipaColourControls, ipaAfControls, platformControls. pipeline_base.cpp puts the mode's own in their place.
@@ -115,6 +130,8 @@ def _controls(width: int, height: int, *, gain: float, slowest_us: int) -> Contr
 
 IMX219_CONTROLS = _controls(3280, 2464, gain=10.666666984558105, slowest_us=47183)
 IMX477_CONTROLS = _controls(4056, 3040, gain=22.2608642578125, slowest_us=100_000)
+OV5647_CONTROLS = _controls(2592, 1944, gain=63.9375, slowest_us=63_979)
+IMX296_CONTROLS = _controls(1456, 1088, gain=251.188644, slowest_us=16_562)
 IMX708_CONTROLS: Controls = {
     **_controls(4608, 2592, gain=16.0, slowest_us=69_669),
     "AfMode": (0, 2, 0),

@@ -76,6 +76,14 @@ def imx708(**changes: Any) -> FakeCamera:
     return FakeCamera(facts.IMX708_ID, "imx708", facts.IMX708_MODES, facts.IMX708_CONTROLS, **changes)
 
 
+def ov5647(**changes: Any) -> FakeCamera:
+    return FakeCamera(facts.OV5647_ID, "ov5647", facts.OV5647_MODES, facts.OV5647_CONTROLS, **changes)
+
+
+def imx296(**changes: Any) -> FakeCamera:
+    return FakeCamera(facts.IMX296_ID, "imx296", facts.IMX296_MODES, facts.IMX296_CONTROLS, **changes)
+
+
 def usb(**changes: Any) -> FakeCamera:
     defaults: dict[str, Any] = {
         "is_rpi": False,
@@ -386,13 +394,13 @@ class Picamera2:
     @staticmethod
     def global_camera_info() -> list[dict[str, Any]]:
         Picamera2._cm.start()
-        found = []
+        found: list[dict[str, Any]] = []
         for camera in Picamera2.machine.cameras:
             info: dict[str, Any] = {"Model": camera.model, "Id": camera.id, "Num": camera.num, "Rotation": 0}
             if camera.location is not None:
                 info["Location"] = camera.location
             found.append(info)
-        return found
+        return sorted(found, key=lambda info: ("/usb" not in info["Id"], info["Id"]), reverse=True)
 
     def __init__(self, camera_num: int = 0, *, allocator: Allocator | None = None) -> None:
         os.environ.pop("LIBCAMERA_RPI_TUNING_FILE", None)
@@ -400,7 +408,8 @@ class Picamera2:
         self.notifymeread = os.fdopen(self.notifyme_r, "rb")
         self._preview: NullPreview | None = None
         self.is_open = False
-        self.fake = fake = Picamera2.machine.cameras[camera_num]
+        wanted = self.global_camera_info()[camera_num]["Id"]
+        self.fake = fake = next(camera for camera in Picamera2.machine.cameras if camera.id == wanted)
         self.camera_idx = fake.num
         self._cm.cameras[self.camera_idx] = self
         fake.step("open")
@@ -616,6 +625,11 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     libcamera.StreamRole = SimpleNamespace(VideoRecording=object())  # type: ignore[attr-defined]
     for module in (package, allocators, encoders, outputs, previews, libcamera):
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    return import_anew(monkeypatch)
+
+
+def import_anew(monkeypatch: Any) -> Any:
+    """msrecd's backend, with the picamera2 that is in sys.modules."""
     for name in ("device", "backend"):
         monkeypatch.delitem(sys.modules, f"msrecd.devices.picamera.{name}", raising=False)
         monkeypatch.delattr(f"msrecd.devices.picamera.{name}", raising=False)

@@ -91,6 +91,44 @@ def test_snapshots_of_recordings_and_of_idle_cameras(daemon_for: DaemonFor, cons
     assert lines[1]["file"] in commands(daemon, "verify").stdout
 
 
+TWO_MODES = """
+[devices]
+virtual = [{ kind = "camera", label = "Test Camera", modes = [[320, 240, 30], [1296, 972, 10]] }]
+"""
+
+
+@pytest.mark.promise("full-resolution-stills")
+@pytest.mark.effect("command: full")
+def test_a_still_of_full_resolution_costs_a_recording_a_gap_that_is_told(
+    daemon_for: DaemonFor, console: Console
+) -> None:
+    with daemon_for(camera() + camera("cam1", video={"width": 1296, "height": 972}), more=TWO_MODES) as daemon:
+        console.wait("state/recorder/cam0")
+        recording_id = console.command("recorder/cam0/start")["data"]["recording_id"]
+        daemon.wait_for_chunks(1)
+        reply = console.command("recorder/cam0/snapshot", {"full": True})
+        gap = console.wait("event/recorder/cam0", lambda event: event["event_type"] == "gap")
+        daemon.wait_for_chunks(3)
+        console.command("recorder/cam0/stop")
+        idle = console.command("recorder/cam1/snapshot", {"full": True})  # frames are that large already
+        assert console.command("recorder/cam0/snapshot", {"full": 1})["error"]["code"] == "bad_args"
+        lines = daemon.chunk_lines("cam0")
+    for answer in (reply, idle):
+        (stream,) = probe(daemon.recordings / answer["data"]["file"])
+        assert (stream["width"], stream["height"]) == (1296, 972)
+    assert reply["data"]["recording_id"] == recording_id
+    assert 0.3 < gap["duration_s"] < 5
+    assert sum(gap["duration_s"] for line in lines for gap in line["gaps"]) == pytest.approx(gap["duration_s"], abs=0.2)
+    sizes = {(s["width"], s["height"]) for line in lines for s in probe(daemon.recordings / line["file"])}
+    assert sizes == {(320, 240)}
+
+
+def probe(path: Path) -> list[dict[str, Any]]:
+    command = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(path)]
+    found: list[dict[str, Any]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["streams"]
+    return found
+
+
 @pytest.mark.parametrize(
     ("keys", "at"),
     [

@@ -79,4 +79,18 @@ class CameraDevice(Protocol):
         """Start an encoder; `before_encode` is called with each frame right before it is encoded, and may not raise."""
 
     def stop_encoder(self, encoder: EncoderHandle) -> None: ...
+
+    @property
+    def still_size(self) -> Size | None:
+        """Of its stills, where they are larger than its frames. Any thread."""
+
+    def take_still(self, timeout_s: float) -> tuple[StreamShape, memoryview]:
+        """Stop, switch to the still mode, and take one frame in it, as it was in the buffer.
+
+        The camera is stopped then, also after an exception: `configure` and `start` have it go on. No encoder runs.
+
+        Raises:
+            TimeoutError: no frame came in time. Else what picamera2 raises.
+        """
+
     def set_controls(self, settings: Mapping[str, Any]) -> None: ...

@@ -153,6 +153,23 @@ class CameraEncodings:
             encodings = list(self._encodings.values())
         return [lambda encoding=encoding: self._stop(encoding) for encoding in encodings]  # type: ignore[misc]
 
+    def pause(self) -> None:
+        """Stop the encoders for a while; who is fed by them waits. Worker."""
+        for encoding in self._running:
+            handle, encoding.handle = encoding.handle, None
+            if handle is not None:
+                self._device.stop_encoder(handle)
+
+    def configure(self) -> None:
+        """Have the device give what it gave before something else was taken with it. Worker."""
+        self.shape = self._device.configure(lores=self._lores)
+
+    def resume(self) -> None:
+        """Start the encoders again that `pause` has stopped, each with a key frame. Worker."""
+        for encoding in self._running:
+            if encoding.handle is None and encoding.stream is not None and not self._is_shut:
+                encoding.handle = self._start_encoder(encoding, encoding.stream)
+
     def _codec_of(self, request: EncodingRequest) -> Codec | None:
         """MJPEG of the hardware, or of a camera that gives it: in software it is libav's, of the raw frames."""
         if request.kind != "video" or self.shape.is_mirrored_here:
@@ -267,14 +284,17 @@ class CameraEncodings:
             clock=self._clock,
         )
         try:
-            encoding.handle = self._device.start_encoder(
-                spec, stream, lambda request: encoding.frame_comes(lambda: self._pts_ns(request))
-            )
+            encoding.handle = self._start_encoder(encoding, stream)
         except BaseException:
             stream.stop()
             raise
         encoding.stream = stream
         self._running = (*self._running, encoding)
+
+    def _start_encoder(self, encoding: _Encoding, stream: EncodedStream) -> EncoderHandle:
+        return self._device.start_encoder(
+            encoding.spec, stream, lambda request: encoding.frame_comes(lambda: self._pts_ns(request))
+        )
 
     def _stop(self, encoding: _Encoding) -> None:
         self._running = tuple(known for known in self._running if known is not encoding)

@@ -21,7 +21,7 @@ _READOUT_MARGIN_S = 0.0005  # lines that a sensor needs beside the exposure
 _FEWEST_STEPS = 4
 _USUAL_RATES = (5.0, 7.5, 10.0, 12.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0, 50.0, 60.0, 90.0, 120.0)
 _FALLBACK_RATE = 30.0
-_COMMON_SIZES: tuple[Size, ...] = ((1920, 1080), (1280, 720))
+_COMMON_SIZES: tuple[Size, ...] = ((1920, 1080), (1280, 720), (640, 480))
 FALLBACK_SIZES: tuple[Size, ...] = ((1280, 720), (640, 480))
 _HARDWARE_MAX_WIDTH = 1920
 _HARDWARE_MAX_BLOCKS = 8704  # of 16x16 pixels in a frame: level 4.2, the highest of bcm2835-v4l2-codec.c
@@ -31,6 +31,7 @@ _SAME_RATE = 0.05
 _SAME_FIELD = 0.85
 _MIB = 1 << 20
 BUFFERS = 6  # picamera2's own number for video
+STILL_BUFFERS = 1  # and for stills: 18 MiB each for an IMX477
 _RAW_BUFFERS = 4  # of the sensor, allocated by libcamera's pipeline handler (vc4.cpp)
 _CODEC_BYTES = 8 * _MIB
 
@@ -61,10 +62,19 @@ class CameraFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StillPlan:
+    """How a still of full resolution is taken; mode: of a sensor behind a Raspberry Pi's ISP."""
+
+    size: Size
+    mode: SensorMode | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CameraPlan:
     """How a camera is to run.
 
     frame_rate: the highest; None where it cannot be set. slowest_rate: the lowest, where the light decides.
+    still: what its stills are made with, where they are larger than its frames.
     """
 
     size: Size
@@ -74,6 +84,7 @@ class CameraPlan:
     slowest_rate: float | None = None
     hflip: bool = False
     vflip: bool = False
+    still: StillPlan | None = None
 
 
 def make_plan(
@@ -106,7 +117,20 @@ def make_plan(
         slowest_rate=slowest,
         hflip=properties.is_hflipped,
         vflip=properties.is_vflipped,
+        still=plan_still(facts, size),
     )
+
+
+def plan_still(facts: CameraFacts, size: Size) -> StillPlan | None:
+    """How the largest still is taken; None where frames of `size` are as large already, or nothing is known."""
+    best = max(facts.sensor_modes, key=lambda mode: (_area(mode.size), mode.bit_depth), default=None)
+    sizes = [best.size] if best is not None else [(mode.width, mode.height) for mode in facts.modes]
+    largest = even(max(sizes, key=_area, default=(0, 0)))
+    return StillPlan(size=largest, mode=best) if _area(largest) > _area(size) else None
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
 
 
 def sensor_modes(modes: Iterable[Mapping[str, Any]]) -> list[SensorMode]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
@@ -15,7 +16,7 @@ from msrecd.devices.camera.controls import exposure_s, figures
 from msrecd.devices.camera.device import CameraDevice, ParametersMaker, StreamShape
 from msrecd.devices.camera.encodings import CameraEncodings
 from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, flip, raw_format
-from msrecd.devices.camera.modes import FrameGaps
+from msrecd.devices.camera.modes import FrameGaps, Size
 from msrecd.devices.camera.packets import SensorTimes
 from msrecd.devices.camera.watch import FrameWatch
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
 _FIGURES_NS = 3 * NS  # so long after the last question the metadata of frames are read
+STILL_FRAME_S = 4.0  # for a frame in the still mode: a 64 megapixel sensor gives 2.7 a second
+_STILL_S = 9.0  # for all of it; the watch ends a camera that hangs for longer
 
 
 def _format(shape: StreamShape, frame_rate: float | None, presentation: Presentation) -> VideoFormat:
@@ -115,6 +118,7 @@ class CameraSource(Source):
         self._clock = clock
         self._times = SensorTimes(label)
         self._is_shut = False
+        self._is_held = False  # a still is taken: that there are no frames is no news
         self.last_frame_ns = clock.monotonic_ns()
         frame_ns = round(NS / (slowest_rate or frame_rate or 30.0))
         self._raw = RawFrames(
@@ -182,6 +186,24 @@ class CameraSource(Source):
             )
         self._device.set_controls(settings)
 
+    @property
+    def still_size(self) -> Size | None:
+        return self._device.still_size
+
+    def take_still(self) -> VideoFrame:
+        """See Source.take_still; for a thread that may wait."""
+        self._is_held = True
+        try:
+            self._change_muted(True)
+            return self._worker.call("taking a still", self._still, _STILL_S)
+        except NotReadableError:
+            raise
+        except Exception as exc:
+            raise NotReadableError(f"{self.label}: no still of full resolution: {exc}") from exc
+        finally:
+            self._is_held = False
+            self._change_muted(False)
+
     def close(self) -> None:
         try:
             self._watch.stop(2.0)
@@ -230,6 +252,34 @@ class CameraSource(Source):
         self._device.stop()
         self._device.start()
 
+    def _still(self) -> VideoFrame:
+        if self._is_shut:
+            raise NotReadableError(f"{self.label} has ended")
+        try:
+            self._encodings.pause()
+            shape, buffer = self._device.take_still(STILL_FRAME_S)
+        finally:
+            self._go_on()
+        with closing(FrameReader(shape.size, shape.stride, shape.pixel_format)) as reader:
+            data = reader.read(buffer)
+        if shape.is_mirrored_here:
+            to_flip = {"hflip": shape.hflip, "vflip": shape.vflip}
+            data = flip(data, *shape.size, **to_flip, pixel_format=raw_format(shape.pixel_format))
+        return VideoFrame(pts_ns=self._clock.monotonic_ns(), format=self._format_of(shape), data=data)
+
+    def _go_on(self) -> None:
+        """After a still, or the attempt to take one."""
+        try:
+            self._device.stop()
+            self._encodings.configure()
+            self._device.watch_requests(self._seen)
+            self._device.start()
+            self._encodings.resume()
+        except Exception as exc:
+            self._fail(exc)
+            raise
+        self.last_frame_ns = self._clock.monotonic_ns()
+
     def _look(self) -> None:
         if not self._is_shut and not self._device.is_listed():
             log.info("camera %s was unplugged", self.label)
@@ -257,13 +307,19 @@ class CameraSource(Source):
         self._submit("looking for the camera", self._look, self._log_failure)
 
     def set_muted(self, muted: bool) -> None:
+        if not self._is_held:
+            self._change_muted(muted)
+
+    def _change_muted(self, muted: bool) -> None:
         if muted != self.muted:
             self.muted = muted
-            if muted:
+            if muted and not self._is_held:
                 log.warning("camera %s gives no frames", self.label)
             self.on_muted(muted)
 
     def restart(self, age_ns: int) -> None:
+        if self._is_held:
+            return
         self.restarts += 1
         self.on_restarted(age_ns / NS)
         self._submit("restarting the camera", self._restart, self._fail)

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from msrecd.devices.board import read_board
@@ -26,8 +27,10 @@ from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, j
 from msrecd.devices.camera.modes import (
     BUFFERS,
     HARDWARE_MAX_BIT_RATE,
+    STILL_BUFFERS,
     CameraFacts,
     CameraPlan,
+    SensorMode,
     Size,
     sensor_modes,
     video_modes,
@@ -142,9 +145,12 @@ class Camera:
         Raises:
             NotReadableError: it gives nothing that anybody here knows. Else what picamera2 raises.
         """
+        return self._configure(self._plan.size, self._plan.mode, lores, BUFFERS)
+
+    def _configure(self, size: Size, mode: SensorMode | None, lores: Size | None, buffers: int) -> StreamShape:
         got = ""
-        for name in self._formats():
-            got = self._configure(name, lores)
+        for name in self._formats(size):
+            got = self._try_format(name, size, mode, lores, buffers)
             if got == name:
                 break  # otherwise libcamera has taken another one, without a word
         if got not in PIXEL_FORMATS:
@@ -161,23 +167,25 @@ class Camera:
             vflip=self._plan.vflip != bool(done.vflip),
         )
 
-    def _formats(self) -> list[str]:
+    def _formats(self, size: Size) -> list[str]:
         """What to ask for, one after the other."""
         if self.has_lores:
             return ["YUV420"]  # the ISP makes it
-        return format_order(_offered(self._camera), self._plan.size) or ["YUV420"]
+        return format_order(_offered(self._camera), size) or ["YUV420"]
 
-    def _configure(self, pixel_format: str, lores: Size | None) -> str:
+    def _try_format(
+        self, pixel_format: str, size: Size, mode: SensorMode | None, lores: Size | None, buffers: int
+    ) -> str:
         """The format that came of it."""
         camera, plan = self._camera, self._plan
         options: dict[str, Any] = {}
-        if plan.mode is not None:
-            options["sensor"] = {"output_size": plan.mode.size, "bit_depth": plan.mode.bit_depth}
+        if mode is not None:
+            options["sensor"] = {"output_size": mode.size, "bit_depth": mode.bit_depth}
         config = camera.create_video_configuration(
-            main={"format": pixel_format, "size": plan.size},
+            main={"format": pixel_format, "size": size},
             lores=None if lores is None else {"format": "YUV420", "size": lores},
             raw=None,
-            buffer_count=BUFFERS,
+            buffer_count=buffers,
             queue=False,
             transform=libcamera.Transform(hflip=plan.hflip, vflip=plan.vflip),
             **options,
@@ -242,6 +250,36 @@ class Camera:
 
     def stop_encoder(self, encoder: Any) -> None:
         self._camera.stop_encoder(encoder)
+
+    @property
+    def still_size(self) -> Size | None:
+        return None if self._plan.still is None else self._plan.still.size
+
+    def take_still(self, timeout_s: float) -> tuple[StreamShape, memoryview]:
+        still = self._plan.still
+        assert still is not None  # or nobody asks
+        taken: SimpleQueue[Request] = SimpleQueue()
+
+        def take(request: Request) -> None:
+            if taken.empty():
+                request.acquire()
+                taken.put(request)
+
+        self.stop()
+        shape = self._configure(still.size, still.mode, None, STILL_BUFFERS)
+        self.watch_requests(take)
+        self.start()
+        try:
+            request = taken.get(timeout=timeout_s)
+            try:
+                return shape, memoryview(request.make_buffer("main")).cast("B")
+            finally:
+                request.release()
+        except Empty:
+            raise TimeoutError(f"no frame within {timeout_s:g} s") from None
+        finally:
+            self.watch_requests(None)
+            self.stop()
 
     def set_controls(self, settings: Mapping[str, Any]) -> None:
         self._altered |= settings

@@ -204,6 +204,8 @@ class VirtualCamera(VirtualDevice):
 
     def _make_source(self, settings: Mapping[str, Any], clock: Clock) -> VirtualCameraSource:
         mode = nearest_mode(self.modes, settings)
+        largest = max(self.modes, key=lambda known: known.width * known.height)
+        is_larger = largest.width * largest.height > mode.width * mode.height
         source = VirtualCameraSource(
             VideoFormat(
                 width=mode.width,
@@ -220,6 +222,7 @@ class VirtualCamera(VirtualDevice):
             released=lambda: self._release(source),
             hflip=self.properties.is_hflipped,
             vflip=self.properties.is_vflipped,
+            still_size=(largest.width, largest.height) if is_larger else None,
         )
         return source
 

@@ -10,12 +10,14 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Generic, TypeVar
 
-from msrecd.clock import NS, Clock, participate
+from msrecd.clock import MS, NS, Clock, participate
 from msrecd.devices.camera.frames import flip
 from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
+from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread, ZombieThread
 from msrecd.flow.units import AudioBlock, AudioFormat, Kind, VideoFormat, VideoFrame
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 3.0
 HOPELESS_NS = NS  # who is later than this has lost what lies in between
 BLOCKS_PER_SECOND = 50
+SWITCH_NS = 500 * MS  # what a sensor takes for a still of another mode and the way back
 
 Unit = TypeVar("Unit", VideoFrame, AudioBlock)
 
@@ -149,12 +152,14 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         released: Callable[[], None],
         hflip: bool = False,
         vflip: bool = False,
+        still_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(
             label=label, device_id=device_id, group_id=group_id, clock=clock, muted=muted, released=released
         )
         self._format = video_format
         self._hflip, self._vflip = hflip, vflip
+        self._still_size = still_size
         self._grid = FrameGrid(video_format.frame_rate or 30.0)
         self._frame = TestFrame(video_format.width, video_format.height)
         self._index = 0  # of the next frame on the grid
@@ -185,12 +190,33 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         self._index += 1
         if self.muted:
             return
-        data = self._frame.paint(self._number, flash=is_flash(pts_ns))
-        if self._hflip or self._vflip:
-            data = flip(data, self._format.width, self._format.height, hflip=self._hflip, vflip=self._vflip)
+        frame = self._painted(self._frame, self._format, pts_ns)
         self._number += 1
         self.stats.delivered += 1
-        self._feed.put(VideoFrame(pts_ns=pts_ns, format=self._format, data=data))
+        self._feed.put(frame)
+
+    @property
+    def still_size(self) -> tuple[int, int] | None:
+        return self._still_size
+
+    def take_still(self) -> VideoFrame:
+        """As a sensor does that has to switch its mode for it, and back."""
+        if self._still_size is None or self.muted or self._over:
+            raise NotReadableError(f"{self.label} gives no still now")
+        self.set_muted(True)
+        try:
+            now_ns = self._clock.monotonic_ns()
+            self._clock.wait_until(now_ns + SWITCH_NS, threading.Event())
+            width, height = self._still_size
+            return self._painted(TestFrame(width, height), replace(self._format, width=width, height=height), now_ns)
+        finally:
+            self.set_muted(False)
+
+    def _painted(self, frame: TestFrame, format: VideoFormat, pts_ns: int) -> VideoFrame:
+        data = frame.paint(self._number, flash=is_flash(pts_ns))
+        if self._hflip or self._vflip:
+            data = flip(data, format.width, format.height, hflip=self._hflip, vflip=self._vflip)
+        return VideoFrame(pts_ns=pts_ns, format=format, data=data)
 
 
 class VirtualMicrophoneSource(PacedSource[AudioBlock]):
