@@ -56,8 +56,8 @@ async def show(movie: str, seconds: float) -> None:
     element.close()
 
 
-async def record_sound(path: str, seconds: float, *, filtered: bool) -> None:
-    """AAC of a microphone, plain or behind high-pass, gain and the mean of both channels."""
+async def record_sound(path: str, seconds: float, *, filtered: bool, channels: int = 1) -> None:
+    """AAC of a microphone, plain or behind high-pass, gain and the mean of both channels; in one channel or two."""
     devices = msrecd.MediaDevices(backends=[VirtualBackend([VirtualMicrophone("microphone", signal="tone")])])
     stream = await devices.get_user_media({"audio": True})
     if filtered:
@@ -65,6 +65,7 @@ async def record_sound(path: str, seconds: float, *, filtered: bool) -> None:
         high_pass = msrecd.BiquadFilterNode(context, {"type": "highpass", "frequency": 200})
         gain = msrecd.GainNode(context, {"gain": 2, "channel_count": 1, "channel_count_mode": "explicit"})
         end = context.create_media_stream_destination()
+        end.channel_count = channels
         context.create_media_stream_source(stream).connect(high_pass).connect(gain).connect(end)
         stream = end.stream
     recorder = msrecd.MediaRecorder(stream, {"mime_type": "audio/mp4"})
@@ -142,7 +143,7 @@ async def compare(seconds: float) -> None:
             rows["pion, one viewer"] = await measure(theirs, seconds, msrecd.RTCPeerConnection())
         else:
             print("Go is not installed, or the program cannot be built: pion is left out", file=sys.stderr)
-        for kind in ("plain", "filtered"):
+        for kind in ("plain", "filtered", "filtered, as stereo"):
             command = [sys.executable, __file__, "--sound", kind, "--seconds", str(seconds)]
             rows[f"AAC, {kind}"] = await measure(command, seconds, None)
     print(f"{'CPU seconds a minute':24}")
@@ -153,8 +154,9 @@ async def compare(seconds: float) -> None:
     if built:
         theirs_net = rows["pion, one viewer"] - rows["pion, no viewer"]
         print(f"{'a viewer, pion':24} {theirs_net:6.2f}  msrecd is {viewer / theirs_net:.2f} x")
-    share = rows["AAC, filtered"] / rows["AAC, plain"] - 1
-    print(f"{'the graph':24} {100 * share:5.1f} % of recording with AAC")
+    for kind in ("filtered", "filtered, as stereo"):
+        share = rows[f"AAC, {kind}"] / rows["AAC, plain"] - 1
+        print(f"{'AAC, ' + kind:24} {100 * share:+5.1f} % of AAC, plain")
 
 
 def main() -> None:
@@ -167,7 +169,14 @@ def main() -> None:
         asyncio.run(show(arguments.show, arguments.seconds))
     elif arguments.sound:
         sys.stdout.close()
-        asyncio.run(record_sound(os.devnull, arguments.seconds, filtered=arguments.sound == "filtered"))
+        asyncio.run(
+            record_sound(
+                os.devnull,
+                arguments.seconds,
+                filtered=arguments.sound != "plain",
+                channels=1 + arguments.sound.endswith("stereo"),
+            )
+        )
     else:
         asyncio.run(compare(arguments.seconds))
 

@@ -72,6 +72,8 @@ def _appended(node: AudioNode, one: AudioFilter, channels: int) -> tuple[AudioNo
         case "gain":
             return node.connect(GainNode(context, {"gain": 10 ** (one.gain_db / 20)})), channels
         case "mono":
+            if channels <= 2:
+                return node.connect(GainNode(context, {"channel_count": 1, "channel_count_mode": "explicit"})), 1
             # Of six channels the mix of loudspeakers is no mean; the sum of so many parts is.
             splitter = node.connect(ChannelSplitterNode(context, {"number_of_outputs": channels}))
             mixed = GainNode(context, {"gain": 1 / channels, "channel_count": 1, "channel_count_mode": "explicit"})

@@ -181,7 +181,7 @@ class BaseAudioContext(EventTarget):
             if plan.has_loop:
                 frames = min(frames, QUANTUM)
             first = self._rendered_frames
-            plan.render(first, frames)
+            self._compute(plan, first, frames)
             self._after_block(plan, first, frames)
             self._rendered_frames = first + frames
             now = self.current_time
@@ -190,6 +190,10 @@ class BaseAudioContext(EventTarget):
                     param._settle(now)
             self._playing = {node for node in self._playing if not node._over}
         return frames
+
+    def _compute(self, plan: Plan, first_frame: int, frames: int) -> None:
+        """All nodes of a block."""
+        plan.render(first_frame, frames)
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
         """What becomes of a rendered block."""

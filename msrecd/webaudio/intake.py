@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from msrecd.codecs.soundline import Run, SoundLine
 from msrecd.flow.encoded import EncodingFacts
 from msrecd.flow.source import Gate
 from msrecd.flow.units import AudioBlock, AudioFormat
-from msrecd.libav.floats import FloatResampler
+from msrecd.libav.floats import FilteredPcm, FixedFilters, FloatResampler, float_array
 from msrecd.webaudio.dsp import Samples
 
 _LONGEST_WAIT_S = 10.0  # of sound that is not rendered yet; the oldest goes and is counted
+_PAST_S = 0.5  # of sound that is kept for filters that begin in the middle
 
 
 class Intake:
@@ -41,7 +43,12 @@ class Intake:
         self._line = SoundLine(format, self._facts)
         self._resampler: FloatResampler | None = None
         self._given = 0  # samples of the line that the resampler has
-        self._kept: list[Samples] = []
+        self.fixed: FixedFilters | None = None  # what is done to the sound before it is taken
+        self._filtered: FilteredPcm | None = None
+        self._past: deque[Any] = deque()  # frames of the resampler: what is kept, and what came before it
+        self.past_samples = 0
+        self.is_whole = True  # whether that is all since the beginning
+        self._kept: list[Samples] = []  # float32; 16 bits behind fixed filters
         self._first: int | None = None  # context frame of the first kept sample
         self._flushed = False
         self._holes: list[tuple[int, int]] = []  # context frames for which the device lost its sound
@@ -81,13 +88,38 @@ class Intake:
     def available_until(self, origin_ns: int) -> int:
         """The first context frame that has not come yet; `origin_ns` is the time of frame 0."""
         self._condition(origin_ns)
-        if self._first is None:
-            return 0
-        return self._first + sum(int(piece.shape[1]) for piece in self._kept)
+        return 0 if self._first is None else self._first + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        return sum(int(piece.shape[1]) for piece in self._kept)
+
+    def filter_by(self, fixed: FixedFilters | None) -> Samples | None:
+        """From here on give sound with 16 bits behind these filters, or (None) as it is.
+
+        Returns:
+            What came just before, for the caller's own filters to begin with; None when there is nothing.
+
+        Raises:
+            LibavError: this libav cannot do it; nothing has changed then.
+        """
+        filtered = None if fixed is None else FilteredPcm(fixed, self._rate)
+        past: list[Samples] = []
+        for frame in self._past:
+            past += [float_array(frame)] if filtered is None else filtered.push(frame)
+        self.fixed, self._filtered = fixed, filtered
+        if not past:
+            return None
+        joined_past = np.concatenate(past, axis=1)
+        begin = joined_past.shape[1] - self._waiting
+        self._kept = [joined_past[:, begin:]] if self._kept else []
+        return joined_past[:, :begin] if begin else None
 
     def take(self, first_frame: int, frames: int) -> Samples:
-        """Sound of a block of the context; silence where there is none."""
-        output = np.zeros((self.channels, frames), dtype=np.float32)
+        """Sound of a block of the context (see `filter_by`); silence where there is none."""
+        output: Samples = np.zeros((self.channels, frames), dtype=np.float32)
+        if self._filtered is not None:
+            output = np.zeros((frames, self._filtered.channels), dtype=np.int16).T
         there: list[tuple[int, int]] = []
         while self._kept and self._first is not None:
             piece = self._kept[0]
@@ -150,8 +182,17 @@ class Intake:
             self._keep(self._resampler.push(pcm, at_ns))
             self._given += run.samples
 
-    def _keep(self, pieces: list[Samples]) -> None:
-        self._kept += [piece for piece in pieces if piece.shape[1]]
+    def _keep(self, frames: list[Any]) -> None:
+        for frame in frames:
+            self._past.append(frame)
+            self.past_samples += frame.samples
+            pieces: list[Samples] = []
+            pieces += [float_array(frame)] if self._filtered is None else self._filtered.push(frame)
+            self._kept += [piece for piece in pieces if piece.shape[1]]
+        most = self._waiting + round(_PAST_S * self._rate)
+        while self._past and self.past_samples - self._past[0].samples > most:
+            self.past_samples -= self._past.popleft().samples
+            self.is_whole = False
 
 
 def joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

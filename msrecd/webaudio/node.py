@@ -7,7 +7,7 @@ place delays its sound by the difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -279,28 +279,26 @@ class AudioNode(EventTarget):
 
     def _mixed(self, index: int, frames: int) -> Samples:
         """The sum of what is connected to an input, with the number of channels that the node computes with."""
-        return _sum(
-            [connection.pull() for connection in self._connections_in[index]],
-            frames,
-            self._count,
-            self._mode,
-            self._interpretation,
-        )
+        parts = [connection.pull() for connection in self._connections_in[index]]
+        return _sum(parts, frames, self._channels_of([part.shape[0] for part in parts]), self._interpretation)
+
+    def _channels_of(self, widths: Sequence[int]) -> int:
+        """With how many channels the node computes when connections of these widths come in."""
+        widest = max(widths, default=1)
+        if self._mode == "explicit":
+            return self._count
+        return min(widest, self._count) if self._mode == "clamped-max" else widest
 
     def _values(self, name: str, first_frame: int, frames: int) -> Samples:
         """A parameter's values for a block, connected sound included."""
         param = self._params[name]
         summed = None
         if param._connections:
-            summed = _sum([one.pull() for one in param._connections], frames, 1, "explicit", "speakers")[0]
+            summed = _sum([one.pull() for one in param._connections], frames, 1, "speakers")[0]
         return param._render(first_frame, frames, summed)
 
 
-def _sum(
-    parts: list[Samples], frames: int, count: int, mode: ChannelCountMode, interpretation: ChannelInterpretation
-) -> Samples:
-    widest = max((part.shape[0] for part in parts), default=1)
-    channels = count if mode == "explicit" else (min(widest, count) if mode == "clamped-max" else widest)
+def _sum(parts: list[Samples], frames: int, channels: int, interpretation: ChannelInterpretation) -> Samples:
     if not parts:
         return np.zeros((channels, frames), dtype=np.float32)
     if len(parts) == 1:

@@ -25,6 +25,8 @@ from msrecd.flow.feed import Feed
 from msrecd.flow.shutdown import end_with_process
 from msrecd.flow.source import Source
 from msrecd.flow.units import AudioBlock, AudioFormat
+from msrecd.libav.floats import FixedFilters
+from msrecd.libav.values import LibavError
 from msrecd.media.element import MediaElement
 from msrecd.media.inits import AudioContextOptions
 from msrecd.media.sources import SharedSource
@@ -33,7 +35,8 @@ from msrecd.media.track import _CONSTRUCTION, MediaStreamTrack
 from msrecd.webaudio.context import BaseAudioContext
 from msrecd.webaudio.dsp import QUANTUM, Samples
 from msrecd.webaudio.intake import Intake, in_both
-from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan
+from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan, sources_of
+from msrecd.webaudio.straight import Straight, fades_within, straight
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ BLOCK_S = 0.08  # rendered at a time: a wake-up costs more than the filters
 PATIENT_BLOCK_S = 0.25  # where only recordings listen, whose encoders take so much at a time anyway
 LATEST_S = 1.0  # after its moment a block is rendered, whoever is late
 _STEP_S = 0.02
+_SETTLED_BLOCKS = 20  # without a change before a straight graph is computed in one go again
 _SOONER = 0.95  # a block is looked for a little sooner each time, until it is not there yet
 _MUTED_S = 1.0  # a destination to which nothing has come for so long is muted, as a device is
 _CLOSE_S = 5.0
@@ -66,6 +70,10 @@ class AudioContext(BaseAudioContext):
         self._loop = asyncio.get_running_loop()
         self._thread: _Renderer | None = None
         self._origin_ns = 0
+        self._plan_seen: Plan | None = None
+        self._row: Straight | None = None  # the graph, if it is no more than that
+        self._row_in_one: Straight | None = None  # ... and while it is computed in one go
+        self._settled_blocks = 0
         self._usual_delay_s = 0.0  # between the moment of a block's end and its sound
         self._run()
 
@@ -167,6 +175,44 @@ class AudioContext(BaseAudioContext):
         thread = self._thread
         if thread is not None:
             thread.wake()
+
+    def _compute(self, plan: Plan, first_frame: int, frames: int) -> None:
+        if plan is not self._plan_seen:
+            self._plan_seen, self._row = plan, self._straight(plan)
+        row = self._row
+        intake = None if row is None else row.tap._intake
+        fixed = None if row is None or intake is None else row.fixed(intake.channels)
+        self._settled_blocks = 0 if fixed is None else self._settled_blocks + 1
+        old = self._row_in_one
+        if old is not None and (old is not row or intake is None or fixed is None or fixed != intake.fixed):
+            self._row_in_one, self._settled_blocks = None, 0
+            before = old.tap._intake
+            old.begin_by_nodes(before.filter_by(None) if before is not None and before.fixed else None)
+        if row is not None and intake is not None and fixed is not None and self._row_in_one is None:
+            is_time = self._settled_blocks >= _SETTLED_BLOCKS and fades_within(fixed.filters, intake.past_samples)
+            if intake.is_whole or is_time:
+                self._begin_in_one(row, intake, fixed)
+        if row is None or intake is None or self._row_in_one is None:
+            plan.render(first_frame, frames)
+        else:
+            row.end._heard = intake.take(first_frame, frames)
+
+    def _begin_in_one(self, row: Straight, intake: Intake, fixed: FixedFilters) -> None:
+        try:
+            intake.filter_by(fixed)
+        except LibavError as exc:
+            log.info("the graph is computed node by node: %s", exc)
+            self._row = None
+        else:
+            row.begin_in_one()
+            self._row_in_one = row
+
+    def _straight(self, plan: Plan) -> Straight | None:
+        taps, ends = list(self._taps), list(self._ends)
+        if len(taps) != 1 or len(ends) != 1:
+            return None
+        nodes = [node for node in plan.order if node is not self._destination or sources_of(node)]
+        return straight(nodes, taps[0], ends[0])
 
     def _after_block(self, plan: Plan, first_frame: int, frames: int) -> None:
         missing = self._missing()
@@ -403,14 +449,16 @@ class _GraphSource(Source):
         return self._feed
 
     def put(self, samples: Samples, pts_ns: int) -> None:
-        """A block of float32 (channels, frames), in the rendering thread."""
+        """A block of float32 or 16 bits (channels, frames), in the rendering thread."""
         lost, self._lost = self._lost, 0
         if self.muted:
             self.muted = False
             self.on_muted(False)
         if not self._feed.has_sinks:
             return
-        channels, frames, pcm = pixels.packed_s16(samples.astype(np.float32, copy=False))
+        if samples.dtype != np.int16:
+            samples = samples.astype(np.float32, copy=False)
+        channels, frames, pcm = pixels.packed_s16(samples)
         format = AudioFormat(sample_rate=self._rate, channels=channels)
         self.stats.delivered += 1
         self._feed.put(AudioBlock(pts_ns=pts_ns, format=format, samples=frames, data=pcm, lost_before=lost))

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from judge import read_chunk
 
@@ -122,6 +123,53 @@ def test_blocks_are_long_only_where_nobody_waits_for_them() -> None:
             track.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_straight_graph_in_one_go_sounds_as_its_nodes_do(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a parameter moves: then its nodes compute until it has been still for a while."""
+    noise = np.random.default_rng(17).integers(-9000, 9000, size=(200 * 960, channels), dtype=np.int16)
+    format = AudioFormat(sample_rate=48000, channels=channels)
+
+    async def run() -> tuple[np.ndarray[Any, Any], list[bool]]:
+        stream = msrecd.MediaStreamTrackGenerator({"kind": "audio", "channel_count": channels}).track
+        context = msrecd.AudioContext()
+        end = context.create_media_stream_destination()
+        end.channel_count = 1
+        source = context.create_media_stream_source(msrecd.MediaStream([stream]))
+        filters = [
+            msrecd.BiquadFilterNode(context, {"type": "highpass", "frequency": 60}),
+            msrecd.BiquadFilterNode(context, {"type": "peaking", "frequency": 900, "gain": 9}),
+        ]
+        gain = msrecd.GainNode(context, {"gain": -1.5})
+        source.connect(filters[0]).connect(gain).connect(filters[1]).connect(end)
+        await context.suspend()
+        context._origin_ns, context._rendered_frames = 0, 0
+        source._intake = intake = Intake(format, Gate(), 48000)
+        heard = []
+        for at in range(200):
+            block = noise[at * 960 : (at + 1) * 960].tobytes()
+            intake.put(AudioBlock(pts_ns=at * 20_000_000, format=format, samples=960, data=block))
+            if intake.available_until(0) >= context._rendered_frames + 3840:
+                if len(heard) == 12:
+                    gain.gain.value = -0.8
+                context._render(3840)
+                assert end._heard is not None
+                heard.append(end._heard)
+        await context.close()
+        whole = np.concatenate([one / 32768 if one.dtype == np.int16 else one for one in heard], axis=1)
+        return whole, [one.dtype == np.int16 for one in heard]
+
+    sound, in_one_go = asyncio.run(run())
+    assert in_one_go[4:12] == [True] * 8
+    assert not any(in_one_go[13:20])
+    assert all(in_one_go[40:])
+    with monkeypatch.context() as patched:
+        patched.setattr(msrecd.AudioContext, "_straight", lambda *_: None)
+        expected, by_nodes = asyncio.run(run())
+    assert not any(by_nodes)
+    assert abs(expected).max() > 0.2
+    assert abs(sound - expected).max() < 1.0 / 32768
 
 
 def test_closing_ends_the_tracks_of_its_destinations() -> None:
