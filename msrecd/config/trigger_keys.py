@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from msrecd.config.kinds import Duration, Flag, Number, Text
 from msrecd.config.problems import Report
 from msrecd.config.tables import ListOf, key
+
+if TYPE_CHECKING:
+    from msrecd.config.recorder_model import Recorder
 
 _PART = Number(minimum=0, maximum=1, fractions=True)
 _POINT = ListOf(item=_PART, min_items=2, max_items=2, form="a point [x, y]")
@@ -69,18 +72,7 @@ class Trigger:
     )
 
 
-class Watched(Protocol):
-    """What of a recorder must fit its triggers."""
-
-    @property
-    def video(self) -> object: ...
-    @property
-    def audio(self) -> object: ...
-    @property
-    def source(self) -> object: ...
-
-
-def check_triggers(triggers: Sequence[Trigger], recorder: Watched, at: str, report: Report) -> None:
+def check_triggers(triggers: Sequence[Trigger], recorder: Recorder, at: str, report: Report) -> None:
     """Report what does not go together."""
     for number, trigger in enumerate(triggers):
         here = f"{at}[{number}]"

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config, Location
 from msrecd.config.recorder_model import Recorder
+from msrecd.control.recorders import Recorders
 from msrecd.control.watched import Watched
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
@@ -38,14 +38,6 @@ _SHORTEST_S = 0.05
 _SLICE_S = 1.0  # nothing wakes a sleeper when somebody sets the clock
 _STEP_NS = NS // 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Owner(Protocol):
-    """What the conductor uses of the daemon."""
-
-    config: Config
-    units: dict[str, RecorderController]
-    walltime: WallTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,7 @@ class _Part:
 class Conductor:
     """Belongs to the loop."""
 
-    def __init__(self, owner: Owner, changed: Callable[[], None], *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, owner: Recorders, changed: Callable[[], None], *, clock: Clock = SYSTEM_CLOCK) -> None:
         """
         Args:
             changed: called on the loop when what `upcoming` says is another than before, or the trust in the clock.

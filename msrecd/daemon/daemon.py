@@ -35,7 +35,7 @@ from msrecd.daemon.from_config import mqtt_settings, recorder_settings, web_sett
 from msrecd.daemon.reload import Reloader
 from msrecd.daemon.rounds import Rounds
 from msrecd.daemon.storing import limits_of, move_old_state, open_store, recorder_limits_of
-from msrecd.daemon.unpublished import untold_chunks
+from msrecd.daemon.unpublished import unpublished_chunks
 from msrecd.daemon.vitals import Vitals
 from msrecd.errors import CommandError, StorageError
 from msrecd.local.server import LocalSocket
@@ -170,7 +170,7 @@ class Daemon:
         published: dict[str, Sequence[Mark]] = {}
         for adapter in self.adapters:
             published |= await adapter.published()
-        for name, facts in await asyncio.to_thread(untold_chunks, store, published, recovered):
+        for name, facts in await asyncio.to_thread(unpublished_chunks, store, published, recovered):
             self.publisher.late_chunk(name, facts)
         for finding in store.findings:
             if finding.code in _GRAVE_FINDINGS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -26,7 +28,6 @@ from msrecd.libav.common import (
 )
 from msrecd.libav.headers import without_opus_delay
 from msrecd.libav.resampler import TimeResampler
-from msrecd.libav.threads import ordinary_threads
 from msrecd.libav.values import Encoded, LibavError, encoder_sample_rate, scaled
 
 _TYPE_I = 1
@@ -119,7 +120,7 @@ class VideoEncoder:
             rate = nominal_rate(frame_rate)
             self._stream = self._container.add_stream(name, rate=rate, options=dict(options or {}))
             self._set_up(self._stream.codec_context, bit_rate, constant_bit_rate, threads)
-            with ordinary_threads():
+            with _ordinary_threads():
                 self._container.start_encoding()
             self.extradata = bytes(self._stream.codec_context.extradata or b"")
             put_template_packet(self._container, self._stream, self.extradata)
@@ -353,3 +354,17 @@ def _sound(format: AudioFormat, layout: str, pcm: bytes) -> _AVAudioFrame:
     plane.update(pcm)
     frame.sample_rate = format.sample_rate
     return frame
+
+
+@contextmanager
+def _ordinary_threads() -> Iterator[None]:
+    """Undo what SVT-AV1 does when root opens it: it and who called it would run before all else of the machine."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if (os.sched_getscheduler(0), policy) == (os.SCHED_FIFO, os.SCHED_OTHER):
+            for thread in Path("/proc/self/task").iterdir():
+                with suppress(OSError):  # it has ended
+                    if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                        os.sched_setscheduler(int(thread.name), policy, parameters)

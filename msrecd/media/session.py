@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msrecd.clock import MS, Clock
 from msrecd.codecs.table import full_type
@@ -23,23 +23,10 @@ from msrecd.muxing.facts import Data, Fact, Finished, GapSeen, Ready
 from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.worker import RecorderWorker
 
+if TYPE_CHECKING:
+    from msrecd.media.recorder import MediaRecorder
+
 _FOREVER_NS = 1 << 62
-
-
-class Owner(Protocol):
-    """What a session does to its recorder."""
-
-    @property
-    def stream(self) -> MediaStream: ...
-
-    @property
-    def mime_type(self) -> str: ...
-
-    def _fire(self, event: Event) -> None: ...
-
-    def _session_started(self, session: Session, mime_type: str) -> None: ...
-
-    def _session_over(self, session: Session) -> None: ...
 
 
 class _Task:
@@ -58,7 +45,7 @@ class Session:
     the calls; nothing before the session before has fired its `stop`.
     """
 
-    def __init__(self, owner: Owner, plan: Plan, clock: Clock, after: Session | None) -> None:
+    def __init__(self, owner: MediaRecorder, plan: Plan, clock: Clock, after: Session | None) -> None:
         self._owner = owner
         self.over = asyncio.Event()  # its `stop` event has been delivered
         self._plan = plan

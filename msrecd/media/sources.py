@@ -10,27 +10,16 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msrecd.dom.exceptions import NotSupportedError
 from msrecd.flow.source import Source
 from msrecd.media.space import MODE_OF, with_modes
 
+if TYPE_CHECKING:
+    from msrecd.media.track import MediaStreamTrack
+
 log = logging.getLogger(__name__)
-
-
-class SourceUser(Protocol):
-    """What a source tells its tracks; called on the loop."""
-
-    def stop(self) -> None: ...
-
-    def _end_by_implementation(self) -> None: ...
-
-    def _mute_by_implementation(self, muted: bool) -> None: ...
-
-    def _restart_by_implementation(self, silent_s: float) -> None: ...
-
-    def _silence_by_implementation(self, is_silent: bool) -> None: ...
 
 
 @runtime_checkable
@@ -65,8 +54,8 @@ class SharedSource:
         self._controls: dict[str, Any] = {}  # as they stand; all tracks of the source have the same
         self._altered: frozenset[str] = frozenset()
         self._on_last_ended = on_last_ended
-        self._users: list[weakref.finalize[[], SourceUser]] = []
-        self._kept: list[SourceUser] = []  # those with listeners
+        self._users: list[weakref.finalize[[], MediaStreamTrack]] = []
+        self._kept: list[MediaStreamTrack] = []  # those with listeners
         self._loop = _running_loop()
 
     @property
@@ -89,17 +78,17 @@ class SharedSource:
         if feed.ended:  # nobody listened when it said so
             self._ended_in_thread(feed.error)
 
-    def attach(self, user: SourceUser) -> None:
+    def attach(self, user: MediaStreamTrack) -> None:
         final = weakref.finalize(user, self._forgotten)
         final.atexit = False
         self._users.append(final)
 
-    def keep(self, user: SourceUser) -> None:
+    def keep(self, user: MediaStreamTrack) -> None:
         """Hold `user` until it is detached: somebody listens to it."""
         if all(known is not user for known in self._kept):
             self._kept.append(user)
 
-    def detach(self, user: SourceUser) -> None:
+    def detach(self, user: MediaStreamTrack) -> None:
         """`user` has ended; the last one closes the source."""
         self._kept = [known for known in self._kept if known is not user]
         for final in self._users:
@@ -130,7 +119,7 @@ class SharedSource:
             log.warning("%s is closed: its tracks were forgotten without stop()", self.source.label or "a source")
         self._last_ended()
 
-    def _reachable(self) -> list[SourceUser]:
+    def _reachable(self) -> list[MediaStreamTrack]:
         return [entry[0] for final in self._users if (entry := final.peek()) is not None]
 
     def settings(self, of_track: Mapping[str, Any]) -> dict[str, Any]:

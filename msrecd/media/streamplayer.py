@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK
 from msrecd.media.generators import VideoFrame
@@ -18,21 +18,16 @@ from msrecd.media.reader import FrameData, MediaStreamTrackReader
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
+if TYPE_CHECKING:
+    from msrecd.media.element import MediaElement
+
 FrameCallback = Callable[[float, Mapping[str, Any]], object]
-
-
-class Screen(Protocol):
-    """What a player says to its element; called on the loop."""
-
-    def _stream_loaded(self) -> None: ...
-
-    def _stream_ended(self) -> None: ...
 
 
 class StreamPlayer:
     """Plays one stream for one element. Belongs to the loop's thread."""
 
-    def __init__(self, stream: MediaStream, screen: Screen) -> None:
+    def __init__(self, stream: MediaStream, screen: MediaElement) -> None:
         self.stream = stream
         self.width = self.height = 0
         self.is_loaded = False

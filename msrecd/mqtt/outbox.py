@@ -8,13 +8,16 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msrecd.clock import NS, Clock
 from msrecd.control.messages import Result, encode_reply
 from msrecd.errors import CommandError
 from msrecd.mqtt.spool import Spool, SpooledEvent
 from msrecd.mqtt.wire import PublishError
+
+if TYPE_CHECKING:
+    from msrecd.mqtt.connection import MqttClient
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +28,6 @@ REPLY_KEEP_S = 60.0
 REPLY_TRIES = 2
 RETRY_S = 1.0
 REFUSED_RETRY_S = 60.0
-
-
-class Publisher(Protocol):
-    """What of a client is needed to publish."""
-
-    @property
-    def connected(self) -> bool: ...
-
-    def publish(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool, correlation_data: bytes | None = None
-    ) -> asyncio.Future[str]: ...
 
 
 class Refusals:
@@ -72,7 +64,7 @@ class StateBoard:
     payload clears the topic, and is forgotten when the broker has it.
     """
 
-    def __init__(self, publisher: Publisher, refusals: Refusals) -> None:
+    def __init__(self, publisher: MqttClient, refusals: Refusals) -> None:
         self._publisher = publisher
         self._refusals = refusals
         self._states: dict[str, _State] = {}
@@ -187,7 +179,7 @@ class Replies:
     large even then, or was on its way when two connections ended, is dropped and counted.
     """
 
-    def __init__(self, publisher: Publisher, refusals: Refusals, clock: Clock) -> None:
+    def __init__(self, publisher: MqttClient, refusals: Refusals, clock: Clock) -> None:
         self._publisher = publisher
         self._refusals = refusals
         self._clock = clock
@@ -258,7 +250,7 @@ class EventPump:
     """
 
     def __init__(
-        self, spool: Spool, publisher: Publisher, refusals: Refusals, on_idle: Callable[[], None] = lambda: None
+        self, spool: Spool, publisher: MqttClient, refusals: Refusals, on_idle: Callable[[], None] = lambda: None
     ) -> None:
         """`on_idle` is called when everything that was on its way has arrived: there is room in the spool then."""
         self._spool = spool

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
-from msrecd import BlobEvent, GapEvent, MediaRecorder, MediaStreamTrack
+from msrecd import MediaRecorder
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
@@ -18,21 +18,10 @@ from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 if TYPE_CHECKING:
     from msrecd import MediaRecorderOptions
+    from msrecd.recorder.controller import RecorderController
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
-
-
-class AttemptListener(Protocol):
-    """Who hears what an attempt gives; called on the loop."""
-
-    def attempt_gave(self, attempt: Attempt, event: BlobEvent) -> None: ...
-    def attempt_missed(self, event: GapEvent) -> None: ...
-    def attempt_lost_track(self, attempt: Attempt, track: MediaStreamTrack) -> None: ...
-    def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None: ...
-    def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None: ...
-    def attempt_silent(self, track: MediaStreamTrack) -> None: ...
-    def attempt_stopped(self, attempt: Attempt) -> None: ...
 
 
 class Attempt:
@@ -43,7 +32,7 @@ class Attempt:
         number: int,
         settings: RecorderSettings,
         input: RecorderInput,
-        listener: AttemptListener,
+        listener: RecorderController,
         *,
         before: Attempt | None = None,
     ) -> None:

@@ -5,14 +5,19 @@ Whether there should be one, and what it means that one ended, the controller de
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msrecd import MediaDevices
 from msrecd.errors import CommandError
-from msrecd.recorder.attempt import Attempt, AttemptListener
+from msrecd.recorder.attempt import Attempt
 from msrecd.recorder.files import RecordingFiles
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import Problem
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.vocabulary.backoff import BackOff
+
+if TYPE_CHECKING:
+    from msrecd.recorder.controller import RecorderController
 
 
 class Attempts:
@@ -26,7 +31,7 @@ class Attempts:
     """
 
     def __init__(
-        self, settings: RecorderSettings, devices: MediaDevices, files: RecordingFiles, listener: AttemptListener
+        self, settings: RecorderSettings, devices: MediaDevices, files: RecordingFiles, listener: RecorderController
     ) -> None:
         self.current: Attempt | None = None
         self.is_beginning = False

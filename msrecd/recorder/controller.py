@@ -20,9 +20,8 @@ from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
 from msrecd.recorder.attempts import Attempts
 from msrecd.recorder.files import Archive, RecordingFiles, has_media
 from msrecd.recorder.input import RecorderInput
-from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
-from msrecd.recorder.reporter import Listener, Reporter, name_of
+from msrecd.recorder.reporter import Listener, RecorderLog, Reporter, name_of
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.recorder.states import WANTED, State, StateMachine, Trigger
 from msrecd.recorder.status import RecorderStatus
@@ -376,7 +375,7 @@ class RecorderController:
         self._missing = None
         self.status.end()
 
-    # --- what an attempt says (AttemptListener) ----------------------------------------------------------------------
+    # --- what an attempt says (see Attempt) ----------------------------------------------------------------------
 
     def attempt_gave(self, attempt: Attempt, event: BlobEvent) -> None:
         """A blob. (One that has been replaced may only finish the files that it has begun.)"""

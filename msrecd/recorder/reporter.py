@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msrecd import MediaStreamTrack
 from msrecd.recorder.input import RecorderInput
-from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.status import RecorderStatus
 
@@ -24,6 +23,20 @@ class Listener(Protocol):
     def happened(self, recorder: RecorderController, event_type: str, facts: Mapping[str, Any]) -> None: ...
     def played_out(self, recorder: RecorderController) -> None: ...
     def found(self, recorder: RecorderController, finding: Finding) -> None: ...
+
+
+class RecorderLog(logging.LoggerAdapter[logging.Logger]):
+    """Puts the recorder's name in front of each line and into the journal's MSRECD_RECORDER field."""
+
+    def __init__(self, logger: logging.Logger, recorder: str) -> None:
+        super().__init__(logger, {})
+        self._recorder = recorder
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        extra = dict(kwargs.get("extra") or {})
+        extra["MSRECD_RECORDER"] = self._recorder
+        kwargs["extra"] = extra
+        return f"{self._recorder}: {msg}", kwargs
 
 
 class Reporter:

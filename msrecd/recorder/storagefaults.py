@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 from msrecd.errors import StorageError
 from msrecd.recorder.files import Archive
-from msrecd.recorder.logs import RecorderLog
 from msrecd.recorder.problems import Problem, problem_of
-from msrecd.recorder.reporter import Reporter
+from msrecd.recorder.reporter import RecorderLog, Reporter
 from msrecd.recorder.status import RecorderStatus
 from msrecd.recorder.supervisor import Supervisor
 from msrecd.recorder.writer import HANG_S

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msrecd import DOMException, MediaStreamTrack, MediaStreamTrackReader
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.recorder.input import RecorderInput
-from msrecd.recorder.logs import RecorderLog
+from msrecd.recorder.reporter import RecorderLog
 from msrecd.recorder.settings import TriggerSettings
 from msrecd.tasks import Tasks
 from msrecd.triggers import decide

@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import h11
 
 from msrecd.web.router import HttpError, Request, Response, error_response
+
+if TYPE_CHECKING:
+    from msrecd.web.webserver import Site
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +35,10 @@ _READ_BYTES = 16 * 1024
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the module socket does not name it
 
 
-class Application(Protocol):
-    """What answers requests. Belongs to the loop of the connections."""
-
-    def admit(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
-        """Whether this may be asked at all, before its body is read.
-
-        Raises: HttpError.
-        """
-
-    def finish(self, request: Request | None, response: Response) -> None:
-        """Add to a response what all have."""
-
-    def on_session_end(self, request: Request, call: Callable[[], object]) -> Callable[[], None]:
-        """Call this when the session of a request ends; what takes that back."""
-
-
 class HttpConnection:
     """One connection; `serve` until it is closed."""
 
-    def __init__(self, app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, app: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._app = app
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT_BYTES)

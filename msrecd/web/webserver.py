@@ -76,7 +76,10 @@ class Site:
         self.recordings = recordings.add_routes(self.router, daemon)
 
     def admit(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
-        """See `Application`."""
+        """Whether this may be asked at all, before its body is read.
+
+        Raises: HttpError.
+        """
         check_host(request.headers.get("host", ""), self._names)
         check_origin(request.method, request.headers, self._scheme)
         request.path, segments, request.query = split_target(request.path)
@@ -100,14 +103,14 @@ class Site:
         return route.handler
 
     def finish(self, request: Request | None, response: Response) -> None:
-        """See `Application`."""
+        """Add to a response what all have."""
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if request is None or request.path.startswith("/api/") or response.status >= 400:
             response.headers.setdefault("Cache-Control", "no-store")
 
     def on_session_end(self, request: Request, call: Callable[[], object]) -> Callable[[], None]:
-        """See `Application`."""
+        """Call this when the session of a request ends; what takes that back."""
         session = self.login.sessions.find(request.token)
         if session is None:
             return lambda: None

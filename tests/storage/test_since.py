@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msrecd.clock.wall import WallTime
-from msrecd.daemon.unpublished import untold_chunks
+from msrecd.daemon.unpublished import unpublished_chunks
 from msrecd.storage.manifest_lines import encode_line
 from msrecd.storage.retention import Limits
 from msrecd.storage.root import StorageRoot
@@ -94,10 +94,10 @@ def test_a_long_manifest_is_read_from_its_end() -> None:
 def test_untold_joins_marks_and_what_this_start_recovered(store: Store) -> None:
     trusted, boot = "20261120T070000Z-cam0-cccc", "boot0003-0000001000-cam0-eeee"
     recovered = [line(trusted, 3), line(boot, 3)]
-    found = untold_chunks(store, {"cam0": [(trusted, 1)]}, recovered)
+    found = unpublished_chunks(store, {"cam0": [(trusted, 1)]}, recovered)
     assert [(recorder, one["seq"], str(one["file"])[-9:-4]) for recorder, one in found] == [
         ("cam0", 2, "-0002"), ("cam0", 3, "-0003"), ("cam0", 3, "-0003"),
     ]  # fmt: skip
     assert json.loads(json.dumps(found[-1][1]))["file"] == line(boot, 3)["file"], "of its form nothing was told before"
-    assert [one["file"] for _, one in untold_chunks(store, {}, recovered)] == [one["file"] for one in recovered]
-    assert untold_chunks(store, {"cam0": [(trusted, 3), (boot, 3)]}, recovered) == []
+    assert [one["file"] for _, one in unpublished_chunks(store, {}, recovered)] == [one["file"] for one in recovered]
+    assert unpublished_chunks(store, {"cam0": [(trusted, 3), (boot, 3)]}, recovered) == []

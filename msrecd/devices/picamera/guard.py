@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from msrecd.devices.board import Board, has_pisp
 
@@ -75,10 +75,6 @@ class WrongPlatform(RuntimeError):
     """picamera2 was imported before the board's drivers were there."""
 
 
-class _Processes(Protocol):
-    def process_requests(self, display: Any) -> None: ...
-
-
 def guard_release(request_class: Any) -> None:
     """Make `release()` of picamera2's CompletedRequest swallow what libcamera says of a camera that has gone."""
     release = request_class.release
@@ -99,7 +95,7 @@ def steady_preview(preview_class: Any) -> Any:
     """A subclass of picamera2's NullPreview, its event loop, that goes on after an exception."""
 
     class SteadyPreview(preview_class):  # type: ignore[misc]
-        def handle_request(self, picam2: _Processes) -> None:
+        def handle_request(self, picam2: Any) -> None:
             for _ in range(_TRIES):  # what raised is not there any more the next time, and a job may still wait
                 try:
                     picam2.process_requests(self)
