@@ -21,7 +21,8 @@ class StorageError(MsrecdError):
     """The recordings or the state cannot be read or written.
 
     `code` is a stable name: `no_space`, `read_only`, `io_error`, `missing_mount`, `permission`, `too_large`, `exists`,
-    `unsafe_path`, `empty` (nothing in the chunk can be played), `locked` (another process uses the state), `not_found`.
+    `unsafe_path`, `empty` (nothing in the chunk can be played), `locked` (another process uses the state), `not_found`,
+    `protected_limit` (of what may be protected).
     """
 
     def __init__(self, message: str, code: str = "io_error") -> None:

@@ -242,6 +242,12 @@ class Storage:
         default=None,
         default_doc="no limit",
     )
+    max_protected_bytes: int | None = key(
+        Size(minimum=_MIB, maximum=1024 * _TIB),
+        "At most this much may be protected; what would be more is refused, and recorded without protection.",
+        default=None,
+        default_doc="no limit",
+    )
     sync_interval_s: float = key(
         Duration(minimum=0.1, maximum=60), "At most this much finished media may be lost to a power cut.", default=2.0
     )

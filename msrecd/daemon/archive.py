@@ -20,17 +20,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JANITOR_INTERVAL_S = 30.0
+_MUCH = 0.8  # of max_total is protected
 
 
 class DaemonArchive:
     """Recordings begin here; old chunks go here. Blocking calls run in worker threads."""
 
-    def __init__(self, store: Store, on_late: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_late: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """
         Args:
             on_late: called on the loop with the line of a chunk that could be finished only later.
+            warn: called on the loop with what a person should know before it hurts.
         """
         self.store = store
+        self._warn = warn
+        self._has_warned = False
         self._on_late = on_late
         self._janitor = asyncio.Lock()
 
@@ -138,11 +147,28 @@ class DaemonArchive:
                 deleted = await asyncio.to_thread(self.store.rotate)
                 for line in await asyncio.to_thread(self.store.finish_leftovers):
                     self._on_late(line)
+                await self._look_at_protection()
             except (StorageError, OSError) as exc:
                 log.warning("rotation: %s", exc)
                 return
             for entry in deleted:
                 log.info("deleted %s (%s)", entry.file, entry.reason)
+
+    async def _look_at_protection(self) -> None:
+        """Say when protected chunks leave little to the others, once, until they leave more again.
+
+        Raises:
+            StorageError: the index cannot be read.
+        """
+        for recording_id in await asyncio.to_thread(self.store.protections.end_at_limit):
+            self._warn(f"storage.max_protected is reached: what {recording_id} still brings is not protected any more")
+        share = await asyncio.to_thread(self.store.protected_share)
+        if share > _MUCH and not self._has_warned:
+            self._warn(
+                f"{share:.0%} of storage.max_total is protected: the limits delete only the rest, and when nothing of "
+                "it is left, recording stops with no_space; unprotect recordings, raise max_total, or set max_protected"
+            )
+        self._has_warned = share > _MUCH or (self._has_warned and share > _MUCH - 0.1)
 
     async def run(self, after: Callable[[], None]) -> None:
         """The janitor's round, until cancelled."""

@@ -156,7 +156,11 @@ class Daemon:
         systemd.notify_status("recovering recordings")
         config = self.recorders.config
         store, recovered = await asyncio.to_thread(open_store, config, self.walltime, _report_index)
-        archive = self.archive = DaemonArchive(store, lambda line: self.publisher.late_chunk(*recovered_event(line)))
+        archive = self.archive = DaemonArchive(
+            store,
+            lambda line: self.publisher.late_chunk(*recovered_event(line)),
+            lambda message: self.publisher.report_error("no_space", message),
+        )
         await asyncio.to_thread(self._revisions.open)
         for recorder in config.recorders:
             unit = self.recorders.units[recorder.name] = self.make_unit(recorder)

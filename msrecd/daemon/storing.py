@@ -127,7 +127,10 @@ def limits_of(config: Config) -> Limits:
     """Those of `[storage]`, for all recordings together."""
     storage = config.storage
     return Limits(
-        max_total_bytes=storage.max_total_bytes, max_age_s=storage.max_age_s, min_free_bytes=storage.min_free_bytes
+        max_total_bytes=storage.max_total_bytes,
+        max_age_s=storage.max_age_s,
+        min_free_bytes=storage.min_free_bytes,
+        max_protected_bytes=storage.max_protected_bytes,
     )
 
 

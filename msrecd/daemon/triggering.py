@@ -107,6 +107,11 @@ class Triggering:
                 await self._protect(unit, {"last_s": (SYSTEM_CLOCK.monotonic_ns() - since_ns) / NS})
             except CommandError as exc:
                 problem = exc.message
+                if exc.code == "no_space":  # waiting does not help
+                    self._publisher.report_error(
+                        exc.code, f"{unit.name}: what a trigger found is not protected: {problem}", recorder=unit.name
+                    )
+                    return
                 continue
             problem = ""
             if wait_s:

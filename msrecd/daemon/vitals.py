@@ -114,6 +114,7 @@ class Vitals:
             "free_bytes": usage.free_bytes,
             "total_bytes": usage.capacity_bytes,
             "recordings_bytes": usage.total_bytes,
+            "protected_bytes": usage.protected_bytes,
             "seconds_left_estimate": usage.seconds_left if self._is_written() else None,
             "written_bytes": usage.written_bytes,
             "sync_s_max": round(usage.sync_s_max, 3),

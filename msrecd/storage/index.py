@@ -190,6 +190,13 @@ class Index:
     def protected_bytes(self) -> int:
         return int(self._all("SELECT coalesce(sum(bytes), 0) FROM chunk WHERE protected = 1")[0][0])
 
+    def loose_bytes(self, recording_id: str, low: int, high: int) -> int:
+        """Bytes of a recording's chunks in a range of seq that are not protected."""
+        sql = (
+            "SELECT coalesce(sum(bytes), 0) FROM chunk WHERE recording_id = ? AND seq BETWEEN ? AND ? AND protected = 0"
+        )
+        return int(self._all(sql, (recording_id, low, high))[0][0])
+
     def seqs(self, recording_id: str, low: int = 1, high: int = 1 << 31) -> tuple[int, int, int, int]:
         """The first and last seq (0: there is none), number and bytes of a recording's chunks in a range of seq."""
         sql = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*), coalesce(sum(bytes), 0) FROM chunk"

@@ -13,6 +13,7 @@ from msrecd.storage import files, layout
 from msrecd.storage.journal import Journal
 from msrecd.storage.listing import Listing
 from msrecd.storage.root import ALL_CHUNKS, Ranges, StorageRoot
+from msrecd.vocabulary.units import format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,20 @@ class Protection:
 class Protections:
     """Any thread. Everything but leases is on the medium, beside the recording, and survives a restart."""
 
-    def __init__(self, root: StorageRoot, listing: Listing, journal: Journal, is_open: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        root: StorageRoot,
+        listing: Listing,
+        journal: Journal,
+        is_open: Callable[[str], bool],
+        limit_bytes: Callable[[], int | None],
+    ) -> None:
         """
         Args:
             is_open: whether a recording id is being recorded.
+            limit_bytes: how much may be protected; None: all.
         """
+        self._limit_bytes = limit_bytes
         self._root = root
         self._listing = listing
         self._journal = journal
@@ -63,7 +73,7 @@ class Protections:
             whole: of one that is running also those to come.
 
         Raises:
-            StorageError: `not_found`; or it cannot be kept.
+            StorageError: `not_found`; `protected_limit`: it would be more than may be protected; or it cannot be kept.
         """
         self._require_recording(recording_id)
         is_running = self._is_open(recording_id)
@@ -80,7 +90,7 @@ class Protections:
         """Keep the chunks of a recorder that touch a time range (UTC), those that are being written included.
 
         Raises:
-            StorageError: `not_found`: there are none; or it cannot be kept.
+            StorageError: `not_found`: there are none; `protected_limit`, as `protect`; or it cannot be kept.
         """
         found: dict[str, list[tuple[int, int]]] = {}
         for recording_id, first, last in self._listing.index.seqs_between(recorder, from_ns, to_ns):
@@ -96,6 +106,7 @@ class Protections:
         return self._protect(found, is_endless=False)
 
     def _protect(self, new: Mapping[str, Ranges], *, is_endless: bool) -> Protection:
+        self._check_limit(new)
         chunks = size = 0
         for recording_id, ranges in new.items():
             merged = _merge([*(self._root.protected_ranges(recording_id) or ()), *ranges])
@@ -106,6 +117,51 @@ class Protections:
                 *_, count, taken = self._listing.index.seqs(recording_id, low, high)
                 chunks, size = chunks + count, size + taken
         return Protection(recording_ids=tuple(new), chunks=chunks, bytes=size, is_endless=is_endless)
+
+    def _check_limit(self, new: Mapping[str, Ranges]) -> None:
+        """
+        Raises:
+            StorageError: `protected_limit`.
+        """
+        limit = self._limit_bytes()
+        if limit is None:
+            return
+        index = self._listing.index
+        more = sum(
+            index.loose_bytes(recording_id, low, high)
+            for recording_id, ranges in new.items()
+            for low, high in _merge(ranges)
+        )
+        there = index.protected_bytes()
+        if more and there + more > limit:
+            raise StorageError(
+                f"{format_size(there)} are protected, {format_size(more)} more would be above "
+                f"storage.max_protected = {format_size(limit)}: unprotect recordings, or raise it",
+                "protected_limit",
+            )
+
+    def end_at_limit(self) -> list[str]:
+        """Let what running recordings still bring go unprotected once the limit is reached; their ids.
+
+        Raises:
+            StorageError: it cannot be read or changed.
+        """
+        limit = self._limit_bytes()
+        if limit is None or self._listing.index.protected_bytes() < limit:
+            return []
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            running = {entry.recording_id for entry in self._journal.read_all(root)}
+        ended = []
+        for recording_id in sorted(running):
+            *_, last = [0, *(high for _, high in self._root.protected_ranges(recording_id) or ())]
+            if last < ALL_CHUNKS[-1][1]:
+                continue
+            _, there, *_ = self._listing.index.seqs(recording_id)
+            left = _without(self._root.protected_ranges(recording_id) or (), (there + 1, last))
+            with files.storage_errors(f"protect {recording_id}"):
+                self._root.protect(recording_id, left or None)
+            ended.append(recording_id)
+        return ended
 
     def unprotect(self, recording_id: str, *, chunks: tuple[int, int] | None = None) -> None:
         """Let a recording, or some chunks of it, go by the limits again.

@@ -36,11 +36,12 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """None: no limit."""
+    """None: no limit. max_protected_bytes: of what may be protected."""
 
     max_total_bytes: int | None = None
     max_age_s: float | None = None
     min_free_bytes: int | None = None
+    max_protected_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

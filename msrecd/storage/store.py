@@ -57,6 +57,7 @@ class Usage:
     unsynced_s: float
     written_bytes: int
     sync_s_max: float
+    protected_bytes: int
 
 
 class Store:
@@ -94,7 +95,9 @@ class Store:
             self.root, self.journal, sync_interval_s=sync_interval_s, listed=self.recordings.list_recovered
         )
         self._albums = snapshots.Albums(self.recordings.draw)
-        self.protections = Protections(self.root, self._listing, self.journal, self._is_open)
+        self.protections = Protections(
+            self.root, self._listing, self.journal, self._is_open, lambda: self.limits.max_protected_bytes
+        )
         self.outgoing = Outgoing(self.root, self._listing, self.protections.lease)
         self._janitor = Janitor(
             self.root,
@@ -347,7 +350,8 @@ class Store:
         room = free - (limits.min_free_bytes or 0)
         if limits.max_total_bytes is not None:
             room = min(room, limits.max_total_bytes - total)
-        is_ring = finished > self.index.protected_bytes() and room <= sum(space.headrooms)  # the oldest makes room
+        protected = self.index.protected_bytes()
+        is_ring = finished > protected and room <= sum(space.headrooms)  # the oldest makes room
         meter = self.recordings.meter
         return Usage(
             total_bytes=total,
@@ -359,6 +363,7 @@ class Store:
             unsynced_s=self.recordings.unsynced_s,
             written_bytes=meter.written_bytes,
             sync_s_max=meter.sync_s_max,
+            protected_bytes=protected,
         )
 
     def _open_space(self) -> OpenSpace:

@@ -152,6 +152,7 @@ def _health(out: _Page, health: Mapping[str, Any]) -> None:
         ("disk_free_bytes", ("disk", "free_bytes"), "Of the recordings' file system."),
         ("disk_size_bytes", ("disk", "total_bytes"), "Of the recordings' file system."),
         ("recordings_bytes", ("disk", "recordings_bytes"), "Of all recordings."),
+        ("protected_bytes", ("disk", "protected_bytes"), "Of recordings that no limit deletes."),
         ("disk_seconds_left", ("disk", "seconds_left_estimate"), "Until the limits are reached."),
         ("disk_written_bytes", ("disk", "written_bytes"), "Since the daemon was started."),
         ("disk_sync_seconds_max", ("disk", "sync_s_max"), "Of the longest sync."),

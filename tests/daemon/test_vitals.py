@@ -25,6 +25,7 @@ WELL = Usage(
     unsynced_s=0.0,
     written_bytes=7,
     sync_s_max=0.12345,
+    protected_bytes=2,
 )
 
 
@@ -66,6 +67,7 @@ def test_a_disk_that_is_well() -> None:
         "free_bytes": 10,
         "total_bytes": 20,
         "recordings_bytes": 5,
+        "protected_bytes": 2,
         "seconds_left_estimate": None,  # nothing is recorded
         "written_bytes": 7,
         "sync_s_max": 0.123,

@@ -57,6 +57,31 @@ def test_what_protection_does_to_the_limit_is_said_before_it_hurts(daemon_for: D
         daemon.wait_for_chunks(7, recorder="mic0")
         much = console.command("recorder/mic0/protect", {"last_s": 600})
         assert "of storage.max_total is protected" in much["data"]["warning"], much
+        console.command("recorder/mic0/protect", {"whole": True})
+        console.wait("event/error", lambda event: "% of storage.max_total is protected" in event["message"])
+
+
+@pytest.mark.promise("max-protected", "protection-and-limits")
+@pytest.mark.effect("config: storage.max_protected", "state-health: protected_bytes")
+def test_a_limit_of_its_own(daemon_for: DaemonFor, console: Console) -> None:
+    """What would be above it is refused; what a whole recording still brings goes by the limits again."""
+    sound = microphone(mime_type="audio/wav", chunk_duration="1s", autostart=True)  # 188 KiB a second
+    with daemon_for(sound, storage='max_total = "2MiB"\nmax_protected = "1MiB"') as daemon:
+        console.wait("state/recorder/mic0")
+        daemon.wait_for_chunks(1, recorder="mic0")
+        assert "warning" in console.command("recorder/mic0/protect", {"whole": True})["data"]
+        warned = console.wait("event/error", lambda event: "storage.max_protected is reached" in event["message"])
+        assert warned["code"] == "no_space"
+        refused = console.command("recorder/mic0/protect", {"last_s": 2})
+        assert refused["error"]["code"] == "no_space", refused
+        assert "storage.max_protected = 1MiB" in refused["error"]["message"]
+        first = daemon.chunks("mic0")[0]
+        last = console.command("recorder/mic0/get")["data"]["chunks"]
+        console.wait_event("chunk", recorder="mic0", seq=last + 3)
+        assert first.exists()
+        kept = console.command("daemon/health")["data"]["disk"]["protected_bytes"]
+        assert (1 << 20) - 200_000 < kept < (1 << 20) + 200_000
+        assert console.command("recorder/mic0/get")["data"]["state"] == "recording", "the rest is a ring"
 
 
 def _text(moment: datetime) -> str:
