@@ -82,6 +82,11 @@ class TimeLapse:
         default=25.0,
         default_doc="`25`",
     )
+    closes_camera: bool = key(
+        Flag(),
+        "Close the camera between frames, 15s apart at least; it opens some seconds before each, to settle.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,6 +190,10 @@ def _check_time_lapse(lapse: TimeLapse, recorder: Recorder, at: str, report: Rep
         report.add(here, "needs video")
     if recorder.pre_roll_s:
         report.add(here, "cannot stand together with pre_roll; remove one of them")
+    if lapse.closes_camera and lapse.interval_s < 15 and not report.concerns(f"{here}.interval"):
+        report.add(f"{here}.closes_camera", "needs an interval of 15s at least: a camera takes seconds to settle")
+    if lapse.closes_camera and recorder.triggers:
+        report.add(f"{here}.closes_camera", "leaves nothing for the triggers to look at; remove one of them")
     is_judged = report.concerns(f"{here}.interval") or report.concerns(f"{at}.chunk_duration")
     if lapse.interval_s > recorder.chunk_duration_s and not is_judged:
         report.add(f"{here}.interval", "is longer than chunk_duration")

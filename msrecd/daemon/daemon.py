@@ -377,7 +377,7 @@ class Daemon:
         unit = self.recorders.units.get(name)
         if unit is None:
             raise CommandError("unknown_recorder", "this device has no recorder of that name")
-        found = await look_at(unit.settings, unit.input, self.devices, with_jpeg=with_jpeg)
+        found = await look_at(unit.settings, unit.shared_input, self.devices, with_jpeg=with_jpeg)
         return found | {"triggers": triggers} if (triggers := unit.triggers) else found
 
     def _set_limits(self, config: Config) -> None:

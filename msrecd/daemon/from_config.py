@@ -55,6 +55,7 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
         timeslice_ms=recorder.timeslice_s * 1000,
         autostart=recorder.autostart,
         max_duration_s=recorder.max_duration_s,
+        closes_camera=recorder.time_lapse is not None and recorder.time_lapse.closes_camera,
         audio_filters=tuple(_audio_filter(one) for one in recorder.audio_filters),
         triggers=tuple(_trigger(one) for one in recorder.triggers),
     )

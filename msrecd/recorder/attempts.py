@@ -79,7 +79,7 @@ class Attempts:
         """
         if input is None:
             try:
-                input = await RecorderInput.open(self._settings, self._devices)
+                input = await RecorderInput.open(self._settings, self._devices, rests=True)
             except CommandError:
                 self.gave_nothing = False
                 raise

@@ -133,6 +133,11 @@ class RecorderController:
         return self.attempts.input
 
     @property
+    def shared_input(self) -> RecorderInput | None:
+        """What it has open that others may look at, too; a camera that rests between frames they open themselves."""
+        return None if self.input is None or self.input.is_resting else self.input
+
+    @property
     def tracks(self) -> list[dict[str, Any]]:
         """Kind, device, label and settings of each track that is recorded now."""
         if self.status.state == "inactive" or self.input is None:
@@ -516,7 +521,7 @@ class RecorderController:
             if self.state not in (State.RECORDING, State.PAUSED) or old is None or not old.input.has_lost_track:
                 return True
             try:
-                input = await RecorderInput.open(self.settings, self._devices)
+                input = await RecorderInput.open(self.settings, self._devices, rests=True)
             except CommandError as exc:
                 self._missing = problem_of(exc)
                 return False

@@ -17,6 +17,7 @@ from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSetti
 if TYPE_CHECKING:
     from msrecd import MediaElementOptions, MediaStreamConstraints
     from msrecd.recorder.filters import FilteredSound
+    from msrecd.recorder.resting import RestingCamera
 
 PASSES_THROUGH = "the sound of a source passes through as it is encoded; filters are for devices: remove one of them"
 _OPEN_DEADLINE_S = 30.0
@@ -35,6 +36,7 @@ class RecorderInput:
         constraints: Mapping[str, Any] | None,
         filters: Sequence[AudioFilter] = (),
         triggers: Sequence[TriggerSettings] = (),
+        resting: RestingCamera | None = None,
     ) -> None:
         """
         Args:
@@ -42,13 +44,17 @@ class RecorderInput:
             element: which plays it; None for devices.
             constraints: what was asked of devices.
             filters: through which its sound is recorded. triggers: that listen to it.
+            resting: records the camera in place of `stream`, and has it.
 
         Raises:
             CommandError: it has no sound, and there are filters.
         """
         self._captured = stream
         self._filtered = _filtered(stream, filters) if filters else None
+        self._resting = resting
         self.stream = stream if self._filtered is None else self._filtered.stream
+        if resting is not None:
+            self.stream = resting.stream
         self._element = element
         self.kinds = frozenset(track.kind for track in stream.get_tracks())  # those of a file leave it at its end
         self._on_ended: Callable[[MediaStreamTrack], None] = _ignore
@@ -56,6 +62,9 @@ class RecorderInput:
         self._on_restarted: Callable[[MediaStreamTrack, float], None] = _ignore
         self._on_silent: Callable[[MediaStreamTrack], None] = _ignore
         self.unmet = [*unmet(stream.get_tracks(), constraints or {}), *beyond(stream.get_tracks(), filters, triggers)]
+        if resting is not None:
+            resting.listen(self._track_ended)
+            return
         for track in stream.get_tracks():
             track.add_event_listener("ended", lambda event: self._track_ended(event.target))
             track.add_event_listener("mute", lambda event: self._on_muted(event.target, True))
@@ -64,8 +73,11 @@ class RecorderInput:
             track.add_event_listener("restart", lambda event: self._on_restarted(event.target, event.silent_s))
 
     @classmethod
-    async def open(cls, settings: RecorderSettings, devices: MediaDevices) -> RecorderInput:
+    async def open(cls, settings: RecorderSettings, devices: MediaDevices, *, rests: bool = False) -> RecorderInput:
         """
+        Args:
+            rests: let the camera rest between the frames of its time-lapse, where that is configured.
+
         Raises:
             CommandError: device_missing, device_busy (there, but it cannot be opened), bad_args. Nothing is open then.
         """
@@ -76,7 +88,10 @@ class RecorderInput:
                     constraints = await _with_ids(settings.constraints or {}, devices)
                     stream = await devices.get_user_media(cast("MediaStreamConstraints", constraints))
                     try:
-                        return cls(stream, None, constraints, settings.audio_filters, settings.triggers)
+                        resting = (
+                            await _resting(stream, settings, devices) if rests and settings.closes_camera else None
+                        )
+                        return cls(stream, None, constraints, settings.audio_filters, settings.triggers, resting)
                     except BaseException:
                         for track in stream.get_tracks():
                             track.stop()
@@ -109,6 +124,8 @@ class RecorderInput:
     @property
     def problem(self) -> Problem | None:
         """Why it ended by itself, where that is known."""
+        if self._resting is not None:
+            return self._resting.problem
         if self._element is None or not self._element.ended or self.has_played_out:
             return None
         if self._element.error is None:
@@ -118,12 +135,24 @@ class RecorderInput:
     @property
     def has_lost_track(self) -> bool:
         """Whether one of its tracks has ended."""
+        if self._resting is not None:
+            return self._resting.is_over
         return any(track.ready_state == "ended" for track in self._captured.get_tracks())
 
     @property
     def tracks(self) -> list[MediaStreamTrack]:
-        """Those of its devices that deliver; with filters, what is recorded of them is another track."""
+        """Those of its devices that deliver; with filters, what is recorded of them is another track.
+
+        One that rests is the one that was open last.
+        """
+        if self._resting is not None:
+            return [] if self._resting.is_over else [self._resting.track]
         return [track for track in self._captured.get_tracks() if track.ready_state == "live"]
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether its camera is open for each frame of a time-lapse only."""
+        return self._resting is not None
 
     async def play(self) -> None:
         """Let a file or network stream run. Called when the recorder listens, so that its first frame is recorded.
@@ -131,6 +160,8 @@ class RecorderInput:
         Raises:
             DOMException: it cannot be played.
         """
+        if self._resting is not None:
+            self._resting.start()
         if self._element is not None:
             await self._element.play()
 
@@ -155,6 +186,8 @@ class RecorderInput:
             track.stop()
         if self._filtered is not None:
             self._filtered.close()
+        if self._resting is not None:
+            self._resting.close()
 
     def _track_ended(self, track: MediaStreamTrack) -> None:
         if self._filtered is not None and track.kind == "audio":
@@ -172,6 +205,21 @@ def _filtered(stream: MediaStream, filters: Sequence[AudioFilter]) -> FilteredSo
     if not stream.get_audio_tracks():
         raise CommandError("bad_args", "audio_filters: the input has no sound")
     return FilteredSound(stream, filters)
+
+
+async def _resting(stream: MediaStream, settings: RecorderSettings, devices: MediaDevices) -> RestingCamera:
+    """A camera that is closed between the frames of its time-lapse."""
+    from msrecd.recorder.resting import RestingCamera  # here: for those who have one
+
+    async def reopen() -> MediaStream:
+        async with asyncio.timeout(_OPEN_DEADLINE_S):
+            constraints = await _with_ids(settings.constraints or {}, devices)
+            return await devices.get_user_media(cast("MediaStreamConstraints", constraints))
+
+    assert settings.time_lapse is not None
+    camera = RestingCamera(stream, reopen, settings.time_lapse.interval_ns)
+    await camera.prime()
+    return camera
 
 
 async def _with_ids(constraints: Mapping[str, Any], devices: MediaDevices) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class RecorderSettings:
 
     constraints: for get_user_media; None where `url` names the source. `device_id` may be `{"label": …}`.
     source_options: of the MediaElement that plays `url`. options: of MediaRecorder.
+    closes_camera: between the frames of its time-lapse.
     audio_filters: through which its sound goes, in order. triggers: what makes it begin by itself.
     """
 
@@ -54,6 +55,7 @@ class RecorderSettings:
     timeslice_ms: float = 250.0
     autostart: bool = False
     max_duration_s: float | None = None
+    closes_camera: bool = False
     audio_filters: tuple[AudioFilter, ...] = ()
     triggers: tuple[TriggerSettings, ...] = ()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msrecd import DOMException, ImageCapture, MediaDevices
@@ -12,13 +10,10 @@ from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.problems import problem_of
+from msrecd.recorder.settling import settle
 
 _LIMIT_BYTES = 256 << 10
 _WIDTHS = (1920, 1280, 640, 320)
-_LOOK_S = 0.2  # between two looks at a camera that settles
-_LOOKS = 4  # so many in a row that are alike: it has settled
-_ALIKE = 3.0  # of 255: by so much they may differ
-_SAMPLE = 16  # every 16th pixel of a line, and every 16th line, is enough for a mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +75,7 @@ class Photographer:
         """
         recorder = self._recorder
         try:
-            input = recorder.input
+            input = recorder.shared_input
             is_new = False
             if input is not None:
                 self.close()  # the recorder has it open itself by now
@@ -98,7 +93,7 @@ class Photographer:
                 raise CommandError("bad_args", f"{recorder.name} has no video")
             capture = ImageCapture(tracks[0])
             if is_new and self._settle_s:
-                await _settle(capture, self._settle_s)
+                await settle(capture, self._settle_s)
             taken_ns = SYSTEM_CLOCK.monotonic_ns()
             if is_full:
                 width = (await capture.get_photo_capabilities())["image_width"]["max"]
@@ -114,24 +109,3 @@ class Photographer:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
-
-
-async def _settle(capture: ImageCapture, limit_s: float) -> None:
-    """Wait until exposure and white balance have found their values, no longer than that.
-
-    Raises:
-        DOMException: there is no frame.
-    """
-    end_ns = SYSTEM_CLOCK.monotonic_ns() + round(limit_s * NS)
-    looks: list[Sequence[float]] = []
-    while SYSTEM_CLOCK.monotonic_ns() < end_ns and not has_settled(looks):
-        pixels = (await capture.grab_frame()).array[::_SAMPLE, ::_SAMPLE]
-        looks.append(pixels.reshape(-1, 3).mean(axis=0).tolist())
-        await asyncio.sleep(_LOOK_S)
-
-
-def has_settled(looks: Sequence[Sequence[float]]) -> bool:
-    """Whether the mean colours of the last looks at a camera, 0 to 255, are alike."""
-    if len(looks) < _LOOKS:
-        return False
-    return all(max(values) - min(values) <= _ALIKE for values in zip(*looks[-_LOOKS:], strict=True))

@@ -54,7 +54,9 @@ class Look:
             return True
         if self.own is not None:
             return unit.settings.url is not None and unit.input is not None
-        return unit.input is not self.borrowed and any(t.ready_state == "ended" for t in self.stream.get_tracks())
+        return unit.shared_input is not self.borrowed and any(
+            t.ready_state == "ended" for t in self.stream.get_tracks()
+        )
 
     def close(self) -> None:
         """Its streams end."""
@@ -153,7 +155,7 @@ class LiveStreams:
         if unit is None:
             raise CommandError("unknown_recorder", "this device has no recorder of that name")
         own: RecorderInput | None = None
-        input = unit.input
+        input = unit.shared_input
         try:
             if input is None or not input.tracks:
                 input = own = await RecorderInput.open(unit.settings, self._devices)
@@ -248,4 +250,4 @@ class LiveStreams:
 
 
 def _open_stream(unit: RecorderController) -> MediaStream | None:
-    return None if unit.input is None else unit.input.stream
+    return None if unit.shared_input is None else unit.shared_input.stream

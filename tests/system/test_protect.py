@@ -72,12 +72,13 @@ def test_a_limit_of_its_own(daemon_for: DaemonFor, console: Console) -> None:
         assert "warning" in console.command("recorder/mic0/protect", {"whole": True})["data"]
         warned = console.wait("event/error", lambda event: "storage.max_protected is reached" in event["message"])
         assert warned["code"] == "no_space"
-        refused = console.command("recorder/mic0/protect", {"last_s": 2})
+        last = console.command("recorder/mic0/get")["data"]["chunks"]
+        console.wait_event("chunk", recorder="mic0", seq=last + 2)
+        refused = console.command("recorder/mic0/protect", {"last_s": 60})
         assert refused["error"]["code"] == "no_space", refused
         assert "storage.max_protected = 1MiB" in refused["error"]["message"]
         first = daemon.chunks("mic0")[0]
-        last = console.command("recorder/mic0/get")["data"]["chunks"]
-        console.wait_event("chunk", recorder="mic0", seq=last + 3)
+        console.wait_event("chunk", recorder="mic0", seq=last + 5)
         assert first.exists()
         kept = console.command("daemon/health")["data"]["disk"]["protected_bytes"]
         assert (1 << 20) - 200_000 < kept < (1 << 20) + 200_000

@@ -58,7 +58,7 @@ def test_recipe(name: str, tmp_path: Path) -> None:
         recorder["chunk_duration"] = "1s"
         recorder.pop("schedule", None)
         if "time_lapse" in recorder:
-            recorder["time_lapse"]["interval"] = "1s"  # a minute is too long for a test
+            recorder["time_lapse"] = {"interval": "1s", "frame_rate": 25}  # a minute is too long for a test
     head = f'config_version = 1\n[storage]\npath = "{tmp_path}/recordings"\nstate_path = "{tmp_path}/state"\n{DEVICES}'
     text = head + "".join(
         f"[{heading}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in table[heading].items())

@@ -26,7 +26,7 @@ from msrecd.config.model import Location
 from msrecd.config.recorder_tables import Snapshots
 from msrecd.control.snapshot_taker import SnapshotTimes
 from msrecd.recorder import snapshot
-from msrecd.recorder.snapshot import has_settled
+from msrecd.recorder.settling import has_settled
 
 NS = 10**9
 

@@ -11,6 +11,7 @@ from statistics import median
 import judge
 import pytest
 from config_text import camera, configuration, recorder
+from console import Console
 from daemon import DaemonFor
 from waiting import until
 
@@ -23,6 +24,30 @@ LAPSE = {"interval": "1s", "frame_rate": RATE}
 
 def seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+def _state_of_camera(console: Console) -> object:
+    devices = console.command("daemon/devices")["data"]["devices"]
+    return next(device["state"] for device in devices if device["kind"] == "videoinput")
+
+
+@pytest.mark.promise("camera-rests")
+@pytest.mark.effect("config: recorder.time_lapse.closes_camera")
+def test_the_camera_is_free_between_the_frames(daemon_for: DaemonFor, console: Console) -> None:
+    """Two frames, 15 s from each other; no restart, no loss, and meanwhile the device is no busy one."""
+    lapse = {"interval": "15s", "frame_rate": RATE, "closes_camera": True}
+    with daemon_for(camera(time_lapse=lapse, chunk_duration="1h", autostart=True)) as daemon:
+        state = console.wait_state("recording")
+        assert state["tracks"][0]["label"] == "Test Camera"
+        for word in ("free", "busy", "free"):
+            until(lambda word=word: _state_of_camera(console) == word, lambda: daemon.log.read_text())  # type: ignore[misc]
+        console.command("recorder/cam0/stop")
+        (line,) = [daemon.chunk_lines()[0] for _ in daemon.wait_for_chunks(1)]
+        assert "restart" not in daemon.log.read_text()
+    chunk = judge.read_chunk(daemon.recordings / line["file"])
+    assert len(chunk.numbers) == line["tracks"]["video"]["frames"] == 2
+    assert line["time_lapse"]["captured_s"] == pytest.approx(30, abs=1)
+    assert (line["gaps"], line["lost_s"], line["tracks"]["video"]["dropped"]) == ([], 0, 0)
 
 
 @pytest.mark.promise("time-lapse")
