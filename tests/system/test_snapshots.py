@@ -190,7 +190,7 @@ def test_a_camera_that_does_not_settle_is_waited_for_as_long_as_is_configured() 
             return SimpleNamespace(array=np.full((32, 32, 3), next(self.colours), np.uint8))
 
     flickers, steady = Camera(itertools.cycle((10, 200))), Camera(itertools.repeat(90))
-    asyncio.run(asyncio.wait_for(snapshot._settle(cast(Any, flickers), 1.0), 60))
+    asyncio.run(asyncio.wait_for(snapshot.settle(cast(Any, flickers), 1.0), 60))
     assert 2 <= flickers.looks <= 6, "every fifth of a second until it is over"
-    asyncio.run(asyncio.wait_for(snapshot._settle(cast(Any, steady), 3600.0), 60))
+    asyncio.run(asyncio.wait_for(snapshot.settle(cast(Any, steady), 3600.0), 60))
     assert steady.looks == 4

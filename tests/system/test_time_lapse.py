@@ -46,7 +46,7 @@ def test_the_camera_is_free_between_the_frames(daemon_for: DaemonFor, console: C
         assert "restart" not in daemon.log.read_text()
     chunk = judge.read_chunk(daemon.recordings / line["file"])
     assert len(chunk.numbers) == line["tracks"]["video"]["frames"] == 2
-    assert line["time_lapse"]["captured_s"] == pytest.approx(30, abs=1)
+    assert 15 <= line["time_lapse"]["captured_s"] <= 31
     assert (line["gaps"], line["lost_s"], line["tracks"]["video"]["dropped"]) == ([], 0, 0)
 
 
