@@ -17,7 +17,7 @@ from msrecd.recorder.settling import settle
 SETTLE_S = 5.0  # at most
 _OPENING_S = 2.0  # until it is known how long it takes
 _AGAIN_S = 5.0
-_PATIENCE_S = 30.0  # so late a frame may be before the camera counts as missing
+_LATEST_S = 30.0  # so late a frame may be before the camera counts as missing
 
 
 class RestingCamera:
@@ -127,7 +127,7 @@ class RestingCamera:
                 await self._generator.write(frame)
                 return frame.timestamp_ns
             except (CommandError, DOMException):
-                if self._clock.monotonic_ns() - (due_ns or begun_ns) > _PATIENCE_S * NS:
+                if self._clock.monotonic_ns() - (due_ns or begun_ns) > _LATEST_S * NS:
                     raise
             finally:
                 self._rest()

@@ -73,7 +73,7 @@ def test_a_camera_that_is_away_for_a_moment_is_late(monkeypatch: pytest.MonkeyPa
 
 def test_one_that_does_not_come_back_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "_AGAIN_S", 0.2)
-    monkeypatch.setattr(resting, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(resting, "_LATEST_S", 0.5)
     times, _, camera, _ = asyncio.run(run(2, fails=lambda number: number > 1))
     assert len(times) == 1
     assert camera.is_over
