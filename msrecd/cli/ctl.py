@@ -135,7 +135,7 @@ def _to_this_device(
     try:
         with LocalDaemon() as daemon:
             # Another daemon of this name (a copied configuration) is reached over its own broker.
-            is_other = config.mqtt is not None and daemon.config != args.config.absolute()
+            is_other = config.mqtt is not None and not daemon.has_config(args.config)
             if daemon.device_id != config.device.id or is_other:
                 return None
             if path is None:

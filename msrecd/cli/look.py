@@ -98,7 +98,7 @@ def _ask_daemon(config: Config, args: argparse.Namespace) -> dict[str, Any] | No
 
     try:
         with LocalDaemon() as daemon:
-            if daemon.device_id != config.device.id or daemon.config != args.config.absolute():
+            if daemon.device_id != config.device.id or not daemon.has_config(args.config):
                 return None
             return daemon.look(args.recorder, with_jpeg=args.output is not None, timeout_s=_TIMEOUT_S)
     except LocalError as exc:

@@ -80,7 +80,7 @@ class DaemonArchive:
             final=final,
             tracks=tracks,
             gaps=gaps,
-            lost_s=lost_s,
+            lost_s=round(lost_s + info.lost_s, 3),
             captured_s=info.captured_s,
         )
 

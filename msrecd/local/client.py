@@ -45,6 +45,10 @@ class LocalDaemon:
         self.device_id = str(greeting.get("device"))
         self.config = Path(str(greeting.get("config")))
 
+    def has_config(self, path: Path) -> bool:
+        """Whether that file is the daemon's configuration, however its path is written."""
+        return self.config == path.absolute() or self.config.resolve() == path.resolve()
+
     def __enter__(self) -> Self:
         return self
 

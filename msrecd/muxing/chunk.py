@@ -146,4 +146,5 @@ class ChunkWriter:
             bytes=self._container.written_bytes,
             tracks=tuple(tracks),
             gaps=tuple(losses.gaps),
+            lost_s=round(losses.lost_ns / NS, 3),
         )

@@ -43,7 +43,7 @@ class ChunkInfo:
     """A finished chunk: begin and end on CLOCK_MONOTONIC, length on its own time line, what is in it and what lacks.
 
     captured_s: the time of capture that is in it, without pauses: `duration_s`, unless it is a time-lapse. Gaps are
-    counted in that time.
+    counted in that time. lost_s: for how long all tracks lack at once.
     """
 
     chunk: int
@@ -54,6 +54,7 @@ class ChunkInfo:
     tracks: tuple[TrackFacts, ...]
     gaps: tuple[Gap, ...] = ()
     captured_s: float = 0.0
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

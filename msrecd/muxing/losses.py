@@ -38,12 +38,13 @@ class _Span:
 
 @dataclass(slots=True)
 class ChunkLosses:
-    """What a chunk lacks; the lists have an entry for each track."""
+    """What a chunk lacks; the lists have an entry for each track; lost_ns: for how long all tracks lack at once."""
 
     gaps: list[Gap] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     xruns: list[int] = field(default_factory=list)
     gap_ns: list[int] = field(default_factory=list)
+    lost_ns: int = 0
 
 
 class LossLedger:
@@ -132,6 +133,7 @@ class LossLedger:
         found = ChunkLosses(gap_ns=[0] * len(self._inputs))
         limit_ns = None if is_last else end_ns
         kept: deque[_Span] = deque()
+        missing: list[list[tuple[int, int]]] = [[] for _ in self._inputs]
         for span in self._spans:
             if is_last and span.end_ns is None:
                 self._finish(span, max(end_ns, span.begin_ns))
@@ -144,11 +146,13 @@ class LossLedger:
                 found.gaps.append(gap)
                 for index in range(len(self._inputs)) if span.track is None else (span.track,):
                     found.gap_ns[index] += stop_ns - begin_ns
+                    missing[index].append((begin_ns, stop_ns))
                 span.accounted_ns = stop_ns
                 self._publish(span, stop_ns)
             if span.end_ns is None or span.accounted_ns < span.end_ns:
                 kept.append(span)
         self._spans = kept
+        found.lost_ns = _common_ns(missing)
         found.gaps.sort(key=lambda gap: gap.at_s)
         found.dropped = [_take(drops, limit_ns) for drops in self._drops]
         found.xruns = [_take(xruns, limit_ns) for xruns in self._xruns]
@@ -212,6 +216,15 @@ class LossLedger:
 def _gap(begin_ns: int, end_ns: int, reason: GapReason, zero_ns: int) -> Gap:
     at_s = max(0.0, (begin_ns - zero_ns) / NS)
     return Gap(at_s=round(at_s, 3), duration_s=round((end_ns - begin_ns) / NS, 3), reason=reason)
+
+
+def _common_ns(missing: Sequence[Sequence[tuple[int, int]]]) -> int:
+    """For how long all tracks lack; the spans of one track do not overlap."""
+    common = sorted(missing[0]) if missing else []
+    for spans in missing[1:]:
+        pairs = ((max(a, c), min(b, d)) for a, b in common for c, d in spans)
+        common = [(begin, end) for begin, end in pairs if end > begin]
+    return sum(end - begin for begin, end in common)
 
 
 def _take(counts: deque[tuple[int, int]], limit_ns: int | None) -> int:

@@ -30,6 +30,7 @@ _SOUND_HOLE_NS = 50 * MS  # between packets of sound; less is the rounding of ti
 _CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and transport vary by less
 _ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _LONGEST_TAIL_NS = 10 * NS  # of sound behind the last frame of a file
+_STUMP_NS = NS // 4  # so little is no chunk of its own
 _FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
 SHORT_TIMESLICE_NS = 250 * MS  # what audio encoders gather, which spares wake-ups
 _SHORTEST_FRAGMENT_NS = 20 * MS
@@ -144,7 +145,7 @@ class Recording:
             is_cut_point
             and self._before is None
             and cut_before(
-                self._limits(chunk),
+                self._limits(chunk, packet),
                 elapsed_ns=self._timeline.place(packet.dts_ns) - chunk.zero_ns,
                 written_bytes=chunk.expected_bytes,
                 packet_bytes=len(packet.data) + self._held_bytes,
@@ -164,11 +165,13 @@ class Recording:
         else:
             self._put(index, packet, packet.duration_ns)
 
-    def _limits(self, chunk: ChunkWriter) -> ChunkLimits:
-        """When the chunk ends. Sound that outlasts the frames a little stays with the last of them: players refuse a
-        chunk whose video track is empty.
+    def _limits(self, chunk: ChunkWriter, packet: Packet) -> ChunkLimits:
+        """When the chunk ends. What little comes before the stop stays with what is there already, and so does sound
+        that outlasts the frames a little: players refuse a chunk whose video track is empty.
         """
         limits = self.options.limits
+        if self._stop_ns is not None and self._stop_ns - packet.pts_ns < _STUMP_NS:
+            return replace(limits, duration_ns=None)
         if (
             self._video is None
             or limits.duration_ns is None

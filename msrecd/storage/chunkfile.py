@@ -51,6 +51,7 @@ class ChunkFile:
         except OSError:
             os.close(folder)
             raise
+        files.claim(self._fd)  # a start that finds it on this medium leaves it alone
 
     def write(self, parts: Sequence[bytes]) -> None:
         """Append; after a failure the file ends with the last whole write.
@@ -73,6 +74,11 @@ class ChunkFile:
         self._last_write_ns = now_ns
         if now_ns + pause_ns - self._unsynced_since_ns >= self._sync_interval_ns:
             self.sync()
+
+    def let_go(self) -> None:
+        """Leave it to the next start."""
+        if self._fd >= 0:
+            files.unclaim(self._fd)
 
     def sync(self) -> None:
         """Put what is written onto the disk.

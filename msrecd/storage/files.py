@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -155,6 +156,26 @@ def _require_regular(status: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((word for test, word in _KINDS if test(status.st_mode)), "special file")
         raise OSError(errno.ELOOP, f"a {kind}, not a regular file", name)
+
+
+def claim(fd: int) -> bool:
+    """Mark an open file as being written, until it is closed; False: it is, by another descriptor or process.
+
+    Where the file system has no locks, nothing is known of others: True.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def unclaim(fd: int) -> None:
+    """Take back `claim`."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def write_all(fd: int, parts: Sequence[bytes]) -> int:

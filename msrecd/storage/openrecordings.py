@@ -96,6 +96,14 @@ class OpenRecordings:
         """As list_chunk, for one that was finished later."""
         self.list_chunk(recording.recorder, recording.recording_id, recording.manifest, line)
 
+    def let_go(self) -> None:
+        """Leave what is still being written to the next start."""
+        with self._lock:
+            chunks = [recording.chunk for recording in self._open.values()]
+        for chunk in chunks:
+            if chunk is not None:
+                chunk.let_go()
+
     def has(self, recording_id: str) -> bool:
         return recording_id in self._open
 

@@ -362,6 +362,10 @@ class OpenChunk:
         """
         return self._file.unsynced_s
 
+    def let_go(self) -> None:
+        """The store is closed: the next start may recover what was written."""
+        self._file.let_go()
+
     def sync(self) -> None:
         """Put what is written onto the disk now.
 

@@ -6,6 +6,7 @@ runs the janitor has those chunks finished whose finishing failed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -161,7 +162,7 @@ class Recovery:
                 recovered.append(result)
                 log.warning("recovered %s; about %.1f s are lost", entry.file, result["lost_s"])
             except (OSError, StorageError) as exc:
-                log.warning("%s cannot be recovered now: %s", entry.file, exc)
+                log.warning("%s cannot be recovered now: %s", entry.file, getattr(exc, "strerror", None) or exc)
                 done = False
         if place:
             self.touched.append(replace(recording, manifest=place))
@@ -279,6 +280,8 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
         with os.fdopen(
             files.open_file(folder, name, os.O_RDWR if is_part else os.O_RDONLY), "rb", buffering=65536
         ) as file:
+            if is_part and not files.claim(file.fileno()):
+                raise OSError(errno.EBUSY, "it is being written")
             status = os.fstat(file.fileno())
             found = fragments.scan(file, status.st_size, parsed.extension)
             if is_part and not found.cut:
@@ -341,7 +344,7 @@ def _is_listed(root: int, place: str, seq: int) -> bool:
 
 
 def _look(root: int, entry: OpenEntry) -> Unfinished | None:
-    """None: it is finished, or gone, or cannot be read."""
+    """None: it is finished, gone, being written, or cannot be read."""
     split = layout.split_file(entry.file)
     parsed = layout.parse_chunk_name(split[2]) if split is not None else None
     if split is None or parsed is None:
@@ -351,6 +354,8 @@ def _look(root: int, entry: OpenEntry) -> Unfinished | None:
             files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder,
             os.fdopen(files.open_file(folder, parsed.final + layout.PART), "rb") as file,
         ):
+            if not files.claim(file.fileno()):
+                return None
             size = os.fstat(file.fileno()).st_size
             scanned = fragments.scan(file, size, parsed.extension)
     except FileNotFoundError:

@@ -197,6 +197,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of index and lock."""
+        self.recordings.let_go()
         with self._lock:
             self._listing.close()
             self.root.close()

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
+
+from msrecd.local.client import LocalDaemon
 
 VIRTUAL = """
 [devices]
@@ -61,5 +64,38 @@ def test_a_recorder_of_the_running_daemon_and_without_one(tmp_path: Path) -> Non
         assert (refused.returncode, refused.stderr) == (1, "msrecd: bad_args: mic0 has no video\n")
         assert not (tmp_path / "x.jpg").exists()
         assert look(daemon.config, daemon.runtime, "nothing").returncode == 2
+        link = tmp_path / "link.toml"
+        link.symlink_to(daemon.config)
+        with LocalDaemon(daemon.runtime / "control.sock") as its:
+            assert its.has_config(daemon.config)
+            assert its.has_config(link), "however the path is written"
+            assert its.has_config(tmp_path / ".." / tmp_path.name / daemon.config.name)
+            assert not its.has_config(tmp_path / "another.toml")
         daemon.stop()
         assert_right(daemon.config, daemon.runtime, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.promise("socket-is-refused")
+def test_who_may_not_ask_the_daemon_is_told_and_no_device_is_opened(tmp_path: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="msrecd-look-") as name,
+        DaemonProcess(Path(name), configuration(Path(name), port=None, recorders=microphone(), more=VIRTUAL)) as daemon,
+    ):
+        Path(name).chmod(0o755)
+        daemon.config.chmod(0o644)
+        for command in (["look", "mic0"], ["ctl", "mic0", "get"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "msrecd", "--config", daemon.config, *command],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                cwd="/",
+                env=os.environ | {"RUNTIME_DIRECTORY": str(daemon.runtime)},
+            )
+            assert (done.returncode, done.stdout) == (3, ""), done.stderr
+            assert "be root, or a member of the group msrecd" in done.stderr

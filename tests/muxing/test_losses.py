@@ -84,6 +84,18 @@ def test_tracks_lose_each_their_own() -> None:
     assert ledger.account(0, 10 * NS, is_last=True).gap_ns == [2 * NS, 2 * NS]
 
 
+@pytest.mark.promise("lost-seconds")
+def test_lost_is_what_all_tracks_lack_at_once() -> None:
+    ledger = Ledger()
+    ledger.lose(VIDEO, at(1), at(4), "no_frames")
+    ledger.lose(AUDIO, at(2), at(5), "lost_sound")
+    ledger.lose(None, at(7), at(8), "slow_consumer")
+    ledger.lose(VIDEO, at(9), at(12), "no_frames")
+    first = ledger.account(0, 10 * NS)
+    assert (first.gap_ns, first.lost_ns) == ([5 * NS, 4 * NS], 3 * NS)
+    assert ledger.account(10 * NS, 20 * NS, is_last=True).lost_ns == 0
+
+
 def test_what_all_tracks_lose_is_one_gap() -> None:
     ledger = Ledger()
     ledger.lose(None, at(2), at(4), "slow_consumer")

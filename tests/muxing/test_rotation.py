@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from simulated_recording import START_NS, Camera, Microphone, SimulatedRecording, steady
 
 from msrecd.muxing.rotation import ChunkLimits, cut_before, wants_key_frame_at
 
@@ -56,3 +57,24 @@ def test_the_size_limit_is_foreseen_from_the_rate() -> None:
     assert far is None
     assert near is not None
     assert 9 * S < near < 10 * S
+
+
+def sound_alone() -> SimulatedRecording:
+    microphone = Microphone(48_000, steady(0.0))
+    return SimulatedRecording(microphone, Camera(frame_rate=None), mime_type="audio/mp4", chunk_s=2.0)
+
+
+@pytest.mark.promise("no-stump-chunk")
+def test_what_little_comes_before_the_stop_is_no_chunk_of_its_own() -> None:
+    """Sound is cut at any packet: a stop just behind the end of a chunk made a file of one packet."""
+    recording = sound_alone()
+    recording._recording.stop(START_NS + 8 * S + S // 20)
+    lengths = [info.duration_s for info, _ in recording.run(8.05)]
+    assert lengths == pytest.approx([2, 2, 2, 2.05], abs=0.03)
+
+
+def test_what_is_long_enough_before_the_stop_is_one() -> None:
+    recording = sound_alone()
+    recording._recording.stop(START_NS + 4 * S + S // 2)
+    lengths = [info.duration_s for info, _ in recording.run(4.5)]
+    assert lengths == pytest.approx([2, 2, 0.5], abs=0.03)

@@ -348,7 +348,9 @@ class MediaModel(RuleBasedStateMachine):
         try:
             yield
         except StorageError as exc:
-            if exc.code not in ("locked", "missing_mount", "not_found") or (exc.code == "missing_mount" and is_stick):
+            if exc.code not in ("locked", "missing_mount", "not_found", "no_space") or (
+                exc.code == "missing_mount" and is_stick
+            ):
                 raise AssertionError(str(exc)) from exc
         else:
             if not is_stick and box.last:
@@ -457,7 +459,7 @@ class MediaModel(RuleBasedStateMachine):
         with self.acting(box):
             box.store.root.check()
             if box.store.index.has_recording(owner):
-                box.store.protect(owner, whole=True)
+                box.store.protections.protect(owner, whole=True)
                 self.here.protected.add(owner)
 
     def beside(self, box: Box) -> Store:

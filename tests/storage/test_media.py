@@ -123,6 +123,26 @@ def test_what_was_left_open_on_a_medium_is_recovered_when_that_is_back(tmp_path:
     assert verify(tmp_path / "recordings").is_proven
 
 
+@pytest.mark.promise("chunk-being-written-is-left-alone")
+def test_a_medium_that_is_back_under_its_open_chunk_keeps_it(tmp_path: Path) -> None:
+    """The stick is out for less than a chunk; the daemon has looked at another one meanwhile."""
+    store = make_store(tmp_path)
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    chunk.write([MP4])
+    swap(tmp_path, "first", "second")
+    store.rotate()
+    swap(tmp_path, "second", "first")
+    store.rotate()
+    assert store.finish_leftovers() == []
+    assert chunk.path.exists()
+    line = chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+    store.close()
+    assert (line["seq"], line["recovered"]) == (1, False)
+    assert verify(tmp_path / "recordings").is_proven
+
+
 @pytest.mark.promise("two-daemons-one-folder")
 def test_two_daemons_do_not_record_into_one_folder(tmp_path: Path) -> None:
     first = make_store(tmp_path)

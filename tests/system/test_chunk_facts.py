@@ -130,6 +130,7 @@ def test_what_is_said_of_a_chunk_is_in_the_file(daemon_for: DaemonFor, console: 
     "manifest-line: gap_s",
     "state-recorder: dropped_frames",
 )
+@pytest.mark.promise("lost-seconds")
 def test_what_a_standstill_costs_is_counted(daemon_for: DaemonFor, console: Console, alsa_sim: AlsaSim) -> None:
     """The whole daemon stands still for three seconds: the sound card's buffer overruns, frames are not taken."""
     recorder = camera(audio=True, mime_type="video/x-matroska;codecs=avc1,pcm", chunk_duration="60s")
@@ -152,6 +153,7 @@ def test_what_a_standstill_costs_is_counted(daemon_for: DaemonFor, console: Cons
     assert max(gap["duration_s"] for gap in line["gaps"]) > 1.5
     assert "lost_sound" in {gap["reason"] for gap in line["gaps"]}
     assert (event["tracks"], event["gaps"]) == (line["tracks"], line["gaps"])
+    assert 1.5 < line["lost_s"] == event["lost_s"] <= audio["gap_s"] + 0.001, "of this time no track has anything"
 
 
 @pytest.mark.effect("event-recorder: recovered", "manifest-line: recovered")
