@@ -56,10 +56,11 @@ class OpenRecordings:
         """
         try:
             extension = extension_for(mime_type).removeprefix(".")
+            medium_id = self.root.medium.id
             recording_id = self.draw(recorder)
         except ValueError as exc:
             raise StorageError(str(exc), "bad_args") from exc
-        recording = Recording(self, recorder, recording_id, mime_type, extension, time_lapse)
+        recording = Recording(self, recorder, recording_id, mime_type, extension, time_lapse, medium_id=medium_id)
         with self._lock:
             self._open[recording_id] = recording
         return recording

@@ -82,7 +82,13 @@ class Recording:
         mime_type: str,
         extension: str,
         time_lapse: TimeLapse | None = None,
+        *,
+        medium_id: str | None = None,
     ) -> None:
+        """
+        Args:
+            medium_id: the medium for which `recording_id` was drawn; on another one it is the id of something else.
+        """
         self.recorder = recorder
         self.recording_id = recording_id
         self.mime_type = mime_type
@@ -98,7 +104,7 @@ class Recording:
         self._trigger_lines: list[TriggerLine] = []  # that are to be written
         self._unfinished: dict[int, OpenEntry] = {}
         self._day: str | None = None
-        self._medium_id: str | None = None
+        self._medium_id = medium_id
         self._journal_failed = False
         self._lock = threading.RLock()  # the janitor settles what was left behind
         self._is_closed = False

@@ -123,6 +123,27 @@ def test_what_was_left_open_on_a_medium_is_recovered_when_that_is_back(tmp_path:
     assert verify(tmp_path / "recordings").is_proven
 
 
+def test_a_medium_that_is_swapped_before_the_first_chunk_has_no_number_of_another_boot(tmp_path: Path) -> None:
+    """The id was drawn for the medium before; the new one has had more boots."""
+    for number, boot_id in enumerate("abc"):
+        store = make_store(tmp_path, walltime=boot(tmp_path, boot_id, f"state-{number}"))
+        store.open()
+        record(store, 1)
+        store.close()
+    swap(tmp_path, "first", "second")
+    store = make_store(tmp_path, walltime=boot(tmp_path, "d", "state-3"))
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    assert recording.recording_id.startswith("boot0001-")
+    swap(tmp_path, "second", "first")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    assert chunk.path.name.startswith("boot0004-")
+    chunk.write([MP4])
+    chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+    store.close()
+    assert verify(tmp_path / "recordings").is_proven
+
+
 @pytest.mark.promise("chunk-being-written-is-left-alone")
 def test_a_medium_that_is_back_under_its_open_chunk_keeps_it(tmp_path: Path) -> None:
     """The stick is out for less than a chunk; the daemon has looked at another one meanwhile."""
