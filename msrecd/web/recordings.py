@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from msrecd.clock import NS
 from msrecd.errors import MsrecdError, StorageError
-from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry
+from msrecd.storage.catalog import ChunkEntry, GapEntry, RecordingEntry, TriggerEntry
 from msrecd.vocabulary.formats import SUFFIXES, parse_mime_type
 from msrecd.vocabulary.times import format_utc, parse_rfc3339
 from msrecd.web.daemonside import DaemonSide
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 PLAYLIST = "application/vnd.apple.mpegurl"
 THUMBNAILS_WAITING = 32  # for the one that is being decoded
+TRIGGERS_LIMIT = 1000  # of a recording in an answer
 DEADLINE_S = 30.0
 READ_BYTES = 256 * 1024
 _STATUS = {"not_found": 404, "too_large": 413, "damaged": 422}
@@ -305,9 +307,22 @@ def _recording_json(entry: RecordingEntry) -> dict[str, object]:
                 "started": format_utc(one.started_ns),
                 "ended": format_utc(one.ended_ns),
             }
-            for one in entry.triggers
+            for one in _joined(entry.triggers)
         ],
     }
+
+
+def _joined(triggers: Sequence[TriggerEntry], limit: int = TRIGGERS_LIMIT) -> list[TriggerEntry]:
+    """At most so many, by joining neighbours: what is nearer than a pixel of any screen is one mark anyway."""
+    found = sorted(triggers, key=lambda one: one.started_ns)
+    if len(found) <= limit:
+        return found
+    each = -(-len(found) // limit)
+    groups = [found[at : at + each] for at in range(0, len(found), each)]
+    return [
+        replace(group[0], ended_ns=max(one.ended_ns for one in group), score=max(one.score for one in group))
+        for group in groups
+    ]
 
 
 def _missing(entry: RecordingEntry) -> list[GapEntry]:

@@ -135,60 +135,6 @@ def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.
         picture(opened, f"{view.replace('/', '-')}-{size}")
 
 
-@pytest.mark.promise("page-keyboard")
-def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
-    page = OpenPage(browser, device.base, *SIZES["desk"])
-
-    def tab_to(text: str) -> None:
-        """Tab until what is focused says this; its outline can be seen."""
-        for _ in range(60):
-            page.page.keyboard.press("Tab")
-            focused = page.page.evaluate(
-                """() => {
-                    const at = document.activeElement;
-                    return [at.ariaLabel || at.textContent, getComputedStyle(at).outlineStyle];
-                }"""
-            )
-            if focused[0] == text:
-                assert focused[1] != "none"
-                return
-        raise AssertionError(f"the keyboard does not reach {text}")
-
-    try:
-        page.page.goto(device.base)
-        page.page.get_by_label("Password").wait_for()
-        page.page.keyboard.type(OPERATOR)
-        page.page.keyboard.press("Enter")
-        page.page.wait_for_selector("main .view")
-        tab_to("Record")
-        page.page.keyboard.press("Enter")
-        page.page.wait_for_selector("main .recorder")
-        tab_to("Start")
-        page.page.keyboard.press("Enter")
-        page.page.get_by_text(re.compile(r"^Recording since")).wait_for()
-        page.page.keyboard.press("Shift+Tab")
-        tab_to("Stop")
-        page.page.keyboard.press("Space")
-        page.page.get_by_text("Recording stopped.").wait_for()
-        page.page.keyboard.press("Control+Home")
-        page.page.evaluate("document.activeElement.blur()")
-        tab_to("Look back")
-        page.page.keyboard.press("Enter")
-        page.until("() => document.querySelector('main video')?.readyState >= 2")
-        tab_to("Play")
-        page.page.keyboard.press("Space")
-        page.until("() => document.querySelector('main video').currentTime > 0.5")
-        tab_to("Time bar")
-        before = page.page.locator("main .timebar").get_attribute("aria-valuenow")
-        page.page.keyboard.press("Home")
-        page.until("now => document.querySelector('main .timebar').ariaValueNow !== now", before)
-        tab_to("Download this file")
-        with page.page.expect_download():
-            page.page.keyboard.press("Enter")
-    finally:
-        page.close()
-
-
 def test_a_wrong_password_is_refused_and_a_viewer_only_looks(device: Device, browser: Any) -> None:
     page = OpenPage(browser, device.base, *SIZES["phone"])
     try:
@@ -397,6 +343,66 @@ def test_a_browser_with_a_wrong_clock_shows_the_times_of_the_device(device: Devi
     opened.page.get_by_text(re.compile(r"^Recording since .* \(\d+ seconds?\), until it is stopped\.$")).wait_for()
     opened.page.get_by_role("button", name="Stop").first.click()
     opened.page.get_by_text("Recording stopped.").wait_for()
+
+
+@pytest.mark.promise("page-keyboard")
+def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
+    page = OpenPage(browser, device.base, *SIZES["desk"])
+
+    def tab_to(text: str) -> None:
+        """Tab until what is focused says this; its outline can be seen."""
+        for _ in range(60):
+            page.page.keyboard.press("Tab")
+            focused = page.page.evaluate(
+                """() => {
+                    const at = document.activeElement;
+                    return [at.ariaLabel || at.textContent, getComputedStyle(at).outlineStyle];
+                }"""
+            )
+            if focused[0] == text:
+                assert focused[1] != "none"
+                return
+        raise AssertionError(f"the keyboard does not reach {text}")
+
+    try:
+        page.page.goto(device.base)
+        page.page.get_by_label("Password").wait_for()
+        page.page.keyboard.type(OPERATOR)
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("main .view")
+        tab_to("Record")
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("main .recorder")
+        tab_to("Start")
+        page.page.keyboard.press("Enter")
+        page.page.get_by_text(re.compile(r"^Recording since")).wait_for()
+        page.page.keyboard.press("Shift+Tab")
+        tab_to("Stop")
+        page.page.keyboard.press("Space")
+        page.page.get_by_text("Recording stopped.").wait_for()
+        page.page.keyboard.press("Control+Home")
+        page.page.evaluate("document.activeElement.blur()")
+        tab_to("Look back")
+        page.page.keyboard.press("Enter")
+        page.until("() => document.querySelector('main video')?.readyState >= 2")
+        tab_to("Play")
+        page.page.keyboard.press("Space")
+        page.until("() => document.querySelector('main video').currentTime > 0.5")
+        tab_to("Time bar")
+        before = page.page.locator("main .timebar").get_attribute("aria-valuenow")
+        page.page.keyboard.press("Home")
+        page.until("now => document.querySelector('main .timebar').ariaValueNow !== now", before)
+        tab_to("Mark begin")
+        page.page.keyboard.press("Enter")
+        page.page.get_by_text(re.compile(r"^Mark begin: ")).wait_for()
+        assert page.page.evaluate("document.activeElement.textContent") == "Mark begin", "the focus is lost"
+        page.page.keyboard.press("Shift+Tab")
+        page.page.keyboard.press("Shift+Tab")
+        assert page.page.evaluate("document.activeElement.textContent") == "Download this file"
+        with page.page.expect_download():
+            page.page.keyboard.press("Enter")
+    finally:
+        page.close()
 
 
 @pytest.mark.alone

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import msrecd.web
+from msrecd.storage.catalog import TriggerEntry
 from msrecd.web.exporting import container_of
 from msrecd.web.playlist import PlaylistChunk, playlist
 from msrecd.web.ranges import Selection, select
+from msrecd.web.recordings import TRIGGERS_LIMIT, _joined
 from msrecd.web.segments import init_bytes, segments
 
 STATIC = Path(msrecd.web.__file__).parent / "static"
@@ -154,3 +156,12 @@ def test_what_is_no_whole_mp4_gives_an_error_or_its_whole_part() -> None:
 @pytest.mark.parametrize(("suffix", "joined"), [(".mp4", ".mp4"), (".mkv", ".mkv"), (".flac", ".mka")])
 def test_a_range_is_joined_into_what_can_express_its_gaps(suffix: str, joined: str) -> None:
     assert container_of([suffix, suffix])[1] == joined
+
+
+def test_ever_so_many_triggers_are_a_bounded_answer() -> None:
+    many = [TriggerEntry(kind="sound", score=n % 7, started_ns=n * 10, ended_ns=n * 10 + 5) for n in range(86_400)]
+    found = _joined(many[::-1])
+    assert len(found) <= TRIGGERS_LIMIT
+    assert (found[0].started_ns, found[-1].ended_ns) == (0, many[-1].ended_ns)
+    assert {one.score for one in found} == {6}
+    assert _joined(many[:5]) == many[:5]

@@ -24,8 +24,12 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// Replace what is in a node. The keyboard's focus stays at its place: what stands there now has it.
 export function put(node, ...children) {
+  const takers = () => [...node.querySelectorAll("a[href], button, select, input, summary")];
+  const at = node.contains(document.activeElement) ? takers().indexOf(document.activeElement) : -1;
   node.replaceChildren(...there(children));
+  if (at >= 0) takers()[at]?.focus({ preventScroll: true });
 }
 
 export const pressed = (node, on) => node.setAttribute("aria-pressed", String(on));

@@ -5,6 +5,8 @@ import { difference, names, now, on, state } from "./state.js";
 import { momentText, timeText } from "./times.js";
 import { size, span, w } from "./words.js";
 
+const EARLY_BYTES = 1e6; // with less on the card it is no full ring: the rate is not known yet
+
 export function health(root) {
   const cards = el("div", { class: "cards" });
   put(root, el("h1", { class: "hidden" }, w.health.heading), cards);
@@ -34,7 +36,7 @@ function storage(of) {
   return card(w.health.storage, bar, facts([
     [w.health.room, w.health.free(size(free), size(total))],
     [w.health.recordings, size(taken)],
-    [w.health.full, Number.isFinite(left) ? span(left) : names().some(name => state.recorders[name].state === "recording") ? w.health.ring : w.health.idle, Number.isFinite(left) && left < 43200 ? "warn" : ""],
+    [w.health.full, Number.isFinite(left) ? span(left) : names().some(name => state.recorders[name].state === "recording") ? (taken > EARLY_BYTES ? w.health.ring : w.health.early) : w.health.idle, Number.isFinite(left) && left < 43200 ? "warn" : ""],
   ]));
 }
 

@@ -40,10 +40,10 @@ export function listenView(root) {
     if ([...cards.keys()].join() === wanted.join() && list.childElementCount) return;
     for (const name of cards.keys()) if (!wanted.includes(name)) cards.delete(name);
     for (const name of wanted) if (!cards.has(name)) cards.set(name, makeCard(name, () => toggle(name)));
+    listen(wanted);
     put(list, wanted.length ? wanted.map(name => cards.get(name).root) : el("p", {}, w.listen.noSound));
   }
   update();
-  listen([...cards.keys()]);
   const ends = [on("recorder", update), on("states", update), on("level", level => cards.get(level.recorder)?.take(level))];
   let raf = 0, last = performance.now();
   const step = time => {

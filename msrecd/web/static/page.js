@@ -137,6 +137,8 @@ function logIn() {
 }
 
 window.addEventListener("hashchange", show);
+window.addEventListener("pagehide", () => { leave(); leave = () => {}; shown = ""; }); // what was opened for this page is closed
+window.addEventListener("pageshow", event => { if (event.persisted) show(); });
 on("locked", lock);
 on("states", () => { if (isOpen) show(); });
 on("recorder", () => { if (isOpen) show(); }); // the one that is shown may have gone

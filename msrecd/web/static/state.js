@@ -60,7 +60,8 @@ export function listen(levels = wanted) {
   wanted = levels;
   source?.close();
   clearTimeout(timer);
-  source = new EventSource(levels.length ? `api/events?level=${levels.map(encodeURIComponent).join(",")}` : "api/events");
+  const there = levels.filter(name => state.recorders[name]); // the whole stream is refused for one that has gone
+  source = new EventSource(there.length ? `api/events?level=${there.map(encodeURIComponent).join(",")}` : "api/events");
   source.onopen = () => setOnline(true);
   source.onerror = () => {
     setOnline(false);

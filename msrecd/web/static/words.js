@@ -181,7 +181,7 @@ export const w = {
 
   health: {
     heading: "Health", storage: "Storage", room: "Space", machine: "Machine", time: "Clock", network: "Broker", devices: "Devices", errors: "Last errors",
-    free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room", idle: "nothing is recorded now",
+    free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room", early: "not known yet", idle: "nothing is recorded now",
     diskUnknown: "The disk does not answer.",
     temperature: "Temperature", hot: "hot: shade and air", supply: "Power supply", supplyOk: "fine", underVoltage: "under-voltage now", underVoltageBefore: "under-voltage since the start",
     load: "Load", memory: "Memory free", uptime: "Running for", version: "Version",
