@@ -1,4 +1,4 @@
-"""`msrecd schedule`: when the recorders will record, as a table and a picture. Asks no daemon: the schedules decide."""
+"""`msrecd schedule`: when the recorders will record, as a table and a drawing. Asks no daemon: the schedules decide."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _print(config: Config, windows: dict[str, list[Window]], now: datetime, end:
             print(f"... and {len(rows) - _MAX_ROWS} more; --json has all")
         print()
         cells = "·▒█" if can_show("·▒█") else ".-#"
-        print("\n".join(picture(planned, now, end, zone, cells)))
+        print("\n".join(drawing(planned, now, end, zone, cells)))
         print(f"{'':{max(map(len, planned)) + 12}}  {cells[2]} planned   {cells[1]} partly   half an hour each")
     for name in unplanned:
         recorder = config.recorder(name)
@@ -103,7 +103,7 @@ def _rows(
             yield name, start, stop, format_duration(length.total_seconds()), ", ".join(words) or "1"
 
 
-def picture(
+def drawing(
     windows: dict[str, list[Window]], now: datetime, end: datetime, zone: tzinfo, cells: str = ".-#"
 ) -> list[str]:
     """A line for each day and recorder, a cell for each half hour on the wall.

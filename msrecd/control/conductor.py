@@ -33,7 +33,7 @@ from msrecd.schedule.zones import system_zone
 log = logging.getLogger(__name__)
 
 _LONGEST_S = 30.0
-_PATIENCE_S = 1.0
+_POLL_INTERVAL_S = 1.0
 _SHORTEST_S = 0.05
 _SLICE_S = 1.0  # nothing wakes a sleeper when somebody sets the clock
 _STEP_NS = NS // 5
@@ -80,7 +80,7 @@ class Conductor:
         self._wake = asyncio.Event()
         self._began_ns = clock.monotonic_ns()
         self._was_trusted = False
-        self._told: tuple[bool, dict[str, Any]] | None = None
+        self._published: tuple[bool, dict[str, Any]] | None = None
         self._place: Location | None = None
         self.adopt(self.prepare(owner.config))
 
@@ -141,7 +141,7 @@ class Conductor:
                 seen = (
                     self._clocks()
                 )  # before the look: opening a camera takes its time, the clock may be set meanwhile
-                wait_s = await self.look(poll_interval_s=_PATIENCE_S)
+                wait_s = await self.look(poll_interval_s=_POLL_INTERVAL_S)
                 await self._sleep(max(_SHORTEST_S, wait_s), seen)
         finally:
             for task in self._looking.values():
@@ -166,9 +166,9 @@ class Conductor:
             waits += [task.result() for task in done]
             for task in late:
                 task.add_done_callback(lambda _: self._wake.set())
-        told = (self._owner.walltime.trusted, self.upcoming())
-        if told != self._told:
-            self._told = told
+        now = (self._owner.walltime.trusted, self.upcoming())
+        if now != self._published:
+            self._published = now
             self._changed()
         return min(waits)
 

@@ -145,7 +145,7 @@ class DaemonArchive:
         async with self._janitor:
             try:
                 deleted = await asyncio.to_thread(self.store.rotate)
-                for line in await asyncio.to_thread(self.store.finish_leftovers):
+                for line in await asyncio.to_thread(self.store.finish_unfinished):
                     self._on_late(line)
                 await self._look_at_protection()
             except (StorageError, OSError) as exc:

@@ -92,7 +92,7 @@ def backends_for_command(config_path: Path, *, is_named: bool, virtual: bool = F
                 raise
             first, *others = str(exc).splitlines()
             more = f" (and {len(others)} more)" if others else ""
-            log.warning("%s is not used, devices of [devices] are missing: %s%s", config_path, first, more)
+            log.warning("%s is ignored; the devices of [devices] are missing: %s%s", config_path, first, more)
     if virtual:
         return [virtual_backend(VIRTUAL_PAIR)]
     return list(default_backends(camera_parameters=camera_parameters)) if config is None else backends_for(config)

@@ -93,7 +93,7 @@ class Triggering:
             self._limited.discard(key)
         elif key not in self._limited:
             self._limited.add(key)
-            unit.log.warning("%s trigger: max_per_hour is reached; no recording begins for now", finding.kind)
+            unit.log.warning("%s trigger: max_per_hour reached; it begins no recording for now", finding.kind)
 
     async def _keep(self, unit: RecorderController, number: int, since_ns: int) -> None:
         """Protect the chunks that have something of what was found: at once, and what the hold has added.

@@ -51,7 +51,7 @@ def default_backends(
         except ModuleNotFoundError as exc:
             log.debug("%s left out: %s", name, exc)
         except Exception as exc:
-            log.warning("%s left out, it does not start: %s", name, exc)
+            log.warning("%s does not start; its devices are left out: %s", name, exc)
     return backends
 
 
@@ -76,7 +76,7 @@ def _report_absent(library: str) -> None:
     if library == "picamera2" and (board := read_board()).is_pi:
         log.warning("no cameras on this %s: picamera2 is not installed (%s)", board.name, INSTALL_PICAMERA2)
     else:
-        log.debug("no %s here, its devices are left out", library)
+        log.debug("%s is not installed; its devices are left out", library)
 
 
 def _is_installed(library: str) -> bool:

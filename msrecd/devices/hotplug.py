@@ -144,7 +144,7 @@ class HotplugWatcher:
         try:
             self._thread.stop(2.0)
         except ZombieThread as exc:
-            log.error("watching for devices: %s", exc)
+            log.error("watching for device changes failed: %s", exc)
 
     def _run(self, stop: threading.Event) -> None:
         try:
@@ -168,7 +168,7 @@ class HotplugWatcher:
                 quiet = self._clock.monotonic_ns() + _DEBOUNCE_NS
 
     def _failed(self, exc: Exception) -> None:
-        log.error("watching for devices ended, plugging in and out is not noticed any more: %s", exc)
+        log.error("watching for device changes ended; plugging in and out is no longer noticed: %s", exc)
 
 
 def _best_events(subsystems: Sequence[str]) -> EventSource:
@@ -176,5 +176,5 @@ def _best_events(subsystems: Sequence[str]) -> EventSource:
         try:
             return UdevEvents(subsystems)
         except OSError as exc:
-            log.warning("hot-plug is noticed by looking every %g s: %s", _POLL_S, exc)
+            log.warning("no hot-plug events; looking for device changes every %g s: %s", _POLL_S, exc)
     return PolledEvents()

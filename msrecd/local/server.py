@@ -118,7 +118,7 @@ class LocalSocket(Adapter):
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.LimitOverrunError, asyncio.IncompleteReadError) as exc:
-            log.debug("a client of the local socket was given up: %s", exc or type(exc).__name__)
+            log.debug("closed a client of the local socket: %s", exc or type(exc).__name__)
         finally:
             self._clients.discard(task)
             writer.close()

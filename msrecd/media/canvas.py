@@ -227,7 +227,7 @@ class CanvasSource(Source):
             try:
                 timer.stop(_CLOSE_TIMEOUT_S)
             except ZombieThread as exc:
-                log.error("%s; somebody it delivers to blocks", exc)
+                log.error("%s; a consumer of the canvas blocks", exc)
 
     def _capture(self) -> None:
         if self._is_over or not (self._wanted and self._is_new):

@@ -253,7 +253,7 @@ class MediaDevices(EventTarget):
             try:
                 backend.watch(changed)
             except Exception as exc:
-                log.error("changes of the devices of %s go unseen: %s", backend.name, exc)
+                log.error("device changes of %s will not be noticed: %s", backend.name, exc)
 
     def _changed(self) -> None:
         if self._closed:
@@ -313,7 +313,7 @@ class MediaDevices(EventTarget):
                 errors.append(exc)
                 if len(candidates) > 1:
                     log.warning(
-                        "%s cannot be used, trying the next %s: %s", found.device.label, _WORDS[request.kind], exc
+                        "%s cannot be used; trying the next %s: %s", found.device.label, _WORDS[request.kind], exc
                     )
         raise errors[0]
 

@@ -47,7 +47,7 @@ async def in_worker(
             if done.cancelled():
                 return
             if (error := done.exception()) is not None:
-                log.info("%s failed after nobody waited for it any more: %s", what, error)
+                log.info("%s failed after its caller had given up: %s", what, error)
             elif late is not None:
                 late(done.result())
 

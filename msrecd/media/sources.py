@@ -156,9 +156,9 @@ class SharedSource:
 
     def _ended_in_thread(self, error: BaseException | None) -> None:
         if error is None:
-            log.info("%s has gone, its tracks end", self.source.label or "a source")
+            log.info("%s was removed; its tracks end", self.source.label or "a source")
         else:
-            log.warning("%s has failed, its tracks end: %s", self.source.label or "a source", error)
+            log.warning("%s failed; its tracks end: %s", self.source.label or "a source", error)
         self._post(self._end_all)
 
     def _muted_in_thread(self, muted: bool) -> None:

@@ -124,7 +124,7 @@ class Pictures:
                         rank = (resize_mode != "none", index, distortion, -width * height, -rate)
                         key = (width, height, rate, resize_mode)
                         if key not in ranked or rank < ranked[key][0]:
-                            ranked[key] = (rank, _picture(width, height, rate, resize_mode))
+                            ranked[key] = (rank, _mode_settings(width, height, rate, resize_mode))
         return [settings for _, settings in sorted(ranked.values(), key=lambda entry: entry[0])]
 
     def _rates(self, mode: VideoMode, sets: ConstraintSets) -> Iterator[float]:
@@ -139,7 +139,7 @@ class Pictures:
         yield from (mode.frame_rate / divisor for divisor in sorted(divisors | {2}) if divisor > 1)
 
 
-def _picture(width: int, height: int, rate: float, resize_mode: str) -> Settings:
+def _mode_settings(width: int, height: int, rate: float, resize_mode: str) -> Settings:
     return {
         "width": width,
         "height": height,

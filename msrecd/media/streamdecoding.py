@@ -129,7 +129,7 @@ class StreamDecoding:
         width, height = decoder.size
         if self._allowance.try_take(max(1, width * height), self._clock.monotonic_ns()):
             return True
-        log.warning("%s: more frames a second than are decoded; going on with the next key frame", self._name)
+        log.warning("%s: frames arrive faster than they can be decoded; resuming with the next key frame", self._name)
         self._waits_for_key = True
         return False
 

@@ -321,7 +321,7 @@ class MqttClient:
             try:
                 self._listener.message(message)
             except Exception:
-                log.exception("an MQTT message was not handled")
+                log.exception("an MQTT message could not be handled")
         if self._inbox.dropped != self._dropped_logged:
             log.warning("%d MQTT messages dropped: they came too fast", self._inbox.dropped - self._dropped_logged)
             self._dropped_logged = self._inbox.dropped

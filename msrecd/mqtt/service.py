@@ -197,7 +197,7 @@ class MqttService(Adapter):
             farewell = self._client.publish(self._topics.availability, OFFLINE, qos=1, retain=True)
             await asyncio.wait({farewell}, timeout=max(0.2, timeout_s * 0.2))
             if not farewell.done() or farewell.exception() is not None:
-                log.warning("the broker did not confirm `offline`; its last will says it")
+                log.warning("the broker did not confirm `offline`; it will publish the last will instead")
         self._states.close()
         self._pump.close()
         await self._client.stop(max(0.5, timeout_s * 0.2))

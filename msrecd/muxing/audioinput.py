@@ -52,7 +52,7 @@ class AudioInput(TrackInput):
                 self.request, self.parameters, format if isinstance(format, AudioFormat) else None
             )
         except libav.LibavError as exc:
-            log.warning("%s: silence cannot be encoded, nothing is recorded instead: %s", self.source.label, exc)
+            log.warning("%s: silence cannot be encoded; the gap stays empty: %s", self.source.label, exc)
             return None
         return SoundGate(silence, end_ns=self._end_ns, since_ns=self._created_ns)
 

@@ -326,7 +326,7 @@ class ViewWorker(threading.Thread):
         """
         lost = self._lost()
         if lost != self._losses or hub.fullness() > BUSY_FULLNESS:
-            log.warning("viewers are dropped: the encoders of this device are late")
+            log.warning("dropping all viewers: the encoders of this device are late")
             raise self._busy()
 
     def _lost(self) -> int:

@@ -92,12 +92,12 @@ class TriggerWatch:
             return
         self.is_armed = is_armed
         if is_armed:
-            self._log.info("triggers are armed")
+            self._log.info("triggers armed")
             self._running = [
                 self._tasks.spawn(self._run(one), f"{self._name}-{one.settings.kind}-trigger") for one in self._triggers
             ]
             return
-        self._log.info("triggers are off")
+        self._log.info("triggers disarmed")
         running, self._running = self._running, []
         for task in running:
             task.cancel()

@@ -337,7 +337,7 @@ class ChunkWriter:
                 self._publish_loss(loss)
             self._end_files(loss)
         except StorageError as exc:
-            log.warning("%s: the end of the manifest is not written: %s", self._name, exc)
+            log.warning("%s: the end of the manifest could not be written: %s", self._name, exc)
         except Exception:
             log.exception("%s: the recording was not ended properly; the next start recovers it", self._name)
         finally:

@@ -126,7 +126,7 @@ class _Sending:
                 except asyncio.CancelledError:
                     raise
                 except Exception:
-                    log.exception("a track is not sent any more")
+                    log.exception("sending a track failed; it is no longer sent")
                 else:
                     if outgoing is not self.outgoing:
                         continue

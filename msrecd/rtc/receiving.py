@@ -299,7 +299,7 @@ class _Decoding:
     def _failed(self, exc: Exception) -> None:
         self._close()
         if isinstance(exc, ReaderError):
-            log.warning("%s is not decoded any more: %s", self._source.label, exc)
+            log.warning("%s is no longer decoded: %s", self._source.label, exc)
         else:
             log.error("decoding %s stopped", self._source.label, exc_info=exc)
         self._source.raw_feed.end(exc)

@@ -29,6 +29,6 @@ def complete(fd: int, size: int, name: str, *, is_foreign: bool = False) -> tupl
     try:
         return finish(fd, size, suffix, is_foreign=is_foreign), True
     except OSError as exc:
-        log.warning("%s gets its name without its length written into it: %s", name, exc)
+        log.warning("%s is finished without its length in the header: %s", name, exc)
         os.ftruncate(fd, size)
         return size, True

@@ -158,7 +158,7 @@ class Listing:
                     index.see(folder_name, changed_ns)
         if found:
             index.insert(found)
-            log.info("%d chunks that had been away are listed and counted again", len(found))
+            log.info("%d chunks whose medium had been away are in the index again", len(found))
         return len(found)
 
     def _note_folders(self, root: int) -> None:

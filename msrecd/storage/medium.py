@@ -32,7 +32,7 @@ _IDENTITY = "medium.json"
 _LOCK = "lock"
 _MEMORY = "media.json"
 _FIRST_EDITION_NOTE = "storage.json"
-_LOCK_PATIENCE_S = 1.0  # a command that looks whether somebody records holds the lock for a moment
+_LOCK_TIMEOUT_S = 1.0  # a command that looks whether somebody records holds the lock for a moment
 _MAX_BOOTS = 200
 _MAX_MEDIA = 100
 
@@ -103,7 +103,7 @@ class Medium:
         except OSError as exc:  # it takes no file, so nobody records here
             log.debug("no lock on %s: %s", self.path, exc)
             return
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +113,7 @@ class Medium:
                     raise StorageError(f"another msrecd records into {self.path}", "locked") from exc
                 time.sleep(0.02)
             except OSError as exc:  # a network file system without locks
-                log.warning("%s cannot be locked; take care that one daemon alone records into it: %s", self.path, exc)
+                log.warning("%s cannot be locked; make sure that only one daemon records into it: %s", self.path, exc)
                 break
             else:
                 break
@@ -208,7 +208,10 @@ def open_medium(path: Path, state_path: Path, *, create: bool) -> Medium:
         if create:
             medium.keep(new)
             if found is not None:
-                log.warning("the recordings in %s are a copy from another file system: a medium of their own now", path)
+                log.warning(
+                    "the recordings in %s were copied from another file system; treating them as a medium of their own",
+                    path,
+                )
     if create:
         last = memory.last
         if last is not None and last.id != medium.id:

@@ -12,7 +12,7 @@ from msrecd.storage.listing import Listing
 from msrecd.storage.manifest_lines import ManifestLine
 from msrecd.storage.meter import Meter
 from msrecd.storage.naming import Names
-from msrecd.storage.recording import Leftover, Recording
+from msrecd.storage.recording import Recording, UnfinishedChunk
 from msrecd.storage.root import StorageRoot
 from msrecd.storage.triggerlines import TriggerNotes
 from msrecd.vocabulary.formats import extension_for
@@ -30,7 +30,7 @@ class OpenRecordings:
         *,
         sync_interval_s: float,
         require_room: Callable[[], None],
-        leave: Callable[[Leftover], None],
+        leave: Callable[[UnfinishedChunk], None],
     ) -> None:
         """
         Args:

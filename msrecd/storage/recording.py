@@ -45,7 +45,7 @@ class ChunkFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leftover:
+class UnfinishedChunk:
     """A chunk that could not be finished. `line`: all is done but its place in the manifest."""
 
     bytes: int
@@ -134,7 +134,7 @@ class Recording:
         self._next_seq = 1
         self._snapshots = 0
         self._unfinished.clear()
-        log.warning("%s goes on as %s on another medium", before, self.recording_id)
+        log.warning("%s continues as %s on another medium", before, self.recording_id)
 
     def _open_chunk(self, stamp: Stamp) -> OpenChunk:
         store = self._store
@@ -415,7 +415,7 @@ class OpenChunk:
         if self._file.size or self._line is not None:
             self._end()
             self._store.leave(
-                Leftover(
+                UnfinishedChunk(
                     bytes=self._file.size,
                     medium_id=self._medium_id,
                     manifest=self._manifest,

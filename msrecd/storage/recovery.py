@@ -20,7 +20,7 @@ from msrecd.storage.chunkfile import hash_prefix
 from msrecd.storage.finishing import complete
 from msrecd.storage.journal import Journal, OpenEntry, OpenRecording
 from msrecd.storage.manifest_lines import ManifestLine, time_lapse_of
-from msrecd.storage.recording import ChunkFacts, Leftover, Recording
+from msrecd.storage.recording import ChunkFacts, Recording, UnfinishedChunk
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.formats import TYPE_OF_SUFFIX
 from msrecd.vocabulary.times import format_utc
@@ -51,9 +51,9 @@ class Unfinished:
 
 
 class Recovery:
-    """`recover` only while nothing is being recorded; the rest from any thread, `finish_leftovers` from one at a time.
+    """`recover` only while nothing is being recorded; the rest from any thread, `finish_unfinished` from one at a time.
 
-    No more than MAX_WAITING leftovers wait: what comes then stays a `.part` in the journal, for the next start.
+    No more than MAX_WAITING unfinished chunks wait: what comes then stays a `.part` in the journal, for the next start.
 
     Attributes:
         lost: chunks of which nothing was left.
@@ -70,7 +70,7 @@ class Recovery:
     ) -> None:
         """
         Args:
-            listed: called with each leftover that stands in its manifest now.
+            listed: called with each unfinished chunk that stands in its manifest now.
         """
         self.lost: list[Lost] = []
         self.touched: list[OpenRecording] = []
@@ -79,7 +79,7 @@ class Recovery:
         self._sync_interval_s = sync_interval_s
         self._listed = listed
         self._lock = threading.Lock()
-        self._waiting: list[Leftover] = []
+        self._waiting: list[UnfinishedChunk] = []
         self._problem = ""
 
     # --- at a start ---
@@ -138,7 +138,7 @@ class Recovery:
                 except FileNotFoundError:
                     continue
                 except OSError as exc:
-                    log.warning("%s cannot be repaired: %s", place, exc)
+                    log.warning("the torn last line of %s cannot be removed: %s", place, exc)
 
     def _strays(self, root: int, *, everywhere: bool) -> Iterator[OpenEntry]:
         """`.part` files, whether the journal knows them or not: in the newest folders of each recorder, or in all."""
@@ -179,69 +179,69 @@ class Recovery:
         result = recover_chunk(root, entry, is_last=is_last, sync_interval_s=self._sync_interval_s)
         if isinstance(result, Lost):
             self.lost.append(result)
-            log.warning("deleted %s.part, which held not one whole fragment", entry.file)
+            log.warning("deleted %s.part: it held no complete fragment", entry.file)
             if not is_last and place:
                 self._root.append_deletion(root, place, entry.seq, "lost")
         return result
 
     # --- while the daemon runs ---
 
-    def leave(self, leftover: Leftover) -> None:
-        """A chunk could not be finished; `finish_leftovers` tries again."""
+    def leave(self, unfinished: UnfinishedChunk) -> None:
+        """A chunk could not be finished; `finish_unfinished` tries again."""
         with self._lock:
             if len(self._waiting) < MAX_WAITING:
-                self._waiting.append(leftover)
+                self._waiting.append(unfinished)
                 return
-        log.warning("%s stays unfinished until the next start: %d wait already", leftover.entry.file, MAX_WAITING)
+        log.warning("%s stays unfinished until the next start: %d wait already", unfinished.entry.file, MAX_WAITING)
 
-    def leftover_bytes(self) -> dict[str, int]:
+    def unfinished_bytes(self) -> dict[str, int]:
         """What they take on the disk, by recorder."""
         found: dict[str, int] = {}
         with self._lock:
-            for leftover in self._waiting:
-                recorder = leftover.recording.recorder
-                found[recorder] = found.get(recorder, 0) + leftover.bytes
+            for unfinished in self._waiting:
+                recorder = unfinished.recording.recorder
+                found[recorder] = found.get(recorder, 0) + unfinished.bytes
         return found
 
-    def forget_leftovers(self) -> None:
+    def forget_unfinished(self) -> None:
         """Another medium lies here; theirs has a journal, and is recovered when it is back."""
         with self._lock:
             self._waiting.clear()
 
-    def finish_leftovers(self) -> list[ManifestLine]:
+    def finish_unfinished(self) -> list[ManifestLine]:
         """Finish them as far as that goes now; the lines of what became chunks. A problem is logged once."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         finished: list[ManifestLine] = []
         problem = ""
-        for leftover in waiting:
+        for unfinished in waiting:
             try:
-                line = self._finish_leftover(leftover)
+                line = self._finish_one(unfinished)
             except (OSError, StorageError) as exc:
-                problem = f"{leftover.entry.file} is still unfinished: {exc}"
-                self.leave(leftover)
+                problem = f"{unfinished.entry.file} is still unfinished: {exc}"
+                self.leave(unfinished)
                 continue
             if line is not None:
-                log.warning("finished %s, which had been left unfinished", leftover.entry.file)
+                log.warning("finished %s, whose finishing had failed before", unfinished.entry.file)
                 finished.append(line)
         if problem and problem != self._problem:
             log.warning("%s", problem)
         self._problem = problem
         return finished
 
-    def _finish_leftover(self, leftover: Leftover) -> ManifestLine | None:
-        recording, entry, line = leftover.recording, leftover.entry, leftover.line
-        if self._root.check().id != leftover.medium_id:  # an unmounted disk is not a deleted file
+    def _finish_one(self, unfinished: UnfinishedChunk) -> ManifestLine | None:
+        recording, entry, line = unfinished.recording, unfinished.entry, unfinished.line
+        if self._root.check().id != unfinished.medium_id:  # an unmounted disk is not a deleted file
             return None
         is_last = recording.is_last(entry.seq)
         with files.closing_fd(self._root.open_root()) as root:
             if line is None:
                 is_newest = recording.is_newest(entry.seq)
-                found = self._finish(root, leftover.manifest, entry, is_last=is_newest)
+                found = self._finish(root, unfinished.manifest, entry, is_last=is_newest)
                 if found is None or isinstance(found, Lost):
                     recording.settled(entry.seq, used=not (is_newest and isinstance(found, Lost)))
                     return None
-                facts = leftover.facts or ChunkFacts(final=False)
+                facts = unfinished.facts or ChunkFacts(final=False)
                 line = {
                     **found,
                     "final": is_last,
@@ -250,7 +250,7 @@ class Recovery:
                 }
             else:
                 line = {**line, "final": is_last}
-            self._root.append_line(root, leftover.manifest, dict(line))
+            self._root.append_line(root, unfinished.manifest, dict(line))
         self._listed(recording, line)
         recording.settled(entry.seq, used=True)
         return line

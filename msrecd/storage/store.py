@@ -89,7 +89,7 @@ class Store:
             self._listing,
             sync_interval_s=sync_interval_s,
             require_room=lambda: self.require_room(),
-            leave=lambda leftover: self._recovery.leave(leftover),
+            leave=lambda unfinished: self._recovery.leave(unfinished),
         )
         self._recovery = Recovery(
             self.root, self.journal, sync_interval_s=sync_interval_s, listed=self.recordings.list_recovered
@@ -164,7 +164,7 @@ class Store:
         """Another medium, or the same one mounted again, lies at the path; called by StorageRoot.check."""
         if self._current_id == medium.id:
             return
-        self._recovery.forget_leftovers()
+        self._recovery.forget_unfinished()
         self._late += self._begin_on_medium(everywhere=False)
         self._current_id = medium.id
 
@@ -329,13 +329,13 @@ class Store:
             self._listing.reconcile()
         return self._janitor.rotate()
 
-    def finish_leftovers(self) -> list[ManifestLine]:
+    def finish_unfinished(self) -> list[ManifestLine]:
         """Finish the chunks whose finishing had failed, as far as that goes now; the lines of what became chunks.
 
         Any thread, one at a time.
         """
         late, self._late = self._late, []
-        return late + self._recovery.finish_leftovers()
+        return late + self._recovery.finish_unfinished()
 
     def usage(self) -> Usage:
         """
@@ -371,7 +371,7 @@ class Store:
         """What is being written, and what waits to be finished."""
         space = self.recordings.space()
         by_recorder = Counter(space.by_recorder)
-        by_recorder.update(self._recovery.leftover_bytes())
+        by_recorder.update(self._recovery.unfinished_bytes())
         return OpenSpace(by_recorder=by_recorder, headrooms=space.headrooms)
 
     def _is_open(self, recording_id: str) -> bool:

@@ -192,7 +192,7 @@ class WebServer(Adapter):
             assert self._streams is not None
             self._site = Site(self._settings, self._daemon, self._mirror, self._streams, self.health)
         except ConfigError as exc:
-            log.error("there is no page: %s", exc)
+            log.error("the page cannot be served: %s", exc)
             return
         self._mirror.attach(self._loop)
         self._listener = Listener(self._settings, has_password=self._site.login.is_needed)
@@ -216,7 +216,7 @@ class WebServer(Adapter):
                 log.info("the page listens at %s", listener.place)
                 return
             except ConfigError as exc:
-                log.error("there is no page: %s", exc)
+                log.error("the page cannot be served: %s", exc)
                 return
             except OSError as exc:
                 problem = str(exc.strerror or exc)
@@ -245,7 +245,7 @@ class WebServer(Adapter):
         try:
             await HttpConnection(self._site, reader, writer).serve()
         except (OSError, TimeoutError) as exc:
-            log.debug("a connection of the page was given up: %s", exc or type(exc).__name__)
+            log.debug("closed a connection of the page: %s", exc or type(exc).__name__)
         except asyncio.CancelledError:
             pass  # the daemon stops
         except Exception:

@@ -201,7 +201,7 @@ class AudioContext(BaseAudioContext):
         try:
             intake.filter_by(fixed)
         except LibavError as exc:
-            log.info("the graph is computed node by node: %s", exc)
+            log.info("the graph cannot be compiled; computing it node by node: %s", exc)
             self._row = None
         else:
             row.begin_in_one()
@@ -230,7 +230,7 @@ class AudioContext(BaseAudioContext):
         return missing
 
     def _failed(self, error: Exception) -> None:
-        log.error("rendering an AudioContext failed, it is closed: %s", error, exc_info=error)
+        log.error("rendering an AudioContext failed; closing it: %s", error, exc_info=error)
         self._set_state("closed")
         for end in list(self._ends):
             end._source.finish(error)

@@ -13,7 +13,7 @@ import pytest
 
 from msrecd.cli import main
 from msrecd.cli.output import Progress, error, table, timestamp
-from msrecd.cli.schedule import picture
+from msrecd.cli.schedule import drawing
 from msrecd.schedule import Window
 
 CONFIG = """
@@ -93,18 +93,18 @@ def test_picture_of_the_day_the_clocks_change() -> None:
     zone = ZoneInfo("Europe/Berlin")
     begin = datetime(2026, 10, 24, 22, tzinfo=UTC)  # midnight there
     windows = {"a": [Window(start=begin + timedelta(hours=3), stop=begin + timedelta(hours=4))]}  # 02:00 again to 03:00
-    ruler, bar = picture(windows, begin, begin + timedelta(hours=25), zone)
+    ruler, bar = drawing(windows, begin, begin + timedelta(hours=25), zone)
     assert bar == "Sun 10-25   a  " + "." * 5 + "-" + "." * 42  # half an hour that lasts an hour and a half
     assert ruler.index("3") == bar.index("a") + 3 + 6
     whole = {"a": [Window(start=begin, stop=begin + timedelta(hours=25))]}
-    assert picture(whole, begin, begin + timedelta(hours=25), zone)[1].endswith("#" * 48)
+    assert drawing(whole, begin, begin + timedelta(hours=25), zone)[1].endswith("#" * 48)
 
 
 def test_picture_of_the_day_with_a_gap_has_an_empty_cell_there() -> None:
     zone = ZoneInfo("Europe/Berlin")
     begin = datetime(2026, 3, 28, 23, tzinfo=UTC)
     whole = {"a": [Window(start=begin, stop=begin + timedelta(hours=23))]}
-    assert picture(whole, begin, begin + timedelta(hours=23), zone)[1].endswith("####..".ljust(48, "#"))
+    assert drawing(whole, begin, begin + timedelta(hours=23), zone)[1].endswith("####..".ljust(48, "#"))
 
 
 def test_table_aligns_and_defuses() -> None:

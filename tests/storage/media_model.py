@@ -131,7 +131,7 @@ class MediaModel(RuleBasedStateMachine):
         for patch in (
             mock.patch.object(checks, "mount_at", self.mount_at),
             mock.patch.object(checks, "file_system_id", self.file_system_at),
-            mock.patch.object(medium, "_LOCK_PATIENCE_S", 0.0),
+            mock.patch.object(medium, "_LOCK_TIMEOUT_S", 0.0),
         ):
             self.stack.enter_context(patch)
         self.boxes = {name: Box(name=name, state=self.base / name, clock=BoxClock(self.truth)) for name in "ab"}
@@ -429,7 +429,7 @@ class MediaModel(RuleBasedStateMachine):
         if box.store is not None:
             with self.acting(box):
                 box.store.rotate()
-            box.store.finish_leftovers()
+            box.store.finish_unfinished()
             self.judge(box)
             if self.is_on(box):
                 self.listing(box)

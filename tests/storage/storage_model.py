@@ -260,7 +260,7 @@ class StorageModel(RuleBasedStateMachine):
 
     @rule()
     def finish_what_was_left(self) -> None:
-        for line in self.store.finish_leftovers():
+        for line in self.store.finish_unfinished():
             self.note(line)
         self.left.clear()
 

@@ -195,7 +195,7 @@ def test_a_medium_that_is_gone_is_not_replaced_by_the_folder_below_it(tmp_path: 
         assert caught.value.code == "missing_mount"
         assert store.index.totals()[1] == 1  # what is away is not forgotten
         chunk.abandon()
-        assert store.finish_leftovers() == []
+        assert store.finish_unfinished() == []
         recording.close()
         store.close()
     with pytest.raises(StorageError) as caught:
@@ -368,16 +368,16 @@ def test_a_failing_link_leaves_a_part_that_is_finished_later(
     with pytest.raises(StorageError):
         chunk.finish(ChunkFacts(final=False, duration_s=2.0, tracks={}, gaps=[gap]))
     chunk.abandon()
-    assert store.finish_leftovers() == []
+    assert store.finish_unfinished() == []
     assert len(list((tmp_path / "recordings").rglob("*.part"))) == 1
     second = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
     second.write([storage_media.make("mp4")])
     failing.code = None
     assert second.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))["seq"] == 2
-    (line,) = store.finish_leftovers()
+    (line,) = store.finish_unfinished()
     assert (line["seq"], line["recovered"], line["final"]) == (1, True, False)
     assert line["gaps"] == [gap]
-    assert store.finish_leftovers() == []
+    assert store.finish_unfinished() == []
     assert store.index.totals()[1] == 2
     assert list((tmp_path / "recordings" / ".msrecd" / "open").iterdir()) == []
     store.close()
@@ -401,7 +401,7 @@ def test_what_waits_for_a_failing_disk_has_a_bound_and_the_next_start_finishes_t
         chunk.abandon()
     assert caplog.text.count("stays unfinished until the next start: 2 wait already") == 3
     failing.code = None
-    assert len(store.finish_leftovers()) == 2
+    assert len(store.finish_unfinished()) == 2
     assert len(list((tmp_path / "recordings").rglob("*.part"))) == 3
     store.close()
     again = make_store(tmp_path)
@@ -425,7 +425,7 @@ def test_a_manifest_that_could_not_be_written_gets_its_line_later(
             chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={"video": {"frames": 20, "dropped": 3}}))
     chunk.abandon()
     recording.close()
-    (line,) = store.finish_leftovers()
+    (line,) = store.finish_unfinished()
     assert line["tracks"] == {"video": {"frames": 20, "dropped": 3}}  # nothing of it was lost
     assert line["final"]
     assert not line["recovered"]

@@ -117,7 +117,7 @@ def test_what_was_left_open_on_a_medium_is_recovered_when_that_is_back(tmp_path:
     store = make_store(tmp_path)
     assert store.open() == []
     swap(tmp_path, "second", "first")
-    (line,) = (store.rotate(), store.finish_leftovers())[1]  # noticed by the running daemon
+    (line,) = (store.rotate(), store.finish_unfinished())[1]  # noticed by the running daemon
     store.close()
     assert line["recovered"]
     assert verify(tmp_path / "recordings").is_proven

@@ -71,7 +71,7 @@ class _Encoding:
             return
         self._forced_ns = None
         if not is_keyframe:
-            log.debug("the encoder made no key frame where it was told to; asking again")
+            log.debug("the encoder made no key frame where it was asked to; asking again")
             self._asked.ask(pts_ns)
 
 

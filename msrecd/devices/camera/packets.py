@@ -164,6 +164,6 @@ class EncodedStream:
         self._skipped = 0
 
     def _failed(self, exc: Exception) -> None:
-        log.warning("the camera's encoder gives nothing usable: %s", exc)
+        log.warning("the camera's encoder delivers unusable data: %s", exc)
         self._queue.end()
         self._feed.feed.end(NotReadableError(f"the camera's encoder gives nothing usable: {exc}"))

@@ -237,7 +237,7 @@ class PicameraBackend:
 
         def close_late() -> None:
             for late in came:
-                log.warning("camera %s: it opened after the opening had been given up; closed again", device.label)
+                log.warning("camera %s opened after the deadline; closing it again", device.label)
                 picamera_device.close_quietly(late)
                 self._has_closed(camera_id)
 

@@ -76,7 +76,7 @@ class VirtualDevice(ABC):
         if source is not None:
             source.terminate(None)
         if was_plugged:
-            self._tell_watchers()
+            self._notify_watchers()
 
     def plug(self) -> None:
         """Put it in again and make all well: no fault, no denial, not muted."""
@@ -85,7 +85,7 @@ class VirtualDevice(ABC):
             self._is_denied = self._is_faulty = False
         self.unmute()
         if not was_plugged:
-            self._tell_watchers()
+            self._notify_watchers()
 
     def mute(self) -> None:
         """Have nothing to give for a while."""
@@ -144,7 +144,7 @@ class VirtualDevice(ABC):
         with self._lock:
             self._watchers = tuple(known for known in self._watchers if known != changed)
 
-    def _tell_watchers(self) -> None:
+    def _notify_watchers(self) -> None:
         for changed in self._watchers:
             changed()
 

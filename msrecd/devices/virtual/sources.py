@@ -84,7 +84,7 @@ class PacedSource(Source, Generic[Unit]):
             if thread is not None:
                 thread.stop(CLOSE_TIMEOUT_S)
         except ZombieThread as exc:
-            log.error("%s: %s: who takes its units blocks it", self.label, exc)
+            log.error("%s: %s: a consumer of its units blocks it", self.label, exc)
         self._feed.end(None)
         self._released()
 
