@@ -1,9 +1,9 @@
 """What a reading process gives up before it looks at anything from outside (Linux). Standard library alone.
 
 What holds, on every kernel we run on: no new privileges, no program can be started or traced, no file can be written,
-memory and open files have limits, no core dump, death with the parent. A process that reads a file has no network. What
-does not: a process that reads a network stream can still read files that the service's user may read, and connect to
-other hosts; the sandbox of the systemd unit is what limits those.
+memory and open files have limits, no core dump, death with the parent. A process that reads a file has no network; one
+that reads a network stream has no files, where the kernel has Landlock. What does not hold: a process that reads a
+network stream can connect to other hosts; the sandbox of the systemd unit is what limits that.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import signal
 import struct
 from pathlib import Path
 
+from msrecd.inputs.landlock import restrict_files
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 1, 4, 38, 22
-_MEMORY = 256 << 20  # beyond what the interpreter and libav take
+_MEMORY = 192 << 20  # beyond what the interpreter and libav take
 _FILES = 64
 
 # Numbers of system calls, from the kernel's tables (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/
@@ -68,8 +70,8 @@ class _SockFprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def confine(*, has_network: bool, memory: int = _MEMORY) -> None:
-    """Give up what reading does not need; what this kernel does not know is left out."""
+def confine(*, has_network: bool, memory: int = _MEMORY, file: str | None = None) -> None:
+    """Give up what reading does not need (but for `file`); what this kernel does not know is left out."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -78,6 +80,7 @@ def confine(*, has_network: bool, memory: int = _MEMORY) -> None:
     _limit(resource.RLIMIT_NOFILE, _FILES)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
+    restrict_files(has_network=has_network, also=() if file is None else (file,))
     program = seccomp_program(platform.machine(), has_network=has_network)
     if program:
         libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(_SockFprog(len(program) // 8, program)), 0, 0)

@@ -91,7 +91,7 @@ def read_input(connection: socket.socket) -> None:
         except Exception as exc:
             connection.sendall(wire.frame(FAILED, f"internal error of its process ({_place(exc)})".encode()))
         return
-    confine(has_network=bool(request["network"]))
+    confine(has_network=bool(request["network"]), file=None if request["network"] else request["url"])
     demuxer = None
     try:
         try:
