@@ -75,6 +75,7 @@ need shellcheck "judges the shell scripts" has shellcheck
 need util-linux "private mounts for the tests of full and broken disks" has unshare
 if [[ $tests == yes ]]; then
     need dosfstools "the tests record on FAT" has mkfs.vfat
+    need opencv-doc "a film of pedestrians for the motion trigger" test -e /usr/share/doc/opencv-doc/examples/data/vtest.avi
     need rclone "off-load to what it reaches" has rclone
     need chromium "the tests play recordings in a browser" has chromium
     need chromium-driver "it steers the browser" has chromedriver

@@ -34,6 +34,8 @@ class _Trial:
     progress: decide.Progress = field(default_factory=decide.Progress)
     samples: list[decide.Sample] = field(default_factory=list)
     events: list[tuple[int, int]] = field(default_factory=list)
+    seen_ns: tuple[int, int] = (0, 0)  # first and last look that reached the threshold, of the last event
+    highest: float = 0.0  # its score
 
     def take(self, sample: decide.Sample) -> None:
         rule = decide.MOTION if self.settings.kind == "motion" else decide.SOUND
@@ -41,13 +43,30 @@ class _Trial:
         self.progress, change = decide.step(rule, self.progress, sample)
         if change == "begin":
             self.events.append((sample.at_ns, sample.at_ns))
-        elif self.progress.is_active:
-            self.events[-1] = (self.events[-1][0], sample.at_ns)
-        if change is not None:
+            self.highest = 0.0
             print_line(
-                f"{_clock(sample.at_ns)}  {self.name}  {change:5}  score {sample.score:.1f}, "
-                f"threshold {sample.threshold:.1f}"
+                f"{_clock(sample.at_ns)}  {self.name}  begin  score {sample.score:.1f} of {sample.threshold:.1f}, "
+                f"seen since {_clock(self.progress.since_ns).strip()}"
             )
+        if self.progress.is_active:
+            self.events[-1] = (self.events[-1][0], sample.at_ns)
+            self.seen_ns = self.progress.since_ns, self.progress.last_ns
+            self.highest = max(self.highest, sample.score)
+        elif change == "end":
+            self._print_end("end  ")
+
+    def finish(self) -> None:
+        """The file is over."""
+        if self.progress.is_active:
+            self._print_end("lasts")
+
+    def _print_end(self, word: str) -> None:
+        """The time is that of the last look that kept the event alive; that it is over shows only later."""
+        begun_ns, ended_ns = self.seen_ns
+        print_line(
+            f"{_clock(ended_ns)}  {self.name}  {word}  after {(ended_ns - begun_ns) / _NS:.1f} s, "
+            f"highest score {self.highest:.1f}"
+        )
 
     def recorded(self, pre_roll_ns: int, duration_ns: int) -> list[tuple[int, int]]:
         """What would be recorded because of it, with pre-roll and hold."""
@@ -88,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     duration_ns = _play(args.file, trials)
     pre_roll_ns = round(recorder.pre_roll_s * _NS)
     for trial in trials:
+        trial.finish()
         spans = trial.recorded(pre_roll_ns, duration_ns)
         seconds = sum(end - begin for begin, end in spans) / _NS
         print_line(
