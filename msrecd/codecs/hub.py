@@ -132,7 +132,8 @@ def fullness() -> float:
 
 
 def _begin(source: Source, request: EncodingRequest, clock: Clock) -> _Shared:
-    own = None if request.overlay is not None or request.time_lapse is not None else source.encoded(request)
+    can_itself = request.time_lapse is None and (request.overlay is None or source.draws_overlays)
+    own = source.encoded(request) if can_itself else None
     if own is not None:
         return _Shared(own, None)
     name = f"{request.codec}-{next(_numbers)}"

@@ -9,10 +9,10 @@ from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
 from msrecd.codecs.lapsegate import LapseGate
-from msrecd.codecs.overlay import drawn
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.keyframes import KeyFrameRequests
+from msrecd.flow.overlay import drawn
 from msrecd.flow.queue import UnitQueue
 from msrecd.flow.shape import reshaped
 from msrecd.flow.units import UPRIGHT, Packet, Presentation, VideoFrame

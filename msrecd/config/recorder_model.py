@@ -219,8 +219,7 @@ class Recorder:
     )
     overlay: Overlay | None = key(
         Table(model=Overlay),
-        "Text that is drawn into the frames before they are encoded. The camera's own encoder is not used then: it "
-        "costs CPU.",
+        "Text that is drawn into the frames before they are encoded; costs CPU, much where software encodes then.",
         default=None,
         default_doc="none",
     )

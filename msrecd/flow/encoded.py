@@ -21,7 +21,8 @@ class EncodingError(Exception):
 class Overlay:
     """Text that is drawn into each frame before it is encoded.
 
-    text: the line for a frame that was captured at this time (ns, CLOCK_MONOTONIC); called in the encoder's thread.
+    text: the line for a frame that was captured at this time (ns, CLOCK_MONOTONIC); called in the encoder's thread,
+    which may be the camera's.
     """
 
     text: Callable[[int], str]
@@ -35,7 +36,7 @@ class EncodingRequest:
     codec: libav's codec name ("h264", "vp9", "aac", "opus", "flac", "pcm_s16le", …).
     width, height, frame_rate: what the track's settings say (0 / None: as the source gives it); video only.
     crops: frames of another shape than that are cropped around the middle, else fitted in with black beside them.
-    overlay: what is drawn into the frames; then the source's own encoder is not used.
+    overlay: what is drawn into the frames; only a source that `draws_overlays` encodes them itself then.
     time_lapse: only some frames are encoded, as if they came at its `frame_rate`; packets have the time of capture and
     last for an interval. The source's own encoder is not used either.
     key_frame_interval_ns: longest distance of key frames; key_frame_interval_count: the same in frames (0: not asked).

@@ -41,6 +41,7 @@ class Source(ABC):
     """
 
     kind: Kind
+    draws_overlays = False  # whether `encoded` draws what a request wants drawn
     has_past = (
         False  # what it gives first may have been captured before it was asked to begin, and is wanted all the same
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from overlay_reader import read_overlay
 
-from msrecd.codecs.overlay import drawn
 from msrecd.flow.encoded import Overlay
+from msrecd.flow.overlay import drawn
 from msrecd.flow.units import VideoFormat, VideoFrame
 
 TEXT = "2026-11-30 14:03:07.2 PI-7F3A"

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import fake_picamera2 as fake
+import numpy as np
 import pytest
 import real_picamera2
 from fake_picamera2 import FakeCamera, imx219, imx296, imx477, imx708, ov5647, usb
+from overlay_reader import read_overlay
 
 from msrecd.clock import MS, NS, SystemClock
 from msrecd.codecs.parameters import camera_parameters
@@ -33,7 +35,7 @@ from msrecd.devices.camera import watch
 from msrecd.devices.camera.modes import fits_hardware_encoder
 from msrecd.devices.camera.source import CameraSource
 from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError, OverconstrainedError
-from msrecd.flow.encoded import EncodingRequest, StreamParameters
+from msrecd.flow.encoded import EncodingRequest, Overlay, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.input import unmet
@@ -327,6 +329,44 @@ def test_equal_requests_share_an_encoder_and_a_second_run_works(rig: Rig) -> Non
         feed.feed.remove(sink)
     until(lambda: not camera_of(source).encoders)
     assert camera_of(source).fake.calls.count("start_encoder") == 3
+
+
+@pytest.mark.promise("overlay-in-hardware")
+def test_an_overlay_is_drawn_before_the_cameras_encoder(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a second stream of the same size, which nothing else reads; raw frames stay as they are."""
+    source = rig.open(rig.backend(imx219()))
+    encoded: list[tuple[str, bytes]] = []
+    encode = rig.standin.H264Encoder.encode
+
+    def seen(encoder: Any, stream: str, request: Any) -> None:
+        encoded.append((stream, bytes(memoryview(request.make_buffer(stream)).cast("B"))))
+        encode(encoder, stream, request)
+
+    monkeypatch.setattr(rig.standin.H264Encoder, "encode", seen)
+    text = "2026-11-30 14:03"
+    overlay = Overlay(lambda at_ns: text, position="top-right")
+    feed = source.encoded(replace(H264, overlay=overlay))
+    assert feed is not None
+    sink, raw = Sink(), Sink()
+    source.raw().add(raw)
+    feed.feed.add(sink)
+    sink.wait_for(5)
+    frame = raw.wait_for(1)[0]
+    stream, buffer = encoded[-1]
+    assert stream == "lores"
+    configured = camera_of(source).camera_configuration()["lores"]
+    (width, height), stride = configured["size"], configured["stride"]
+    assert (width, height) == (1280, 720)
+    luma = np.frombuffer(buffer, np.uint8)[: stride * height].reshape(height, stride)[:, :width]
+    assert read_overlay(luma, len(text), position="top-right") == text
+    plain = np.frombuffer(frame.data, np.uint8)[: 1280 * 720].reshape(720, 1280)
+    assert "2" not in read_overlay(plain, len(text), position="top-right")
+    assert source.encoded(replace(H264, width=1280, height=720)) is not None, "from the main stream"
+
+
+def test_an_overlay_is_left_to_libav_where_the_camera_has_no_encoder(rig: Rig) -> None:
+    overlay = Overlay(lambda at_ns: "text")
+    assert rig.open(rig.backend(imx219(), board="pi5")).encoded(replace(H264, overlay=overlay)) is None
 
 
 def test_a_smaller_size_is_encoded_from_a_second_stream(rig: Rig) -> None:

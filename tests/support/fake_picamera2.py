@@ -101,6 +101,7 @@ class CompletedRequest:
         self._owner = owner
         self._timestamp_ns = timestamp_ns
         self._uses = 1
+        self._drawn: dict[str, bytearray] = {}  # buffers that were mapped to be written to
 
     def acquire(self) -> None:
         with self._owner.buffer_lock:
@@ -132,6 +133,9 @@ class CompletedRequest:
     stream_map: ClassVar[dict[str, str]] = {"main": "main", "lores": "lores"}
 
     def make_buffer(self, name: str) -> bytearray:
+        return self._drawn[name] if name in self._drawn else self._buffer(name)
+
+    def _buffer(self, name: str) -> bytearray:
         stream = self._owner.camera_config[name]
         (width, height), stride = stream["size"], stream["stride"]
         if stream["format"] == "BGR888":
@@ -153,7 +157,10 @@ class CompletedRequest:
 class MappedArray:
     def __init__(self, request: CompletedRequest, stream: str, reshape: bool = True, write: bool = True) -> None:
         assert not reshape, "reshaping an MJPEG buffer fails in picamera2"
-        self.array = np.frombuffer(bytes(request.make_buffer(stream)), np.uint8)
+        buffer = request.make_buffer(stream)
+        if write:
+            request._drawn[stream] = buffer
+        self.array = np.frombuffer(buffer, np.uint8)
 
     def __enter__(self) -> MappedArray:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msrecd.codecs.overlay import _COLUMNS
+from msrecd.flow.overlay import _COLUMNS
 
 _LETTERS = {bytes.fromhex(columns): letter for letter, columns in _COLUMNS.items()}
 

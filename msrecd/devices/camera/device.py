@@ -79,6 +79,8 @@ class CameraDevice(Protocol):
         """Start an encoder; `before_encode` is called with each frame right before it is encoded, and may not raise."""
 
     def stop_encoder(self, encoder: EncoderHandle) -> None: ...
+    def change(self, request: Request, stream: StreamName, draw: Callable[[memoryview, int], None]) -> None:
+        """Call `draw` with the buffer of a stream of a frame, and its bytes from line to line. Camera's thread."""
 
     @property
     def still_size(self) -> Size | None:

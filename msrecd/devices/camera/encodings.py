@@ -25,8 +25,9 @@ from msrecd.devices.camera.frames import ENCODER_FORMATS, Request
 from msrecd.devices.camera.modes import Size, even, fits_hardware_encoder, frame_skip, key_frame_period
 from msrecd.devices.camera.packets import EncodedStream, SensorTimes
 from msrecd.dom.exceptions import NotReadableError
-from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
+from msrecd.flow.encoded import EncodedFeed, EncodingRequest, Overlay, StreamParameters
 from msrecd.flow.keyframes import KeyFrameRequests
+from msrecd.flow.overlay import draw_into
 from msrecd.flow.units import Rotation
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,9 @@ class Submit(Protocol):
 class _Encoding:
     """One encoding that was asked for. Worker thread, but for `feed` and where said."""
 
-    def __init__(self, spec: EncoderSpec, size: Size, feed: EncodedFeed) -> None:
+    def __init__(self, spec: EncoderSpec, size: Size, feed: EncodedFeed, overlay: Overlay | None = None) -> None:
+        self.overlay = overlay
+        self.has_drawn_badly = False
         self.spec = spec
         self.size = size
         self.feed = feed
@@ -185,7 +188,7 @@ class CameraEncodings:
     def _make(self, request: EncodingRequest, codec: Codec) -> _Encoding | None:
         """Under the lock."""
         size = even((request.width or self.shape.size[0], request.height or self.shape.size[1]))
-        stream = self._stream_for(size)
+        stream = self._stream_for(size) if request.overlay is None else self._stream_to_draw_into(size)
         skip = frame_skip(self._frame_rate, request.frame_rate)
         if stream is None or skip is None or len(self._encodings) >= _MAX_ENCODERS:
             log.info(
@@ -214,9 +217,8 @@ class CameraEncodings:
             encoding.key_frame_at(at_ns)
 
         can_force = self._device.is_hardware_encoder and codec == "h264"
-        encoding = _Encoding(
-            spec, size, EncodedFeed(on_demand=wanted, key_frame_at=key_frame_at if can_force else None)
-        )
+        feed = EncodedFeed(on_demand=wanted, key_frame_at=key_frame_at if can_force else None)
+        encoding = _Encoding(spec, size, feed, request.overlay)
         return encoding
 
     def _stream_for(self, size: Size) -> StreamName | None:
@@ -229,7 +231,28 @@ class CameraEncodings:
         if size == main:
             return "main"
         if self._lores is not None or not self._can_add_stream or self._encodings:
-            return "lores" if size == self._lores else None
+            return "lores" if size == self._lores and not self._is_drawn_into else None
+        return self._second_stream(size)
+
+    def _stream_to_draw_into(self, size: Size) -> StreamName | None:
+        """A second stream of its own, whatever its size: what is drawn into the main one all would see. Under the lock.
+
+        Where picamera2 encodes in software nothing is won by drawing here.
+        """
+        if not self._device.is_hardware_encoder or not fits_hardware_encoder(size):
+            return None
+        if self._lores is not None or not self._can_add_stream or self._encodings:
+            is_free = all(encoding.spec.stream != "lores" for encoding in self._encodings.values())
+            return "lores" if size == self._lores and is_free else None
+        return self._second_stream(size)
+
+    @property
+    def _is_drawn_into(self) -> bool:
+        """Whether the second stream is one encoding's, which draws into it. Under the lock."""
+        return any(encoding.overlay is not None for encoding in self._encodings.values())
+
+    def _second_stream(self, size: Size) -> StreamName | None:
+        main = self.shape.size
         if size[0] > main[0] or size[1] > main[1]:
             return None
         self._lores = size
@@ -292,9 +315,25 @@ class CameraEncodings:
         self._running = (*self._running, encoding)
 
     def _start_encoder(self, encoding: _Encoding, stream: EncodedStream) -> EncoderHandle:
-        return self._device.start_encoder(
-            encoding.spec, stream, lambda request: encoding.frame_comes(lambda: self._pts_ns(request))
-        )
+        return self._device.start_encoder(encoding.spec, stream, lambda request: self._before_encode(encoding, request))
+
+    def _before_encode(self, encoding: _Encoding, request: Request) -> None:
+        """In the camera's thread."""
+        encoding.frame_comes(lambda: self._pts_ns(request))
+        overlay, (width, height) = encoding.overlay, encoding.size
+        if overlay is None:
+            return
+
+        def draw(buffer: memoryview, stride: int) -> None:
+            pts_ns = self._pts_ns(request)
+            draw_into(buffer, width=width, height=height, stride=stride, overlay=overlay, pts_ns=pts_ns)
+
+        try:
+            self._device.change(request, encoding.spec.stream, draw)
+        except Exception as exc:  # would end the camera's thread
+            if not encoding.has_drawn_badly:
+                log.error("camera %s: its frames have no overlay: %s: %s", self._label, type(exc).__name__, exc)
+            encoding.has_drawn_badly = True
 
     def _stop(self, encoding: _Encoding) -> None:
         self._running = tuple(known for known in self._running if known is not encoding)

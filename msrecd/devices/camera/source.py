@@ -81,6 +81,7 @@ class CameraSource(Source):
     """A running camera. All public methods return at once, but `close`, which takes up to a few seconds."""
 
     kind: Kind = "video"
+    draws_overlays = True
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from typing import Any
 
 from msrecd.devices.board import read_board
 from msrecd.devices.camera.controls import to_libcamera
-from msrecd.devices.camera.device import EncoderSpec, StreamShape
+from msrecd.devices.camera.device import EncoderSpec, StreamName, StreamShape
 from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, jpeg_of
 from msrecd.devices.camera.modes import (
     BUFFERS,
@@ -247,6 +247,11 @@ class Camera:
         with self._camera.lock:  # the camera's thread walks through the set
             self._camera.encoders = encoder
         return encoder
+
+    def change(self, request: Request, stream: StreamName, draw: Callable[[memoryview, int], None]) -> None:
+        stride = int(self._camera.camera_configuration()[stream]["stride"])
+        with MappedArray(request, stream, reshape=False, write=True) as mapped:
+            draw(memoryview(mapped.array).cast("B"), stride)
 
     def stop_encoder(self, encoder: Any) -> None:
         self._camera.stop_encoder(encoder)
