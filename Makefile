@@ -54,6 +54,8 @@ faults: $(STAMP)-tests ## 500 kills of a writer and of the daemon, cuts, failing
 	MSRECD_KILLS=$${MSRECD_KILLS:-84} MSRECD_KILL_PARTS=$${MSRECD_KILL_PARTS:-6} \
 	    $(BIN)/python -m pytest -q -n 3 tests/system/test_kill.py $(ARGS) || failed=1; \
 	MSRECD_STALLS="1 5 30" $(BIN)/python -m pytest -q tests/system/test_stall.py $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest -q -n 2 tests/system/test_disk_full.py tests/system/test_recorder.py \
+	    -k "full or inodes or read_only or hangs" $(ARGS) || failed=1; \
 	$(BIN)/python tests/support/fault_table.py .cache/faults.jsonl || failed=1; exit $$failed
 
 torn-test: $(STAMP) ## power cuts with torn writes on ext4 and FAT32, in a virtual machine (root, QEMU, a Debian mirror)

@@ -112,6 +112,7 @@ class Vitals:
         self._disk_answers = True
         return {
             "free_bytes": usage.free_bytes,
+            "free_inodes": usage.free_inodes,
             "total_bytes": usage.capacity_bytes,
             "recordings_bytes": usage.total_bytes,
             "protected_bytes": usage.protected_bytes,

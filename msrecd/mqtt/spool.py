@@ -20,6 +20,7 @@ from pathlib import Path
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.control.bus import Mark
 from msrecd.control.messages import encode
+from msrecd.statefolder import report_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,8 @@ class SpoolStore:
     def _failed(self, exc: sqlite3.Error) -> None:
         if not self._failing:
             self._failing = True
-            log.error("the event spool %s cannot be used (%s): events are kept in memory meanwhile", self._path, exc)
+            log.info("the event spool %s cannot be used (%s): events are kept in memory meanwhile", self._path, exc)
+            report_unwritable(self._path.parent, "the event spool", exc)
             # A kill now could give the numbers of unwritten events a second time; numbers from the date cannot.
             self._next_seq = max(self._next_seq, self._clock.realtime_ns() // NS)
 

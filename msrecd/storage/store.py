@@ -43,9 +43,9 @@ _RECONCILE_NS = 600 * NS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """capacity_bytes: of the file system; total_bytes: of recordings, open ones included; seconds_left: until full at
-    the rate of the last ten minutes, None when nothing is recorded and in a ring, which is full and goes round;
-    unsynced_s: for how long written data has been waiting to be on the disk.
+    """capacity_bytes: of the file system; free_inodes: None where it does not count them; total_bytes: of recordings,
+    open ones included; seconds_left: until full at the rate of the last ten minutes, None when nothing is recorded and
+    in a ring, which is full and goes round; unsynced_s: for how long written data has been waiting to be on the disk.
     """
 
     total_bytes: int
@@ -58,6 +58,7 @@ class Usage:
     written_bytes: int
     sync_s_max: float
     protected_bytes: int
+    free_inodes: int | None = None
 
 
 class Store:
@@ -365,6 +366,7 @@ class Store:
             written_bytes=meter.written_bytes,
             sync_s_max=meter.sync_s_max,
             protected_bytes=protected,
+            free_inodes=status.f_favail if getattr(status, "f_files", 0) else None,
         )
 
     def _open_space(self) -> OpenSpace:

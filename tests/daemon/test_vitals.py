@@ -26,6 +26,7 @@ WELL = Usage(
     written_bytes=7,
     sync_s_max=0.12345,
     protected_bytes=2,
+    free_inodes=4,
 )
 
 
@@ -65,6 +66,7 @@ def test_a_disk_that_is_well() -> None:
     assert told == [facts]
     assert facts["disk"] == {
         "free_bytes": 10,
+        "free_inodes": 4,
         "total_bytes": 20,
         "recordings_bytes": 5,
         "protected_bytes": 2,

@@ -135,7 +135,7 @@ def test_a_disk_that_refuses_keeps_events_in_memory_until_it_works(tmp_path, cap
     assert not store.status.durable
     assert numbers(store.fetch(10)) == [0, 1, 2, 3]
     store.append([("t", {"n": 4})])
-    assert caplog.text.count("cannot be used") == 1
+    assert caplog.text.count("cannot be written") == 1
     lock.rollback()
     lock.close()
     assert store.flush()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fault_table
 import pytest
 from card import Card, run
 from config_text import camera
@@ -62,7 +63,7 @@ def assert_sound(daemon: DaemonProcess) -> list[dict]:
     return lines
 
 
-def assert_one_gap(lines: list[dict], least_gap_s: float) -> None:
+def assert_one_gap(lines: list[dict], least_gap_s: float) -> float:
     gaps = [
         gap
         for line in lines
@@ -70,6 +71,7 @@ def assert_one_gap(lines: list[dict], least_gap_s: float) -> None:
         if gap["duration_s"] >= least_gap_s and gap["reason"] not in BUSY_MACHINE
     ]
     assert len(gaps) == 1, [line["gaps"] for line in lines]
+    return float(gaps[0]["duration_s"])
 
 
 @pytest.mark.promise("losses-are-counted", "no-disk-ends-a-recording", "disk-full", "reserve-of-2-mib")
@@ -90,7 +92,56 @@ def test_a_full_disk_is_told_and_the_same_recording_goes_on(
         daemon.wait_for_chunks(before + 2)
         assert daemon.stop() == 0
     assert outage_events(console) == ["no_space"]
-    assert_one_gap(assert_sound(daemon), 2.0)
+    gap_s = assert_one_gap(assert_sound(daemon), 2.0)
+    fault_table.seen(
+        "file system full",
+        state="error no_space",
+        event=" ".join(outage_events(console)),
+        log=fault_table.loud_lines(daemon.log.read_text(), "[Nn]o space|free"),
+        figure=f"one gap of {gap_s:.0f} s in the manifest",
+    )
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    point = tmp_path / "recordings"
+    point.mkdir()
+    try:
+        run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=200", "tmpfs", str(point))
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
+    yield point
+    run("umount", "--lazy", str(point))
+
+
+@pytest.mark.effect("state-health: free_inodes")
+@pytest.mark.promise("inodes")
+def test_inodes_that_run_out_are_told_as_such(few_inodes: Path, daemon_for: DaemonFor, console: Console) -> None:
+    foreign = few_inodes / "mail"
+    foreign.mkdir()
+    with daemon_for(RECORDER) as daemon:
+        recording_id = console.wait_state("recording")["recording_id"]
+        daemon.wait_for_chunks(1)
+        with contextlib.suppress(OSError):
+            for number in range(200):
+                (foreign / str(number)).touch()
+        told = console.wait_state("error", code="no_space")
+        disk = console.command("daemon/health")["data"]["disk"]
+        assert disk["free_inodes"] == os.statvfs(few_inodes).f_favail
+        assert disk["free_bytes"] > 32 << 20, "bytes are not what is missing"
+        since = len(console.messages)
+        for path in foreign.iterdir():
+            path.unlink()
+        assert console.wait_state("recording", since=since)["recording_id"] == recording_id
+        assert daemon.stop() == 0
+    assert_sound(daemon)
+    fault_table.seen(
+        "inodes exhausted",
+        state=f"{told['state']} {told['error']['code']}",
+        event=" ".join(outage_events(console)),
+        log=fault_table.loud_lines(daemon.log.read_text(), "inode"),
+        figure=f"disk.free_inodes {disk['free_inodes']}",
+    )
 
 
 @pytest.fixture
@@ -120,7 +171,46 @@ def test_a_full_state_folder_is_one_line_and_no_recording_suffers(
     assert len(said) == 1, said
     assert "No space left on device" in said[0]
     assert "damaged" not in daemon.log.read_text()
-    assert_sound(daemon)
+    fault_table.seen(
+        "state folder full, on a file system of its own",
+        state="recording",
+        event=" ".join(outage_events(console)) or "-",
+        log=fault_table.loud_lines(daemon.log.read_text(), "state"),
+        figure=no_gap_of(assert_sound(daemon)),
+    )
+
+
+def no_gap_of(lines: list[dict]) -> str:
+    own = [gap for line in lines for gap in line["gaps"] if gap["reason"] not in BUSY_MACHINE]
+    return "no gap" if not own else str(own)
+
+
+@pytest.mark.promise("full-state-folder")
+def test_a_state_folder_that_turns_read_only_is_one_line_and_no_recording_suffers(
+    tmp_path: Path, daemon_for: DaemonFor, console: Console
+) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            card = stack.enter_context(Card.inserted(tmp_path / "state.img", tmp_path / "state"))
+        except RuntimeError as exc:
+            pytest.skip(str(exc))
+        if not card.error_trigger.exists():
+            pytest.skip("this kernel cannot pretend an error of ext4")
+        daemon = stack.enter_context(daemon_for(RECORDER))
+        console.wait_state("recording")
+        daemon.wait_for_chunks(1)
+        card.error_trigger.write_text("test")
+        before = len(daemon.chunks())
+        daemon.wait_for_chunks(before + 2)
+        assert console.command("recorder/cam0/get")["data"]["state"] == "recording"
+        assert daemon.stop() == 0
+    fault_table.seen(
+        "state folder turns read-only, on a file system of its own",
+        state="recording",
+        event=" ".join(outage_events(console)) or "-",
+        log=fault_table.loud_lines(daemon.log.read_text(), "state"),
+        figure=no_gap_of(assert_sound(daemon)),
+    )
 
 
 @pytest.mark.promise("no-disk-ends-a-recording", "disk-read-only")
@@ -146,7 +236,14 @@ def test_a_file_system_that_turns_read_only_is_told_once(card: Card, daemon_for:
         daemon.wait_for_chunks(3)
         assert daemon.stop() == 0
     assert len(outage_events(console)) == 2, "read-only, then not mounted"
-    assert_one_gap(assert_sound(daemon), 5.0)
+    gap_s = assert_one_gap(assert_sound(daemon), 5.0)
+    fault_table.seen(
+        "file system turns read-only",
+        state=f"{told['state']} {told['error']['code']}",
+        event=outage_events(console)[0],
+        log=fault_table.loud_lines(daemon.log.read_text(), "read-only"),
+        figure=f"one gap of {gap_s:.0f} s in the manifest",
+    )
 
 
 @pytest.mark.parametrize("stall_s", [1, 5, pytest.param(30, marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import pytest
 from alsasim import AlsaSim
 from broker import free_port
@@ -251,3 +252,10 @@ def test_a_disk_that_hangs_is_an_error_and_nothing_of_it_is_lost(
         daemon.wait_for_chunks(before + 2)
         assert daemon.stop() == 0
     assert gaps_of(media_lines(daemon)) == []
+    fault_table.seen(
+        "disk hangs",
+        state=f"{told['state']} {told['error']['code']}",
+        event=" ".join(event["code"] for event in console.events() if event["event_type"] == "error"),
+        log=fault_table.loud_lines(daemon.log.read_text(), "not answered"),
+        figure=f"queue_ms {round(waits_ms)}; disk {'null' if disk is None else 'without seconds_left_estimate'}",
+    )
