@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,11 @@ class OpenPage:
         """The number in the picture of a <video> or <img> of a virtual camera."""
         number: int = self.page.evaluate("selector => window.readFrame(selector)", selector)
         return number
+
+    def picture(self, name: str) -> None:
+        """Keep a picture of the view, in the folder MSRECD_PAGE_PICTURES; docs/page.md shows some of them."""
+        if folder := os.environ.get("MSRECD_PAGE_PICTURES"):
+            self.page.screenshot(path=f"{folder}/{name}.png")
 
     def close(self) -> None:
         self.context.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import time
@@ -39,8 +38,6 @@ virtual = [
   { kind = "microphone", label = "Test Microphone", signal = "tone" },
 ]
 """
-# Where the pictures of the views go; docs/page.md shows some of them.
-PICTURES = os.environ.get("MSRECD_PAGE_PICTURES")
 
 
 class Device:
@@ -99,11 +96,6 @@ def text_of(opened: OpenPage, selector: str) -> str:
     return opened.page.inner_text(selector)
 
 
-def picture(opened: OpenPage, name: str) -> None:
-    if PICTURES:
-        opened.page.screenshot(path=f"{PICTURES}/{name}.png")
-
-
 @pytest.mark.parametrize("opened", SIZES, indirect=True)
 def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.FixtureRequest) -> None:
     """Of each view: its figures come, nothing is wider than the screen, axe finds nothing serious in light and dark."""
@@ -132,7 +124,7 @@ def test_every_view_is_readable_and_reachable(opened: OpenPage, request: pytest.
             found = Axe().run(opened.page, options=options).response["violations"]
             serious = [one for one in found if one["impact"] in ("serious", "critical")]
             assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in serious] == [], (view, scheme)
-        picture(opened, f"{view.replace('/', '-')}-{size}")
+        opened.picture(f"{view.replace('/', '-')}-{size}")
 
 
 def test_a_wrong_password_is_refused_and_a_viewer_only_looks(device: Device, browser: Any) -> None:
@@ -310,7 +302,7 @@ def test_a_recorder_is_commanded_and_says_what_it_does(device: Device, opened: O
     card.get_by_role("button", name="Start").click()
     card.get_by_text(re.compile(r"^Recording since .* until .*\.$")).wait_for()
     card.get_by_text("Started from this page.").wait_for()
-    picture(opened, "record")
+    opened.picture("record")
     for press, then in (
         ("Pause", r"^Paused since"),
         ("Resume", r"^Recording since"),

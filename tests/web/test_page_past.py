@@ -157,6 +157,7 @@ def test_playback_goes_over_what_is_missing_and_says_why(past: Past, opened: Ope
     opened.page.get_by_text("the file is missing. The player is at").wait_for()
     at = datetime.fromisoformat(after["started"]).strftime("%H:%M:%S")
     opened.page.get_by_text(f"The player is at {at}, where the recording continues.").wait_for()
+    opened.picture("gaps")
     number = opened.until("() => { const n = window.readFrame('main video'); return n >= 0 && [n]; }")[0]
     assert first < number < last
 
@@ -198,6 +199,7 @@ def test_a_time_lapse_stands_on_the_bar_by_its_times_of_capture(past: Past, open
     assert ended - begun > 4 * played
     opened.show("back/lapse")
     opened.until("() => document.querySelector('main video').readyState >= 2")
+    opened.picture("lapse")
     assert "a time-lapse that is played in" in opened.page.inner_text("main .view")
     bar = opened.page.get_by_role("slider", name="Time bar")
     bar.press("Home")
@@ -214,5 +216,6 @@ def test_errors_from_before_the_page_was_opened_are_there(past: Past, opened: Op
     assert past.client.get("/api/recorders").json["plugged"]["error"] is None
     opened.show("health")
     opened.page.wait_for_selector("main .errors li")
+    opened.picture("errors")
     assert "plugged" in opened.page.inner_text("main .errors")
     assert past.client.get("/api/errors").json[0].keys() == {"ts", "recorder", "code", "message", "count"}

@@ -41,6 +41,18 @@ async def eventually(condition: Callable[[], bool], why: str) -> None:
     raise AssertionError(why)
 
 
+class Unit:
+    """A recorder that shares what it has open."""
+
+    def __init__(self, settings: RecorderSettings) -> None:
+        self.settings = settings
+        self.input: RecorderInput | None = None
+
+    @property
+    def shared_input(self) -> RecorderInput | None:
+        return self.input
+
+
 class Bench:
     """One camera, one microphone, and recorders that are not there but for what a viewer needs of them."""
 
@@ -58,7 +70,7 @@ class Bench:
             autostart=False,
             max_duration_s=None,
         )
-        self.unit = SimpleNamespace(settings=settings, input=None)
+        self.unit = Unit(settings)
         self.levels: list[Any] = []
         self.bus = Bus()
         self.streams = LiveStreams(
