@@ -8,6 +8,7 @@ recovers what is unfinished then.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
@@ -56,6 +57,8 @@ ADAPTER_STOP_S = 5.0
 _ONE_SIGNAL_NS = NS // 5
 _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advice for the log
 _EXTEND_US = 10_000_000
+_EXTEND_S = 5.0
+_START_EXTENSIONS = 180  # a quarter of an hour: what a power cut left may be hashed at 10 MB a second
 _DEVICE_LOOK_S = 0.5  # recorders that start or stop together are one look
 
 
@@ -154,6 +157,7 @@ class Daemon:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reloader.by_signal(), "reload"))
         systemd.notify_status("recovering recordings")
+        extend = loop.create_task(self._extend_timeout(_START_EXTENSIONS))
         config = self.recorders.config
         store, recovered = await asyncio.to_thread(open_store, config, self.walltime, _report_index)
         archive = self.archive = DaemonArchive(
@@ -199,6 +203,7 @@ class Daemon:
 
             self.offloading = Offloading(config.offload, store, self.publisher)
         self.reloader.ready.set()
+        extend.cancel()
         systemd.notify("READY=1")
         self.rounds.notify_status()
         log.info("msrecd %s is ready; recorders: %s", msrecd.__version__, ", ".join(self.recorders.units) or "none")
@@ -297,9 +302,10 @@ class Daemon:
         except (TimeoutError, OSError) as exc:
             log.warning("a device did not close: %s", exc or "no answer in 5 s")
 
-    async def _extend_timeout(self) -> None:
-        while True:
-            await asyncio.sleep(5)
+    async def _extend_timeout(self, times: int | None = None) -> None:
+        """Ask systemd for more time, again and again; so many `times`, for a start that hangs is to end some day."""
+        for _ in itertools.count() if times is None else range(times):
+            await asyncio.sleep(_EXTEND_S)
             systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
 
     def make_unit(self, recorder: Recorder) -> RecorderController:

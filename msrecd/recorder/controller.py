@@ -431,7 +431,7 @@ class RecorderController:
 
     def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile, as a gap), or gives again."""
-        if muted and self.state is State.RECORDING:
+        if muted and self.state is State.RECORDING and not track._source.is_taking_still:
             self._reporter.no_data(track)
 
     def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What the boards differ in: encoder, memory, modes. Their facts are recorded; picamera2 itself is the stand-in's."""
+"""What the boards differ in: encoder, memory, modes. Their facts are recorded; picamera2 is a fake, or the real one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import camera_facts as facts
 import fake_picamera2 as fake
 import pytest
+import real_picamera2
 from camera_facts import Board
 from fake_picamera2 import FakeCamera
 
@@ -17,18 +18,18 @@ from msrecd.devices.camera.source import CameraSource
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodingRequest
 
-
-def imx477(**changes: Any) -> FakeCamera:
-    return FakeCamera(facts.IMX477_ID, "imx477", facts.IMX477_MODES, facts.IMX477_CONTROLS, **changes)
+pytestmark = pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # picamera2's own
 
 
 class Machine:
     """A board with a camera, and the backend on it."""
 
-    def __init__(self, board: Board, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(
+        self, board: Board, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch, folder: Path, standin: Any = fake
+    ) -> None:
         self.board = board
         self._sources: list[CameraSource] = []
-        module = fake.install(monkeypatch, camera, board="pi5" if board.platform == "pisp" else "pi4")
+        module = standin.install(monkeypatch, camera, board="pi5" if board.platform == "pisp" else "pi4")
         heaps = folder / "dma_heap"
         heaps.mkdir()
         for name in ("system", "linux,cma"):
@@ -61,7 +62,13 @@ class Machine:
         self.backend.close()
 
 
-CAMERAS = {"imx219": fake.imx219, "imx708": fake.imx708, "imx477": imx477}
+CAMERAS = {
+    "imx219": fake.imx219,
+    "imx708": fake.imx708,
+    "imx477": fake.imx477,
+    "ov5647": fake.ov5647,
+    "imx296": fake.imx296,
+}
 
 
 @pytest.fixture(params=facts.BOARDS, ids=lambda board: board.name)
@@ -70,11 +77,18 @@ def board(request: pytest.FixtureRequest) -> Board:
     return found
 
 
-@pytest.fixture(params=CAMERAS)
+# The real one is slower to open; what sensors differ in test_picamera.py runs over both.
+STANDINS = [*((fake, name) for name in CAMERAS), (real_picamera2, "imx708")]
+
+
+@pytest.fixture(params=STANDINS, ids=lambda param: f"{param[0].__name__.partition('_')[0]}-{param[1]}")
 def machine(
     request: pytest.FixtureRequest, board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Machine]:
-    made = Machine(board, CAMERAS[request.param](), monkeypatch, tmp_path)
+    standin, name = request.param
+    if standin is real_picamera2 and not real_picamera2.is_installed():
+        pytest.skip("scripts/setup.sh --tests installs picamera2 for this")
+    made = Machine(board, CAMERAS[name](), monkeypatch, tmp_path, standin)
     yield made
     made.close()
 
@@ -109,7 +123,13 @@ def test_which_encoder_there_is_and_what_it_can(machine: Machine) -> None:
 
 def test_the_default_is_a_mode_that_the_board_records_at_full_speed(machine: Machine) -> None:
     default = machine.description.video_modes[0]
-    expected = {"imx219": (1920, 1080, 47.57), "imx708": (1920, 1080, 56.03), "imx477": (1920, 1080, 50.03)}
+    expected = {
+        "imx219": (1920, 1080, 47.57),
+        "imx708": (1920, 1080, 56.03),
+        "imx477": (1920, 1080, 50.03),
+        "ov5647": (1920, 1080, 30.62),
+        "imx296": (1456, 1088, 60.38),
+    }
     assert (default.width, default.height, default.frame_rate) == expected[machine.description.label]
 
 

@@ -63,6 +63,30 @@ def test_a_camera_that_gives_nothing_is_heard_with_the_seconds_lost(archive: Dae
     assert 0 < in_manifest["at_s"] < line["duration_s"]
 
 
+def test_a_microphone_that_gives_digital_silence_is_heard(archive: DaemonArchive) -> None:
+    microphone = VirtualMicrophone("Voice", signal="silence")
+    heard = Heard()
+
+    async def main() -> None:
+        settings = RecorderSettings(name="mic0", constraints={"audio": True}, options={"mime_type": "audio/flac"})
+        async with MediaDevices(backends=[VirtualBackend([microphone])]) as devices:
+            unit = RecorderController(settings, devices=devices, archive=archive, listener=heard)
+            await unit.start("test")
+            assert unit.input is not None
+            (track,) = unit.input.stream.get_audio_tracks()
+            track._source.on_silence(True)  # what a microphone says after a minute of zeros
+            await heard.until(lambda: heard.of("error"))
+            track._source.on_silence(False)
+            await unit.stop("test")
+
+    asyncio.run(main())
+    (silent,) = heard.of("error")
+    assert silent == {
+        "code": "device_busy",
+        "message": "digital silence from audio device Voice for a minute: mixer or wires",
+    }
+
+
 def test_black_until_the_end_is_heard_before_the_end_and_not_in_the_next_recording(archive: DaemonArchive) -> None:
     camera = VirtualCamera("Front", modes=[(160, 96, 30)])
     heard = Heard()

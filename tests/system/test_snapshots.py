@@ -113,12 +113,15 @@ def test_a_still_of_full_resolution_costs_a_recording_a_gap_that_is_told(
         idle = console.command("recorder/cam1/snapshot", {"full": True})  # frames are that large already
         assert console.command("recorder/cam0/snapshot", {"full": 1})["error"]["code"] == "bad_args"
         lines = daemon.chunk_lines("cam0")
+        events = [payload for topic, payload in console.messages if topic.endswith("event/recorder/cam0")]
+    assert not [event for event in events if event["event_type"] == "error"], "it was asked for that"
     for answer in (reply, idle):
         (stream,) = probe(daemon.recordings / answer["data"]["file"])
         assert (stream["width"], stream["height"]) == (1296, 972)
     assert reply["data"]["recording_id"] == recording_id
     assert 0.3 < gap["duration_s"] < 5
-    assert sum(gap["duration_s"] for line in lines for gap in line["gaps"]) == pytest.approx(gap["duration_s"], abs=0.2)
+    reported = sum(event["duration_s"] for event in events if event["event_type"] == "gap")
+    assert sum(entry["duration_s"] for line in lines for entry in line["gaps"]) == pytest.approx(reported, abs=0.2)
     sizes = {(s["width"], s["height"]) for line in lines for s in probe(daemon.recordings / line["file"])}
     assert sizes == {(320, 240)}
 
