@@ -52,7 +52,6 @@ class Source(ABC):
         self.group_id = group_id
         self.stats = SourceStats()
         self.muted = False
-        self.is_taking_still = False  # the reason why it is muted: it was asked for that
         self.on_ended: Callable[[BaseException | None], None] = _ignore
         self.on_muted: Callable[[bool], None] = _ignore
         self.on_restarted: Callable[[float], None] = _ignore

@@ -37,14 +37,14 @@ class ImageCapture:
         return self._track
 
     async def take_photo(self, settings: PhotoSettings | None = None) -> Blob:
-        """The next frame as a JPEG, or a still of the camera's own where that is wanted larger.
+        """The next frame as a JPEG, or a still of the camera's own.
 
         A still has the sensor's full resolution. For it the camera switches its mode, unless its frames are as large;
         its tracks are muted for a second or so, which a recording has as a gap.
 
         Args:
-            settings: `{"image_width": pixels}`: scaled down to it, in the frame's proportions. More than the frame has
-                means a still, the largest of `get_photo_capabilities()` one of full resolution.
+            settings: `{"image_width": pixels}`: scaled down to it, in the frame's proportions. `{"full": True}` (an
+                extension): a still, or the next frame where the camera has none that is larger.
 
         Raises:
             TypeError: `image_width` is no positive number.
@@ -55,8 +55,8 @@ class ImageCapture:
         width = dict(settings or {}).get("image_width")
         if width is not None and (isinstance(width, bool) or not isinstance(width, (int, float)) or width < 1):
             raise TypeError(f"image_width must be a positive number, not {width!r}")
-        wants_still = width is not None and width > self._frame_size()[0] and self._track._source.still_size is not None
-        frame = await (self._still() if wants_still else self._next_frame())
+        is_full = bool(dict(settings or {}).get("full")) and self._track._source.still_size is not None
+        frame = await (self._still() if is_full else self._next_frame())
         try:
             jpeg = await asyncio.to_thread(_encode, frame, None if width is None else int(width))
         except libav.LibavError as exc:

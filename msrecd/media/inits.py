@@ -115,6 +115,7 @@ class PhotoSettings(TypedDict, total=False):
     """https://w3c.github.io/mediacapture-image/#photosettings-section"""
 
     image_width: float | None
+    full: bool  # an extension
 
 
 class MediaElementOptions(TypedDict, total=False):

@@ -73,6 +73,7 @@ class RecorderController:
         self.attempts = Attempts(settings, devices, self.files, self)
         self._machine = StateMachine()
         self._lock = asyncio.Lock()
+        self.is_taking_still = False  # its camera gives no frames meanwhile, as it was asked to
         self._wanted_since_ns: int | None = None
         self._missing: Problem | None = None  # why the last try did not have all devices
         self._watch = self._make_watch() if settings.triggers else None
@@ -431,7 +432,7 @@ class RecorderController:
 
     def attempt_muted(self, track: MediaStreamTrack, muted: bool) -> None:
         """One of its devices gives nothing (black and silence are recorded meanwhile, as a gap), or gives again."""
-        if muted and self.state is State.RECORDING and not track._source.is_taking_still:
+        if muted and self.state is State.RECORDING and not self.is_taking_still:
             self._reporter.no_data(track)
 
     def attempt_restarted(self, track: MediaStreamTrack, silent_s: float) -> None:

@@ -95,14 +95,15 @@ class Photographer:
             if is_new and self._settle_s:
                 await settle(capture, self._settle_s)
             taken_ns = SYSTEM_CLOCK.monotonic_ns()
-            if is_full:
-                width = (await capture.get_photo_capabilities())["image_width"]["max"]
-            jpeg = bytes(await capture.take_photo({} if width is None else {"image_width": width}))
+            recorder.is_taking_still = is_full
+            jpeg = bytes(await capture.take_photo({"image_width": width, "full": is_full}))
             return Photo(jpeg=jpeg, taken_ns=taken_ns)
         except DOMException as exc:
             if exc.name in ("UnknownError", "InvalidStateError"):
                 raise CommandError("device_busy", exc.message) from exc
             raise problem_of(exc, is_input=recorder.settings.url is not None).error() from exc
+        finally:
+            recorder.is_taking_still = False
 
     def close(self) -> None:
         """Close the camera, if it was opened for this."""

@@ -119,6 +119,7 @@ class CameraSource(Source):
         self._clock = clock
         self._times = SensorTimes(label)
         self._is_shut = False
+        self._is_held = False  # a still is taken: that there are no frames is no news
         self.last_frame_ns = clock.monotonic_ns()
         frame_ns = round(NS / (slowest_rate or frame_rate or 30.0))
         self._raw = RawFrames(
@@ -192,7 +193,7 @@ class CameraSource(Source):
 
     def take_still(self) -> VideoFrame:
         """See Source.take_still; for a thread that may wait."""
-        self.is_taking_still = True
+        self._is_held = True
         try:
             self._change_muted(True)
             return self._worker.call("taking a still", self._still, _STILL_S)
@@ -202,7 +203,7 @@ class CameraSource(Source):
             raise NotReadableError(f"{self.label}: no still of full resolution: {exc}") from exc
         finally:
             self._change_muted(False)
-            self.is_taking_still = False
+            self._is_held = False
 
     def close(self) -> None:
         try:
@@ -307,18 +308,18 @@ class CameraSource(Source):
         self._submit("looking for the camera", self._look, self._log_failure)
 
     def set_muted(self, muted: bool) -> None:
-        if not self.is_taking_still:
+        if not self._is_held:
             self._change_muted(muted)
 
     def _change_muted(self, muted: bool) -> None:
         if muted != self.muted:
             self.muted = muted
-            if muted and not self.is_taking_still:
+            if muted and not self._is_held:
                 log.warning("camera %s gives no frames", self.label)
             self.on_muted(muted)
 
     def restart(self, age_ns: int) -> None:
-        if self.is_taking_still:
+        if self._is_held:
             return
         self.restarts += 1
         self.on_restarted(age_ns / NS)

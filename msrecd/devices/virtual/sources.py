@@ -203,7 +203,6 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
         """As a sensor does that has to switch its mode for it, and back."""
         if self._still_size is None or self.muted or self._over:
             raise NotReadableError(f"{self.label} gives no still now")
-        self.is_taking_still = True
         self.set_muted(True)
         try:
             now_ns = self._clock.monotonic_ns()
@@ -212,7 +211,6 @@ class VirtualCameraSource(PacedSource[VideoFrame]):
             return self._painted(TestFrame(width, height), replace(self._format, width=width, height=height), now_ns)
         finally:
             self.set_muted(False)
-            self.is_taking_still = False
 
     def _painted(self, frame: TestFrame, format: VideoFormat, pts_ns: int) -> VideoFrame:
         data = frame.paint(self._number, flash=is_flash(pts_ns))
