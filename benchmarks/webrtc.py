@@ -18,12 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from programs import cpu_s
+
 import msrecd
 from msrecd.devices.virtual import VirtualBackend, VirtualMicrophone
 
 HERE = Path(__file__).parent
 GO = shutil.which("go") or "/usr/local/go/bin/go"
 BIT_RATE = "8M"
+WARM_UP_S = 4.0
 
 
 def make_streams(folder: Path, seconds: int) -> tuple[Path, Path]:
@@ -80,32 +83,36 @@ async def record_sound(path: str, seconds: float, *, filtered: bool, channels: i
 
 
 async def measure(command: list[str], seconds: float, viewer: msrecd.RTCPeerConnection | None) -> float:
-    """CPU seconds a minute of a sender, from the moment that it was begun."""
+    """CPU seconds a minute of a process, once it has begun: what a start costs is not what a viewer costs."""
     offer = b""
     if viewer is not None:
         viewer.add_transceiver("video", {"direction": "recvonly"})
         await viewer.set_local_description()
         assert viewer.local_description is not None
         offer = viewer.local_description.sdp.encode()
-    before = os.times()
-    begun = time.monotonic()
     process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     answer, _ = await asyncio.to_thread(_exchange, process, offer)
     if viewer is not None:
         await viewer.set_remote_description({"type": "answer", "sdp": answer.decode()})
     over = asyncio.ensure_future(asyncio.to_thread(process.wait, seconds + 60))
     packets = 0
+    await asyncio.wait([over], timeout=WARM_UP_S)
+    begun, before = time.monotonic(), cpu_s(process.pid)
+    until, spent = begun, 0.0
     while not over.done():
+        try:
+            until, spent = time.monotonic(), cpu_s(process.pid) - before
+        except OSError:
+            break  # it has just ended
         await asyncio.wait([over], timeout=1)
         stats = {} if viewer is None else await viewer.get_stats()  # none are left once the peer has gone
         received = [one["packets_received"] for one in stats.values() if one["type"] == "inbound-rtp"]
         packets = max(packets, sum(received))
-    after = os.times()
+    await over
     if viewer is not None:
         print(f"  {packets} packets received", file=sys.stderr)
         viewer.close()
-    spent = after.children_user - before.children_user + after.children_system - before.children_system
-    return spent / (time.monotonic() - begun) * 60
+    return spent / (until - begun) * 60
 
 
 def _exchange(process: subprocess.Popen[bytes], offer: bytes) -> tuple[bytes, None]:
@@ -168,7 +175,7 @@ def main() -> None:
     if arguments.show:
         asyncio.run(show(arguments.show, arguments.seconds))
     elif arguments.sound:
-        sys.stdout.close()
+        print("END", flush=True)
         asyncio.run(
             record_sound(
                 os.devnull,

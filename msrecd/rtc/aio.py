@@ -1,9 +1,10 @@
 """The only importer of aiortc and aioice: one peer connection, in the thread of WebRTC.
 
-aiortc decodes whatever it receives and encodes whatever it sends. Frames pass through by four of its private seams, the
-same from 1.11 to 1.16 (`tests/rtc/test_aiortc_seams.py` holds them):
+aiortc decodes whatever it receives and encodes whatever it sends. Frames pass through by these of its private seams,
+the same from 1.11 to 1.16 (`tests/rtc/test_aiortc_seams.py` holds them):
 
-- `RTCRtpSender._next_encoded_frame(codec)` gives the next frame as payloads; ours come from an `Outgoing`.
+- `RTCRtpSender._next_encoded_frame(codec)` gives the next frame to a loop that sends it; ours comes from an `Outgoing`,
+  and is sent without that loop, by `transport._send_rtp`. So `_retransmit(number)` is ours as well.
 - `RTCRtpSender._send_keyframe()` is called when the peer asks for a key frame; aiortc's own asks its encoder.
 - `RTCRtpSender._send_rtcp(packets)` sends reports: theirs say when a packet was sent, and are zeros at first; ours say
   when it was captured.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import Any, cast
 
 import aiortc
 from aioice import stun
-from aiortc import rtcrtpsender, sdp
+from aiortc import rtcrtpsender, rtp, sdp
 from aiortc.exceptions import InternalError
 from aiortc.exceptions import InvalidAccessError as _InvalidAccessError
 from aiortc.exceptions import InvalidStateError as _InvalidStateError
@@ -34,9 +36,10 @@ from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.dom.exceptions import DOMException, InvalidAccessError, InvalidStateError, OperationError
 from msrecd.flow.units import Kind
 from msrecd.rtc.loop import RtcLoop, Spaced
+from msrecd.rtc.packetline import Extension, PacketLine, bursts
 from msrecd.rtc.peertimes import PeerTimes
 from msrecd.rtc.receiving import SILENT_NS, Incoming, ReceivedSource
-from msrecd.rtc.sending import Outgoing
+from msrecd.rtc.sending import Outgoing, Unit
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +100,14 @@ class _Sending:
         self.sender = sender
         self.outgoing: Outgoing | None = None
         self._changed = asyncio.Event()
-        self._began: list[tuple[int, int]] = []  # of the last frames: packets sent before, RTP time without the origin
-        self._packets = 0
-        self._origin: int | None = None
-        self._send_rtcp = sender._send_rtcp
+        self._line: PacketLine | None = None
+        self._origin = random.getrandbits(32)
+        self._packets = self._octets = 0
+        self._send_rtcp, self._retransmit = sender._send_rtcp, sender._retransmit
         sender._next_encoded_frame = self._next
         sender._send_keyframe = self._key_frame_asked
         sender._send_rtcp = self._report
+        sender._retransmit = self._send_again
 
     def set(self, outgoing: Outgoing | None) -> None:
         if self.outgoing is not None:
@@ -111,15 +115,16 @@ class _Sending:
         self.outgoing = outgoing
         self._changed.set()
 
-    async def _next(self, codec: Any) -> Any:
-        """In place of RTCRtpSender._next_encoded_frame; one that raises would end the sender for good."""
+    async def _next(self, codec: Any) -> None:
+        """In place of RTCRtpSender._next_encoded_frame, and of the loop around it, which takes twice the time.
+
+        One that raises would end the sender for good.
+        """
         name = codec.mimeType.partition("/")[2].lower()
         while True:
             outgoing = self.outgoing
             if outgoing is not None and name in ("h264", "vp8", "opus"):
                 try:
-                    if self._packets and self._origin is None:
-                        await self._report_first()
                     unit = await outgoing.next(name)
                 except EOFError:
                     pass  # until there is another track
@@ -128,24 +133,68 @@ class _Sending:
                 except Exception:
                     log.exception("sending a track failed; it is no longer sent")
                 else:
-                    if outgoing is not self.outgoing:
-                        continue
-                    self._began = [*self._began[-1:], (self._packets, unit.rtp_time)]
-                    self._packets += len(unit.payloads)
-                    return rtcrtpsender.RTCEncodedFrame(unit.payloads, unit.rtp_time & 0xFFFFFFFF, cast(int, None))
+                    if outgoing is self.outgoing and self.sender._enabled:
+                        await self._send(unit, codec.payloadType)
+                    continue
             while outgoing is self.outgoing:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _report_first(self) -> None:
-        """Behind the first frame: aiortc's own first report takes up to 1.5 s, and until then peers guess."""
-        info = RtcpSenderInfo(
-            ntp_timestamp=0,
-            rtp_timestamp=self.sender._RTCRtpSender__rtp_timestamp,
-            packet_count=self._packets,
-            octet_count=self.sender._RTCRtpSender__octet_count,
+    async def _send(self, unit: Unit, payload_type: int) -> None:
+        """
+        Raises:
+            ConnectionError: the peer has gone; aiortc ends the sender then.
+        """
+        sender, line = self.sender, self._line
+        if line is None or line.payload_type != payload_type:
+            number = random.getrandbits(15) if line is None else line.number
+            line = self._line = PacketLine(payload_type, sender._ssrc, number, self._extension())
+        timestamp = (self._origin + unit.rtp_time) & 0xFFFFFFFF
+        send = sender.transport._send_rtp
+        parts, pause_s = bursts(unit.payloads)
+        for index, part in enumerate(parts):
+            if index:
+                await asyncio.sleep(pause_s)
+            send_time = ntp_of(time.time_ns()) >> 14 & 0xFFFFFF
+            for packet in line.packets(part, timestamp, index + 1 == len(parts), send_time):
+                await send(packet)
+        is_first = not self._packets
+        self._packets += len(unit.payloads)
+        self._octets += sum(map(len, unit.payloads))
+        sender._RTCRtpSender__rtp_timestamp = timestamp
+        sender._RTCRtpSender__packet_count, sender._RTCRtpSender__octet_count = self._packets, self._octets
+        if is_first:  # aiortc's own first report takes up to 1.5 s, and until then peers guess
+            info = RtcpSenderInfo(
+                ntp_timestamp=0, rtp_timestamp=timestamp, packet_count=self._packets, octet_count=self._octets
+            )
+            await self._report([RtcpSrPacket(ssrc=sender._ssrc, sender_info=info)])
+
+    def _extension(self) -> Extension:
+        """As the peer has agreed to it."""
+        values = rtp.HeaderExtensions(mid=self.sender._RTCRtpSender__mid, abs_send_time=0xA5A5A5)
+        profile, data = self.sender._RTCRtpSender__rtp_header_extensions_map.set(values)
+        if not data:
+            return Extension(b"", -1)
+        whole = profile.to_bytes(2, "big") + (len(data) // 4).to_bytes(2, "big") + data
+        return Extension(whole, whole.rfind(b"\xa5\xa5\xa5"))
+
+    async def _send_again(self, number: int) -> None:
+        """In place of _retransmit, whose packets are not kept by aiortc."""
+        kept = None if self._line is None else self._line.sent(number)
+        if self._line is None or kept is None:
+            return
+        packet = rtp.RtpPacket(
+            payload_type=self._line.payload_type,
+            marker=kept.marker,
+            sequence_number=number,
+            timestamp=kept.timestamp,
+            ssrc=self.sender._ssrc,
+            payload=kept.payload,
         )
-        await self._report([RtcpSrPacket(ssrc=self.sender._ssrc, sender_info=info)])
+        packet.extensions.mid = self.sender._RTCRtpSender__mid
+        size = cast(Any, rtcrtpsender).RTP_HISTORY_SIZE
+        self.sender._RTCRtpSender__rtp_history = {number % size: packet}
+        await self._retransmit(number)
 
     def _key_frame_asked(self) -> None:
         if self.outgoing is not None:
@@ -158,9 +207,6 @@ class _Sending:
                 info = packet.sender_info
                 if not info.packet_count or self.outgoing is None:
                     return
-                if self._origin is None:
-                    sent = [time_ for before, time_ in self._began if before < info.packet_count]
-                    self._origin = info.rtp_timestamp - sent[-1]
                 wall_ns, now_ns = time.time_ns(), SYSTEM_CLOCK.monotonic_ns()
                 info.ntp_timestamp = ntp_of(wall_ns)
                 info.rtp_timestamp = (self._origin + self.outgoing.rtp_time_of(now_ns)) & 0xFFFFFFFF

@@ -41,8 +41,13 @@ def test_seams() -> None:
     assert list(inspect.signature(receiver._handle_rtcp_packet).parameters) == ["self", "packet"]
     assert list(inspect.signature(receiver._handle_disconnect).parameters) == ["self"]
     source = inspect.getsource(sys.modules[sender.__module__])
-    for name in ("__ntp_timestamp", "__rtp_timestamp", "__octet_count", "__lsr", "__lsr_time", "self._send_keyframe()"):
+    for name in (
+        *("__ntp_timestamp", "__rtp_timestamp", "__octet_count", "__packet_count", "__lsr", "__lsr_time", "__mid"),
+        *("__rtp_header_extensions_map", "__rtp_history.get(", "self._enabled", "RTP_HISTORY_SIZE"),
+        *("self._send_keyframe()", "await self._retransmit(", "await self.transport._send_rtp("),
+    ):
         assert name in source
+    assert list(inspect.signature(sender._retransmit).parameters) == ["self", "sequence_number"]
     source = inspect.getsource(sys.modules[receiver.__module__])
     assert "self.__jitter_buffer.add(packet)" in source
     assert "packet._data = depayload(" in source

@@ -13,6 +13,7 @@ from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.rtc.jitter import Reassembly
 from msrecd.rtc.packetize import MAX_PAYLOAD, access_unit, h264_payloads, is_key_frame, vp8_payloads, vp8_size
+from msrecd.rtc.packetline import Extension, PacketLine, bursts
 from msrecd.rtc.peertimes import PeerClock, PeerTimes
 
 SPS, PPS = b"\x67\x42\xc0\x1e\xd9", b"\x68\xce\x3c\x80"
@@ -171,3 +172,46 @@ def test_frames_keep_the_distance_that_reports_give() -> None:
         last[1] = times.place(1, at + 5 * NS, wall + at, at + 45 * MS) - at
         last[0] = times.place(0, at + 900 * NS, wall + at if number > 20 else None, at + MS) - at
     assert abs(last[0] - last[1]) < MS
+
+
+def test_packets_are_numbered_and_kept_for_a_while() -> None:
+    aiortc_rtp = pytest.importorskip("aiortc.rtp")
+    ids = aiortc_rtp.HeaderExtensionsMap()
+    ids.configure(
+        type(
+            "Agreed",
+            (),
+            {
+                "headerExtensions": [
+                    type("Id", (), {"id": 1, "uri": "urn:ietf:params:rtp-hdrext:sdes:mid"}),
+                    type("Id", (), {"id": 3, "uri": "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"}),
+                ]
+            },
+        )
+    )
+    profile, data = ids.set(aiortc_rtp.HeaderExtensions(mid="7", abs_send_time=0xA5A5A5))
+    whole = profile.to_bytes(2, "big") + (len(data) // 4).to_bytes(2, "big") + data
+    line = PacketLine(96, 0xDEADBEEF, 0xFFFF, Extension(whole, whole.index(b"\xa5\xa5\xa5")))
+    sent = [*line.packets([b"one", b"two"], 5, False, 0x10203), *line.packets([b"three"], 5, True, 0x10204)]
+    parsed = [aiortc_rtp.RtpPacket.parse(one, ids) for one in sent]
+    assert [(one.sequence_number, one.marker, one.payload) for one in parsed] == [
+        (0xFFFF, 0, b"one"),
+        (0, 0, b"two"),
+        (1, 1, b"three"),
+    ]
+    assert {(one.payload_type, one.ssrc, one.timestamp, one.extensions.mid) for one in parsed} == {
+        (96, 0xDEADBEEF, 5, "7")
+    }
+    assert [one.extensions.abs_send_time for one in parsed] == [0x10203, 0x10203, 0x10204]
+    kept = line.sent(0)
+    assert kept is not None
+    assert (kept.payload, kept.timestamp, kept.marker) == (b"two", 5, 0)
+    list(line.packets([b"x"] * 600, 6, True, 0))
+    assert line.sent(0) is None
+
+
+@pytest.mark.parametrize(("packets", "parts"), [(1, [1]), (32, [32]), (33, [32, 1]), (400, [32] * 12 + [16])])
+def test_a_long_frame_does_not_leave_at_once(packets: int, parts: list[int]) -> None:
+    bursts_, pause_s = bursts([b""] * packets)
+    assert [len(part) for part in bursts_] == parts
+    assert pause_s * (len(parts) - 1) <= 0.0401
