@@ -156,7 +156,7 @@ def test_a_medium_that_is_back_under_its_open_chunk_keeps_it(tmp_path: Path) -> 
     store.rotate()
     swap(tmp_path, "second", "first")
     store.rotate()
-    assert store.finish_leftovers() == []
+    assert store.finish_unfinished() == []
     assert chunk.path.exists()
     line = chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
     store.close()

@@ -167,7 +167,7 @@ def main(path: Path) -> int:
 
 
 def _print(table: list[tuple[str, ...]]) -> None:
-    widths = [max(len(values[column]) for values in table) for column in range(len(COLUMNS))]
+    widths = [max(len(values[column]) for values in table) for column in range(len(table[0]))]
     for number, values in enumerate(table):
         print("| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |")
         if not number:
