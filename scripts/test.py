@@ -4,6 +4,8 @@
 Arguments go to pytest. Without a marker expression of the caller's (`-m`), both parts run; the last line counts what
 both of them did, in the words of pytest. With MSRECD_TEST_AGAIN (a number; .ci/run sets it), up to so many tests that
 fail in a part run once more, one by one: if they pass then they are "unsteady", named and counted, and fail nothing.
+What Python compiles is kept (`__pycache__`), whatever the environment says: each of the workers and each of the daemons
+that they start would compile everything anew.
 With MSRECD_TEST_UNTIL (a Unix time; .ci/run sets it) the virtual machine's tests come before that line, as far as there
 is time for them. Exit status: 0 if all passed, otherwise pytest's.
 """
@@ -39,11 +41,37 @@ class Part(NamedTuple):
     failed: list[str]
 
 
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def compile_once() -> None:
+    """In a fresh clone: else all workers, which begin at the same time, compile the same files."""
+    if any((ROOT / "tests" / "__pycache__").glob("*.pyc")):
+        return
+    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py")))
+    collect = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
+    halves = [
+        subprocess.Popen([*collect, *half], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+        for half in (folders[::2], folders[1::2])
+    ]
+    for half in halves:
+        half.wait()
+
+
+def those_alone(arguments: list[str]) -> list[str]:
+    """The files with tests that are marked `alone`, if the arguments name no others: the rest need no import."""
+    if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
+        return []
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path) for path in files if "mark.alone" in path.read_text("utf-8")]
+
+
 def run(arguments: list[str]) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-X", "dev", "-m", "pytest", *arguments]
-        state = subprocess.run(command, env=os.environ | {"MSRECD_TEST_REPORT": str(report)}).returncode
+        state = subprocess.run(command, env=environment() | {"MSRECD_TEST_REPORT": str(report)}).returncode
         found = json.loads(report.read_text()) if report.exists() else {"counts": {}, "failed": []}
     return Part(state, found["counts"], found["failed"])
 
@@ -63,10 +91,12 @@ def main(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--quick"]
     also = "not slow and " if quick else ""
     together = ["-n", str(workers()), "--dist", "worksteal"]
-    parts = [[*together, "-m", f"{also}not alone", *arguments], ["-m", f"{also}alone", *arguments, "-n", "0"]]
+    alone = ["-m", f"{also}alone", *arguments, *those_alone(arguments), "-n", "0"]
+    parts = [[*together, "-m", f"{also}not alone", *arguments], alone]
     if "-m" in arguments:
         parts = [[*together, *arguments]]
     began = time.monotonic()
+    compile_once()
     states = []
     counts: dict[str, int] = {}
     for part in parts:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import signal
 
 import msrecd
 from msrecd import (
@@ -48,6 +47,8 @@ def rendered(context: OfflineAudioContext) -> Any:
 @pytest.mark.parametrize(("frequency", "q", "gain"), [(200, 1, 6), (5000, 0.3, -12), (18000, 12, 20)])
 def test_a_filter_is_that_of_the_specification(type: Any, frequency: float, q: float, gain: float) -> None:
     """The coefficients are computed here anew, from the formulas of the specification, and filtered by scipy."""
+    from scipy import signal  # here: a second of importing, for two tests
+
     samples = noise(channels=2)
     context = OfflineAudioContext(2, samples.shape[1], RATE)
     node = BiquadFilterNode(context, {"type": type, "frequency": frequency, "Q": q, "gain": gain})
@@ -99,6 +100,8 @@ def coefficients_by_the_book(type: str, frequency: float, q: float, gain: float)
 
 
 def test_the_response_is_what_the_filter_does() -> None:
+    from scipy import signal  # here: a second of importing, for two tests
+
     context = OfflineAudioContext(1, RATE, RATE)
     node = BiquadFilterNode(context, {"type": "peaking", "frequency": 1000, "Q": 5, "gain": 12})
     frequencies = np.array([10, 500, 1000, 4000, 23000, -1, 24001], dtype=np.float32)
