@@ -129,12 +129,15 @@ export function aim(root, name) {
   }
 
   // What the camera itself says (libcamera's metadata), beside what this page computes.
-  let asks = false;
+  let asks = false, asked = 0, isSilent = true;
   async function ask() {
     if (asks || !isShown || document.hidden) return;
+    asked += 1;
+    if (isSilent && asked > 4 && asked % 20) return; // a camera that says nothing is asked every ten seconds
     asks = true;
     try {
       const of = await getJson(`api/recorders/${encodeURIComponent(name)}/camera`);
+      isSilent = !Object.keys(of).length;
       camera.hidden = of.focus_figure === undefined && !of.focus_state;
       cameraPeak = Math.max(cameraPeak, of.focus_figure || 0);
       if (!camera.hidden) say(camera, w.aim.camera(of.focus_figure, cameraPeak, of.focus_state, of.focus_distance));
