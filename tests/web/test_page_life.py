@@ -73,6 +73,10 @@ def test_a_session_that_ends_asks_for_the_password_and_comes_back_to_the_view(
     page.page.get_by_label("Password").wait_for()
     log_in_again(page.page)
     page.page.wait_for_selector("main .view.listen .level")
+    for torn in ("%", "back/%E0%A4%A", "constructor/x", "listen/<b>"):
+        page.page.goto(f"{page.base}/?{len(torn)}#{torn}")
+        page.page.wait_for_selector("main .view")
+    assert [line for line in page.complaints if line.startswith("error: ") and "Failed to load" not in line] == []
 
 
 @pytest.mark.promise("page-restart")

@@ -16,9 +16,11 @@ let leave = () => {}, shown = "", isOpen = false;
 
 // The address says what is shown: #view/recorder.
 export function place() {
-  const [view, recorder] = decodeURIComponent(location.hash.slice(1)).split("/");
+  let hash = location.hash.slice(1);
+  try { hash = decodeURIComponent(hash); } catch { /* a torn link */ }
+  const [view, recorder] = hash.split("/");
   const known = names();
-  return { view: views[view] ? view : "aim", recorder: known.includes(recorder) ? recorder : known[0] || "" };
+  return { view: Object.hasOwn(views, view) ? view : "aim", recorder: known.includes(recorder) ? recorder : known[0] || "" };
 }
 const go = (view, recorder) => { location.hash = recorder ? `${view}/${recorder}` : view; };
 
