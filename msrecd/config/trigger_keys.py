@@ -64,7 +64,8 @@ class Trigger:
     )
     max_per_hour: int = key(
         Number(minimum=1, maximum=3600),
-        "It begins at most so many recordings within 60 minutes; what it finds beyond that is an event, no recording.",
+        "It begins at most so many recordings within 60 minutes; what it finds beyond that is an event, no recording."
+        " A restart of the daemon changes nothing of that, one of the machine does.",
         default=60,
     )
     protect: bool = key(

@@ -20,6 +20,7 @@ from typing import Any
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.config.model import Config, Location
 from msrecd.config.recorder_model import Recorder
+from msrecd.control.begun import Begun
 from msrecd.control.recorders import Recorders
 from msrecd.control.watched import Watched
 from msrecd.errors import CommandError
@@ -272,6 +273,19 @@ class Conductor:
         if last_ns is not None:
             part.state = override.trigger(part.state, self._facts(part), kind="", until_ns=last_ns)
             self._wake.set()
+
+    def begun(self) -> Begun:
+        """Which recordings triggers have begun, as far as it counts for `max_per_hour`."""
+        return {name: dict(part.watched.begun_ns) for name, part in self._parts.items() if part.watched.begun_ns}
+
+    def recall(self, begun: Begun) -> None:
+        """What `begun` said before this program was started."""
+        for name, triggers in begun.items():
+            part = self._parts.get(name)
+            if part is not None:
+                part.watched.begun_ns = {
+                    number: times for number, times in triggers.items() if number < len(part.recorder.triggers)
+                }
 
     def upcoming(self) -> dict[str, Any]:
         """For state/daemon: next planned start and stop of each recorder that has a schedule."""

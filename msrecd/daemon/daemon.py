@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
 from msrecd.config.model import Config
 from msrecd.config.recorder_model import Recorder
+from msrecd.control import begun
 from msrecd.control.actions import Actions
 from msrecd.control.bus import Adapter, Bus, Event, Item, Mark, State
 from msrecd.control.commands import Commands
@@ -84,6 +86,9 @@ class Daemon:
             found=self._trigger_found,
         )
         self.conductor = Conductor(self.recorders, self.publisher.publish_daemon)
+        self._begun_path = config.storage.state_path / "triggers.json"
+        if any(recorder.triggers for recorder in config.recorders):
+            self.conductor.recall(begun.load(self._begun_path))
         self.watch = DeviceWatch(self.devices, self.bus, self.publisher.stamp, self._devices_looked)
         self.adapters: list[Adapter] = []
         self.vitals = Vitals(
@@ -327,7 +332,14 @@ class Daemon:
 
             assert self.archive is not None
             notes = self.archive.store.recordings.triggers
-            self._triggering = Triggering(lambda: self.conductor, self.publisher, self._protect, self._tasks, notes)
+            self._triggering = Triggering(
+                lambda: self.conductor,
+                self.publisher,
+                self._protect,
+                self._tasks,
+                notes,
+                remember=partial(begun.save, self._begun_path),
+            )
         self._triggering.found(unit, finding)
 
     # --- what others need to know ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+from msrecd.control.begun import Begun
 from msrecd.control.conductor import Conductor
 from msrecd.control.publisher import Publisher
 from msrecd.errors import CommandError
@@ -34,13 +35,16 @@ class Triggering:
         tasks: Tasks,
         notes: TriggerNotes,
         *,
+        remember: Callable[[Begun], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """
         Args:
             protect: the verb `protect`.
             notes: for the manifest.
+            remember: keeps for the next start what has begun; blocking.
         """
+        self._remember = remember
         self._conductor = conductor
         self._publisher = publisher
         self._protect = protect
@@ -62,6 +66,9 @@ class Triggering:
                 self._tasks.spawn(self._keep(unit, finding.number, since_ns), f"{unit.name}-protect")
             return
         action = self._conductor().found(unit.name, finding.number)
+        if action == "start" and self._remember is not None:
+            keep = asyncio.to_thread(self._remember, self._conductor().begun())
+            self._tasks.spawn(keep, f"{unit.name}-begun")
         if action in ("start", "extend"):  # what is recorded
             score, at_ns = finding.score, finding.at_ns
             self._notes.begin(unit.name, finding.number, kind=finding.kind, score=score, at_ns=at_ns)

@@ -1,12 +1,13 @@
 """A year in the field on a clock that is moved: what was recorded is what was planned less what was reported, to the
 second.
 
-Real: the conductor, the planner, the rules of commands, the trust in the wall clock with its history on a disk, the
-plan of the retention, the spool of events on a disk. Modelled: time, the wall clock's errors and what the kernel says
-of it; the recorder, which starts and stops at once and cuts a chunk each hour; the disk, which is a number of bytes;
-the broker, which takes events or does not. A power cut costs the model recorder up to three seconds, as it may cost the
-real one, and is reported like there, as `lost_s`; that the real one keeps to it, writes what it should and finds its
-devices again is tested elsewhere, with real files and processes.
+Real: the conductor, the planner, the rules of commands and triggers, the windows of the off-load, the trust in the wall
+clock with its history on a disk, the plan of the retention, the spool of events on a disk. Modelled: time, the wall
+clock's errors and what the kernel says of it; the recorder, which starts and stops at once and cuts a chunk each hour,
+with a snapshot beside each; what its trigger finds; the disk, which is a number of bytes; the broker, and the store of
+the off-load with its windows, which take what they are given or do not. A power cut costs the model recorder up to
+three seconds, as it may cost the real one, and is reported like there, as `lost_s`; that the real one keeps to it,
+writes what it should and finds its devices again is tested elsewhere, with real files and processes.
 
 One year in the ordinary run; `MSRECD_YEARS=20` for more of them.
 
@@ -20,9 +21,10 @@ import asyncio
 import json
 import os
 import random
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,8 +35,10 @@ from msrecd.clock import NS
 from msrecd.clock.wall import WallTime, read_history
 from msrecd.config.model import Config
 from msrecd.config.recorder_model import Recorder, Schedule
+from msrecd.config.trigger_keys import Trigger
 from msrecd.control import conductor as scheduler
 from msrecd.mqtt.spool import SpoolStore
+from msrecd.offload.pace import may_send, parse_window
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, WAIT_FOR_CLOCK_S
 from msrecd.storage.retention import ChunkRef, Limits, ListView, Situation, plan
 
@@ -46,6 +50,10 @@ MINUTE, HOUR, DAY = 60 * NS, 3600 * NS, 86_400 * NS
 FIRST = date(2027, 3, 1)
 BEGIN = datetime(2027, 3, 1, tzinfo=UTC)
 BYTES_A_SECOND = 500_000
+SNAPSHOT_BYTES = 300_000
+OFFLOAD_WINDOWS = [parse_window("22:00-05:00")]
+OFFLOAD_BYTES_A_SECOND = 2_000_000
+HOLD_S, MAX_PER_HOUR = 10.0, 10
 CAPACITY = 64_000_000_000
 LIMITS = Limits(max_total_bytes=40_000_000_000, min_free_bytes=2_000_000_000)
 RULES = [
@@ -128,10 +136,16 @@ def incidents(rng: random.Random) -> list[Incident]:
             found += [Incident(at, "step", rng.randrange(-1200, 1200) * NS), Incident(back, "step", 0)]
         elif kind == "hand" and not found_near(found, at):
             found += [Incident(at, rng.choice(["hand stop", "hand start"]))]
+        elif kind == "" and rng.random() < 0.3:  # something moves: once for some time, or again and again
+            times = rng.choice([1, 1, 1, 40])
+            for number in range(times):
+                lasts = rng.randrange(1, 3600 if times == 1 else 20) * NS
+                found += [Incident(at + 30 * number * NS, "found"), Incident(at + 30 * number * NS + lasts, "lost")]
         for name, chance, longest_s in (
             ("unplugged", 0.1, 5 * 3600),
             ("full", 0.05, 4 * 3600),
             ("offline", 0.2, 90_000),
+            ("away", 0.1, 10 * 3600),
         ):
             if rng.random() < chance:
                 at = day * DAY + rng.randrange(86_400) * NS
@@ -156,6 +170,12 @@ class Disk:
     delivered: list[int] = field(default_factory=list)
     most_bytes: int = 0
     is_online: bool = True
+    snapshots: int = 0
+    store: dict[str, int] = field(default_factory=dict)  # files that the store has proven, and their bytes
+    is_away: bool = False  # the store
+    waiting: deque[ChunkRef] = field(default_factory=deque)
+    sent_bytes: int = 0  # of the first of those
+    sent_ns: int = 0
 
     def finish(self, spans: list[Span], now_ns: int) -> None:
         """Chunks of an hour at most; each is announced."""
@@ -163,21 +183,45 @@ class Disk:
             for start in range(begin, end, HOUR):
                 stop = min(start + HOUR, end)
                 self.written += 1
-                self.kept.append(
-                    ChunkRef(
-                        recording_id=f"{begin}", recorder="cam0", seq=self.written, file=f"{self.written}",
-                        bytes=(stop - start) * BYTES_A_SECOND // NS, started_ns=start, ended_ns=stop, trusted=True,
-                    )
-                )  # fmt: skip
+                self.snapshots += 1
+                for seq, size in (
+                    (self.written, (stop - start) * BYTES_A_SECOND // NS),
+                    (-self.written, SNAPSHOT_BYTES),
+                ):
+                    file = ChunkRef(
+                        recording_id=f"{begin}", recorder="cam0", seq=seq, file=f"{seq}", bytes=size,
+                        started_ns=start, ended_ns=stop, trusted=True,
+                    )  # fmt: skip
+                    self.kept.append(file)
+                    self.waiting.append(file)
                 self.spool.append([("event/recorder/cam0", {"event_type": "chunk", "seq": self.written})])
                 self.rotate(now_ns)
         self.spool.flush()
         self.deliver()
 
+    def send(self, now_ns: int) -> None:
+        """What the store has got since the last time: in the windows, the oldest first, each file once."""
+        while self.sent_ns + 10 * MINUTE <= now_ns:
+            self.sent_ns += 10 * MINUTE
+            shows = (BEGIN + timedelta(seconds=self.sent_ns // NS)).time()
+            room = 600 * OFFLOAD_BYTES_A_SECOND if may_send(OFFLOAD_WINDOWS, shows) and not self.is_away else 0
+            while room and self.waiting:
+                file = self.waiting[0]
+                sent = min(room, file.bytes - self.sent_bytes)
+                room, self.sent_bytes = room - sent, self.sent_bytes + sent
+                if self.sent_bytes == file.bytes:
+                    assert file.file not in self.store
+                    self.store[file.file] = file.bytes
+                    self.waiting.popleft()
+                    self.sent_bytes = 0
+
     def rotate(self, now_ns: int) -> bool:
-        """Delete what the limits say; whether there is room then."""
-        situation = Situation(age_now_ns=now_ns, free_bytes=self.free_bytes)
+        """Delete what the limits say, of what the store has; whether there is room then."""
+        self.send(now_ns)
+        situation = Situation(age_now_ns=now_ns, free_bytes=self.free_bytes, requires_proof=True)
+        self.kept = [chunk if chunk.proven else replace(chunk, proven=chunk.file in self.store) for chunk in self.kept]
         gone = {planned.chunk.file for planned in plan(ListView(self.kept), LIMITS, {}, situation)}
+        assert gone <= self.store.keys(), "deleted before the store had it"
         assert [chunk.file for chunk in self.kept[: len(gone)]] == [c.file for c in self.kept if c.file in gone]
         self.kept = self.kept[len(gone) :]
         self.deleted += len(gone)
@@ -265,6 +309,7 @@ class World:
     off: list[Span] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
     started: list[Span] = field(default_factory=list)
+    found: list[Span] = field(default_factory=list)  # by the trigger, until it was over
     clock_events: list[int] = field(default_factory=list)
 
 
@@ -333,6 +378,15 @@ async def live(
         elif kind == "hand start" and powered:
             await model.conductor.start("cam0", "mqtt", 5400.0)
             world.started.append((now, now + 5400 * NS))
+        elif kind == "found" and powered:
+            model.conductor.found("cam0", 0)
+            world.found.append((now, now))
+        elif kind == "lost" and powered:
+            model.conductor.lost("cam0", 0)
+            world.found[-1] = (world.found[-1][0], now)
+        elif kind in ("away", "not away"):
+            disk.send(now)
+            disk.is_away = kind == "away"
         elif kind in ("unplugged", "not unplugged"):
             (books.end if kind.startswith("not") else books.begin)("device_missing", now)
         elif kind in ("full", "not full"):
@@ -352,6 +406,22 @@ async def live(
     return world
 
 
+def judge_triggers(found: list[Span], open_already: list[Span]) -> tuple[list[Span], int]:
+    """What they begin or extend, at most so many beginnings an hour; how many began nothing."""
+    spans: list[Span] = []
+    begun: list[int] = []
+    limited = 0
+    for at, over in found:
+        if not any(a <= at < b for a, b in (*open_already, *spans[-1:])):
+            begun = [one for one in begun if at - one < HOUR]
+            if len(begun) >= MAX_PER_HOUR:
+                limited += 1
+                continue
+            begun.append(at)
+        spans.append((at, over + round(HOLD_S * NS)))
+    return spans, limited
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("key", range(2027, 2027 + YEARS))
 def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> None:
@@ -360,7 +430,8 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
     rng = random.Random(key)
     happenings = incidents(rng)
     schedules = tuple(Schedule(timezone=ZONE, **rule) for rule in RULES)  # type: ignore[arg-type]
-    config = Config(recorders=(Recorder(name="cam0", video=True, schedules=schedules),))
+    trigger = Trigger(kind="motion", hold_s=HOLD_S, max_per_hour=MAX_PER_HOUR)
+    config = Config(recorders=(Recorder(name="cam0", video=True, schedules=schedules, triggers=(trigger,)),))
     machine = Machine(tmp_path, TestClock(BEGIN))
     model = Model(config, machine.clock, machine.boot())
     disk = Disk(SpoolStore(tmp_path / "spool.sqlite3", "year/0001"), tmp_path / "spool.sqlite3")
@@ -374,7 +445,11 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
             shown = within(windows, begin + error, end + error)
             planned += [(a - error, b - error) for a, b in shown]
     held = [(at, b) for at in world.stopped for a, b in windows if a <= at < b]
-    wanted = union([*minus(planned, held), *minus(world.started, world.off)])
+    by_others = union([*minus(planned, held), *minus(world.started, world.off)])
+    by_triggers, limited = judge_triggers(world.found, by_others)
+    assert minus(by_triggers, by_others)
+    assert limited
+    wanted = union([*by_others, *by_triggers])
     reported = union(span for spans in books.gaps.values() for span in spans)
     expected = minus(wanted, reported)
     recorded = union(books.recorded)
@@ -398,7 +473,14 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
     assert {True, False} == set(history)
     assert len(history) > machine.boots > 20
 
-    assert disk.written == disk.deleted + len(disk.kept)
+    assert disk.written + disk.snapshots == disk.deleted + len(disk.kept)
+    disk.is_away = False
+    disk.send(DAYS * DAY + 3 * DAY)
+    assert not disk.waiting
+    assert len(disk.store) == disk.written + disk.snapshots
+    assert sum(disk.store.values()) == pytest.approx(
+        length_s(recorded) * BYTES_A_SECOND + disk.snapshots * SNAPSHOT_BYTES, rel=1e-6
+    )
     assert disk.most_bytes <= (LIMITS.max_total_bytes or 0)
     disk.is_online = True
     disk.deliver()
@@ -407,5 +489,7 @@ def test_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int) -> No
     print(
         f"{DAYS} days, {len(happenings)} incidents: planned {length_s(wanted):.0f} s, "
         + ", ".join(f"{reason} {length_s(union(spans)):.0f} s" for reason, spans in sorted(books.gaps.items()))
-        + f", recorded {length_s(recorded):.0f} s; {disk.written} chunks, {disk.deleted} deleted"
+        + f", recorded {length_s(recorded):.0f} s, of it by triggers alone "
+        f"{length_s(minus(by_triggers, by_others)):.0f} s ({len(world.found)} found, {limited} beyond max_per_hour); "
+        f"{disk.written} chunks and as many snapshots, all in the store, {disk.deleted} deleted"
     )

@@ -69,6 +69,10 @@ def test_a_sound_begins_a_recording_from_before_it(daemon_for: DaemonFor, consol
         assert (noted["trigger"], noted["score"], noted["started"]) == ("sound", found["score"], found["at"])
         begun, ended = (datetime.fromisoformat(noted[name]) for name in ("started", "ended"))
         assert timedelta(0) < ended - begun < timedelta(seconds=3), "a beep of a tenth of a second"
+    since = len(console.messages)
+    with daemon:  # what began before a restart counts, too
+        console.wait("event/recorder/mic0", lambda said: said.get("action") == "limited", since=since)
+        assert len(daemon.recording_ids("mic0")) == 1
     with wave.open(str(chunk)) as file:
         sound, channels = array("h", file.readframes(1 << 30)), file.getnchannels()
         rate = file.getframerate()
