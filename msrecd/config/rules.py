@@ -90,6 +90,9 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
 
 
 def _check_storage(storage: Storage, report: Report) -> None:
+    total, kept = storage.max_total_bytes, storage.max_protected_bytes
+    if total is not None and kept is not None and kept > total and not report.concerns("storage.max_total"):
+        report.add("storage.max_protected", "is more than max_total: all may be protected, and then recording stops")
     for at, path in (("storage.path", storage.path), ("storage.state_path", storage.state_path)):
         if not report.concerns(at) and (message := _folder_problem(path)):
             report.add(at, message)

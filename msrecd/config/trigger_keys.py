@@ -83,5 +83,27 @@ def check_triggers(triggers: Sequence[Trigger], recorder: Recorder, at: str, rep
         wanted, word = (recorder.video, "video") if trigger.kind == "motion" else (recorder.audio, "audio")
         if recorder.source is None and wanted is False and not report.concerns(f"{here}.kind"):
             report.add(f"{here}.kind", f'"{trigger.kind}" needs {word}')
+        for i, polygon in enumerate(trigger.mask):
+            if not report.concerns(f"{here}.mask") and not _encloses_something(polygon):
+                report.add(f"{here}.mask[{i}]", "encloses nothing of the frame; its points must lie around some of it")
         if trigger.band and trigger.band[0] >= trigger.band[-1] and not report.concerns(f"{here}.band"):
             report.add(f"{here}.band", "takes the lower frequency first")
+
+
+def _encloses_something(polygon: Sequence[Sequence[float]]) -> bool:
+    """Whether a point of a fine grid over the frame lies inside, by the even-odd rule."""
+    across, down = 160, 120  # finer than the blocks that are looked at
+    rows = {int(y * down) for _, y in polygon}
+    for row in range(min(rows), min(max(rows) + 1, down)):
+        y = (row + 0.5) / down
+        crossed = sorted(
+            x1 + (x2 - x1) * (y - y1) / (y2 - y1)
+            for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True)
+            if (y1 > y) != (y2 > y)
+        )
+        if any(
+            round(left * across) < round(right * across)
+            for left, right in zip(crossed[::2], crossed[1::2], strict=True)
+        ):
+            return True
+    return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msrecd.config import check
+from msrecd.config import InvalidConfigError, check, load
 from msrecd.daemon.checks import config_checks
 
 MOTION = '[[recorder]]\nname = "a"\nvideo = true\n[[recorder.trigger]]\nkind = "motion"\nmask = {}\n'
@@ -71,3 +71,34 @@ def test_what_is_no_table_has_no_second_error(tmp_path: Path, text: str) -> None
     file = tmp_path / "m.toml"
     file.write_text('device = { id = "x" }\n' + text)
     assert len(check(file, checks=config_checks())) == 1
+
+
+@pytest.mark.parametrize(
+    ("polygon", "is_valid"),
+    [
+        ("[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]", False),
+        ("[[0, 0], [1, 1], [0.5, 0.5]]", False),  # a line
+        ("[[0.5, 0.5], [0.5001, 0.5], [0.5, 0.5001]]", False),
+        ("[[0, 0], [1, 1], [1, 0], [0, 1]]", True),  # crosses itself
+        ("[[0.5, 0.5], [0.52, 0.5], [0.52, 0.52], [0.5, 0.52]]", True),
+        ("[[0, 0], [1, 0], [1, 1], [0, 1]]", True),
+    ],
+)
+def test_a_mask_that_encloses_nothing_is_refused(tmp_path: Path, polygon: str, is_valid: bool) -> None:
+    """A trigger with it would be blind without a word."""
+    file = tmp_path / "msrecd.toml"
+    file.write_text("config_version = 1\n" + MOTION.format(f"[{polygon}]"))
+    if is_valid:
+        load(file)
+        return
+    with pytest.raises(InvalidConfigError) as refused:
+        load(file)
+    assert [problem.path for problem in refused.value.problems] == ["recorder[0].trigger[0].mask[0]"]
+
+
+def test_more_protected_than_there_may_be_at_all_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "msrecd.toml"
+    file.write_text('config_version = 1\n[storage]\nmax_total = "1GiB"\nmax_protected = "2GiB"\n')
+    with pytest.raises(InvalidConfigError) as refused:
+        load(file)
+    assert [problem.path for problem in refused.value.problems] == ["storage.max_protected"]
