@@ -177,3 +177,26 @@ class RTCPeerConnectionIceEvent(Event):
     @property
     def candidate(self) -> RTCIceCandidate | None:
         return self._candidate
+
+
+CONFIGURATION = ("ice_servers", "ice_transport_policy", "bundle_policy")
+
+
+def check_configuration(configuration: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: a member has a wrong type or value.
+    """
+    servers = configuration.get("ice_servers", ())
+    if not isinstance(servers, (list, tuple)):
+        raise TypeError(f"ice_servers must be a list, not {type(servers).__name__}")
+    for server in servers:
+        urls = server.get("urls") if isinstance(server, Mapping) else None
+        if not isinstance(urls, (str, list)):
+            raise TypeError("each of ice_servers must be a mapping with urls")
+    for name, allowed in (
+        ("ice_transport_policy", ("all", "relay")),
+        ("bundle_policy", ("balanced", "max-compat", "max-bundle")),
+    ):
+        if configuration.get(name, allowed[0]) not in allowed:
+            raise TypeError(f"{name} must be one of {', '.join(allowed)}, not {configuration[name]!r}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
-import logging
-import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,23 +21,20 @@ from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 from msrecd.rtc.channel import RTCDataChannel, RTCDataChannelEvent, channel_options
 from msrecd.rtc.descriptions import (
+    CONFIGURATION,
     Description,
     RTCIceCandidate,
     RTCPeerConnectionIceEvent,
     RTCSessionDescription,
     RTCTrackEvent,
+    check_configuration,
     description_of,
 )
-from msrecd.rtc.loop import RtcLoop
-from msrecd.rtc.transceiver import DIRECTIONS, Binding, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
+from msrecd.rtc.peerlink import PeerLink
+from msrecd.rtc.transceiver import DIRECTIONS, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
 
 if TYPE_CHECKING:
     from msrecd.rtc.aio import Peer, Snapshot, TransceiverState
-
-log = logging.getLogger(__name__)
-
-_OPTIONS = ("ice_servers", "ice_transport_policy", "bundle_policy")
-_CLOSE_S = 10.0
 
 _connected: set[RTCPeerConnection] = set()  # they can still be heard of
 
@@ -73,8 +68,8 @@ class RTCPeerConnection(EventTarget):
             RuntimeError: there is no running loop.
         """
         given: dict[str, Any] = dict(configuration or {})
-        warn_of_unknown("RTCPeerConnection", given, _OPTIONS, stacklevel=3)
-        _check(given)
+        warn_of_unknown("RTCPeerConnection", given, CONFIGURATION, stacklevel=3)
+        check_configuration(given)
         if importlib.util.find_spec("aiortc") is None:
             raise NotSupportedError("WebRTC needs aiortc: pip install 'msrecd[rtc]', or Debian's python3-aiortc")
         super().__init__()
@@ -94,25 +89,7 @@ class RTCPeerConnection(EventTarget):
         self._asks_negotiation = False
         self._operations = asyncio.Lock()
         self._is_closed = False
-        self._rtc = RtcLoop.acquire()
-        self._bindings: set[Binding] = set()
-        self._release = weakref.finalize(self, _let_go, self._rtc, holder := _Holder(), self._loop, self._bindings)
-        self._release.atexit = False
-        self._holder = holder
-        changed, channel = _weakly(self, "_take"), _weakly(self, "_channel_opened")
-        rtc, loop = self._rtc, self._loop
-
-        def begin() -> None:
-            from msrecd.rtc.aio import Peer
-
-            def opened(inner: Any) -> None:
-                early: list[Any] = []  # messages can come before the program knows of the channel
-                inner.on("message", early.append)
-                _post(loop, channel, (inner, early))
-
-            holder.peer = Peer(rtc, given, lambda snapshot: _post(loop, changed, snapshot), opened)
-
-        self._rtc.post(begin)
+        self._link = PeerLink(self, given, changed="_take", channel_opened="_channel_opened")
 
     # --- states ------------------------------------------------------------------------------------------------------
 
@@ -265,8 +242,8 @@ class RTCPeerConnection(EventTarget):
             raise TypeError("label must be a str of at most 65535 bytes")
         given = channel_options(options)
         self._refuse_closed()
-        channel = RTCDataChannel._create(self._rtc, label, given)
-        self._do(lambda peer: channel._bind(peer.create_data_channel(label, given)))
+        channel = RTCDataChannel._create(self._link.rtc, label, given)
+        self._link.do(lambda peer: channel._bind(peer.create_data_channel(label, given)))
         self._has_channels = True
         self._update_negotiation()
         return channel
@@ -357,44 +334,16 @@ class RTCPeerConnection(EventTarget):
             track = transceiver.receiver.track
             if track is not None:
                 track.stop()
-        self._release()
+        self._link.close()
 
     # --- between the threads -----------------------------------------------------------------------------------------
-
-    def _do(self, call: Callable[[Peer], object]) -> None:
-        """Call something of the peer's in the thread of WebRTC, behind all that was called before."""
-        holder = self._holder
-
-        def run() -> None:
-            if holder.peer is not None:
-                try:
-                    call(holder.peer)
-                except Exception:
-                    log.exception("a call to a peer connection failed")
-
-        self._rtc.post(run)
-
-    def _do_async(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> None:
-        rtc = self._rtc
-        self._do(lambda peer: rtc.tasks.spawn(call(peer), "a call to a peer connection"))
-
-    async def _ask(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> Any:
-        """The answer of something of the peer's; what was posted before it has been taken on this loop by then."""
-        holder = self._holder
-
-        async def run() -> Any:
-            if holder.peer is None:
-                raise InvalidStateError("the connection is closed")
-            return await call(holder.peer)
-
-        return await self._rtc.call(run())
 
     async def _operate(self, call: Callable[[Peer], Coroutine[Any, Any, Any]]) -> Any:
         """One after the other (https://w3c.github.io/webrtc-pc/#dfn-chain)."""
         self._refuse_closed()
         async with self._operations:
             self._refuse_closed()
-            return await self._ask(call)
+            return await self._link.ask(call)
 
     async def _create(self, type_: str) -> RTCSessionDescription:
         made_type, text = await self._operate(lambda peer: peer.create(type_))
@@ -403,7 +352,7 @@ class RTCPeerConnection(EventTarget):
     async def _stats(self, key: int | None, part: str) -> dict[str, dict[str, Any]]:
         if self._is_closed:
             return {}
-        report: dict[str, dict[str, Any]] = await self._ask(lambda peer: peer.stats(key, part))
+        report: dict[str, dict[str, Any]] = await self._link.ask(lambda peer: peer.stats(key, part))
         return report
 
     def _take(self, snapshot: Snapshot) -> None:
@@ -480,9 +429,9 @@ class RTCPeerConnection(EventTarget):
             "protocol": inner.protocol,
             "id": inner.id,
         }
-        channel = RTCDataChannel._create(self._rtc, inner.label, options)
+        channel = RTCDataChannel._create(self._link.rtc, inner.label, options)
         self._has_channels = self._channels_negotiated = True
-        self._rtc.post(lambda: channel._bind(inner, early))
+        self._link.rtc.post(lambda: channel._bind(inner, early))
         self._fire(RTCDataChannelEvent("datachannel", {"channel": channel}))
 
     # --- little helpers ----------------------------------------------------------------------------------------------
@@ -490,7 +439,7 @@ class RTCPeerConnection(EventTarget):
     def _new_transceiver(self, kind: Kind, direction: str) -> RTCRtpTransceiver:
         key = next(self._keys)
         transceiver = self._transceivers[key] = RTCRtpTransceiver(self, key, kind, direction)
-        self._do(lambda peer: peer.add_transceiver(key, kind, direction))
+        self._link.do(lambda peer: peer.add_transceiver(key, kind, direction))
         return transceiver
 
     def _send(self, transceiver: RTCRtpTransceiver, track: MediaStreamTrack, stream_id: str) -> None:
@@ -538,77 +487,9 @@ class RTCPeerConnection(EventTarget):
         )
 
 
-class _Holder:
-    """The peer, for the garbage collector's finalizer too."""
-
-    peer: Peer | None = None
-
-
-def _let_go(rtc: RtcLoop, holder: _Holder, loop: asyncio.AbstractEventLoop, bindings: set[Binding]) -> None:
-    """Close the peer and give the thread back; in whichever thread the garbage collector runs."""
-    _post(loop, _release_all, list(bindings))
-
-    async def close() -> None:
-        peer, holder.peer = holder.peer, None
-        try:
-            if peer is not None:
-                async with asyncio.timeout(_CLOSE_S):
-                    await peer.close()
-        except TimeoutError:
-            log.warning("a peer connection did not close within %g s", _CLOSE_S)
-        finally:
-            rtc.release()
-
-    rtc.post(lambda: rtc.tasks.spawn(close(), "closing a peer connection"))
-
-
-def _release_all(bindings: list[Binding]) -> None:
-    for one in bindings:
-        one.release()
-
-
-def _weakly(connection: RTCPeerConnection, method: str) -> Callable[[Any], None]:
-    """A call of a method that keeps nothing alive."""
-    reference = weakref.ref(connection)
-
-    def call(value: Any) -> None:
-        owner = reference()
-        if owner is not None:
-            getattr(owner, method)(value)
-
-    return call
-
-
-def _post(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(call, value)
-    except RuntimeError:
-        return  # the loop is closed
-
-
 def _description(found: tuple[str, str] | None, before: RTCSessionDescription | None) -> RTCSessionDescription | None:
     if found is None:
         return None
     if before is not None and (before.type, before.sdp) == found:
         return before
     return RTCSessionDescription({"type": found[0], "sdp": found[1]})
-
-
-def _check(configuration: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        TypeError: a member has a wrong type or value.
-    """
-    servers = configuration.get("ice_servers", ())
-    if not isinstance(servers, (list, tuple)):
-        raise TypeError(f"ice_servers must be a list, not {type(servers).__name__}")
-    for server in servers:
-        urls = server.get("urls") if isinstance(server, Mapping) else None
-        if not isinstance(urls, (str, list)):
-            raise TypeError("each of ice_servers must be a mapping with urls")
-    for name, allowed in (
-        ("ice_transport_policy", ("all", "relay")),
-        ("bundle_policy", ("balanced", "max-compat", "max-bundle")),
-    ):
-        if configuration.get(name, allowed[0]) not in allowed:
-            raise TypeError(f"{name} must be one of {', '.join(allowed)}, not {configuration[name]!r}")

@@ -88,15 +88,15 @@ class RTCRtpSender:
         self._track = track
         outgoing = None
         if track is not None and track.ready_state is ReadyState.LIVE:
-            outgoing = Outgoing(sent(track), self._connection._rtc)
+            outgoing = Outgoing(sent(track), self._connection._link.rtc)
             self._binding = Binding(track, outgoing)
-            self._connection._bindings.add(self._binding)
+            self._connection._link.bindings.add(self._binding)
         track_id = "" if track is None else track.id
-        self._connection._do(lambda peer: peer.set_track(self._key, outgoing, track_id, stream_id))
+        self._connection._link.do(lambda peer: peer.set_track(self._key, outgoing, track_id, stream_id))
 
     def _close(self) -> None:
         if self._binding is not None:
-            self._connection._bindings.discard(self._binding)
+            self._connection._link.bindings.discard(self._binding)
             self._binding.release()
             self._binding = None
 
@@ -195,7 +195,7 @@ class RTCRtpTransceiver:
         if not self._is_stopped:
             self._is_stopped = True
             self._sender._close()
-            self._connection._do_async(lambda peer: peer.stop_transceiver(self._key))
+            self._connection._link.do_async(lambda peer: peer.stop_transceiver(self._key))
 
     def set_codec_preferences(self, codecs: Sequence[Mapping[str, Any]]) -> None:
         """Which codecs are to be negotiated, the best first; of those that `get_capabilities` names.
@@ -208,11 +208,11 @@ class RTCRtpTransceiver:
         for name in wanted:
             if name not in known:
                 raise InvalidAccessError(f"{name!r} cannot be sent or received here")
-        self._connection._do(lambda peer: peer.prefer(self._key, wanted))
+        self._connection._link.do(lambda peer: peer.prefer(self._key, wanted))
 
     def _set_direction(self, direction: str) -> None:
         self._direction = direction
-        self._connection._do(lambda peer: peer.set_direction(self._key, direction))
+        self._connection._link.do(lambda peer: peer.set_direction(self._key, direction))
 
     def _apply(self, state: TransceiverState) -> None:
         self._mid, self._current = state.mid, state.current_direction

@@ -198,7 +198,7 @@ def test_its_thread_goes_with_the_last_connection() -> None:
         loops = []
         for _ in range(2):
             connection = msrecd.RTCPeerConnection()
-            loops.append(connection._rtc)
+            loops.append(connection._link.rtc)
             connection.create_data_channel("one")
             await connection.create_offer()
             connection.close()
