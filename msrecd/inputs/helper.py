@@ -28,10 +28,10 @@ from msrecd.inputs import wire
 from msrecd.inputs.confine import confine, give_back_memory
 from msrecd.inputs.decoder import FAILED, decode_flac, decode_input
 from msrecd.inputs.places import stay_on
+from msrecd.inputs.rtspinput import NAP_S, RtspInput, open_rtsp
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
 
-NAP_S = 0.3  # between two looks at the network: draining it in one go costs half of waking for each packet
 _UDP_NAP_S = 0.02  # the kernel keeps less of UDP
 _DRAINED_S = 0.004  # a packet that was waited for so long was the newest
 _LIVE_BATCH_S = 0.25
@@ -42,8 +42,9 @@ _IDLE_S = 120.0  # longer than any pause between two attempts
 REWIND, GO = b"R", b"G"
 
 
-def batches(demuxer: Demuxer, indexes: list[int], nap_s: float) -> Iterator[list[Demuxed]]:
+def batches(demuxer: Demuxer, indexes: list[int]) -> Iterator[list[Demuxed]]:
     """The packets of an opened input, those together that came together."""
+    nap_s = 0.0 if demuxer.times == "arrival" else _UDP_NAP_S if demuxer.transport == "udp" else NAP_S
     batch: list[Demuxed] = []
     size = 0
     is_live, longest = demuxer.is_live, _FIRST_BATCH_S
@@ -92,18 +93,18 @@ def read_input(connection: socket.socket) -> None:
             connection.sendall(wire.frame(FAILED, f"internal error of its process ({_place(exc)})".encode()))
         return
     confine(has_network=bool(request["network"]), file=None if request["network"] else request["url"])
-    demuxer = None
+    demuxer: Demuxer | RtspInput | None = None
     try:
         try:
             if request["network"]:
                 _stay_on_host(request, connection)
-            demuxer = _opened(request)
+            demuxer = open_rtsp(request) or _opened(request)
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
-            nap_s = 0.0 if demuxer.times == "arrival" else _UDP_NAP_S if demuxer.transport == "udp" else NAP_S
             while True:
-                for batch in batches(demuxer, indexes, nap_s):
+                own = demuxer.batches(indexes) if isinstance(demuxer, RtspInput) else batches(demuxer, indexes)
+                for batch in own:
                     wire.send_parts(connection, wire.packets(batch))
                 connection.sendall(wire.text(wire.END, {"error": None}))
                 if connection.recv(1) != REWIND:
@@ -154,7 +155,7 @@ def _opened(request: dict[str, Any]) -> Demuxer:
         return open_(target)
 
 
-def _described(demuxer: Demuxer) -> wire.Description:
+def _described(demuxer: Demuxer | RtspInput) -> wire.Description:
     """As much as the program takes."""
     good = [info for info in demuxer.streams if len(info.extradata) <= wire.MAX_EXTRADATA]
     skipped = [*demuxer.skipped]

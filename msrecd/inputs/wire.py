@@ -200,7 +200,7 @@ class FrameReader:
     def __init__(self, connection: socket.socket, kinds: Sequence[bytes] = (DESCRIPTION, PACKETS, END)) -> None:
         self._socket = connection
         self._kinds = kinds
-        self._head = bytearray(HEADER.size)
+        self._timeout_s: float | None = -1.0
 
     def read(self, timeout_s: float | None) -> tuple[bytes, bytes]:
         """(kind, body) of the next frame.
@@ -209,26 +209,46 @@ class FrameReader:
             TimeoutError: nothing came for so long.
             WireError: the other side has gone, or sends something else.
         """
-        self._socket.settimeout(timeout_s)
-        self._fill(memoryview(self._head))
-        kind, size = HEADER.unpack(self._head)
+        if timeout_s != self._timeout_s:  # the kernel's own time-out: no polling before each piece
+            self._timeout_s = timeout_s
+            self._socket.settimeout(None)
+            _set_receive_timeout(self._socket, timeout_s)
+        kind, size = HEADER.unpack(self._filled(HEADER.size))
         if kind not in self._kinds or size > (MAX_TEXT_FRAME if kind in (DESCRIPTION, END) else MAX_FRAME):
             raise WireError("no frame")
-        body = bytearray(size)
-        self._fill(memoryview(body))
-        return kind, bytes(body) if kind != PACKETS else body  # type: ignore[return-value]
+        return kind, self._filled(size)
 
-    def _fill(self, view: memoryview) -> None:
-        while view:
-            try:
-                got = self._socket.recv_into(view)
-            except TimeoutError:
-                raise
-            except OSError as exc:
-                raise WireError("the reading process is gone") from exc
-            if not got:
-                raise WireError("the reading process is gone")
-            view = view[got:]
+    def _filled(self, size: int) -> bytes:
+        """So many bytes."""
+        body = self._received(size)
+        if len(body) == size:
+            return body
+        parts, missing = [body], size - len(body)
+        while missing:  # a signal came between, or the time-out when a part was there
+            parts.append(self._received(missing))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def _received(self, size: int) -> bytes:
+        if not size:
+            return b""
+        try:
+            body = self._socket.recv(size, socket.MSG_WAITALL)
+        except (BlockingIOError, TimeoutError):
+            raise TimeoutError from None
+        except OSError as exc:
+            raise WireError("the reading process is gone") from exc
+        if not body:
+            raise WireError("the reading process is gone")
+        return body
+
+
+def _set_receive_timeout(connection: socket.socket, timeout_s: float | None) -> None:
+    parts = divmod(round((timeout_s or 0.0) * 1e6), 1_000_000)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", *parts))
+    except OSError:  # times of 64 bits on a machine of 32
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@qq", *parts))
 
 
 def send_parts(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> None:

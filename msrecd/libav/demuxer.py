@@ -503,8 +503,9 @@ def explain(exc: BaseException) -> str:
     return str(getattr(exc, "strerror", None) or type(exc).__name__)
 
 
-def stream_info_of_annexb(key_frame: bytes, codec: str = "h264") -> StreamInfo:
-    """What a raw H.264 (or "hevc") key frame with in-band parameter sets says about its stream.
+def stream_info_of_annexb(key_frame: bytes, codec: str = "h264", extradata: bytes | None = None) -> StreamInfo:
+    """What a raw H.264 (or "hevc") key frame with in-band parameter sets says about its stream; `extradata` in place
+    of what libav takes out of it.
 
     Raises:
         LibavError: there are no parameter sets in it.
@@ -514,7 +515,7 @@ def stream_info_of_annexb(key_frame: bytes, codec: str = "h264") -> StreamInfo:
     except (av.error.FFmpegError, ValueError) as exc:
         raise LibavError(f"not a {codec} key frame with parameter sets: {plain(exc)}") from exc
     try:
-        info = stream_info(container.streams[0])
+        info = stream_info(container.streams[0], extradata)
     finally:
         close_quietly(container)
     if info is None or not info.width:

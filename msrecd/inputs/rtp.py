@@ -1,0 +1,423 @@
+"""RTP that comes over an RTSP connection, taken apart: bytes of the connection in, packets of streams out. Pure.
+
+libav reads each packet of RTP with some six system calls and a copy for each; a camera of 8 Mbit/s sends 700 a second.
+What is read here comes in pieces of a third of a second. Nothing in it is trusted; everything has a bound, and Python
+keeps its memory. The rules: RFC 2326 (10.12), RFC 3550 (5.1, 6.4.1), RFC 6184 (H.264), RFC 7798 (HEVC), RFC 3640 (AAC),
+RFC 3551 (G.711), RFC 7587 (Opus).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msrecd.clock import NS
+from msrecd.libav.values import Demuxed
+
+CODECS = ("h264", "hevc", "aac", "opus", "pcm_mulaw", "pcm_alaw")
+MAX_FRAME = 16 << 20  # bytes
+_MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
+_MAX_UNITS = 4096  # NAL units of a frame
+_HEAD = struct.Struct(
+    ">BBHBBHII"
+)  # of RTSP's interleaving and of RTP: $, channel, size, flags, kind, number, time, who
+_SIZE = struct.Struct(">H")
+_INTERLEAVED, _RTP, _DOLLAR = 4, 12, 0x24
+_REPORT, _BYE = 200, 203
+_NTP_S = 2_208_988_800  # from 1900 to 1970
+_WRAP, _HALF = 1 << 32, 1 << 31
+_UNIT = [b"\0\0\0\1" + bytes((head,)) for head in range(256)]
+_START = b"\0\0\0\1"
+
+
+class RtpError(Exception):
+    """What comes is out of bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A stream of RTP, as it was set up.
+
+    channel: of the connection; that of its reports is `reports`. unit_ns: what a packet of sound lasts where several
+    come in one packet of RTP.
+    """
+
+    stream: int
+    codec: str
+    channel: int
+    reports: int
+    payload_type: int
+    clock_rate: int
+    unit_ns: int = 0
+
+
+class _Stream:
+    """Takes the packets of RTP of one stream. Its times are those of RTP, from zero on."""
+
+    def __init__(self, track: Track) -> None:
+        self.stream, self.clock_rate = track.stream, track.clock_rate
+        self._stamp: int | None = None
+        self._time = 0
+        self._report: tuple[int, int] | None = None  # (wall clock, time of RTP)
+        self.has_ended = False
+
+    def take(
+        self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
+    ) -> None:
+        raise NotImplementedError
+
+    def flush(self, out: list[Demuxed]) -> None:
+        """Nothing more has come for now."""
+
+    def report(self, data: bytes, begin: int, stop: int) -> None:
+        """RTCP: sender reports and farewells."""
+        while begin + 4 <= stop:
+            kind, words = data[begin + 1], _SIZE.unpack_from(data, begin + 2)[0]
+            if kind == _REPORT and begin + 20 <= stop:
+                seconds, part, stamp = struct.unpack_from(">III", data, begin + 8)
+                if seconds:
+                    self._report = ((seconds - _NTP_S) * NS + (part * NS >> 32), stamp)
+            elif kind == _BYE:
+                self.has_ended = True
+            begin += 4 + 4 * words
+
+    def _times(self, stamp: int) -> tuple[int, int | None]:
+        """(time, the sender's wall clock) at a time of RTP."""
+        if self._stamp is not None:
+            self._time += (stamp - self._stamp + _HALF) % _WRAP - _HALF
+        self._stamp = stamp
+        sender_ns = None
+        if self._report is not None:
+            wall_ns, then = self._report
+            sender_ns = wall_ns + ((stamp - then + _HALF) % _WRAP - _HALF) * NS // self.clock_rate
+        return self._time * NS // self.clock_rate, sender_ns
+
+
+class _Frames(_Stream):
+    """Frames of H.264: all units of one time, as a byte stream (Annex B).
+
+    A frame is over with the first unit of the next one, or when nothing follows its last packet for now.
+    """
+
+    def __init__(self, track: Track) -> None:
+        super().__init__(track)
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._frame_stamp = 0
+        self._has_slice = self._is_key = self._is_damaged = False
+        self._is_open = False  # a unit in fragments, whose last one has not come
+        self._next_number = -1
+        self._is_whole = False  # its last packet has come
+        self._gave_whole_at: int | None = None
+        self._marks_slices = False  # the mark of the last packet is set on each slice: it says nothing
+
+    def take(
+        self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
+    ) -> None:
+        if stamp != self._frame_stamp:
+            if self._has_slice:
+                self._give(out)
+            self._frame_stamp = stamp
+        head = data[begin]
+        kind = head & 31
+        if kind == 28:
+            marks = data[begin + 1] if begin + 1 < stop else 0
+            if marks & 0x80:
+                self._unit(head & 0xE0 | marks & 31, data, begin + 2, stop, out)
+                self._is_open = True
+            elif self._is_open and number == self._next_number:
+                self._parts.append(data[begin + 2 : stop])
+                self._bytes += stop - begin
+            else:
+                self._is_open, self._is_damaged = False, True
+            self._next_number = number + 1 & 0xFFFF
+            if marks & 0x40:
+                self._is_open = False
+        elif kind == 24:
+            at = begin + 1
+            while at + 2 < stop:
+                end = at + 2 + _SIZE.unpack_from(data, at)[0]
+                self._unit(data[at + 2], data, at + 3, min(end, stop), out)
+                at = end
+        elif 0 < kind < 24:
+            self._unit(head, data, begin + 1, stop, out)
+        self._is_whole = is_last
+        if self._bytes > MAX_FRAME or len(self._parts) > 2 * _MAX_UNITS + MAX_FRAME // 1000:
+            raise RtpError("a frame that is too large")
+
+    def _unit(self, head: int, data: bytes, begin: int, stop: int, out: list[Demuxed]) -> None:
+        """A unit begins, or is there."""
+        if self._is_open:  # the one before has no end
+            self._is_open, self._is_damaged = False, True
+        kind = head & 31
+        if 1 <= kind <= 5:
+            is_first = begin < stop and data[begin] >= 0x80  # first_mb_in_slice is 0
+            self._slice(is_first, out)
+            self._is_key = self._is_key or kind == 5
+        elif kind == 6 and not self._is_key and _recovers(data, begin, stop):
+            self._before_slice(out)
+            self._is_key = True
+        else:
+            self._before_slice(out)
+        self._parts += (_UNIT[head], data[begin:stop])
+        self._bytes += stop - begin
+
+    def _slice(self, is_first: bool, out: list[Demuxed]) -> None:
+        if self._has_slice and is_first:
+            self._give(out)
+        elif not self._has_slice and not is_first and self._gave_whole_at == self._frame_stamp:
+            self._marks_slices = True
+        self._has_slice = True
+
+    def _before_slice(self, out: list[Demuxed]) -> None:
+        """A unit that is no slice begins a frame when the last one has all of its own."""
+        if self._has_slice and self._is_whole and not self._marks_slices:
+            self._give(out)
+
+    def flush(self, out: list[Demuxed]) -> None:
+        if self._has_slice and self._is_whole and not self._marks_slices:
+            self._gave_whole_at = self._frame_stamp
+            self._give(out)
+
+    def _give(self, out: list[Demuxed]) -> None:
+        pts_ns, sender_ns = self._times(self._frame_stamp)
+        is_damaged = self._is_damaged or self._is_open
+        out.append(Demuxed(self.stream, b"".join(self._parts), pts_ns, None, 0, self._is_key, sender_ns, is_damaged))
+        self._parts, self._bytes = [], 0
+        self._has_slice = self._is_key = self._is_damaged = self._is_open = False
+
+
+class _HevcFrames(_Frames):
+    def take(
+        self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
+    ) -> None:
+        if stop - begin < 3:
+            return
+        if stamp != self._frame_stamp:
+            if self._has_slice:
+                self._give(out)
+            self._frame_stamp = stamp
+        kind = data[begin] >> 1 & 63
+        if kind == 49:
+            marks = data[begin + 2]
+            if marks & 0x80:
+                head = bytes((data[begin] & 0x81 | (marks & 63) << 1, data[begin + 1]))
+                self._hevc_unit(head, data, begin + 3, stop, out)
+                self._is_open = True
+            elif self._is_open and number == self._next_number:
+                self._parts.append(data[begin + 3 : stop])
+                self._bytes += stop - begin
+            else:
+                self._is_open, self._is_damaged = False, True
+            self._next_number = number + 1 & 0xFFFF
+            if marks & 0x40:
+                self._is_open = False
+        elif kind == 48:
+            at = begin + 2
+            while at + 4 < stop:
+                end = at + 2 + _SIZE.unpack_from(data, at)[0]
+                self._hevc_unit(data[at + 2 : at + 4], data, at + 4, min(end, stop), out)
+                at = end
+        elif kind < 48:
+            self._hevc_unit(data[begin : begin + 2], data, begin + 2, stop, out)
+        self._is_whole = is_last
+        if self._bytes > MAX_FRAME or len(self._parts) > 2 * _MAX_UNITS + MAX_FRAME // 1000:
+            raise RtpError("a frame that is too large")
+
+    def _hevc_unit(self, head: bytes, data: bytes, begin: int, stop: int, out: list[Demuxed]) -> None:
+        if self._is_open:
+            self._is_open, self._is_damaged = False, True
+        kind = head[0] >> 1 & 63
+        if kind < 32:
+            self._slice(begin < stop and data[begin] >= 0x80, out)  # first_slice_segment_in_pic_flag
+            self._is_key = self._is_key or 16 <= kind <= 23
+        else:
+            self._before_slice(out)
+        self._parts += (_START, head, data[begin:stop])
+        self._bytes += stop - begin
+
+
+class _Sound(_Stream):
+    """G.711 and Opus: a packet of RTP is one of the stream."""
+
+    def __init__(self, track: Track) -> None:
+        super().__init__(track)
+        self._byte_ns = NS // track.clock_rate if track.codec.startswith("pcm") else 0
+
+    def take(
+        self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
+    ) -> None:
+        if begin < stop:
+            pts_ns, sender_ns = self._times(stamp)
+            lasts_ns = (stop - begin) * self._byte_ns
+            out.append(Demuxed(self.stream, data[begin:stop], pts_ns, None, lasts_ns, True, sender_ns))
+
+
+class _Aac(_Stream):
+    """AAC-hbr: access units of 13 bits of size, many in a packet or one in several."""
+
+    def __init__(self, track: Track) -> None:
+        super().__init__(track)
+        self._unit_ns = track.unit_ns
+        self._parts: list[bytes] = []
+        self._missing = 0  # bytes of a unit in fragments
+
+    def take(
+        self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
+    ) -> None:
+        if begin + 2 > stop:
+            return
+        heads = (_SIZE.unpack_from(data, begin)[0] + 7 >> 3) & ~1
+        at, first = begin + 2 + heads, begin + 2
+        if not heads or at > stop:
+            return
+        size = _SIZE.unpack_from(data, first)[0] >> 3
+        if heads == 2 and (size > stop - at or self._parts):
+            self._fragment(data[at:stop], size, is_last, stamp, out)
+            return
+        self._parts = []
+        pts_ns, sender_ns = self._times(stamp)
+        for head in range(first, first + heads, 2):
+            size = _SIZE.unpack_from(data, head)[0] >> 3
+            if not size or at + size > stop:
+                return
+            out.append(Demuxed(self.stream, data[at : at + size], pts_ns, None, 0, True, sender_ns))
+            at += size
+            pts_ns += self._unit_ns
+            sender_ns = None if sender_ns is None else sender_ns + self._unit_ns
+
+    def _fragment(self, part: bytes, size: int, is_last: bool, stamp: int, out: list[Demuxed]) -> None:
+        if not self._parts:
+            self._missing = size
+        self._parts.append(part)
+        self._missing -= len(part)
+        if is_last or self._missing <= 0:
+            if not self._missing:
+                pts_ns, sender_ns = self._times(stamp)
+                out.append(Demuxed(self.stream, b"".join(self._parts), pts_ns, None, 0, True, sender_ns))
+            self._parts = []
+
+
+def _recovers(data: bytes, begin: int, stop: int) -> bool:
+    """Whether supplemental information says that decoding can begin here (recovery point), as libav takes it."""
+    while begin + 2 < stop:
+        kind = size = 0
+        while begin < stop and data[begin] == 255:
+            kind, begin = kind + 255, begin + 1
+        if begin >= stop:
+            return False
+        kind, begin = kind + data[begin], begin + 1
+        while begin < stop and data[begin] == 255:
+            size, begin = size + 255, begin + 1
+        if begin >= stop:
+            return False
+        if kind == 6:
+            return True
+        begin += 1 + size + data[begin]
+    return False
+
+
+_STREAMS: dict[str, type[_Stream]] = {
+    "h264": _Frames, "hevc": _HevcFrames, "aac": _Aac, "opus": _Sound, "pcm_mulaw": _Sound, "pcm_alaw": _Sound,
+}  # fmt: skip
+
+
+class Unpacker:
+    """The bytes of an RTSP connection, as packets of its streams. Belongs to one thread."""
+
+    def __init__(self, tracks: Sequence[Track]) -> None:
+        self._streams = {track.channel: _STREAMS[track.codec](track) for track in tracks}
+        self._kinds = {track.channel: track.payload_type for track in tracks}
+        self._reports = {track.reports: self._streams[track.channel] for track in tracks}
+        self._rest = b""
+        self.packets = 0  # of RTP and of anything else so far
+        self.messages: list[bytes] = []  # of RTSP that came between, without their bodies
+
+    @property
+    def has_ended(self) -> bool:
+        """The sender has said that all streams are over."""
+        return all(stream.has_ended for stream in self._streams.values())
+
+    def feed(self, data: bytes) -> list[Demuxed]:
+        """
+        Raises:
+            RtpError: it is out of bounds.
+        """
+        if self._rest:
+            data = self._rest + data
+        out: list[Demuxed] = []
+        at, end = 0, len(data)
+        streams, kinds, unpack = self._streams, self._kinds, _HEAD.unpack_from
+        packets = 0
+        while at + 16 <= end:
+            magic, channel, size, flags, kind, number, stamp, _ = unpack(data, at)
+            if magic != _DOLLAR:
+                packets += 1
+                after = self._message(data, at)
+                if after is None:
+                    break
+                at = after
+                continue
+            after = at + 4 + size
+            if after > end:
+                break
+            packets += 1
+            stream = streams.get(channel)
+            if stream is not None and kind & 0x7F == kinds[channel] and size > _RTP:
+                if flags == 0x80:
+                    stream.take(data, at + 16, after, kind > 0x7F, number, stamp, out)
+                elif (bounds := _payload(data, at + 4, after)) is not None:
+                    stream.take(data, *bounds, kind > 0x7F, number, stamp, out)
+            elif channel in self._reports and size >= 8:
+                self._reports[channel].report(data, at + 4, after)
+            at = after
+        self._rest = data[at:]
+        self.packets += packets
+        return out
+
+    def flush(self) -> list[Demuxed]:
+        """What is whole although nothing has followed yet."""
+        out: list[Demuxed] = []
+        for stream in self._streams.values():
+            stream.flush(out)
+        return out
+
+    def _message(self, data: bytes, at: int) -> int | None:
+        """Behind a message of RTSP, or behind what is none; None: its end has not come."""
+        if not data[at : at + 1].isalpha():
+            found = data.find(b"$", at + 1)
+            return len(data) if found < 0 else found
+        end = data.find(b"\r\n\r\n", at, at + _MAX_TEXT)
+        if end < 0:
+            if len(data) - at >= _MAX_TEXT:
+                raise RtpError("a message without an end")
+            return None
+        size = 0
+        for line in data[at:end].split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"content-length" and value.strip().isdigit():
+                size = int(value.strip()[:9])
+        if size > _MAX_TEXT:
+            raise RtpError("a message that is too long")
+        after = end + 4 + size
+        if after > len(data):
+            return None
+        if len(self.messages) < 16:
+            self.messages.append(data[at:end])
+        return after
+
+
+def _payload(data: bytes, begin: int, stop: int) -> tuple[int, int] | None:
+    """Where the payload of a packet with other fields than usual lies (RFC 3550, 5.1); None: it is none."""
+    flags = data[begin]
+    if flags >> 6 != 2:
+        return None
+    at = begin + _RTP + 4 * (flags & 15)
+    if flags & 0x10:
+        if at + 4 > stop:
+            return None
+        at += 4 + 4 * _SIZE.unpack_from(data, at + 2)[0]
+    if flags & 0x20:
+        stop -= data[stop - 1]
+    return (at, stop) if at < stop else None
