@@ -1,11 +1,13 @@
 """What it costs to record network cameras, next to ffmpeg, GStreamer and mediamtx: the same cameras at the same time.
 
     python benchmarks/network.py [--cameras 1] [--seconds 60] [--repeat 5] [--sound aac] [--kills 10] [--json]
+    python benchmarks/network.py --table
 
 Each camera (camera.py) sends H.264 1080p30 at 8 Mbit/s and sound over RTSP; all programs pass both through into chunks
 of 10 s. CPU and memory (PSS) are those of all processes of a program. With several cameras the programs take turns:
 two cores could not carry them together. `--kills`: SIGKILL in mid-chunk, and how much of what the camera had sent is
-not in the file; how long the first playable file takes; how soon it is recorded again after an outage.
+not in the file; how long the first playable file takes; how soon it is recorded again after an outage. `--table`: one,
+eight, sixteen and sixty-four cameras beside ffmpeg and mediamtx, in twelve minutes, part by part.
 
 mediamtx is looked for in `--mediamtx PATH` or $MSRECD_MEDIAMTX, in PATH and in the cache; where Go is there, it is
 built from Go's module proxy. Otherwise its rows are missing.
@@ -299,20 +301,30 @@ def watch(running: Sequence[programs.Program], seconds: float, cameras: int) -> 
 
 
 def measure(
-    media: Path, cameras: int, seconds: float, work: Path, port: int, path: Path | None
+    media: Path,
+    cameras: int,
+    seconds: float,
+    work: Path,
+    port: int,
+    path: Path | None,
+    only: Sequence[str] = (),
+    first: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """One round: side by side with one camera, otherwise one program after the other."""
+    """One round: side by side with one camera, otherwise one program after the other, beginning with the `first`."""
     sent = frames([media])
     found: dict[str, dict[str, float]] = {}
     with Camera(media) as camera:
         makers = everybody(work, port, [camera.url] * cameras, path)
+        names = [name for name in makers if not only or name in only]
+        names = names[first % len(names) :] + names[: first % len(names)]
+        makers = {name: makers[name] for name in names}
         turns = [list(makers.values())] if cameras == 1 else [[one] for one in makers.values()]
         for turn in turns:
             running = [make() for make in turn]
             try:
                 for program in running:
                     program.begin()
-                time.sleep(6)  # what comes with the beginning is not counted
+                time.sleep(6 if cameras < 32 else 12)  # what comes with the beginning is not counted
                 found |= watch(running, seconds, cameras)
             finally:
                 for program in running:
@@ -372,7 +384,14 @@ def outages(media: Path, times: int, work: Path, port: int) -> list[float]:
 
 
 def run(
-    *, cameras: int, seconds: float, repeat: int, sound: str, path: Path | None, bit_rate: str = ""
+    *,
+    cameras: int,
+    seconds: float,
+    repeat: int,
+    sound: str,
+    path: Path | None,
+    bit_rate: str = "",
+    only: Sequence[str] = (),
 ) -> dict[str, dict[str, list[float]]]:
     """The values of all rounds, by program."""
     media = make_media(sound, bit_rate=bit_rate)
@@ -383,7 +402,7 @@ def run(
             for number in range(repeat):
                 work = folder / str(number)
                 work.mkdir()
-                for name, values in measure(media, cameras, seconds, work, broker.port, path).items():
+                for name, values in measure(media, cameras, seconds, work, broker.port, path, only, number).items():
                     for key, value in values.items():
                         result.setdefault(name, {}).setdefault(key, []).append(value)
                 shutil.rmtree(work)
@@ -425,6 +444,23 @@ KILL_COLUMNS = {
 }
 
 
+def print_table(path: Path | None) -> None:
+    """All numbers of cameras, each part when it is there; some twelve minutes."""
+    parts = ((1, 25.0, 5, ""), (8, 9.0, 3, ""), (16, 8.0, 3, ""), (64, 15.0, 1, "1M"))
+    for cameras, seconds, repeat, bit_rate in parts:
+        found = run(
+            cameras=cameras,
+            seconds=seconds,
+            repeat=repeat,
+            sound="aac",
+            path=path,
+            bit_rate=bit_rate,
+            only=("msrecd", "ffmpeg", "mediamtx"),
+        )
+        what = f"{cameras} cameras" if cameras > 1 else "one camera"
+        print(f"{what}, {bit_rate or '8M'}\n\n{table(found, COLUMNS)}\n", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cameras", type=int, default=1)
@@ -435,8 +471,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="so many times, instead of measuring the cost")
     parser.add_argument("--mediamtx", help="path of the program")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--table", action="store_true", help="one to sixty-four cameras, in twelve minutes")
     args = parser.parse_args()
     path = find_mediamtx(args.mediamtx)
+    if args.table:
+        print_table(path)
+        return 0
     if args.kills:
         found, columns = run_kills(args.kills, path), KILL_COLUMNS
     else:

@@ -233,7 +233,11 @@ class Command(Program):
 
     def begin(self) -> None:
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.command,
+            cwd=self.folder.parent,  # mediamtx leaves a certificate where it is started
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def signal(self, number: int) -> None:

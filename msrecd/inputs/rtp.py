@@ -16,7 +16,7 @@ from msrecd.clock import NS
 from msrecd.libav.values import Demuxed
 
 CODECS = ("h264", "hevc", "aac", "opus", "pcm_mulaw", "pcm_alaw")
-MAX_FRAME = 16 << 20  # bytes
+MAX_FRAME = 8 << 20  # bytes
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
 _HEAD = struct.Struct(

@@ -166,7 +166,11 @@ class RtspInput:
             time.sleep(NAP_S)
             got = 0
             batch = []
-            while got < _MAX_AT_ONCE and (data := self._received(self._session.waiting)):
+            while (
+                got < _MAX_AT_ONCE
+                and len(batch) < wire.MAX_BATCH // 2
+                and (data := self._received(self._session.waiting))
+            ):
                 got += len(data)
                 batch += self._fed(data)
             batch += self._unpacker.flush()

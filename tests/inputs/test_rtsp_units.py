@@ -1,0 +1,225 @@
+"""RTP over RTSP's connection, taken apart: whole frames whatever the pieces, and nothing but RtpError from noise."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from msrecd.clock import NS
+from msrecd.inputs import rtp
+from msrecd.inputs.rtp import RtpError, Track, Unpacker
+from msrecd.inputs.rtsp import Login, Requests, Unsuited, _stream_of, read_answer
+from msrecd.inputs.rtspinput import _rate_of
+from msrecd.libav.values import Demuxed
+
+VIDEO = Track(stream=0, codec="h264", channel=0, reports=1, payload_type=96, clock_rate=90_000)
+HEVC = Track(stream=0, codec="hevc", channel=0, reports=1, payload_type=96, clock_rate=90_000)
+AAC = Track(
+    stream=1, codec="aac", channel=2, reports=3, payload_type=97, clock_rate=48_000, unit_ns=1024 * NS // 48_000
+)
+MULAW = Track(stream=1, codec="pcm_mulaw", channel=2, reports=3, payload_type=0, clock_rate=8_000)
+SPS, PPS, IDR, SLICE = b"\x67sps", b"\x68pps", b"\x65\x88" + b"i" * 90, b"\x41\x9a" + b"p" * 50
+SECOND_SLICE = b"\x41\x1a" + b"q" * 40  # first_mb_in_slice is not 0
+
+
+class Sender:
+    """Packets of one stream."""
+
+    def __init__(self, channel: int = 0, kind: int = 96) -> None:
+        self.channel, self.kind, self.number = channel, kind, 65_530
+
+    def __call__(
+        self, payload: bytes, stamp: int, is_last: bool = True, *, head: bytes = b"", flags: int = 0x80
+    ) -> bytes:
+        kind = self.kind | (0x80 if is_last else 0)
+        packet = struct.pack(">BBHII", flags, kind, self.number & 0xFFFF, stamp & 0xFFFFFFFF, 7) + head + payload
+        self.number += 1
+        return struct.pack(">cBH", b"$", self.channel, len(packet)) + packet
+
+    def fragments(self, unit: bytes, stamp: int, size: int = 30, *, hevc: bool = False) -> Iterator[bytes]:
+        skip = 2 if hevc else 1
+        body = unit[skip:]
+        for at in range(0, len(body), size):
+            marks = (0x80 if at == 0 else 0) | (0x40 if at + size >= len(body) else 0)
+            if hevc:
+                head = bytes((unit[0] & 0x81 | 49 << 1, unit[1], marks | unit[0] >> 1 & 63))
+            else:
+                head = bytes((unit[0] & 0xE0 | 28, marks | unit[0] & 31))
+            yield self(head + body[at : at + size], stamp, at + size >= len(body))
+
+
+def annexb(*units: bytes) -> bytes:
+    return b"".join(b"\0\0\0\1" + unit for unit in units)
+
+
+def given(unpacker: Unpacker, data: bytes, piece: int | None = None) -> list[Demuxed]:
+    """All that comes of the data, given in pieces."""
+    step = piece or len(data)
+    out = [one for at in range(0, len(data), step) for one in unpacker.feed(data[at : at + step])]
+    return out + unpacker.flush()
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7, 100])
+def test_frames_are_whole_whatever_the_pieces(piece: int | None) -> None:
+    """Single units, an aggregate and fragments; the number of the packets wraps on the way, the time as well."""
+    send, base = Sender(), (1 << 32) - 3000
+    together = b"\x78" + b"".join(struct.pack(">H", len(unit)) + unit for unit in (SPS, PPS))
+    data = send(together, base, False) + b"".join(send.fragments(IDR, base))
+    data += send(SLICE, base + 3000, False) + send(SECOND_SLICE, base + 3000)
+    data += send(SLICE, base + 6000)
+    packets = given(Unpacker([VIDEO]), data, piece)
+    assert [packet.data for packet in packets] == [annexb(SPS, PPS, IDR), annexb(SLICE, SECOND_SLICE), annexb(SLICE)]
+    assert [packet.is_keyframe for packet in packets] == [True, False, False]
+    assert [packet.pts_ns for packet in packets] == [0, 3000 * NS // 90_000, 6000 * NS // 90_000]
+    assert not any(packet.is_damaged for packet in packets)
+
+
+def test_a_frame_without_a_piece_is_damaged() -> None:
+    send = Sender()
+    pieces = list(send.fragments(IDR, 0))
+    packets = given(Unpacker([VIDEO]), b"".join(pieces[:1] + pieces[2:]) + send(SLICE, 3000))
+    assert [packet.is_damaged for packet in packets] == [True, False]
+
+
+def test_a_mark_on_each_slice_splits_no_frame_for_long() -> None:
+    """A sender that marks every slice as its frame's last: once seen, frames end where the next one begins."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    given(unpacker, send(SLICE, 0))
+    given(unpacker, send(SECOND_SLICE, 0))
+    packets = given(unpacker, send(SLICE, 3000)) + given(unpacker, send(SECOND_SLICE, 3000))
+    packets += given(unpacker, send(SLICE, 6000))
+    assert packets[-1].data == annexb(SLICE, SECOND_SLICE)
+
+
+def test_a_recovery_point_is_a_key_frame() -> None:
+    send = Sender()
+    packets = given(Unpacker([VIDEO]), send(b"\x06\x06\x01\xc4\x80", 0, False) + send(SLICE, 0) + send(SLICE, 3000))
+    assert [packet.is_keyframe for packet in packets] == [True, False]
+
+
+def test_hevc() -> None:
+    send = Sender()
+    sets, idr, slice_ = b"\x40\x01vps", b"\x26\x01\x80" + b"i" * 80, b"\x02\x01\x80" + b"p" * 40
+    together = b"\x60\x01" + struct.pack(">H", len(sets)) + sets
+    data = send(together, 0, False) + b"".join(send.fragments(idr, 0, hevc=True)) + send(slice_, 3600)
+    packets = given(Unpacker([HEVC]), data)
+    assert [packet.data for packet in packets] == [annexb(sets, idr), annexb(slice_)]
+    assert [packet.is_keyframe for packet in packets] == [True, False]
+
+
+def test_aac_many_in_a_packet_and_one_in_many() -> None:
+    send = Sender(2, 97)
+    many = struct.pack(">HHH", 32, 3 << 3, 2 << 3) + b"abcde"
+    pieces = [send(struct.pack(">HH", 16, 6 << 3) + part, 2048, part == b"def") for part in (b"abc", b"def")]
+    packets = given(Unpacker([AAC]), send(many, 0) + b"".join(pieces))
+    assert [packet.data for packet in packets] == [b"abc", b"de", b"abcdef"]
+    assert [packet.pts_ns for packet in packets] == [0, 21_333_333, 2048 * NS // 48_000]
+
+
+def test_other_fields_of_the_header_are_not_payload() -> None:
+    send = Sender(2, 0)
+    extended = send(b"abcd\0\0\3", 0, head=struct.pack(">IHH", 9, 1, 1) + b"extn", flags=0x80 | 0x20 | 0x10 | 1)
+    (packet,) = given(Unpacker([MULAW]), extended)
+    assert (packet.data, packet.duration_ns) == (b"abcd", 4 * NS // 8000)
+
+
+def test_reports_tell_the_wall_clock_and_a_farewell_the_end() -> None:
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    report = struct.pack(">BBHIIIIII", 0x80, 200, 6, 7, 2_208_988_800 + 100, 1 << 31, 90_000, 0, 0)
+    given(unpacker, struct.pack(">cBH", b"$", 1, len(report)) + report)
+    packets = given(unpacker, send(SLICE, 180_000))
+    assert packets[0].sender_ns == 101 * NS + NS // 2
+    farewell = struct.pack(">BBHI", 0x81, 203, 1, 7)
+    given(unpacker, struct.pack(">cBH", b"$", 1, len(farewell)) + farewell + bytes(8))
+    assert unpacker.has_ended
+
+
+def test_messages_between_packets() -> None:
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    answer = b"RTSP/1.0 200 OK\r\nCSeq: 9\r\nContent-Length: 5\r\n\r\n$$$$$"
+    packets = given(unpacker, send(SLICE, 0) + answer + send(SLICE, 3000), 11)
+    assert len(packets) == 2
+    assert unpacker.messages == [answer.partition(b"\r\n\r\n")[0]]
+
+
+def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtp, "MAX_FRAME", 10_000)
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    with pytest.raises(RtpError, match="too large"):
+        for _ in range(1000):
+            unpacker.feed(send(b"\x61\x1a" + bytes(900), 0, False))
+    with pytest.raises(RtpError, match="end"):
+        Unpacker([VIDEO]).feed(b"A" * (1 << 17))
+
+
+@pytest.mark.parametrize("track", [VIDEO, HEVC, AAC, MULAW])
+def test_noise_gives_packets_or_an_error_of_its_own(track: Track) -> None:
+    chance = random.Random(track.codec)
+    send = Sender(track.channel, track.payload_type)
+    good = send(SPS, 0, False) + b"".join(send.fragments(IDR, 0)) + send(struct.pack(">HH", 16, 24) + b"abc", 9000)
+    for _ in range(400):
+        data = bytearray(good * 2)
+        for _ in range(chance.randrange(1, 12)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        unpacker = Unpacker([track])
+        try:
+            given(unpacker, bytes(data), chance.randrange(1, 400))
+        except RtpError:
+            continue
+        assert len(unpacker._rest) < 1 << 17
+
+
+# --- RTSP -----------------------------------------------------------------------------------------------------------
+
+
+def test_signatures() -> None:
+    """The example of RFC 2069 as corrected, in RFC 2617's form; a password never stands in a request."""
+    requests = Requests("rtsp://Mufasa:Circle%20Of%20Life@cam:8554/dir/index.html?x=1")
+    assert requests.url == "rtsp://cam:8554/dir/index.html?x=1"
+    assert requests.login.learn(['Basic realm="x"', 'Digest realm="testrealm@host.com", nonce="dcd9", opaque="5c"'])
+    text = requests.write("DESCRIBE", requests.url).decode()
+    assert "Circle" not in text
+    assert 'Digest username="Mufasa"' in text
+    assert 'opaque="5c"' in text
+    login = Login()
+    assert login.learn(['Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b"'])
+    first, second = (login.header("GET", "/dir/index.html", "Mufasa", "Circle Of Life") for _ in range(2))
+    assert "nc=00000001" in first
+    assert "nc=00000002" in second
+    plain = Login()
+    assert plain.learn(['Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093"'])
+    assert "670fd8c2df070c60b045671b8b24ff02" in plain.header("GET", "/dir/index.html", "Mufasa", "Circle Of Life")
+    with pytest.raises(Unsuited):
+        Login().learn(['Basic realm="a\r\nb"'])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ["m=video 0 RTP/AVP 96", "a=rtpmap:96 VP8/90000"],
+        ["m=video 0 RTP/AVP 96"],
+        ["m=audio 0 RTP/AVP 97", "a=rtpmap:97 MPEG4-GENERIC/48000/2", "a=fmtp:97 mode=AAC-lbr;sizelength=6"],
+        ["m=audio 0 RTP/AVP 97", "a=rtpmap:97 H264/90000"],
+        ["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/90000", "a=fmtp:96 packetization-mode=2"],
+        ["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/99999999"],
+        ["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/90000", "a=control:x\x01y"],
+    ],
+)
+def test_what_is_unusual_is_left_to_libav(part: list[str]) -> None:
+    words = part[0].removeprefix("m=").split()
+    with pytest.raises(Unsuited):
+        _stream_of(words[0], int(words[3]), part, "rtsp://cam/", 0)
+
+
+def test_an_answer_that_is_none() -> None:
+    assert read_answer(b"HTTP/1.0 200 OK") is None
+    assert read_answer(b"RTSP/1.0 461 No\r\nX: 1\r\nx: 2") is not None
+
+
+@pytest.mark.parametrize(("step_ns", "rate"), [(40_000_000, 25.0), (33_366_667, 30000 / 1001), (100_300_000, 10.0)])
+def test_the_rate_of_frames(step_ns: int, rate: float) -> None:
+    packets = [Demuxed(0, b"", n * step_ns, None, 0, False) for n in range(12)]
+    assert _rate_of(packets) == pytest.approx(rate, rel=1e-6)
