@@ -59,6 +59,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     "arguments", [(), ("nonsense",), ("check-config", "--colour"), ("--config",), ("check-config", "x")]
 )
+@pytest.mark.promise("exit-2")
 def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
@@ -66,6 +67,7 @@ def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.promise("config-before-or-behind")
 def test_config_may_stand_before_or_behind_the_command(config: Path) -> None:
     for arguments in (
         ("--config", config, "check-config"),
@@ -104,6 +106,7 @@ def test_errors_become_a_line_and_a_code(
     assert capsys.readouterr() == ("", line)
 
 
+@pytest.mark.promise("traceback-on-request")
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("MSRECD_TRACEBACK", "1")
     raising(monkeypatch, ZeroDivisionError("x"))

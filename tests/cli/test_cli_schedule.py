@@ -52,6 +52,7 @@ def test_table_and_picture(config: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "idle: no schedule; records on command" in out
 
 
+@pytest.mark.promise("schedule-rows")
 def test_many_windows_of_a_day_are_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_many_windows_of_a_day_are_one_row(
     assert any(bar.endswith(("▒" * 8, "-" * 8)) for bar in out)
 
 
+@pytest.mark.promise("schedule-rows")
 def test_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", "--config", str(config), "--json", "--recorder", "cam0"]) == 0
     windows = json.loads(capsys.readouterr().out)

@@ -221,6 +221,7 @@ def test_a_file_of_a_fragment_is_named_with_it(tmp_path: Path) -> None:
     assert said.endswith(f"({tmp_path / 'conf.d/site.toml'})\n")
 
 
+@pytest.mark.promise("check-config-warns")
 def test_more_min_free_than_there_is_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "recordings").mkdir()
     path = tmp_path / "m.toml"

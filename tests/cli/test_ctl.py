@@ -93,6 +93,7 @@ def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 @pytest.mark.effect("exit: 3")
+@pytest.mark.promise("exit-3")
 def test_nobody_there_is_3(fleet: Fleet, tmp_path: Path) -> None:
     absent = ctl(fleet.config, "--device", "absent", "--timeout", "2s", "cam0", "start")
     assert (absent.returncode, absent.stdout) == (3, "")
@@ -122,6 +123,7 @@ def test_nobody_there_is_3(fleet: Fleet, tmp_path: Path) -> None:
         ("--all", "--device", "x", "cam0", "get"),
     ],
 )
+@pytest.mark.promise("exit-2")
 def test_wrong_usage_is_2(fleet: Fleet, arguments: tuple[str, ...]) -> None:
     done = ctl(fleet.config, *arguments)
     assert (done.returncode, done.stdout) == (2, ""), done
@@ -137,6 +139,7 @@ def test_without_a_broker_and_without_a_daemon_there_is_no_answer(tmp_path: Path
     assert ctl(config, "--all", "cam0", "start").returncode == 2
 
 
+@pytest.mark.promise("ctl-all")
 def test_all_devices_do_it_and_show_it(fleet: Fleet) -> None:
     assert ctl(fleet.config, "--all", "cam0", "start").returncode == 0
     table = ctl(fleet.config, "--all", "status")
@@ -217,6 +220,7 @@ def test_what_is_wrong_with_a_recorder_is_said(tmp_path: Path) -> None:
         assert ctl(daemon.config, "status", runtime=daemon.runtime).stdout.rstrip().endswith(reason)
 
 
+@pytest.mark.promise("ctl-asks-here-first")
 def test_the_socket_is_preferred_to_the_broker(fleet: Fleet, tmp_path: Path) -> None:
     """The broker of the configuration is not there; another device's daemon behind the socket is not asked."""
     with DaemonProcess(tmp_path, configuration(tmp_path, port=free_port(), recorders=CAM0)) as daemon:

@@ -88,6 +88,7 @@ def test_a_board_that_is_well(facts: Facts) -> None:
         (ZERO_2_W, {"is_unit_enabled": False}, "unit", Level.WARNING, "systemctl enable"),
     ],
 )
+@pytest.mark.promise("doctor")
 def test_what_is_wrong_and_what_to_do(
     facts: Facts, change: dict[str, Any], area: str, level: Level, advice: str
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.promise("doctor")
 def test_the_command_where_recording_cannot_work(tmp_path: Path) -> None:
     recordings = tmp_path / "recordings"
     recordings.mkdir()

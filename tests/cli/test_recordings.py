@@ -134,7 +134,7 @@ def test_verify_needs_no_configuration_and_proves_a_copy(folder: Path, tmp_path:
     assert "proven" in ok(config_of(folder), "verify")
 
 
-@pytest.mark.promise("verify-proves-a-copy", "manifest-proves")
+@pytest.mark.promise("verify-proves-a-copy", "manifest-proves", "verify-names")
 @pytest.mark.effect("manifest-line: sha256", "manifest-line: bytes")
 def test_verify_names_each_finding(folder: Path) -> None:
     flipped, missing, torn = chunks(folder)[:3]
@@ -187,7 +187,7 @@ def test_a_line_taken_out_of_a_manifest_is_no_edited_one(folder: Path) -> None:
     assert "edited" not in done.stdout
 
 
-@pytest.mark.promise("prune-shows-its-plan")
+@pytest.mark.promise("prune-shows-its-plan", "deleted-is-not-missing")
 def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
     limit(folder)
     before = chunks(folder, "wav")
@@ -267,6 +267,7 @@ def test_recover_after_a_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("recover-refuses")
 def test_everything_but_recover_works_beside_a_daemon(tmp_path: Path) -> None:
     config = configuration(tmp_path, port=None, recorders=RECORDER, more=VIRTUAL)
     with DaemonProcess(tmp_path, config) as daemon:
@@ -291,6 +292,7 @@ def test_everything_but_recover_works_beside_a_daemon(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.promise("export-without-encoding")
 def test_export_joins_everything(folder: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"all.{suffix}"
     text = ok(config_of(folder), "export", "--recorder", "cam0", "--from", "7d", "--to", "0s", out)
@@ -308,6 +310,7 @@ def test_export_joins_everything(folder: Path, tmp_path: Path, suffix: str) -> N
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.promise("export-keeps-gaps")
 def test_export_of_a_range_with_a_hole(folder: Path, tmp_path: Path) -> None:
     (recording,) = listed(folder)
     (folder / "recordings" / recording["chunks"][2]["file"]).unlink()
@@ -322,6 +325,7 @@ def test_export_of_a_range_with_a_hole(folder: Path, tmp_path: Path) -> None:
     assert "a gap in the file" in text
 
 
+@pytest.mark.promise("export-refuses-to-replace")
 def test_export_refuses_what_would_do_harm(folder: Path, tmp_path: Path) -> None:
     base = ("export", "--recorder", "cam0", "--from", "7d", "--to", "0s")
     out = tmp_path / "out.mp4"

@@ -70,6 +70,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.promise("root-becomes-the-service")
 def test_what_root_changes_belongs_to_the_service(open_folder: Path) -> None:
     recording_id = record(open_folder)
     config = configure(open_folder)

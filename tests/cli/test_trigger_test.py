@@ -47,7 +47,7 @@ def sound(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.promise("trigger-test")
+@pytest.mark.promise("trigger-test", "trigger-test-draws")
 def test_events_are_printed_and_drawn(
     config: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

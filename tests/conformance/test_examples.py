@@ -98,6 +98,7 @@ def test_canvas_nine_seconds(tmp_path: Path) -> None:
     assert late < looked / 5  # it had to wait between looking at the clock and painting
 
 
+@pytest.mark.promise("example-programs-run")
 def test_camera_to_file(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     done = example("camera_to_file.py", "--seconds", 3, "--virtual", path)

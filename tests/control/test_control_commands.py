@@ -145,6 +145,7 @@ def test_every_code_has_its_retryable_and_replies_are_bounded():
     )
 
 
+@pytest.mark.promise("times-on-the-wire")
 def test_times():
     assert format_utc(0) == "1970-01-01T00:00:00.000Z"
     assert format_utc(1_795_197_600_412_999_999) == "2026-11-20T18:00:00.412Z"

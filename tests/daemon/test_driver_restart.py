@@ -49,6 +49,7 @@ def look(process: DriverRestart, *, stuck: bool = True, waited_for: bool = True,
     return process.look(["Front"] if stuck else [], is_waited_for=waited_for, begins_again=again)
 
 
+@pytest.mark.promise("restart-for-a-driver")
 def test_after_a_minute_in_which_a_recorder_waits(machine: Machine) -> None:
     process = machine.process()
     assert not look(process)
@@ -79,6 +80,7 @@ def test_not_while_a_recording_would_end_by_it(machine: Machine) -> None:
     assert look(process)
 
 
+@pytest.mark.promise("restart-for-a-driver")
 def test_three_times_a_day_over_all_processes(machine: Machine) -> None:
     taken = 0
     for _ in range(40):  # an hour and a minute each

@@ -45,6 +45,7 @@ def test_blocks_carry_the_time_of_capture(alsa_sim: AlsaSim, device: str) -> Non
     assert result["stats"]["delivered"] >= len(blocks)  # it was open before anybody listened
 
 
+@pytest.mark.promise("overrun-is-exact")
 def test_an_overrun_is_counted_and_its_length_is_exact(alsa_sim: AlsaSim) -> None:  # noqa: F811
     result = record(alsa_sim, "mic_beep", seconds=4.5, stall_at=40, stall_s=1.6)
     lost = [b["lost"] for b in result["blocks"] if b["lost"]]
@@ -86,6 +87,7 @@ def test_close_before_the_first_sample(alsa_sim: AlsaSim) -> None:  # noqa: F811
     assert result["close_s"] < 1
 
 
+@pytest.mark.promise("microphone-ladder")
 def test_a_microphone_that_hangs_is_muted_until_it_goes_on(alsa_sim: AlsaSim) -> None:  # noqa: F811
     result = record(alsa_sim, "mic_plug", hang=str(alsa_sim.run / "stall"))
     assert result["muted"] == [True, False]
@@ -143,6 +145,7 @@ def test_the_nearest_native_rate_and_channels_are_opened(alsa_sim: AlsaSim) -> N
     assert all(1920 <= b["samples"] <= 3840 for b in high["blocks"])
 
 
+@pytest.mark.promise("microphone-is-compared")
 def test_parameters_that_alsa_replaces_silently_are_noticed(alsa_sim: AlsaSim) -> None:  # noqa: F811
     """pyalsaaudio opens a 44.1 kHz device with 44.1 kHz when asked for 48: that must not pass for 48."""
     output = alsa_sim.python(

@@ -214,6 +214,7 @@ def test_a_surprise_ends_the_source_too() -> None:
     assert isinstance(watch.ended[0], ZeroDivisionError)
 
 
+@pytest.mark.promise("microphone-ladder")
 def test_silence_for_ten_seconds_is_a_failure() -> None:
     watch = Watcher([samples(1024)], hurry_ns=100 * MS)
     assert watch.done.wait(10)

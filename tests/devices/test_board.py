@@ -58,6 +58,7 @@ def test_a_machine_without_a_device_tree(tmp_path: Path) -> None:
     assert (board.is_pi, board.platform, board.has_encoder) == (False, "", False)
 
 
+@pytest.mark.promise("pi5-is-waited-for")
 def test_the_image_processor_of_a_pi_5_is_waited_for(tmp_path: Path) -> None:
     node = tmp_path / "sys/class/video4linux/video20/name"
     assert not has_pisp(tmp_path)
@@ -75,6 +76,7 @@ def test_the_image_processor_of_a_pi_5_is_waited_for(tmp_path: Path) -> None:
     wait_for_pisp(PI_5, has_pisp=lambda: False, timeout_s=0.2)  # not for ever
 
 
+@pytest.mark.promise("pi5-is-waited-for")
 def test_picamera2_that_takes_the_board_for_another_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else libcamera reads the other board's configuration file, and registers no camera until the process ends."""
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]

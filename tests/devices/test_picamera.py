@@ -493,6 +493,7 @@ def test_a_usb_camera_without_frame_duration_limits(rig: Rig) -> None:
         (("MJPEG", "NV12"), (640, 480), "NV12"),
     ],
 )
+@pytest.mark.promise("usb-rates")
 def test_a_usb_camera_gives_what_it_has(rig: Rig, formats: tuple[str, ...], size: tuple[int, int], chosen: str) -> None:
     """Not one of a hundred has YUV420, and libcamera takes another format without a word."""
     source = rig.open(rig.backend(usb(formats=formats)), {"width": size[0], "height": size[1]})
@@ -528,6 +529,7 @@ def test_jpegs_of_a_usb_camera_pass_through_untouched(rig: Rig) -> None:
     assert (feed.parameters.codec, feed.parameters.width, feed.parameters.encoder) == ("mjpeg", 1280, "camera")
 
 
+@pytest.mark.promise("torn-jpegs")
 def test_a_torn_jpeg_is_left_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     source = rig.open(rig.backend(usb(formats=("MJPEG",)), board="pi5"), {"width": 640, "height": 480})
     feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
@@ -558,6 +560,7 @@ def test_a_format_that_nobody_reads_is_refused(rig: Rig) -> None:
     assert rig.standin.Picamera2.machine.cameras[0].holder is None
 
 
+@pytest.mark.promise("clock-of-frames")
 def test_timestamps_of_another_clock_are_shifted(rig: Rig) -> None:
     source = rig.open(rig.backend(imx219(boot_offset_ns=86_400 * NS)))
     sink = Sink()
@@ -601,6 +604,7 @@ def test_gone_before_it_is_opened(rig: Rig) -> None:
         backend.open(description, {})
 
 
+@pytest.mark.promise("camera-memory-is-explained")
 def test_contiguous_memory_is_checked_first(rig: Rig) -> None:
     backend = rig.backend(imx219())
     rig.meminfo.write_text("MemTotal: 430000 kB\nCmaTotal: 32768 kB\nCmaFree: 30000 kB\n")
@@ -609,6 +613,7 @@ def test_contiguous_memory_is_checked_first(rig: Rig) -> None:
     rig.open(backend, {"width": 320, "height": 240})
 
 
+@pytest.mark.promise("call-that-hangs")
 def test_a_camera_that_hangs_at_opening(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = imx219()
     backend = rig.backend(camera)
@@ -672,6 +677,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.promise("camera-ladder")
 def test_no_frames_any_more(rig: Rig) -> None:
     camera = imx219()
     backend = rig.backend(camera)
@@ -695,6 +701,7 @@ def test_no_frames_any_more(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.promise("camera-ladder")
 def test_frames_that_come_back_in_time(rig: Rig) -> None:
     camera = imx219()
     source = rig.open(rig.backend(camera))
@@ -738,6 +745,7 @@ def test_a_stop_of_the_whole_process_is_no_failure_of_the_camera(rig: Rig) -> No
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.promise("camera-ladder")
 def test_unplugged(rig: Rig) -> None:
     camera = usb()
     source = rig.open(rig.backend(camera), {})
@@ -822,6 +830,7 @@ def test_what_raises_in_the_cameras_loop_does_not_end_it(rig: Rig, monkeypatch: 
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.promise("call-that-hangs")
 def test_a_hanging_call_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STUCK_AFTER_NS", 400 * MS)
     monkeypatch.setattr(camera_source, "CLOSE_TIMEOUT_S", 0.3)
@@ -934,6 +943,7 @@ def test_controls_are_made_of_the_ranges_after_configure(rig: Rig) -> None:
         assert delivered == delivered | sent
 
 
+@pytest.mark.promise("long-exposure")
 def test_an_exposure_longer_than_a_frame_lowers_the_rate(rig: Rig) -> None:
     source = rig.open(rig.backend(imx477()), {"width": 2028, "height": 1520, "exposure_time": 5000, "frame_rate": 30})
     assert source.format.frame_rate == pytest.approx(2, rel=0.01)
@@ -942,6 +952,7 @@ def test_an_exposure_longer_than_a_frame_lowers_the_rate(rig: Rig) -> None:
     assert 500_000 < shortest < 502_000
 
 
+@pytest.mark.promise("long-exposure")
 def test_an_exposure_that_the_running_camera_cannot_have_is_refused_with_the_numbers(rig: Rig) -> None:
     source = rig.open(rig.backend(imx477()), {"width": 1280, "height": 720, "frame_rate": 30})
     with pytest.raises(OverconstrainedError, match=r"0\.5 s needs a frame rate of 2 or less; imx477 runs at 30") as got:
@@ -951,6 +962,7 @@ def test_an_exposure_that_the_running_camera_cannot_have_is_refused_with_the_num
     assert camera_of(source).set["ExposureTime"] == 30_000
 
 
+@pytest.mark.promise("rate-in-the-dusk")
 def test_a_range_of_rates_leaves_room_for_the_dusk(rig: Rig) -> None:
     settings = {"width": 1280, "height": 720, "frame_rate": 30, "slowest_frame_rate": 5}
     source = rig.open(rig.backend(imx219()), settings)
@@ -1075,6 +1087,7 @@ def test_looking_into_a_camera_allocates_nothing(rig: Rig) -> None:
     assert "zoom" in device.controls
 
 
+@pytest.mark.promise("camera-memory-is-explained")
 def test_memory_that_is_refused_is_explained(rig: Rig) -> None:
     backend = rig.backend(imx477(memory=4 << 20))
     rig.meminfo.write_text("CmaTotal: 262144 kB\nCmaFree: 100 kB\n")
@@ -1177,6 +1190,7 @@ def test_an_encoder_that_appears_late_is_waited_for(rig: Rig) -> None:
     assert feed.can_force_key_frames
 
 
+@pytest.mark.promise("torn-jpegs")
 def test_frames_that_a_camera_did_not_give_are_counted(rig: Rig) -> None:
     """A USB camera that gives nothing for a moment: nobody told it a rate, it is measured."""
     camera = usb(formats=("YUYV",), fps=25.0)
@@ -1237,6 +1251,7 @@ def test_a_tuning_file_is_there_before_libcamera_starts(rig: Rig, monkeypatch: p
     monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
 
 
+@pytest.mark.promise("tuning-files")
 def test_tuning_files_that_cannot_be_had(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIBCAMERA_IPA_CONFIG_PATH", raising=False)
     tuning_rig(rig, "a.json", "b.json")

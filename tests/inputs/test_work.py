@@ -158,6 +158,7 @@ class _Clock:
         return
 
 
+@pytest.mark.promise("work-of-a-packet")
 def test_calls_and_wake_ups_of_a_second_of_a_camera(
     monkeypatch: pytest.MonkeyPatch, sent: tuple[wire.Description, list[Demuxed], int]
 ) -> None:

@@ -27,6 +27,7 @@ def failed(findings: list[Finding]) -> set[str]:
 # mosquitto 2.0.21 refuses with reasons that paho has no name for; its thread ends, and the rule fails as it should.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.slow
+@pytest.mark.promise("rules-of-a-broker")
 def test_each_of_ten_wrong_settings_is_named_by_the_rules_that_it_breaks(tmp_path: Path) -> None:
     """And the shipped list of rights is enough, with the device's own user and password. All at once: they wait."""
 
@@ -57,6 +58,7 @@ def check(tmp_path: Path, port: int, *arguments: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
+@pytest.mark.promise("check-broker")
 def test_the_command_prints_a_table_and_json_and_leaves_nothing_retained(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", config=RIGHT) as broker:
         right = check(tmp_path, broker.port, "--json")
@@ -86,6 +88,7 @@ def test_a_broker_with_tls_is_not_reached_without(tmp_path: Path) -> None:
         BrokerCheck(settings(broker)).run()
 
 
+@pytest.mark.promise("check-broker")
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     nobody = check(tmp_path, free_port())
     assert nobody.returncode == 1

@@ -181,6 +181,7 @@ def test_a_response_topic_is_honoured_below_the_own_reply_tree_only(running):
         assert not [m for m in observer.messages if m.topic == foreign]
 
 
+@pytest.mark.promise("expired-commands")
 def test_an_old_command_is_expired_when_the_clock_is_trusted(running):
     thread, observer = running
     old = (datetime.now(UTC) - timedelta(seconds=90)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -202,7 +203,7 @@ def test_a_retained_command_is_refused_even_while_subscribed(running):
     assert [call[2] for call in thread.handler.calls] == ["ping"]
 
 
-@pytest.mark.promise("retained-is-rejected")
+@pytest.mark.promise("retained-is-rejected", "retained-can-be-cleared")
 def test_a_retained_command_from_before_is_not_run(broker, service_for):
     with Observer(broker) as observer:
         observer.subscribe("msrecd/v1/#")

@@ -69,6 +69,7 @@ def test_names_are_checked_before_anything_is_sent(device, recorder):
         send_command(MqttSettings(host="127.0.0.1", port=1, device_id="pi-test"), device, recorder, "start")
 
 
+@pytest.mark.promise("ctl-group")
 def test_a_group_answers_device_by_device(broker, service_for, settings_for):
     with (
         service_for(broker, device_id="pi-one", state="one") as one,
@@ -98,6 +99,7 @@ def test_an_empty_group_is_known_at_once(broker, settings_for):
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.promise("ctl-status")
 def test_the_fleet_is_read_from_what_is_readable():
     messages = [
         Message(topic="msrecd/v1/pi-a/availability", payload=b"online"),

@@ -99,5 +99,6 @@ def functions(file: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("rule", "file", "test"), RULES, ids=[rule for rule, _, _ in RULES])
+@pytest.mark.promise("rules-of-a-broker")
 def test_every_rule_has_its_test(rule: str, file: str, test: str) -> None:
     assert test in functions(file), f"{rule}: {file} has no {test}"

@@ -202,7 +202,7 @@ def test_client_certificates_name_the_device(tmp_path, certificates, service_for
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @needs_mosquitto
-@pytest.mark.promise("foreign-authority")
+@pytest.mark.promise("foreign-authority", "certificates-are-checked")
 def test_a_foreign_authority_or_name_is_not_believed(example, certificates, tmp_path, service_for, caplog):
     foreign = Certificates.make(tmp_path / "foreign")
     with service_for(example, ca_file=foreign.ca, username="pi-test") as thread:

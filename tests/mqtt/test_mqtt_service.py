@@ -264,7 +264,7 @@ def test_wrong_password_is_one_line_and_tried_again(tmp_path, service_for, caplo
     assert "tell-nobody" not in caplog.text
 
 
-@pytest.mark.promise("wide-secrets-are-refused")
+@pytest.mark.promise("wide-secrets-are-refused", "password-is-read-anew")
 def test_an_open_password_file_is_refused_and_recording_goes_on(broker, tmp_path, service_for, caplog):
     secret = tmp_path / "secret"
     secret.write_text("tell-nobody\n")
@@ -276,6 +276,7 @@ def test_an_open_password_file_is_refused_and_recording_goes_on(broker, tmp_path
         thread.connected()  # read anew for every connection
 
 
+@pytest.mark.promise("retained-topics-are-cleared")
 def test_what_is_no_longer_configured_is_cleared_after_a_restart(broker, service_for):
     with Observer(broker) as observer:
         with service_for(broker) as thread:

@@ -156,6 +156,7 @@ def test_finished_flac_chunks_join_although_each_knows_its_own_length_and_sum(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.promise("export-keeps-gaps")
 def test_a_gap_keeps_its_length(recorded: dict[str, list[Piece]], suffix: str, tmp_path: Path) -> None:
     pieces = recorded["mp4"]
     left_out = pieces[2]

@@ -32,7 +32,7 @@ from msrecd.vocabulary.times import parse_utc
 CHUNKS, KILLS, WRONG = os.environ.get("MSRECD_OFFLOAD", "60,12,0.05").split(",")
 
 
-@pytest.mark.promise("offload-keys")
+@pytest.mark.promise("offload-keys", "proof-of-offload")
 def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: MakeStore, endpoint: str) -> None:
     store = make_store()
     ids = [record(store, 3), record(store, 2)]

@@ -137,7 +137,7 @@ def test_what_was_recorded_by_a_wrong_clock_is_corrected_by_the_time_that_came_n
     assert machine.walltime.corrections.correct(machine.walltime.boot_id, recorded) == recorded + 7205 * NS
 
 
-@pytest.mark.promise("trusted-clock")
+@pytest.mark.promise("trusted-clock", "trust-lasts")
 def test_trust_comes_from_the_kernel_and_stays_for_this_boot(tmp_path: Path) -> None:
     answers = [False, False, True]
     walltime = WallTime(

@@ -161,6 +161,7 @@ class SteppingClock:
 
 
 @pytest.mark.effect("manifest-line: clock")
+@pytest.mark.promise("list-corrects-times")
 def test_times_before_the_clock_was_set_are_corrected(tmp_path: Path) -> None:
     clock, marker = SteppingClock(), tmp_path / "synchronized"
     walltime = WallTime(tmp_path / "state", clock=clock, marker=marker, kernel=lambda: False)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import judge
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.promise("example-programs-run")
 def test_the_program_in_readme_runs_without_hardware(tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "example.py").write_text(program)

@@ -55,6 +55,7 @@ def test_an_audio_recording_goes_on_in_a_new_chunk_when_the_microphone_returns(
         assert len(read_chunk(path).samples) > 0
 
 
+@pytest.mark.promise("others-are-recorded")
 def test_the_camera_goes_on_while_the_microphone_is_away(
     daemon_for: DaemonFor, console: Console, alsa_sim: AlsaSim
 ) -> None:

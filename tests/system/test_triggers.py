@@ -160,7 +160,7 @@ def test_what_a_trigger_records_is_protected(daemon_for: DaemonFor, console: Con
         until(lambda: (folder / recording_id).exists(), daemon.log.read_text, timeout=30)
 
 
-@pytest.mark.promise("scores-can-be-watched")
+@pytest.mark.promise("scores-can-be-watched", "look-at-triggers")
 def test_scores_can_be_watched(daemon_for: DaemonFor) -> None:
     with daemon_for(microphone() + trigger(**BEEP) + microphone("plain")) as daemon:
         command = [sys.executable, "-m", "msrecd", "look", "--config", str(daemon.config), "--trigger", "--looks", "3"]

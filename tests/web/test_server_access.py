@@ -124,6 +124,7 @@ def test_other_sites_pages_are_refused(operator: PageClient, page_daemon: tuple[
         assert operator.request("GET", "/", headers={"Host": host}).status in (400, 403), host
 
 
+@pytest.mark.promise("host-is-checked")
 def test_the_host_header_is_needed_and_stands_once(page_daemon: tuple[DaemonProcess, int]) -> None:
     port = page_daemon[1]
     for lines in (b"", b"Host: localhost\r\nHost: localhost\r\n"):

@@ -226,6 +226,7 @@ def test_the_socket_unit_is_valid(tmp_path: Path) -> None:
         ('listne = "127.0.0.1:1"', "web.listne"),
     ],
 )
+@pytest.mark.promise("page-needs-a-password")
 def test_what_check_config_says(tmp_path: Path, lines: str, path: str) -> None:
     (tmp_path / "key.pem").touch()
     config = tmp_path / "msrecd.toml"
@@ -257,6 +258,7 @@ def test_a_file_with_a_password_in_clear_is_refused(tmp_path: Path) -> None:
     assert "dog" not in done.stdout + done.stderr
 
 
+@pytest.mark.promise("web-password")
 def test_web_password() -> None:
     def make(given: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
