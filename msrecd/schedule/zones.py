@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -65,8 +66,14 @@ def system_zone() -> tzinfo:
         return UTC
     zone = _zone_of_file(Path(text)) if text.startswith("/") else _known_zone(text) or _posix_zone(text)
     if zone is None:
-        log.warning("TZ=%s is not a time zone of this machine: UTC is used; set it with timedatectl", setting)
+        _warn_of(setting)
     return zone or UTC
+
+
+@functools.lru_cache(maxsize=8)
+def _warn_of(setting: str) -> None:
+    """Once for each."""
+    log.warning("TZ=%s is not a time zone of this machine: UTC is used; set it with timedatectl", setting)
 
 
 def _known_zone(name: str) -> tzinfo | None:

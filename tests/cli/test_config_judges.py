@@ -176,7 +176,7 @@ def checked(path: Path) -> tuple[int, str]:
         (None, 0o600, "No such file"),
     ],
 )
-@pytest.mark.promise("secrets-are-checked")
+@pytest.mark.promise("secrets-are-checked", "first-line-is-the-secret")
 def test_files_of_secrets_are_checked(tmp_path: Path, content: bytes | None, mode: int, words: str) -> None:
     if content is not None:
         (tmp_path / "secret").write_bytes(content)

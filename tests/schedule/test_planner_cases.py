@@ -358,3 +358,9 @@ def test_system_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert system_zone() is UTC
     monkeypatch.delenv("TZ")
     assert datetime.now(system_zone()).utcoffset() is not None
+
+
+def test_a_tz_that_is_none_is_warned_of_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("TZ", "No/Such/Zone")
+    assert [system_zone(), system_zone()] == [UTC, UTC]
+    assert caplog.text.count("is not a time zone of this machine") == 1
