@@ -260,7 +260,6 @@ def test_what_is_no_event_and_no_listener(wrong: Any) -> None:
             msrecd.MediaStream().onaddtrack = wrong
 
 
-@pytest.mark.promise("events-come-later")
 def test_errors_of_listeners_reach_the_loop_and_nobody_else() -> None:
     async def main() -> None:
         reported: list[BaseException] = []

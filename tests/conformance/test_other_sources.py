@@ -276,6 +276,7 @@ def test_what_is_no_media_is_told_at_once(tmp_path: Path, what: Any, error: type
         ("video/webm;codecs=vp8,opus", "video/webm;codecs=vp8"),
     ],
 )
+@pytest.mark.promise("passing-through-is-not-decoded")
 def test_passthrough_takes_the_codec_of_the_source(type_: str, expected: str) -> None:
     """Without a type the codec that the source delivers is taken, and its packets are those of the file."""
     original = run(_media("av", type_))

@@ -62,6 +62,7 @@ def assert_throws_while_inactive(recorder: MediaRecorder) -> None:
 
 
 @each_type
+@pytest.mark.promise("events-come-later")
 async def test_events_and_exceptions(type_: str | None) -> None:
     source = PaintedSource()
     recorder = MediaRecorder(MediaStream(), options_of(type_))

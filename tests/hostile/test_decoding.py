@@ -171,7 +171,7 @@ def parameters(path: Path) -> tuple[StreamInfo, list[bytes]]:
     return info, packets
 
 
-@pytest.mark.promise("passing-through-is-not-decoded", "largest-frame")
+@pytest.mark.promise("largest-frame")
 def test_one_frame_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
     """17 KB of file, 8192x8704 pixels: 2 GiB in a decoder with threads."""
     path = tmp_path / "large.mkv"

@@ -144,7 +144,7 @@ def test_a_medium_that_is_swapped_before_the_first_chunk_has_no_number_of_anothe
     assert verify(tmp_path / "recordings").is_proven
 
 
-@pytest.mark.promise("chunk-being-written-is-left-alone")
+@pytest.mark.promise("chunk-being-written-is-left-alone", "part-is-being-written")
 def test_a_medium_that_is_back_under_its_open_chunk_keeps_it(tmp_path: Path) -> None:
     """The stick is out for less than a chunk; the daemon has looked at another one meanwhile."""
     store = make_store(tmp_path)

@@ -60,7 +60,7 @@ def record(store: Store, chunks: int, data: bytes | None = None) -> list[dict]:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-@pytest.mark.promise("part-is-being-written", "unset-clock")
+@pytest.mark.promise("unset-clock")
 def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, trusted: bool) -> None:
     store = make_store(tmp_path, trusted=trusted)
     assert store.open() == []

@@ -52,6 +52,7 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.promise("passing-through-is-not-decoded")
 def test_the_pictures_of_a_network_camera_are_recorded_as_they_come(
     daemon_for: DaemonFor, console: Console, camera: tuple[str, Path]
 ) -> None:
