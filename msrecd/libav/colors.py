@@ -61,9 +61,37 @@ def converted(frame: _AVVideoFrame, pixel_format: str, width: int, height: int) 
     same_format = frame.format.name == pixel_format
     if same_format and from_full == to_full and (frame.width, frame.height) == (width, height):
         return frame
+    if from_full and pixel_format.startswith("yuvj") and frame.format.name.startswith("yuv"):
+        # PyAV before 15 takes one side of such a change for limited: only the label may change.
+        plain = _relabelled(frame, _plain(frame.format.name))
+        return _relabelled(_reformatted(plain, width, height, _plain(pixel_format), True, True), pixel_format)
     if same_format and from_full != to_full:  # PyAV before 15 looks at the format alone and would give it back as it is
         frame = _reformatted(frame, frame.width, frame.height, "yuv444p", from_full, from_full)
     return _reformatted(frame, width, height, pixel_format, from_full, to_full)
+
+
+def _plain(pixel_format: str) -> str:
+    """The same layout of samples without a word on their range."""
+    return pixel_format.replace("yuvj", "yuv", 1)
+
+
+def _relabelled(frame: _AVVideoFrame, pixel_format: str) -> _AVVideoFrame:
+    """The same samples, of the full range, under another name of their layout."""
+    if frame.format.name == pixel_format:
+        return frame
+    made = _AVVideoFrame(frame.width, frame.height, pixel_format)
+    for source, target in zip(frame.planes, made.planes, strict=True):
+        rows, wanted = memoryview(source).cast("B"), memoryview(target).cast("B")
+        width = min(source.line_size, target.line_size)
+        for row in range(target.height):
+            begin = row * target.line_size
+            wanted[begin : begin + width] = rows[row * source.line_size :][:width]
+    made.color_range = _FULL
+    made.colorspace = frame.colorspace
+    made.pts = frame.pts
+    if frame.time_base is not None:
+        made.time_base = frame.time_base
+    return made
 
 
 def _reformatted(
