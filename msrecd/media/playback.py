@@ -335,7 +335,7 @@ class Playback:
                 chosen[info.kind] = StreamSource(info, self, name)
         if not chosen:
             self._reader.close()
-            wanted = " or ".join(options.tracks) or "an audio or a video"
+            wanted = " or ".join(options.tracks) or "audio or video"
             why = f" ({'; '.join(found.skipped)})" if found.skipped else ""
             raise NotSupportedError(f"{self.address.shown} has no {wanted} stream that can be read{why}")
         self.sources = list(chosen.values())

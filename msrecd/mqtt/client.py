@@ -55,13 +55,20 @@ def new_client(settings: MqttSettings, client_id: str, *, limit_bytes: int | Non
     # The second is there where aiortc is.
     with lazily("urllib.request", "dns.resolver"):
         import paho.mqtt.client as paho
-    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
     class BoundedClient(paho.Client):  # here: paho is loaded only where there is a broker
         def _sock_recv(self, bufsize: int) -> bytes:
             if limit_bytes is not None and bufsize > limit_bytes:
                 raise ConnectionError("packet too large")
             return super()._sock_recv(bufsize)
+
+        def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+            try:
+                return super().loop_forever(timeout, retry_first_connection)
+            except Exception as exc:  # paho before 2.2 lets what a malformed packet raises end its thread
+                self.malformed = f"{type(exc).__name__}: {exc}"
+                return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
     client = BoundedClient(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=False
@@ -248,7 +255,8 @@ class Session:
         await self._wait(self._ended, stopping, WATCH_S)
         if not self._ended.is_set() and not stopping.done():
             if not self.thread_alive:
-                self._end("the network thread died")
+                malformed = getattr(self._client, "malformed", None)
+                self._end(f"a malformed packet came: {malformed}" if malformed else "the network thread died")
             elif self._acks and time.monotonic() - next(iter(self._acks.values())).since > ack_timeout_s:
                 self._end("the broker does not acknowledge")
         return self._ended.is_set() or stopping.done()

@@ -216,6 +216,10 @@ class Greedy:
             position += 2 + int.from_bytes(body[position : position + 2]) + 1
             filters += 1
         client.sendall(bytes([0x90, 3 + filters]) + body[:2] + b"\x00" + b"\x01" * filters)
+        self._then(client)
+
+    def _then(self, client: socket.socket) -> None:
+        """What it does after the subscription."""
         client.sendall(b"\x30" + _length(self._length) + b"\x00\x01t\x00")
         try:
             while self.sent < self._length - 4:
@@ -255,6 +259,24 @@ def test_a_packet_above_the_announced_size_is_cut_before_it_is_buffered(service_
         # What the sockets of both sides hold; nothing of it is read.
         assert greedy.sent < 16 << 20
         thread.wait(lambda service: service.health()["reconnects"] >= 1)
+
+
+class Malformed(Greedy):
+    """A broker whose messages break a rule of MQTT 5, section 3.3.2.3.2: the payload format is neither 0 nor 1."""
+
+    def _then(self, client: socket.socket) -> None:
+        client.sendall(b"\x30\x06\x00\x01t\x02\x01\x07")
+        with contextlib.suppress(OSError):
+            client.recv(1)  # until the connection ends
+        self.ended.set()
+
+
+@pytest.mark.promise("malformed-messages")
+def test_a_malformed_packet_ends_the_connection_with_its_reason(service_for, caplog):
+    with Malformed(length=0) as broker, service_for(broker) as thread:
+        thread.wait(lambda service: service.health()["reconnects"] >= 1)
+    assert "trying again" in caplog.text
+    assert "network thread died" not in caplog.text
 
 
 # --- subscriptions that are refused ----------------------------------------------------------------------------------
