@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from msrecd.cli.output import print_json, print_line
-    from msrecd.daemon.doctor import can_record, diagnose, gather
+    from msrecd.daemon.doctor.diagnosis import can_record, diagnose
+    from msrecd.daemon.doctor.machine import gather
 
     config, problems = _configuration(args)
     found = diagnose(gather(config, problems, asyncio.run(_devices(config))))

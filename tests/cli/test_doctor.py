@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from msrecd.config import load
-from msrecd.daemon.doctor import Facts, Level, Wanted, can_record, diagnose, gather
+from msrecd.config import Config, load
+from msrecd.daemon.doctor import services
+from msrecd.daemon.doctor.diagnosis import Level, can_record, diagnose
+from msrecd.daemon.doctor.machine import Facts, Wanted, gather
 from msrecd.devices.board import Board
 from msrecd.devices.camera.modes import ContiguousMemory
 
@@ -251,3 +254,67 @@ def test_the_command_without_a_configuration(tmp_path: Path) -> None:
     done = doctor("--config", str(tmp_path / "absent.toml"))
     assert done.returncode == 1
     assert "FAIL  configuration:" in done.stdout
+
+
+def with_services(folder: Path, port: int, *, password: bool = True, credentials: bool = True) -> Config:
+    if password:
+        (folder / "page").write_text("secret")
+        (folder / "page").chmod(0o600)
+    if credentials:
+        (folder / "store").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+        (folder / "store").chmod(0o600)
+    (folder / "msrecd.toml").write_text(
+        f"""config_version = 1
+[storage]
+path = "{folder}/recordings"
+[web]
+listen = "127.0.0.1:8080"
+password_file = "{folder}/page"
+[offload]
+kind = "s3"
+endpoint = "http://127.0.0.1:{port}"
+bucket = "bucket"
+credentials_file = "{folder}/store"
+[[recorder]]
+name = "cam0"
+video = true
+[[recorder.trigger]]
+kind = "motion"
+"""
+    )
+    return load(folder / "msrecd.toml")
+
+
+def of_services(config: Config) -> list[tuple[str, Level, str]]:
+    findings = diagnose(gather(config, [], [CAMERA]))
+    return [(f.area, f.level, f.message) for f in findings if f.area in ("triggers", "page", "off-load")]
+
+
+def test_the_services_beside_the_recording(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert of_services(with_services(tmp_path, port)) == [
+            ("triggers", Level.OK, "cam0 begins by itself: motion"),
+            ("page", Level.OK, "127.0.0.1:8080"),
+            ("off-load", Level.OK, f"http://127.0.0.1:{port}"),
+        ]
+
+
+def test_a_store_that_cannot_be_reached_and_files_that_are_not_there(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    _, page, keys, store = of_services(with_services(tmp_path, port, password=False, credentials=False))
+    assert page[:2] == ("page", Level.WARNING)
+    assert f"password_file: there is no {tmp_path}/page" in page[2]
+    assert f"credentials_file: there is no {tmp_path}/store" in keys[2]
+    assert f"127.0.0.1:{port} cannot be reached: Connection refused" in store[2]
+
+
+def test_a_file_that_the_services_user_cannot_read(tmp_path: Path) -> None:
+    """`check-config`, run by root, can."""
+    config = with_services(tmp_path, 1)
+    assert config.web is not None
+    (problem,) = services.page_problems(config.web, "nobody")
+    assert problem.startswith(f"password_file: the user nobody cannot read {tmp_path}/page; sudo chown nobody: ")
+    (tmp_path / "page").chmod(0o644)
+    assert services.page_problems(config.web, "nobody") == []

@@ -1,38 +1,19 @@
-"""What `msrecd doctor` finds: facts about this machine, and what is wrong with them in the order to fix it.
-
-`gather` reads the facts; everything that judges them is pure.
-"""
+"""What is wrong with a machine, by its facts, in the order to fix it. Pure."""
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import importlib.util
-import os
-import pwd
-import shutil
-import stat
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from msrecd.clock.synchronization import KernelClock
-from msrecd.config.model import Config
-from msrecd.daemon import health
+from msrecd.daemon.doctor.machine import UNIT, USER, Facts
 from msrecd.devices import INSTALL_PICAMERA2
-from msrecd.devices.board import Board, has_pisp, read_board
-from msrecd.devices.camera.modes import ContiguousMemory, contiguous_memory, needs_contiguous_memory
-from msrecd.storage import checks
 
 _MIB = 1 << 20
 _LITTLE_MEMORY = 60 * _MIB
 _LITTLE_CMA = 96 * _MIB
 _LITTLE_SPACE = 512 * _MIB
-_UNIT = "msrecd.service"
-_USER = "msrecd"
 _GROUPS = ("video", "audio")
 _KINDS = {"video": ("videoinput", "camera"), "audio": ("audioinput", "microphone")}
 
@@ -55,63 +36,10 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A device that a recorder names by its id (any of `ids`) or by its label."""
-
-    recorder: str
-    kind: str
-    ids: Sequence[str] = ()
-    label: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What was found out about the machine.
-
-    config_problems: why the configuration cannot be used. wants: the kinds that its recorders record.
-    wanted: the devices that they name.
-    devices: as `state/devices` has them. libraries: which of picamera2 and alsaaudio are installed.
-    storage: where recordings go, "" when nothing is configured; storage_free None: it is not there.
-    storage_taken: by the files in it, looked at only where less than min_free is free.
-    has_limit: whether max_total or min_free is set. is_storage_visible: whoever asks may look at it.
-    state_problem: why the state folder cannot be used, "" when it can.
-    user_groups: of the service's user, None when there is none. unit: systemd's ActiveState, "" without systemd.
-    """
-
-    board: Board = field(default_factory=Board)
-    throttled: Mapping[str, object] = field(default_factory=dict)
-    config_problems: Sequence[str] = ()
-    wants: frozenset[str] = frozenset({"video", "audio"})
-    wanted: Sequence[Wanted] = ()
-    libraries: frozenset[str] = frozenset()
-    devices: Sequence[Mapping[str, Any]] = ()
-    has_encoder_node: bool = False
-    has_pisp: bool = False
-    memory_total: int = 0
-    memory_available: int = 0
-    uses_contiguous_memory: bool = False
-    contiguous_memory: ContiguousMemory | None = None
-    storage: str = ""
-    storage_free: int | None = None
-    storage_taken: int = 0
-    min_free: int = 0
-    has_limit: bool = False
-    storage_findings: Sequence[str] = ()
-    is_storage_writable: bool = True
-    is_storage_visible: bool = True
-    state: str = ""
-    state_problem: str = ""
-    is_clock_synchronized: bool = False
-    user_groups: frozenset[str] | None = None
-    unit: str = ""
-    is_unit_enabled: bool = False
-
-
 def diagnose(facts: Facts) -> list[Finding]:
     """Everything that was looked at, in the order in which to fix it: what is further down needs what is further up."""
     first = (_board, _configuration, _permissions, _camera, _encoder, _microphone, _named_devices)
-    order = (*first, _contiguous, _memory, _storage, _state, _clock, _unit)
+    order = (*first, _contiguous, _memory, _storage, _state, _clock, _triggers, _page, _offload, _unit)
     return [finding for judge in order for finding in judge(facts)]
 
 
@@ -161,11 +89,11 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             area="permissions",
             level=Level.WARNING,  # the unit gives its processes the groups all the same
-            message=f"the user {_USER} is not in the group {' and '.join(missing)}",
-            remedy=f"sudo usermod -aG {','.join(missing)} {_USER}, then restart the service",
+            message=f"the user {USER} is not in the group {' and '.join(missing)}",
+            remedy=f"sudo usermod -aG {','.join(missing)} {USER}, then restart the service",
         )
     else:
-        yield Finding(area="permissions", level=Level.OK, message=f"the user {_USER} may use cameras and sound cards")
+        yield Finding(area="permissions", level=Level.OK, message=f"the user {USER} may use cameras and sound cards")
 
 
 def _camera(facts: Facts) -> Iterator[Finding]:
@@ -322,7 +250,7 @@ def _storage(facts: Facts) -> Iterator[Finding]:
             area="storage",
             level=Level.ERROR,
             message=f"{facts.storage} cannot be written",
-            remedy=f"chown {_USER}: {facts.storage}; mount | grep ro, for a card at its end turns read-only",
+            remedy=f"chown {USER}: {facts.storage}; mount | grep ro, for a card at its end turns read-only",
         )
     elif facts.storage_free + facts.storage_taken < facts.min_free:
         yield Finding(
@@ -354,7 +282,7 @@ def _state(facts: Facts) -> Iterator[Finding]:
             area="state",
             level=Level.ERROR,
             message=f"{facts.state} (state_path) cannot be used: {facts.state_problem}",
-            remedy=f"give the folder to the user {_USER}, or set another state_path in [storage]",
+            remedy=f"give the folder to the user {USER}, or set another state_path in [storage]",
         )
     elif facts.state:
         yield Finding(area="state", level=Level.OK, message=facts.state)
@@ -372,176 +300,48 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _triggers(facts: Facts) -> Iterator[Finding]:
+    for recorder, kinds in facts.triggers.items():
+        yield Finding(area="triggers", level=Level.OK, message=f"{recorder} begins by itself: {', '.join(kinds)}")
+
+
+def _page(facts: Facts) -> Iterator[Finding]:
+    yield from _service("page", facts.page, facts.page_problems)
+
+
+def _offload(facts: Facts) -> Iterator[Finding]:
+    yield from _service("off-load", facts.offload, facts.offload_problems)
+
+
+def _service(area: str, where: str, problems: Sequence[str]) -> Iterator[Finding]:
+    """Of what is configured beside the recording: without it there are recordings all the same."""
+    for problem in problems:
+        message, _, remedy = problem.partition("; ")
+        yield Finding(area=area, level=Level.WARNING, message=f"{where}: {message}", remedy=remedy)
+    if where and not problems:
+        yield Finding(area=area, level=Level.OK, message=where)
+
+
 def _unit(facts: Facts) -> Iterator[Finding]:
     if not facts.unit:
         return
     if facts.unit == "failed":
         yield Finding(
-            area="unit", level=Level.ERROR, message=f"{_UNIT} has failed", remedy="journalctl -u msrecd -n 50 says why"
+            area="unit", level=Level.ERROR, message=f"{UNIT} has failed", remedy="journalctl -u msrecd -n 50 says why"
         )
     elif facts.unit != "active":
         yield Finding(
             area="unit",
             level=Level.WARNING,
-            message=f"{_UNIT} is {facts.unit}",
+            message=f"{UNIT} is {facts.unit}",
             remedy="sudo systemctl enable --now msrecd",
         )
     elif not facts.is_unit_enabled:
         yield Finding(
             area="unit",
             level=Level.WARNING,
-            message=f"{_UNIT} runs, but not after the next boot",
+            message=f"{UNIT} runs, but not after the next boot",
             remedy="sudo systemctl enable msrecd",
         )
     else:
-        yield Finding(area="unit", level=Level.OK, message=f"{_UNIT} runs, and after every boot")
-
-
-def gather(
-    config: Config | None,
-    problems: Sequence[str],
-    devices: Sequence[Mapping[str, Any]],
-    root: Path = Path("/"),
-) -> Facts:
-    """The facts of this machine; reads files and asks systemd, which takes a moment."""
-    meminfo = root / "proc/meminfo"
-    total, available = _memory_of(meminfo)
-    storage = Path(config.storage.path) if config is not None and config.storage is not None else None
-    is_visible, is_there = _look_at(storage)
-    state = Path(config.storage.state_path) if config is not None else None
-    unit, is_enabled = _unit_state()
-    free = shutil.disk_usage(storage).free if storage is not None and is_there else None
-    min_free = 0 if config is None else config.storage.min_free_bytes or 0
-    has_limit = config is not None and (min_free > 0 or config.storage.max_total_bytes is not None)
-    found = [] if storage is None or not is_there else checks.check(storage, is_limited=has_limit)
-    return Facts(
-        board=read_board(root),
-        throttled=health.throttled(root / "sys"),
-        config_problems=problems,
-        wants=_wants(config),
-        wanted=_wanted(config),
-        libraries=frozenset(name for name in ("picamera2", "alsaaudio") if importlib.util.find_spec(name) is not None),
-        devices=devices,
-        has_encoder_node=(root / "dev/video11").exists(),
-        has_pisp=has_pisp(root),
-        memory_total=total,
-        memory_available=available,
-        uses_contiguous_memory=needs_contiguous_memory(root / "dev/dma_heap"),
-        contiguous_memory=contiguous_memory(meminfo),
-        storage="" if storage is None else str(storage),
-        storage_free=free,
-        storage_taken=_taken(storage) if storage is not None and free is not None and free < min_free else 0,
-        min_free=min_free,
-        has_limit=has_limit,
-        storage_findings=[one.message for one in found],
-        is_storage_writable=storage is None or not is_there or _can_write(storage),
-        is_storage_visible=is_visible,
-        state="" if state is None else str(state),
-        state_problem="" if state is None else _state_problem(state),
-        is_clock_synchronized=KernelClock().wait(),
-        user_groups=_groups_of(_USER),
-        unit=unit,
-        is_unit_enabled=is_enabled,
-    )
-
-
-def _look_at(storage: Path | None) -> tuple[bool, bool]:
-    """Whether the folder may be looked at, and whether it is there."""
-    try:
-        return True, storage is not None and storage.is_dir()
-    except PermissionError:
-        return False, False
-
-
-def _taken(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    taken = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # rotation may have taken it meanwhile
-                taken += Path(place, name).lstat().st_size
-    return taken
-
-
-def _state_problem(state: Path) -> str:
-    """Why the service cannot keep its state there; a folder that is not there yet is made."""
-    for place in (state, *state.parents):
-        try:
-            if not place.exists():
-                continue
-            if not place.is_dir():
-                return f"{place} is no folder"
-            return "" if _can_write(place) else f"{place} cannot be written"
-        except PermissionError:
-            return ""  # only who may look there can say
-    return ""
-
-
-def _can_write(storage: Path) -> bool:
-    """Whether the service can write there, whoever asks."""
-    if os.statvfs(storage).f_flag & os.ST_RDONLY:
-        return False
-    try:
-        user = pwd.getpwnam(_USER)
-    except KeyError:
-        return os.access(storage, os.W_OK)
-    found = storage.stat()
-    if found.st_uid == user.pw_uid:
-        return bool(found.st_mode & stat.S_IWUSR)
-    if found.st_gid == user.pw_gid:
-        return bool(found.st_mode & stat.S_IWGRP)
-    return bool(found.st_mode & stat.S_IWOTH)
-
-
-def _wants(config: Config | None) -> frozenset[str]:
-    if config is None:
-        return frozenset({"video", "audio"})
-    live = [recorder for recorder in config.recorders if recorder.source is None]
-    kinds = {"video": [r for r in live if r.video not in (None, False)]}
-    kinds["audio"] = [r for r in live if r.audio not in (None, False)]
-    return frozenset(kind for kind, recorders in kinds.items() if recorders)
-
-
-def _wanted(config: Config | None) -> list[Wanted]:
-    found = []
-    for recorder in () if config is None else config.recorders:
-        for kind, constraints in (("video", recorder.video), ("audio", recorder.audio)):
-            wanted = None if isinstance(constraints, bool) else constraints.get("device_id")
-            if isinstance(wanted, Mapping) and "label" in wanted:
-                found.append(Wanted(recorder=recorder.name, kind=kind, label=str(wanted["label"])))
-                continue
-            exact = wanted.get("exact") if isinstance(wanted, Mapping) else wanted
-            if exact:  # an `ideal` one may be another
-                ids = (exact,) if isinstance(exact, str) else tuple(exact)
-                found.append(Wanted(recorder=recorder.name, kind=kind, ids=ids))
-    return found
-
-
-def _memory_of(meminfo: Path) -> tuple[int, int]:
-    """MemTotal and MemAvailable in bytes; zeros where the kernel does not say."""
-    try:
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        return int(fields["MemTotal"].split()[0]) * 1024, int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return 0, 0
-
-
-def _groups_of(user: str) -> frozenset[str] | None:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return None
-    return frozenset(group.gr_name for group in grp.getgrall() if user in group.gr_mem)
-
-
-def _unit_state() -> tuple[str, bool]:
-    """ActiveState, and whether the unit is enabled; "" where systemd does not run or does not know the unit."""
-    command = ["systemctl", "show", _UNIT, "-p", "LoadState,ActiveState,UnitFileState"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "", False
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    if found.get("LoadState") != "loaded":
-        return "", False
-    return found.get("ActiveState", ""), found.get("UnitFileState") == "enabled"
+        yield Finding(area="unit", level=Level.OK, message=f"{UNIT} runs, and after every boot")
