@@ -39,6 +39,23 @@ start)
 "camera out") systemctl stop vm-camera.service ;;
 "camera in") camera_in ;;
 "camera in:i420" | "camera in:yuy2" | "camera in:mjpeg") camera_in "${2#in:}" ;;
+"camera hold") # by another program, until it is released
+    systemd-run --quiet --collect --unit=vm-holder.service --property=StandardOutput=null /usr/bin/cam --camera 1 --capture
+    sleep 3
+    ;;
+"camera release") systemctl stop vm-holder.service ;;
+"drivers out") # as before they are loaded, the ones of the classes included where nothing else needs them
+    systemctl stop vm-tone.service vm-camera.service
+    modprobe -r snd-aloop
+    modprobe -r uvcvideo
+    modprobe -r snd 2>/dev/null || true
+    ;;
+"drivers in")
+    modprobe snd-aloop
+    modprobe uvcvideo
+    systemctl is-active --quiet vm-camera.service || camera_in
+    systemctl is-active --quiet vm-tone.service || tone_in
+    ;;
 "encoder out") modprobe -r vh264 ;;
 "encoder in") modprobe vh264 ;;
 "camera freeze") systemctl kill --signal=USR1 vm-camera.service ;;
@@ -48,7 +65,7 @@ start)
     wait_for yes "/dev/snd/pcmC*c"
     ;;
 *)
-    echo "usage: hardware.sh start | camera out|in|in:FORMAT|freeze | microphone out|in" >&2
+    echo "usage: hardware.sh start | camera out|in|in:FORMAT|freeze|hold|release | microphone out|in | drivers out|in" >&2
     exit 2
     ;;
 esac
