@@ -128,7 +128,7 @@ class AudioNode(EventTarget):
         )
         self._params[name] = param
         if name in self._given:
-            param.value = self._given[name]
+            param._begin_with(self._given[name])
         return param
 
     # --- attributes --------------------------------------------------------------------------------------------------

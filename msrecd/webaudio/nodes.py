@@ -411,7 +411,7 @@ class AudioWorkletNode(AudioNode):
         for name, (default, minimum, maximum) in (given.get("parameters") or {}).items():
             param = self._param(name, default, minimum, maximum)
             if name in first:
-                param.value = first[name]
+                param._begin_with(first[name])
 
     @property
     def parameters(self) -> Mapping[str, AudioParam]:

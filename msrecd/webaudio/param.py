@@ -75,6 +75,7 @@ class AudioParam:
         self._now = now
         self._sample_rate = sample_rate
         self._value = self._default
+        self._settled_at: float | None = None  # time of the last event that is forgotten
         self._events: tuple[_Event, ...] = ()  # replaced, never changed: the rendering thread reads it
         self._connections: list[Connection] = []
 
@@ -113,6 +114,10 @@ class AudioParam:
         self.set_value_at_time(value, self._now())
         self._value = value
 
+    def _begin_with(self, value: float) -> None:
+        """What an option of the constructor says; no event."""
+        self._value = _float32(_number("value", value))
+
     # --- scheduling --------------------------------------------------------------------------------------------------
 
     def set_value_at_time(self, value: float, start_time: float) -> AudioParam:
@@ -150,23 +155,23 @@ class AudioParam:
         length = _number("duration", duration)
         if length <= 0:
             raise ValueError(f"duration must be positive, it is {length!r}")
-        time = max(self._time("start_time", start_time), self._now())
+        time = self._time("start_time", start_time)
         event = _Event("curve", time, float(curve[-1]), curve=curve, duration=length)
-        if any(time < known.time < event.end or known.time == time for known in self._events if known.kind != "curve"):
+        if any(time < known.time < event.end for known in self._events if known.kind != "curve"):
             raise NotSupportedError(f"{self._name}: a value curve must not overlap with another event")
         self._insert(event)
         return self
 
     def cancel_scheduled_values(self, cancel_time: float) -> AudioParam:
         """Remove every event at or after `cancel_time`, and a curve that is under way then."""
-        time = max(self._time("cancel_time", cancel_time), self._now())
+        time = self._time("cancel_time", cancel_time)
         kept = [event for event in self._events if event.time < time]
         self._events = tuple(event for event in kept if not (event.kind == "curve" and event.end > time))
         return self
 
     def cancel_and_hold_at_time(self, cancel_time: float) -> AudioParam:
         """Remove what lies behind `cancel_time` and keep the value that the automation has then."""
-        time = max(self._time("cancel_time", cancel_time), self._now())
+        time = self._time("cancel_time", cancel_time)
         held = float(self._intrinsic(np.array([time]), self._events)[0])
         before = [event for event in self._events if event.time <= time]
         behind = next((event for event in self._events if event.time > time), None)
@@ -220,7 +225,7 @@ class AudioParam:
         last = events[index]
         follows = index + 1 < len(events) and events[index + 1].kind in ("linear", "exponential")
         if last.kind in ("set", "linear", "exponential") and index + 1 == len(events):
-            self._value = last.value
+            self._value, self._settled_at = last.value, last.time
             keep: tuple[_Event, ...] = ()
         elif last.kind == "curve" and last.end <= now and not follows:
             keep = (_Event("set", last.end, last.value), *events[index + 1 :])
@@ -279,21 +284,22 @@ class AudioParam:
         self._events = tuple(events)
 
     def _ramp(self, event: _Event) -> None:
-        """A ramp begins at the event before it; without one, or behind a target that is under way, it begins now."""
+        """A ramp begins at the event before it, however long ago; without one, or during a target, it begins now."""
         now = self._now()
         before = [known for known in self._events if known.time <= event.time]
         if not before:
-            self._insert(_Event("set", now, self._value))
+            self._insert(_Event("set", now if self._settled_at is None else self._settled_at, self._value))
         elif before[-1].kind == "target" and before[-1].time < now:
             held = float(self._intrinsic(np.array([now]), self._events)[0])
             self._insert(_Event("set", now, held))
         self._insert(event)
 
     def _time(self, name: str, value: float) -> float:
+        """What should have happened already happens now."""
         time = _number(name, value)
         if time < 0:
             raise ValueError(f"{name} must not be negative, it is {time!r}")
-        return max(time, 0.0)
+        return max(time, self._now())
 
 
 def _approach(start: float, event: _Event, times: Samples) -> Samples:
