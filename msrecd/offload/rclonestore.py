@@ -16,7 +16,7 @@ from typing import Any
 
 from msrecd.offload.rcloneconfig import RcloneSettings, read_kind, split_remote
 from msrecd.offload.rclonedaemon import QUICK_S, Rclone
-from msrecd.offload.target import StoreError, Unfit, Unreachable
+from msrecd.offload.target import Refused, StoreError, Unfit, Unreachable
 
 SLOWEST_BYTES_PER_S = 4096  # of a transfer; a slower one is given up
 _SMALL_BYTES = 1 << 20
@@ -70,6 +70,7 @@ class RcloneStore:
         Raises:
             StoreError: it is not proven to be there.
         """
+        self._check_place(key, Path(source[0]))
         own = self._own_hash()
         local = self._found(*source, hashes=["sha256"] if own is None else ["sha256", own])
         if local is None:
@@ -84,6 +85,19 @@ class RcloneStore:
             return own or "download"
         self._copy(source, place, size, own, wanted)
         return own or "download"
+
+    def _check_place(self, key: str, root: Path) -> None:
+        """A store in the folder of the recordings would prove each file by itself, and rotation would delete it.
+
+        Raises:
+            Refused: it is one.
+        """
+        if self._kind != "local":
+            return
+        place = Path(split_remote(self._settings.remote)[1]) / (self._settings.prefix + key)
+        root = root.resolve()
+        if root in place.resolve().parents:
+            raise Refused(f"offload.remote lies in {root}, the folder of the recordings: name another place")
 
     def _copy(self, source: tuple[str, str], place: str, size: int, own: str | None, wanted: str) -> None:
         target = place if self._kind in _ATOMIC else place + _PART

@@ -42,6 +42,14 @@ def disk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder of recordings."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def config_file(tmp_path: Path, disk: Path) -> Path:
     secret = subprocess.run(["rclone", "obscure", "word"], capture_output=True, text=True, check=True, timeout=30)
     file = tmp_path / "rclone.conf"
@@ -207,6 +215,23 @@ def test_nothing_is_overwritten_and_what_broke_off_is_sent_again(
     assert not list(disk.rglob("*.part"))
 
 
+def test_a_store_in_the_folder_of_the_recordings_proves_nothing(
+    make_store: MakeStore, config_file: Path, tmp_path: Path
+) -> None:
+    """Each file would be there already, and rotation would delete the only one."""
+    store = make_store()
+    record(store, 1)
+    link = tmp_path / "link"
+    link.symlink_to(store.path)
+    for place in (store.path, store.path / "nas", link):
+        client = RcloneTarget(RcloneSettings(remote=f"disk:{place}", config_file=config_file), store.path)
+        bench = Bench(store, client)
+        bench.sender.turn()
+        client.close()
+        assert bench.proven == []
+        assert "folder of the recordings" in bench.failed[0]
+
+
 def test_a_file_that_is_not_what_was_recorded_is_not_sent(
     make_store: MakeStore, target: Callable[..., RcloneTarget], disk: Path
 ) -> None:
@@ -263,14 +288,14 @@ def cmdline(pid: int) -> bytes:
 
 
 def test_max_rate_holds_and_a_stop_does_not_wait(
-    target: Callable[..., RcloneTarget], config_file: Path, tmp_path: Path
+    target: Callable[..., RcloneTarget], config_file: Path, made: Path
 ) -> None:
     data = os.urandom(300_000)
-    (tmp_path / "big").write_bytes(data)
-    client = target(tmp_path, rate=100_000)
+    (made / "big").write_bytes(data)
+    client = target(made, rate=100_000)
 
     def put() -> str:
-        with (tmp_path / "big").open("rb") as file:
+        with (made / "big").open("rb") as file:
             return client.put("big", file, size=len(data), sha256=hashlib.sha256(data).hexdigest(), mime_type="")
 
     timer = threading.Timer(1.5, client.stop)
@@ -285,17 +310,22 @@ def test_max_rate_holds_and_a_stop_does_not_wait(
 
 
 def test_the_unit_serves_each_daemon_with_a_process_of_its_own(
-    target: Callable[..., RcloneTarget], config_file: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: Callable[..., RcloneTarget],
+    config_file: Path,
+    disk: Path,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As msrecd-rclone.socket does it: systemd listens and accepts."""
     activate = shutil.which("systemd-socket-activate")
     if activate is None:
         pytest.skip("systemd-socket-activate is not installed")
     monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))  # as in a service
-    (tmp_path / "a").write_bytes(b"abc")
+    (made / "a").write_bytes(b"abc")
     sha256 = hashlib.sha256(b"abc").hexdigest()
     address = tmp_path / "unit.sock"
-    client = target(tmp_path, unit=address)
+    client = target(made, unit=address)
     with pytest.raises(Refused, match=r"systemctl enable --now msrecd-rclone\.socket"):
         client.put("a", io.BytesIO(b"abc"), size=3, sha256=sha256, mime_type="")
     environment = [f"PYTHONPATH={os.pathsep.join(sys.path)}", f"PATH={os.environ['PATH']}"]
@@ -308,7 +338,7 @@ def test_the_unit_serves_each_daemon_with_a_process_of_its_own(
     )
     try:
         until(address.exists, "systemd-socket-activate does not listen")
-        with (tmp_path / "a").open("rb") as file:
+        with (made / "a").open("rb") as file:
             assert client.put("a", file, size=3, sha256=sha256, mime_type="") == "sha256"
         assert client._child is None
         assert (disk / "pi/a").read_bytes() == b"abc"
@@ -328,14 +358,14 @@ def test_what_rclones_words_mean() -> None:
     assert "\x1b" not in error_of("a\x1bb").message
 
 
-def test_what_is_wrong_is_said(target: Callable[..., RcloneTarget], config_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
+def test_what_is_wrong_is_said(target: Callable[..., RcloneTarget], config_file: Path, made: Path) -> None:
+    (made / "a").write_bytes(b"abc")
     sha256 = hashlib.sha256(b"abc").hexdigest()
     for remote, words in (("nas:x", 'no remote "nas"'), ("disk:/proc/none", "proc")):
-        with pytest.raises(Refused, match=words), (tmp_path / "a").open("rb") as file:
-            target(tmp_path, remote).put("a", file, size=3, sha256=sha256, mime_type="")
-    with pytest.raises(Unfit, match="not there"), (tmp_path / "a").open("rb") as file:
-        target(tmp_path).put("b", file, size=3, sha256=sha256, mime_type="")
+        with pytest.raises(Refused, match=words), (made / "a").open("rb") as file:
+            target(made, remote).put("a", file, size=3, sha256=sha256, mime_type="")
+    with pytest.raises(Unfit, match="not there"), (made / "a").open("rb") as file:
+        target(made).put("b", file, size=3, sha256=sha256, mime_type="")
     config_file.chmod(0o640)
     with pytest.raises(ConfigError, match="open to others"):
         read_kind("disk:", config_file)
