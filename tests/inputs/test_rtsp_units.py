@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
@@ -223,3 +226,25 @@ def test_an_answer_that_is_none() -> None:
 def test_the_rate_of_frames(step_ns: int, rate: float) -> None:
     packets = [Demuxed(0, b"", n * step_ns, None, 0, False) for n in range(12)]
     assert _rate_of(packets) == pytest.approx(rate, rel=1e-6)
+
+
+def test_the_work_of_a_second_of_a_camera() -> None:
+    """Counted, not timed: 1.2 Python calls and 4.1 built-in ones for each packet of RTP, of which 700 come a second."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    data = b"".join(piece for n in range(30) for piece in send.fragments(b"\x41\x9a" + bytes(33_000), n * 3000, 1400))
+    calls = Counter[str]()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        calls[event] += 1
+
+    sys.setprofile(count)
+    try:
+        packets = [one for at in range(0, len(data), 1 << 16) for one in unpacker.feed(data[at : at + (1 << 16)])]
+    finally:
+        sys.setprofile(None)
+    print(
+        f"{calls['call'] / unpacker.packets:.2f} Python calls, {calls['c_call'] / unpacker.packets:.2f} built-in ones"
+    )
+    assert len(packets) == 29
+    assert calls["call"] < 2 * unpacker.packets
+    assert calls["c_call"] < 7 * unpacker.packets
