@@ -11,6 +11,7 @@ from typing import Any
 
 from msrecd.config.hints import syntax
 from msrecd.config.problems import Problem
+from msrecd.vocabulary.plainfile import open_plain
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -51,7 +52,7 @@ def read_files(main: Path) -> Merged:
     for path in (main, *_fragments(main.parent / "conf.d", merged)):
         raw = b""
         try:
-            with path.open("rb") as stream:
+            with path.open("rb") if path == main else open_plain(path) as stream:
                 if path != main and os.fstat(stream.fileno()).st_mode & stat.S_IWOTH:
                     raise ValueError("every user of this machine can write to it; chmod o-w it")
                 raw = stream.read(MAX_FILE_BYTES + 1)

@@ -584,8 +584,19 @@ def _bits_of(codec: str, extradata: bytes) -> int:
 
 
 def _description_of(stream: Any, extradata: bytes) -> bytes:
+    try:
+        return _described_in("nut", stream, extradata)
+    except LibavError:
+        return _described_in("matroska", stream, extradata)  # NUT knows neither ALAC nor ProRes
+
+
+def _described_in(format: str, stream: Any, extradata: bytes) -> bytes:
+    """
+    Raises:
+        LibavError: this format does not take the stream.
+    """
     description = bytearray()
-    container = av.open(Writer(description.extend), "w", format="nut")
+    container = av.open(Writer(description.extend), "w", format=format)
     try:
         twin = container.add_stream_from_template(stream, opaque=True)
         if extradata != bytes(stream.codec_context.extradata or b""):

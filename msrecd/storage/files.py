@@ -158,6 +158,22 @@ def _require_regular(status: os.stat_result, name: str) -> None:
         raise OSError(errno.ELOOP, f"a {kind}, not a regular file", name)
 
 
+def size_without_holes(fd: int) -> int:
+    """Where a file ends, or where its first hole begins: what is written here has none, and a file of a few kilobytes
+    can claim terabytes that take hours to read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = os.fstat(fd).st_size
+    try:
+        hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
+    except OSError:  # a file system that does not know
+        return size
+    os.lseek(fd, 0, os.SEEK_SET)
+    return min(size, hole)
+
+
 def claim(fd: int) -> bool:
     """Mark an open file as being written, until it is closed; False: it is, by another descriptor or process.
 

@@ -283,7 +283,10 @@ def recover_chunk(root: int, entry: OpenEntry, *, is_last: bool, sync_interval_s
             if is_part and not files.claim(file.fileno()):
                 raise OSError(errno.EBUSY, "it is being written")
             status = os.fstat(file.fileno())
-            found = fragments.scan(file, status.st_size, parsed.extension)
+            whole = files.size_without_holes(file.fileno())
+            if not is_part and whole < status.st_size:
+                return None  # whoever made it, it was not this program
+            found = fragments.scan(file, whole, parsed.extension)
             if is_part and not found.cut:
                 os.unlink(name, dir_fd=folder)
                 os.fsync(folder)
@@ -357,7 +360,7 @@ def _look(root: int, entry: OpenEntry) -> Unfinished | None:
             if not files.claim(file.fileno()):
                 return None
             size = os.fstat(file.fileno()).st_size
-            scanned = fragments.scan(file, size, parsed.extension)
+            scanned = fragments.scan(file, files.size_without_holes(file.fileno()), parsed.extension)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -377,7 +380,7 @@ def _parts(root: int, day: str, boots: Mapping[int, str]) -> Iterator[OpenEntry]
                 os.fdopen(files.open_file(folder, name), "rb") as file,
             ):
                 status = os.fstat(file.fileno())
-                duration_s = fragments.scan(file, status.st_size, parsed.extension).duration_s
+                duration_s = fragments.scan(file, files.size_without_holes(file.fileno()), parsed.extension).duration_s
         except OSError as exc:
             tree.skip(f"{day}/{name}", exc)
             continue

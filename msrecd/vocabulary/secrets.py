@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from msrecd.errors import ConfigError
+from msrecd.vocabulary.plainfile import open_plain
 
 SECRET_LIMIT_BYTES = 4096
 _KEY_MARK = b"PRIVATE KEY-----"
@@ -24,7 +25,7 @@ def read_secret(path: Path, name: str, *, is_private: bool = True, what: str = "
         ConfigError: the file cannot be read, is open to others, is empty, too long or not text. No part of it is shown.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(SECRET_LIMIT_BYTES + 1)
     except OSError as exc:
@@ -50,7 +51,7 @@ def check_key_file(path: Path, name: str) -> None:
         ConfigError: it is open to everyone, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             holds_key = mode & stat.S_IRWXO and _KEY_MARK in file.read()
     except OSError as exc:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msrecd.errors import ConfigError
+from msrecd.vocabulary.plainfile import open_plain
 from msrecd.vocabulary.secrets import check_key_file
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | 
 
 def _demand(mark: re.Pattern[bytes], path: Path, name: str, problem: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             content = file.read(_LIMIT_BYTES)
     except OSError as exc:
         raise ConfigError(f"{name}: {path}: {exc.strerror}") from exc

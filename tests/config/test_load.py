@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -320,6 +321,18 @@ def test_byte_order_mark_and_windows_lines_are_no_problem(tmp_path: Path) -> Non
     path = tmp_path / "w.toml"
     path.write_bytes(b'\xef\xbb\xbf[device]\r\nid = "w"\r\n')
     assert load(path).device.id == "w"
+
+
+@pytest.mark.parametrize("special", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_in_conf_d_is_a_problem_and_not_waited_for(
+    tmp_path: Path, special: Callable[[Path], None]
+) -> None:
+    main = write(tmp_path, RECORDER)
+    (tmp_path / "conf.d").mkdir()
+    special(tmp_path / "conf.d" / "x.toml")
+    (problem,) = check(main)
+    assert "no regular file" in problem.message
+    assert problem.file == str(tmp_path / "conf.d" / "x.toml")
 
 
 @pytest.mark.promise("conf-d-merges")

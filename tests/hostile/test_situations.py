@@ -293,6 +293,11 @@ def _written(data: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(data) and None
 
 
+def _hole(path: Path, begin: bytes) -> None:
+    path.write_bytes(begin + _box(b"ftyp", b"isom\0\0\0\0") + struct.pack(">I4sQ", 1, b"mdat", 300 << 30))
+    os.truncate(path, 301 << 30)
+
+
 DAY = "cam0/2026/01/02"
 STEM = "20260102T030405Z-cam0-00ff"
 LINE = {"seq": 1, "file": f"{DAY}/{STEM}-0001.mp4", "bytes": 10, "sha256": "0" * 64, "prev": ""}
@@ -307,6 +312,11 @@ CARD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "an unfinished chunk with a box of 4 GiB": (f"{DAY}/{STEM}-0008.mp4.part", _written(FILES["huge-box.mp4"])),
     "an unfinished FLAC of noise": (f"{DAY}/{STEM}-0009.flac.part", _written(b"fLaC\0\0\0\x22" + ALL)),
     "an unfinished Ogg of noise": (f"{DAY}/{STEM}-0010.ogg.part", _written(b"OggS" + ALL)),
+    "an unfinished chunk of 300 GB that is a hole": (f"{DAY}/{STEM}-0013.mp4.part", lambda path: _hole(path, b"")),
+    "an unfinished FLAC of 300 GB": (
+        f"{DAY}/{STEM}-0014.flac.part",
+        lambda path: _hole(path, b"fLaC\x80\0\0\x22" + bytes(10) + b"\x0b\xb8\x02" + bytes(21)),
+    ),
     "a pipe as an unfinished chunk": (f"{DAY}/{STEM}-0011.mp4.part", os.mkfifo),
     "a manifest of noise": (f"{DAY}/20260102T030406Z-cam0-0001.jsonl", _written(ALL * 10)),
     "a manifest of one endless line": (f"{DAY}/20260102T030407Z-cam0-0001.jsonl", _written(b"{" * (8 << 20))),

@@ -52,7 +52,7 @@ SOUND_IN = {
 }  # fmt: skip
 # Property -> arguments of ffmpeg; codecs and containers that can say it.
 OF_VIDEO: dict[str, tuple[list[str], tuple[str, ...], tuple[str, ...]]] = {
-    "b-frames": (["-preset", "fast", "-bf", "3"], ("h264",), ("mp4", "mkv", "ts", "flv", "avi", "nut", "h264")),
+    "b-frames": (["-preset", "fast", "-bf", "3"], ("h264",), ("mp4", "mkv", "ts", "flv", "nut", "h264")),
     "wide": (["-vf", "setsar=16/11"], ("h264", "hevc", "vp9", "mpeg4"), ("mp4", "mov", "mkv", "ts", "webm")),
     "full-range": (
         ["-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"],
