@@ -15,13 +15,13 @@ from typing import Any, Literal, TypeAlias
 
 import av
 import av.error
-from av.bitstream import BitStreamFilterContext
 from av.container.input import InputContainer
 
 from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
 from msrecd.libav.colors import presentation_in, presentation_of_stream
 from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.headers import without_flac_sums
+from msrecd.libav.rawtimes import timed
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
 from msrecd.libav.words import hear
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
@@ -375,23 +375,7 @@ class Demuxer:
         yield from self._demuxed()
 
     def _timed(self, streams: Sequence[Any]) -> Iterator[Any]:
-        """A raw stream's packets, a frame interval apart; libav knows from their headers in which order they show."""
-        stream = streams[0]
-        rate = stream.average_rate or stream.guessed_rate or 25
-        interval = max(1, round(1 / (rate * stream.time_base)))
-        order = BitStreamFilterContext("dts2pts", stream) if stream.codec_context.name in ("h264", "hevc") else None
-        try:
-            for number, packet in enumerate(self._all()):
-                packet.pts, packet.dts, packet.duration = None, number * interval, interval
-                if order is None:
-                    packet.pts = packet.dts
-                    yield packet
-                else:
-                    yield from order.filter(packet)
-            if order is not None:
-                yield from order.filter(None)
-        except (av.error.FFmpegError, ValueError) as exc:
-            raise LibavError(plain(exc)) from None
+        return timed(streams[0], self._all())
 
     def rewind(self) -> None:
         """Go back to the beginning."""
