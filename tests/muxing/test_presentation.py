@@ -99,9 +99,13 @@ def test_shape_of_pixels_is_written(tmp_path: Path, mime_type: str, codec: str, 
     assert probed(file)["sample_aspect_ratio"] == f"{aspect[0]}:{aspect[1]}"
 
 
-@pytest.mark.parametrize(("mime_type", "codec"), TYPES)
-@pytest.mark.parametrize("color_range", ["limited", "full", None])
-@pytest.mark.parametrize("luma", [8, 24, 240])
+RANGES, LUMAS = ("limited", "full", None), (8, 24, 240)
+
+
+@pytest.mark.parametrize(  # each pair of type, range and luma once: all three together are three times as many
+    ("mime_type", "codec", "color_range", "luma"),
+    [(*one, RANGES[at], LUMAS[(number + at) % 3]) for number, one in enumerate(TYPES) for at in range(3)],
+)
 def test_greys_stay_what_they_are(
     tmp_path: Path, mime_type: str, codec: str, color_range: str | None, luma: int
 ) -> None:
