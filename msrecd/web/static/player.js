@@ -66,22 +66,29 @@ export class Player {
     this.url = "";
   }
 
-  // Chunks in the order of recording, each with `from` and `to` in ms since 1970. What is played goes on.
+  // Chunks in the order of recording, each with `from` and `to` in ms since 1970. What is played goes on: a span keeps the
+  // list that it was made of, of which rotation may have taken the first ones meanwhile.
   setChunks(chunks) {
     const playing = this.chunk;
     this.chunks = chunks;
-    if (playing) this.index = chunks.findIndex(one => one.recording_id === playing.recording_id && one.seq === playing.seq);
-    if (playing && this.index < 0) this.unload();
-    if (this.span && playing) this.span.last = Math.min(this.span.last, chunks.length - 1);
+    if (!playing || this.span) return;
+    this.index = this._find(playing);
+    if (this.index < 0) this.unload();
   }
 
-  get chunk() { return this.chunks[this._now()[0]] || null; }
+  _find(chunk) { return this.chunks.findIndex(one => one.recording_id === chunk.recording_id && one.seq === chunk.seq); }
+
+  get _shown() { return (this.span ? this.span.chunks : this.chunks)[this._now()[0]] || null; }
+
+  get chunk() {
+    const shown = this._shown;
+    return shown && (this.chunks[this._find(shown)] || shown);
+  }
 
   // The wall clock's time of what is shown, null while nothing is loaded.
   get wall() {
-    const [index, at] = this._now();
-    const chunk = this.chunks[index];
-    return chunk ? Math.min(chunk.to, chunk.from + at * 1000 * pace(chunk)) : null;
+    const shown = this._shown;
+    return shown ? Math.min(shown.to, shown.from + this._now()[1] * 1000 * pace(shown)) : null;
   }
 
   // The index of the chunk that is shown, and the time in it.
@@ -127,7 +134,8 @@ export class Player {
   async _toFile(run, index, at) {
     const { media } = this;
     const url = fileUrl(this.chunks[index]);
-    if (this.span || this.index !== index || !media.src.endsWith(url)) {
+    const isBroken = media.error || (at < 0.05 && media.currentTime > at); // Chromium cannot go back to the start of some FLAC files
+    if (this.span || this.index !== index || !media.src.endsWith(url) || isBroken) {
       this.span = null;
       media.src = url;
       this.index = index;
@@ -138,14 +146,14 @@ export class Player {
 
   // A span is a row of chunks of one type: one media source.
   async _toSource(run, index, at, type) {
-    const { media } = this;
+    const { media, chunks } = this;
     let span = this.span;
-    if (!span || index < span.first || index > span.last || span.source.readyState === "closed" || span.chunks !== this.chunks) {
+    if (!span || index < span.first || index > span.last || span.source.readyState === "closed" || span.chunks !== chunks) {
       let [first, last] = [index, index];
-      while (first > 0 && this.chunks[first - 1].mime_type === this.chunks[index].mime_type) first -= 1;
-      while (last < this.chunks.length - 1 && this.chunks[last + 1].mime_type === this.chunks[index].mime_type) last += 1;
+      while (first > 0 && chunks[first - 1].mime_type === chunks[index].mime_type) first -= 1;
+      while (last < chunks.length - 1 && chunks[last + 1].mime_type === chunks[index].mime_type) last += 1;
       const starts = [0];
-      for (let i = first; i <= last; i += 1) starts.push(starts.at(-1) + this.chunks[i].duration_s);
+      for (let i = first; i <= last; i += 1) starts.push(starts.at(-1) + chunks[i].duration_s);
       const source = new Source();
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = URL.createObjectURL(source);
@@ -154,7 +162,7 @@ export class Player {
       await once(source, "sourceopen", this.abort.signal);
       const buffer = source.addSourceBuffer(type);
       source.duration = starts.at(-1);
-      span = { first, last, starts, source, buffer, chunks: this.chunks, cursor: null, tables: new Map(), isBusy: false, initOf: -1 };
+      span = { first, last, starts, source, buffer, chunks, cursor: null, tables: new Map(), isBusy: false, initOf: -1 };
       buffer.addEventListener("updateend", () => this._fill());
       if (run !== this.run) return;
       this.span = span;
@@ -190,7 +198,7 @@ export class Player {
   async _table(span, index) {
     if (!span.tables.has(index)) {
       if (span.tables.size > 50) span.tables.clear();
-      const response = await get(`${chunkUrl(this.chunks[index])}.m3u8`, { cache: "default", signal: this.abort?.signal });
+      const response = await get(`${chunkUrl(span.chunks[index])}.m3u8`, { cache: "default", signal: this.abort?.signal });
       span.tables.set(index, parsePlaylist(await response.text()));
     }
     return span.tables.get(index);
@@ -250,8 +258,9 @@ export class Player {
   }
 
   _ended() {
-    const next = this.span ? this.span.last + 1 : this.index + 1;
-    if (this.wants && next < this.chunks.length) { this._to(next, 0); return; }
+    const last = this.span ? this.span.chunks[this.span.last] : this.chunks[this.index];
+    const next = last ? this.chunks.findIndex(one => one.from > last.from) : -1;
+    if (this.wants && next >= 0) { this._to(next, 0); return; }
     this.wants = false;
     this.tell.onstate("ended");
   }
