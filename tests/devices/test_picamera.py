@@ -914,7 +914,7 @@ def test_a_picamera2_that_cannot_be_used_is_a_warning(
     with pytest.raises(RuntimeError, match="picamera2 cannot be used: cannot import name 'CompletedRequest'"):
         import_backend(monkeypatch)
     assert "libcamera" not in [backend.name for backend in default_backends()]
-    assert "does not start: picamera2 cannot be used" in caplog.text
+    assert "does not start; its devices are left out: picamera2 cannot be used" in caplog.text
 
 
 def test_an_old_picamera2_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
