@@ -45,7 +45,7 @@ _LIGHTS, _LIGHTS_NS = (
 )  # more within so long are a lamp that blinks: only the frames that change are left out
 _MANY = 0.01  # of all blocks: more that change, and others each time, are rain
 _COHERENT = 0.25  # so many more than by chance changed in the look before, there or beside
-_ABOVE_RAIN = 3.0  # an object scores so many times what most drops do
+_ABOVE_RAIN = 3.5  # an object scores so many times what most drops do
 _EVERYWHERE = 0.6  # of all blocks have one beside them that changed: no object is so scattered
 _FLOORS = (12.8, 5.0)  # least threshold for sensitivity 0 and 1; 8 for 0.5
 
