@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -151,6 +153,16 @@ def test_one_importer_for_each_vendor_library(vendor: str) -> None:
         assert not strangers, f"{vendor} belongs into {place}, not {strangers}"
     else:
         assert len(importers) <= 1, f"{vendor} is imported by {sorted(importers)}"
+
+
+def test_every_run_time_dependency_is_imported() -> None:
+    names = {"paho-mqtt": "paho", "pyalsaaudio": "alsaaudio", "systemd-python": "systemd"}
+    wanted = {
+        names.get(found := re.match(r"[a-z0-9-]+", entry)[0], found)  # type: ignore[index]
+        for entry in tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    imported = {name.partition(".")[0] for path in modules() for name, *_ in imports_of(path)}
+    assert wanted <= imported, "a dependency that nothing imports"
 
 
 def test_the_rules_would_notice(tmp_path: Path) -> None:
