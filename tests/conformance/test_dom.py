@@ -327,12 +327,13 @@ def test_an_event_that_was_stopped_before_its_dispatch_reaches_no_listener(stop:
     """dom/events/Event-propagation.html"""
     target, seen, note = listened()
     target.add_event_listener("x", note("heard"))
+    target.add_event_listener("x", note("captured"), {"capture": True})
     event = msrecd.Event("x")
     getattr(event, stop)()
     assert target.dispatch_event(event) is True
     assert seen == []
     target.dispatch_event(event)  # the flags are cleared by the dispatch
-    assert seen == ["heard"]
+    assert seen == ["captured", "heard"]
 
 
 def test_capturing_listeners_come_first_and_can_stop_the_others() -> None:
