@@ -272,6 +272,7 @@ class Daemon(Program):
             f'config_version = 1\n[device]\nid = "bench"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
             f'[storage]\npath = "{folder / "recordings"}"\nstate_path = "{folder / "state"}"\n{body}'
         )
+        self._environment = os.environ | unit_environment() | {"RUNTIME_DIRECTORY": str(folder)}  # no other's socket
         address = f"\0msrecd-bench-{os.getpid()}-{time.monotonic_ns()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(address)
@@ -279,7 +280,7 @@ class Daemon(Program):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "msrecd", "run", "--config", str(self.config), "--log-level", "warning"],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | unit_environment() | {"NOTIFY_SOCKET": "@" + address[1:]},
+                env=self._environment | {"NOTIFY_SOCKET": "@" + address[1:]},
             )
             while "READY=1" not in ready.recv(4096).decode().splitlines():
                 pass
@@ -293,6 +294,7 @@ class Daemon(Program):
             [sys.executable, "-m", "msrecd", "ctl", "--config", str(self.config), recorder, verb],
             check=True,
             stdout=subprocess.DEVNULL,
+            env=self._environment,
             timeout=60,
         )
 
