@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from daemon import DaemonProcess
+from waiting import until
+
 from msrecd.web.passwords import make_hash
 
 OPERATOR, VIEWER = "look after the mast", "only looking"
@@ -129,3 +132,15 @@ def raw_exchange(port: int, data: bytes, *, timeout: float = 20.0, limit: int = 
         except (ConnectionError, TimeoutError):
             pass
     return answer
+
+
+def wait_for_page(daemon: DaemonProcess, port: int, timeout: float = 60.0) -> None:
+    """READY comes first: the daemon does not wait for its page."""
+
+    def answers() -> bool:
+        try:
+            return PageClient(port).get("/").status == 200
+        except OSError:
+            return False
+
+    until(answers, lambda: f"no page at port {port}:\n{Path(daemon.log).read_text()}", timeout=timeout)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
-from pageclient import VIEWER, PageClient, free_port, web_table
-from waiting import until
+from pageclient import VIEWER, PageClient, free_port, wait_for_page, web_table
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +32,3 @@ def viewer(page_daemon: tuple[DaemonProcess, int]) -> PageClient:
     client = PageClient(page_daemon[1])
     assert client.log_in(VIEWER).status == 204
     return client
-
-
-def wait_for_page(daemon: DaemonProcess, port: int, timeout: float = 60.0) -> None:
-    """READY comes first: the daemon does not wait for its page."""
-
-    def answers() -> bool:
-        try:
-            return PageClient(port).get("/").status == 200
-        except OSError:
-            return False
-
-    until(answers, lambda: f"no page at port {port}:\n{Path(daemon.log).read_text()}", timeout=timeout)

@@ -11,10 +11,9 @@ from typing import Any
 import pagebrowser
 import pytest
 from config_text import camera, configuration, microphone
-from conftest import wait_for_page
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import OPERATOR, PageClient, free_port, web_table
+from pageclient import OPERATOR, PageClient, free_port, wait_for_page, web_table
 
 pytestmark = [
     pytest.mark.slow,

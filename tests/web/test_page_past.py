@@ -15,10 +15,9 @@ import pagebrowser
 import pytest
 from alsasim import compile_plugin, write_config
 from config_text import camera, configuration, microphone, recorder, trigger
-from conftest import wait_for_page
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import PageClient, free_port, web_table
+from pageclient import PageClient, free_port, wait_for_page, web_table
 from waiting import until
 
 from msrecd.vocabulary.times import parse_utc

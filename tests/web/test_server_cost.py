@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from config_text import configuration, recorder
-from conftest import wait_for_page
 from daemon import DaemonProcess
-from pageclient import PageClient, free_port, web_table
+from pageclient import PageClient, free_port, wait_for_page, web_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
