@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from msrecd.local.client import LocalDaemon
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
@@ -286,8 +289,14 @@ class Daemon(Program):
                 pass
 
     def begin(self) -> None:
-        for recorder in self.recorders:
-            self.control(recorder, "start")
+        """All at once: a start waits for its input."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._start, self.recorders))
+
+    def _start(self, recorder: str) -> None:
+        with LocalDaemon(self.folder / "control.sock") as daemon:
+            reply = daemon.send(f"recorder/{recorder}/start", b'{"id": "start-%d"}' % time.monotonic_ns(), 60)
+        assert reply.get("status") == "ok", reply
 
     def control(self, recorder: str, verb: str) -> None:
         subprocess.run(
