@@ -12,6 +12,7 @@ from msrecd.config.recorder_tables import AudioFilter as ConfiguredFilter
 from msrecd.config.trigger_keys import Trigger
 from msrecd.mqtt.settings import MqttSettings
 from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSettings
+from msrecd.triggers.decide import DECISION_S
 from msrecd.vocabulary.formats import DEFAULT_TYPES
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def recorder_settings(recorder: Recorder) -> RecorderSettings:
     if recorder.video_key_frame_interval_duration_s is not None:
         options["video_key_frame_interval_duration"] = recorder.video_key_frame_interval_duration_s * 1000
     if recorder.pre_roll_s:
-        options["pre_roll"] = recorder.pre_roll_s * 1000
+        decision_s = max((DECISION_S[one.kind] for one in recorder.triggers), default=0.0)
+        options["pre_roll"] = (recorder.pre_roll_s + decision_s) * 1000
     if recorder.overlay is not None:
         options["overlay"] = {"text": recorder.overlay.text, "position": recorder.overlay.position}
     if (lapse := recorder.time_lapse) is not None:

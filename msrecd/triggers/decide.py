@@ -45,6 +45,9 @@ class Rule:
 MOTION = Rule(needed=3, window=5, release=0.7, quiet_ns=_NS)
 # Some 25 looks a second: a chirp of a tenth of a second has two of them.
 SOUND = Rule(needed=2, window=3, release=0.5, quiet_ns=_NS // 2)
+# From what began an event to the start of a recording, at most: looks, decoding, the start itself on a busy machine. A
+# recorder keeps that much more than its `pre_roll`, which is counted from the cause.
+DECISION_S = {"motion": 0.8, "sound": 0.4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

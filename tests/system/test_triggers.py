@@ -76,8 +76,16 @@ def test_a_sound_begins_a_recording_from_before_it(daemon_for: DaemonFor, consol
     with wave.open(str(chunk)) as file:
         sound, channels = array("h", file.readframes(1 << 30)), file.getnchannels()
         rate = file.getframerate()
-    first = next(number for number, sample in enumerate(sound) if abs(sample) > 1000) / channels / rate
-    assert 0.01 < first < 0.85, "the pre-roll is silence, then comes the beep"
+    (line,) = [line for line in lines if line.get("file")]
+    cause_s = (datetime.fromisoformat(found["at"]) - datetime.fromisoformat(line["started"])).total_seconds()
+    assert 0.8 <= cause_s < 1.5, "800 ms before the cause, what the decision may take, and a block"
+
+    def loudest(since_s: float, until_s: float) -> int:
+        first, last = (max(0, round((cause_s + moment) * rate) * channels) for moment in (since_s, until_s))
+        return max(map(abs, sound[first:last]))
+
+    assert loudest(-0.2, 0.15) > 1000, "the beep that began it"
+    assert loudest(-0.7, -0.25) < 1000, "what came before it"
 
 
 @pytest.mark.effect("config: recorder.trigger.band", "config: recorder.trigger.threshold_db", "state-health: threshold")
