@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from broker import free_port
 from network import end_group, eventually, tail
+from ports import free_port
 from wrong_brokers import DEVICE, WRONG, WRONG_RIGHTS, broker_with, is_named
 
 from msrecd.mqtt.broker_check import BrokerCheck, Finding

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from broker import Broker, free_port
+from broker import Broker
 from config_text import camera, configuration, recorder
 from console import Console
 from daemon import DaemonProcess
+from ports import free_port
 from waiting import until
 
 CAM0 = camera()

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import Certificates, free_port
+from broker import Certificates
+from ports import free_port
 
 from msrecd.dom.exceptions import DOMException
 from msrecd.inputs.address import SourceOptions

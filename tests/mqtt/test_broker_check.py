@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from broker import Broker, Certificates, free_port
+from broker import Broker, Certificates
+from ports import free_port
 from wrong_brokers import DEVICE, RIGHT, WRONG, WRONG_RIGHTS, broker_with, is_named, settings
 
 from msrecd.mqtt.broker_check import BrokerCheck, Finding

@@ -8,7 +8,7 @@ import ssl
 import time
 
 import pytest
-from broker import free_port
+from ports import free_port
 
 from msrecd.mqtt.ctl import fleet_of, fleet_status, send_command, send_group
 from msrecd.mqtt.settings import MqttSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from offloading import MakeStore, close_clients
-from s3server import VERSITYGW, StandIn, free_port, versitygw
+from ports import free_port
+from s3server import VERSITYGW, StandIn, versitygw
 
 from msrecd.clock.wall import WallTime
 from msrecd.storage.retention import Limits

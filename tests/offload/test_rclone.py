@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from offloading import Bench, MakeStore, record
-from s3server import BUCKET, KEYS, VERSITYGW, free_port, versitygw
+from ports import free_port
+from s3server import BUCKET, KEYS, VERSITYGW, versitygw
 from waiting import until
 
 from msrecd.errors import ConfigError

@@ -19,13 +19,6 @@ from msrecd.web.passwords import make_hash
 OPERATOR, VIEWER = "look after the mast", "only looking"
 
 
-def free_port() -> int:
-    """One that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def web_table(port: int, folder: Path, *, with_passwords: bool = True, more: str = "") -> str:
     """`[web]` at a port of this machine, with files of passwords in `folder`."""
     lines = ["[web]", f'listen = "127.0.0.1:{port}"', more]

@@ -37,12 +37,6 @@ BUCKET = "bucket"
 VERSITYGW = shutil.which("versitygw") or str(Path(__file__).parents[2] / ".cache/versitygw/versitygw")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def versitygw(folder: Path, port: int) -> Iterator[None]:
     """The S3 gateway of Versity on a folder; https://github.com/versity/versitygw, from the Go module proxy."""

@@ -14,7 +14,8 @@ import pytest
 from config_text import camera, configuration, microphone
 from console import Console
 from daemon import DaemonFor, DaemonProcess
-from s3server import KEYS, VERSITYGW, StandIn, free_port, versitygw
+from ports import free_port
+from s3server import KEYS, VERSITYGW, StandIn, versitygw
 from waiting import until
 
 from msrecd.config import InvalidConfigError, load

@@ -16,11 +16,11 @@ from typing import Any
 import fault_table
 import pytest
 from alsasim import AlsaSim
-from broker import free_port
 from card import Card
 from config_text import VIRTUAL, camera, configuration, microphone, recorder
 from console import Console
 from daemon import DaemonFor, DaemonProcess
+from ports import free_port
 from waiting import until
 
 ALSA = """

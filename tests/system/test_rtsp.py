@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import free_port
 from config_text import recorder
 from console import Console
 from daemon import DaemonFor
+from ports import free_port
 
 SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
-from pageclient import VIEWER, PageClient, free_port, wait_for_page, web_table
+from pageclient import VIEWER, PageClient, wait_for_page, web_table
+from ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import OPERATOR, VIEWER, PageClient, free_port, web_table
+from pageclient import OPERATOR, VIEWER, PageClient, web_table
+from ports import free_port
 from waiting import until
 
 from msrecd.local.client import LocalDaemon
@@ -358,7 +359,7 @@ def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
 
     try:
         page.page.goto(device.base)
-        page.page.get_by_label("Password").wait_for()
+        page.until("() => document.activeElement.type === 'password'")
         page.page.keyboard.type(OPERATOR)
         page.page.keyboard.press("Enter")
         page.page.wait_for_selector("main .view")
@@ -368,6 +369,8 @@ def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
         tab_to("Start")
         page.page.keyboard.press("Enter")
         page.page.get_by_text(re.compile(r"^Recording since")).wait_for()
+        # Long enough that its begin and what was played of it are different seconds of the time bar.
+        page.until("since => Date.now() - since > 3000", page.page.evaluate("Date.now()"))
         page.page.keyboard.press("Shift+Tab")
         tab_to("Stop")
         page.page.keyboard.press("Space")
@@ -379,7 +382,7 @@ def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
         page.until("() => document.querySelector('main video')?.readyState >= 2")
         tab_to("Play")
         page.page.keyboard.press("Space")
-        page.until("() => document.querySelector('main video').currentTime > 0.5")
+        page.until("() => document.querySelector('main video').currentTime > 1.6")
         tab_to("Time bar")
         before = page.page.locator("main .timebar").get_attribute("aria-valuenow")
         page.page.keyboard.press("Home")

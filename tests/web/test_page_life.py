@@ -13,7 +13,8 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import OPERATOR, PageClient, free_port, wait_for_page, web_table
+from pageclient import OPERATOR, PageClient, wait_for_page, web_table
+from ports import free_port
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,7 +17,8 @@ from alsasim import compile_plugin, write_config
 from config_text import camera, configuration, microphone, recorder, trigger
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import PageClient, free_port, wait_for_page, web_table
+from pageclient import PageClient, wait_for_page, web_table
+from ports import free_port
 from waiting import until
 
 from msrecd.vocabulary.times import parse_utc

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
-from pageclient import free_port, web_table
+from pageclient import web_table
+from ports import free_port
 from waiting import until
 
 DEVICES = """

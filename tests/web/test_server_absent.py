@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
-from pageclient import PageClient, free_port, web_table
+from pageclient import PageClient, web_table
+from ports import free_port
 from waiting import until
 
 LOADED = """

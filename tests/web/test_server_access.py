@@ -11,7 +11,8 @@ from unittest.mock import MagicMock
 import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
-from pageclient import OPERATOR, VIEWER, PageClient, free_port, raw_exchange, web_table
+from pageclient import OPERATOR, VIEWER, PageClient, raw_exchange, web_table
+from ports import free_port
 from waiting import until
 
 from msrecd.vocabulary.listen import parse_listen

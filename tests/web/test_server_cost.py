@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from config_text import configuration, recorder
 from daemon import DaemonProcess
-from pageclient import PageClient, free_port, wait_for_page, web_table
+from pageclient import PageClient, wait_for_page, web_table
+from ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 

@@ -14,7 +14,8 @@ import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
 from judge import assert_consecutive, numbers_of
-from pageclient import PageClient, free_port, raw_exchange, web_table
+from pageclient import PageClient, raw_exchange, web_table
+from ports import free_port
 from waiting import until
 
 ATTACK_S = float(os.environ.get("MSRECD_WEB_ATTACK_S", "8"))

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
-from pageclient import OPERATOR, VIEWER, PageClient, free_port, web_table
+from pageclient import OPERATOR, VIEWER, PageClient, web_table
+from ports import free_port
 from waiting import until
 
 from msrecd.web.passwords import parse_hash

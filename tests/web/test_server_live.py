@@ -19,7 +19,8 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from judge import assert_consecutive, number_of, numbers_of
-from pageclient import PageClient, free_port, web_table
+from pageclient import PageClient, web_table
+from ports import free_port
 from waiting import until
 
 from msrecd.local.client import LocalDaemon

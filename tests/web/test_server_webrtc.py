@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from config_text import camera, configuration
 from daemon import DaemonProcess
-from pageclient import Answer, PageClient, free_port, web_table
+from pageclient import Answer, PageClient, web_table
+from ports import free_port
 from waiting import until
 
 import msrecd
