@@ -34,11 +34,15 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`is_failure`: something is not what it was; the others alone disprove nothing."""
+    """`is_failure`: something is not what it was; the others alone disprove nothing.
+
+    is_lasting: no daemon writes or rotates there: a second look (`still_holds`) finds the same.
+    """
 
     fault: Fault
     file: str
     message: str
+    is_lasting: bool = False
 
     @property
     def is_failure(self) -> bool:
@@ -84,6 +88,7 @@ class _Listed:
     file: str
     bytes: int
     sha256: str
+    manifest: str
 
 
 class Verification:
@@ -95,6 +100,7 @@ class Verification:
         self._findings: list[Finding] = []
         self._listed: dict[str, _Listed] = {}  # by the place where a file is, or should be
         self._doubted: set[tuple[str, int]] = set()  # (recording_id, seq) of which an edited line speaks
+        self._in_pieces: set[str] = set()  # manifests as a store of [offload] keeps them
 
     def run(self) -> Verdict:
         there = self.walk("")
@@ -111,9 +117,9 @@ class Verification:
         total = sum(line.bytes for line in listed.values())
         by_hash = {line.sha256: line for line in listed.values()}
         sizes = {line.bytes for line in listed.values()}
-        done = 0
+        done = present = 0
         for place, line in listed.items():
-            self._compare(place, line, by_hash, sizes)
+            present += self._compare(place, line, by_hash, sizes)
             done += line.bytes
             if self._progress is not None:
                 self._progress(done, total)
@@ -123,10 +129,11 @@ class Verification:
                 self._find(Fault.UNFINISHED, file, "not finished; being recorded, or waiting for recovery")
             elif file not in listed and (parsed is None or (parsed.recording_id, parsed.seq) not in self._doubted):
                 self._find(Fault.UNLISTED, file, "no manifest lists it")
-        return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=len(listed), bytes=total)
+        return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=present, bytes=total)
 
-    def _find(self, fault: Fault, file: str, message: str) -> None:
-        self._findings.append(Finding(fault=fault, file=file, message=f"{file}: {message}"))
+    def _find(self, fault: Fault, file: str, message: str, manifest_file: str | None = None) -> None:
+        is_lasting = (manifest_file or file.partition("#")[0]) in self._in_pieces
+        self._findings.append(Finding(fault=fault, file=file, message=f"{file}: {message}", is_lasting=is_lasting))
 
     def walk(self, relative: str) -> list[str]:
         """Everything with a name of ours below a folder, relative to the root; what is no folder is not entered."""
@@ -165,6 +172,7 @@ class Verification:
 
     def _read_pieces(self, relative: str, names: Mapping[int, str], chunks: AbstractSet[str]) -> None:
         """A manifest as a store of [offload] keeps it: a file for each line."""
+        self._in_pieces.add(relative)
         lines: list[bytes] = []
         try:
             lines += [self.line_in(names[number]) for number in sorted(names)]
@@ -228,7 +236,9 @@ class Verification:
             parsed = layout.parse_chunk_name(_name(line["file"]))
             if parsed is not None:
                 self._doubted.add((recording_id, parsed.seq))
-        gone = {deletion.seq for deletion in contents.deletions}
+        excused = {deletion.seq for deletion in contents.deletions} | {-number for number in contents.snapshots_gone}
+        if relative in self._in_pieces:  # rotation takes from the device; what the store had proven it still has
+            excused -= {-one.seq if one.is_snapshot else one.seq for one in contents.offloaded}
         sure_gone = {deletion.seq for deletion in contents.deletions if not deletion.is_edited}
         doubtful = {id(line) for line in contents.doubtful}
         sure = [line for line in contents.chunks if id(line) not in doubtful]
@@ -248,16 +258,16 @@ class Verification:
                 continue
             place = _place(relative, line["file"], chunks)
             # What rotation took is not missing; where a copy still has it, it is judged like any other.
-            if line["seq"] not in gone or place in chunks:
-                self._listed[place] = _Listed(line["file"], line["bytes"], line["sha256"])
+            if line["seq"] not in excused or place in chunks:
+                self._listed[place] = _Listed(line["file"], line["bytes"], line["sha256"], relative)
         for shot in contents.snapshots:
             split = layout.split_file(shot["file"])
             if split is None or layout.parse_snapshot_name(split[2]) != (recording_id, shot["snapshot"]):
                 self._find(Fault.EDITED, relative, f"{shot['file']!r} is no snapshot of this recording")
                 continue
             place = _place(relative, shot["file"], chunks)
-            if shot["snapshot"] not in contents.snapshots_gone or place in chunks:
-                self._listed[place] = _Listed(shot["file"], shot["bytes"], shot["sha256"])
+            if -shot["snapshot"] not in excused or place in chunks:
+                self._listed[place] = _Listed(shot["file"], shot["bytes"], shot["sha256"], relative)
 
     def _compare(
         self,
@@ -265,18 +275,19 @@ class Verification:
         line: _Listed,
         by_hash: Mapping[str, _Listed],
         sizes: AbstractSet[int],
-    ) -> None:
+    ) -> bool:
+        """Whether there is a file; what is wrong with it is a finding."""
         file = line.file
         try:
             size, digest = self.measured(place, sizes)
         except FileNotFoundError:
-            self._find(Fault.MISSING, file, "missing")
-            return
+            self._find(Fault.MISSING, file, "missing", line.manifest)
+            return False
         except OSError as exc:
             self._find(Fault.ALTERED, file, f"cannot be proven: {exc.strerror or exc}")
-            return
+            return True
         if digest == line.sha256 and size == line.bytes:
-            return
+            return True
         other = by_hash.get(digest)
         if other is not None and other is not line:
             self._find(Fault.SWAPPED, file, f"holds what was recorded as {other.file}")
@@ -286,6 +297,7 @@ class Verification:
             self._find(Fault.ALTERED, file, f"altered, it has {size} bytes and {line.bytes} were recorded")
         else:
             self._find(Fault.ALTERED, file, "altered, its sha256 is not the recorded one")
+        return True
 
 
 def _name(file: str) -> str:
@@ -324,7 +336,13 @@ def still_holds(folder: Path, finding: Finding) -> bool:
     Raises:
         StorageError: the folder cannot be read.
     """
-    if finding.fault not in (Fault.MISSING, Fault.UNLISTED, Fault.TORN, Fault.UNFINISHED, Fault.UNENDED):
+    if finding.is_lasting or finding.fault not in (
+        Fault.MISSING,
+        Fault.UNLISTED,
+        Fault.TORN,
+        Fault.UNFINISHED,
+        Fault.UNENDED,
+    ):
         return True
     if "#" in finding.file:  # a number without a line, which no daemon writes later
         return os.path.lexists(folder / finding.file.partition("#")[0])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import itertools
+import json
 import os
 import random
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 from offloading import Bench, MakeStore, close_clients, record, target
 from s3server import StandIn
 
+from msrecd.cli.recordings.verify import run as verify_command
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.offload.pace import parse_window
@@ -75,6 +79,42 @@ def test_a_downloaded_copy_is_proven_like_any_other(make_store: MakeStore, tmp_p
     piece = sorted((tmp_path / "copy").rglob("*.jsonl.*"))[1]
     piece.unlink()
     assert not verify(tmp_path / "copy").is_proven, "a line is missing"
+
+
+@pytest.mark.promise("downloaded-copy", "deleted-is-not-missing")
+def test_what_the_device_deleted_after_its_proof_is_missing_in_a_copy_of_the_store(
+    make_store: MakeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the device the deletion excuses it, in the store nothing does."""
+    store = make_store()
+    record(store, 4)
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        store.limits = Limits(max_total_bytes=5000)
+        deleted = {gone.file for gone in store.rotate()}
+        assert len(deleted) == 2
+        bench.turns()  # the lines that say so
+        objects = dict(server.objects)
+    verify_folder = partial(verify_command, argparse.Namespace(folder=tmp_path / "copy", store=False, json=True))
+    for key, data in objects.items():
+        path = tmp_path / "copy" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert verify_folder() == 0
+    assert json.loads(capsys.readouterr().out)["chunks"] == 4
+    chunks = sorted((tmp_path / "copy").rglob("*.wav"))
+    for chunk in chunks[1:3]:  # one that the device has deleted, and one that it has
+        chunk.unlink()
+    assert verify_folder() == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["proven"], told["chunks"]) == (False, 2)
+    assert [(finding["fault"], Path(finding["file"]).name) for finding in told["findings"]] == [
+        ("missing", chunk.name) for chunk in chunks[1:3]
+    ]
+    store.close()
+    assert verify(store.path).findings == ()
+    assert verify(store.path).chunks == 2
 
 
 @pytest.mark.promise("verify-store")
