@@ -68,7 +68,6 @@ class Offloading:
         def failed(message: str) -> None:
             on_loop(lambda: publisher.report_error("internal", message, logged=True))
 
-        store.require_proof(offload.delete == "proven")
         self._store = store
         self._sender = Sender(
             store.outgoing,

@@ -113,7 +113,7 @@ def _move_file(old: Path, new: Path) -> None:
 def make_store(config: Config, walltime: WallTime) -> Store:
     """The store as configured, not opened yet."""
     storage = config.storage
-    return Store(
+    store = Store(
         storage.path,
         storage.state_path,
         limits=limits_of(config),
@@ -121,6 +121,9 @@ def make_store(config: Config, walltime: WallTime) -> Store:
         sync_interval_s=storage.sync_interval_s,
         walltime=walltime,
     )
+    if config.offload is not None:
+        store.require_proof(config.offload.delete == "proven")
+    return store
 
 
 def limits_of(config: Config) -> Limits:

@@ -14,7 +14,7 @@ from msrecd.errors import StorageError
 from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
 from msrecd.storage.listing import Listing
-from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan
+from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan, waiting
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.units import format_size
 
@@ -109,11 +109,25 @@ class Janitor:
         """
         return self._plan(frozenset())
 
+    def waiting(self) -> list[Planned]:
+        """What the limits would take, too, and `rotate` leaves until a store has proven it.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        view = _Without(self._listing.index, frozenset(), proven_only=False)
+        return waiting(view, self.limits, self.recorder_limits, self._situation())
+
     def _plan(self, without: AbstractSet[str]) -> list[Planned]:
+        situation = self._situation()
+        view = _Without(self._listing.index, without, proven_only=self.requires_proof)
+        return plan(view, self.limits, self.recorder_limits, situation)
+
+    def _situation(self) -> Situation:
         self._listing.apply_corrections()
         status = self._root.status()
         space = self._open_space()
-        situation = Situation(
+        return Situation(
             age_now_ns=self._root.walltime.age_now_ns(),
             free_bytes=status.f_bavail * status.f_frsize,
             headroom_bytes=sum(space.headrooms),
@@ -123,8 +137,6 @@ class Janitor:
             least_free_bytes=LEAST_ROOM_BYTES,
             requires_proof=self.requires_proof,
         )
-        view = _Without(self._listing.index, without, proven_only=self.requires_proof)
-        return plan(view, self.limits, self.recorder_limits, situation)
 
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.

@@ -108,27 +108,43 @@ class Situation:
 def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
     """What to delete, in order."""
     planner = _Planner(view, situation)
-    for recorder, own in recorder_limits.items():
-        planner.by_age(recorder, own.max_age_s)
-    planner.by_age(None, limits.max_age_s)
-    for recorder, own in recorder_limits.items():
-        planner.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
-    planner.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
-    if limits.min_free_bytes is not None:
-        planner.by_free(limits.min_free_bytes)
-        planner.by_files()
-    elif limits.max_total_bytes is not None:
-        planner.to_go_on()
+    planner.by_all(limits, recorder_limits)
     return planner.planned
+
+
+def waiting(
+    view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation
+) -> list[Planned]:
+    """What the limits would take beyond the plan, if no proof of a store were required."""
+    planner = _Planner(view, situation)
+    planner.by_all(limits, recorder_limits)
+    known = len(planner.planned)
+    planner.requires_proof = False
+    planner.by_all(limits, recorder_limits)
+    return planner.planned[known:]
 
 
 class _Planner:
     def __init__(self, view: ChunkView, situation: Situation) -> None:
         self.planned: list[Planned] = []
+        self.requires_proof = situation.requires_proof
         self._view = view
         self._situation = situation
         self._files: set[str] = set()
         self._freed: dict[str, int] = {}
+
+    def by_all(self, limits: Limits, recorder_limits: Mapping[str, Limits]) -> None:
+        for recorder, own in recorder_limits.items():
+            self.by_age(recorder, own.max_age_s)
+        self.by_age(None, limits.max_age_s)
+        for recorder, own in recorder_limits.items():
+            self.by_total(recorder, own.max_total_bytes, Reason.RECORDER_MAX_TOTAL)
+        self.by_total(None, limits.max_total_bytes, Reason.MAX_TOTAL)
+        if limits.min_free_bytes is not None:
+            self.by_free(limits.min_free_bytes)
+            self.by_files()
+        elif limits.max_total_bytes is not None:
+            self.to_go_on()
 
     def by_age(self, recorder: str | None, max_age_s: float | None) -> None:
         now_ns = self._situation.age_now_ns
@@ -200,7 +216,7 @@ class _Planner:
                     return
 
     def _may_go(self, chunk: ChunkRef) -> bool:
-        is_free = chunk.proven or not self._situation.requires_proof
+        is_free = chunk.proven or not self.requires_proof
         return is_free and not chunk.protected and chunk.file not in self._files
 
     def _take(self, chunk: ChunkRef, reason: Reason) -> bool:

@@ -317,6 +317,14 @@ class Store:
         """
         return self._janitor.plan()
 
+    def waiting(self) -> list[Planned]:
+        """What the limits would take, too, and `rotate` leaves until a store has proven it.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        return self._janitor.waiting()
+
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.
 

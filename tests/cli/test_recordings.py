@@ -202,6 +202,26 @@ def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
     assert "nothing to delete" in ok(config_of(folder), "prune")
 
 
+@pytest.mark.promise("proven-only-is-deleted")
+def test_prune_leaves_what_the_store_has_not_proven_as_the_daemon_does(folder: Path) -> None:
+    limit(folder)
+    assert json.loads(ok(config_of(folder), "prune", "--dry-run", "--json")) != []
+    keys = folder / "credentials"
+    keys.write_text("[default]\naws_access_key_id = A\naws_secret_access_key = s\n")
+    keys.chmod(0o600)
+    with config_of(folder).open("a") as file:
+        file.write(
+            '\n[offload]\nkind = "s3"\nendpoint = "http://127.0.0.1:1"\nbucket = "recordings"\ndelete = "proven"\n'
+            f'credentials_file = "{keys}"\n'
+        )
+    before = chunks(folder, "wav")
+    for arguments in (("prune", "--dry-run"), ("prune",)):
+        done = call(config_of(folder), *arguments)
+        assert (done.returncode, done.stdout) == (0, "nothing to delete\n"), done
+        assert "wait for the store of [offload]" in done.stderr, done
+    assert chunks(folder, "wav") == before
+
+
 # --- protect ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from msrecd.cli.errors import Exit
-from msrecd.cli.output import print_json, print_table
+from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import configuration, store_of
 from msrecd.storage.store import Store
 from msrecd.vocabulary.units import format_size
@@ -28,19 +28,31 @@ def run(args: argparse.Namespace) -> int:
         store.open_beside()
         items = _planned(store) if args.dry_run else _rotated(store)
         left = [] if args.dry_run else _planned(store)
+        kept = _kept(store)
     if args.json:
         print_json([{"file": item.file, "bytes": item.bytes, "reason": item.reason} for item in items])
     elif not items:
-        print("nothing to delete: the limits hold")
+        print("nothing to delete" if kept else "nothing to delete: the limits hold")
     else:
         print_table(("CHUNK", "SIZE", "REASON"), [(i.file, format_size(i.bytes), i.reason) for i in items], right=(1,))
         total = format_size(sum(item.bytes for item in items))
         print(f"{len(items)} chunks, {total} {'would be deleted' if args.dry_run else 'deleted'}")
+    if kept:
+        note(kept)
     return Exit.FAILED if left else Exit.OK
 
 
 def _planned(store: Store) -> list[_Item]:
     return [_Item(file=p.chunk.file, bytes=p.chunk.bytes, reason=str(p.reason)) for p in store.plan()]
+
+
+def _kept(store: Store) -> str:
+    """Why what the limits would take, too, is left."""
+    waiting = [planned.chunk for planned in store.waiting()]
+    if not waiting:
+        return ""
+    size = format_size(sum(chunk.bytes for chunk in waiting))
+    return f'{len(waiting)} more chunks, {size}, wait for the store of [offload], as offload.delete = "proven"'
 
 
 def _rotated(store: Store) -> list[_Item]:
