@@ -69,15 +69,18 @@ class Protections:
         """Keep chunks of a recording whatever the limits say.
 
         Args:
-            chunks: the first and last seq; None: all that are there, of a recording that has ended all for good.
+            chunks: the first and last seq, of a running recording also of what is to come; None: all that are there, of
+                a recording that has ended all for good.
             whole: of one that is running also those to come.
 
         Raises:
-            StorageError: `not_found`; `protected_limit`: it would be more than may be protected; or it cannot be kept.
+            StorageError: `not_found`, also of chunks; `protected_limit`: it would be more than may be protected; or it
+                cannot be kept.
         """
         self._require_recording(recording_id)
         is_running = self._is_open(recording_id)
         if chunks is not None:
+            self._require_chunks(recording_id, chunks, is_running=is_running)
             ranges: Ranges = [chunks]
         elif is_running and not whole:
             first, last, *_ = self._listing.index.seqs(recording_id)
@@ -177,6 +180,19 @@ class Protections:
 
     def is_protected(self, recording_id: str, seq: int = 1) -> bool:
         return self._root.is_protected(recording_id, seq)
+
+    def _require_chunks(self, recording_id: str, chunks: tuple[int, int], *, is_running: bool) -> None:
+        """
+        Raises:
+            StorageError: `not_found`: there is none of them, or not the last one, and it is not to come either.
+        """
+        first, last, *_ = self._listing.index.seqs(recording_id)
+        *_, count, _ = self._listing.index.seqs(recording_id, *chunks)
+        is_right = is_running if chunks[1] > last else count > 0
+        if not is_right:
+            asked = "-".join(str(seq) for seq in sorted(set(chunks)))
+            there = f"its chunks are {first}-{last}" if first else "it has no chunks"
+            raise StorageError(f"{recording_id} has no chunks {asked}: {there}", "not_found")
 
     def _require_recording(self, recording_id: str) -> None:
         parsed = layout.parse_recording_id(recording_id)

@@ -237,6 +237,17 @@ def test_protected_recordings_stay(folder: Path) -> None:
     assert json.loads(ok(config_of(folder), "prune", "--dry-run", "--json")) != []
 
 
+def test_protecting_chunks_that_are_not_there_names_those_that_are(folder: Path) -> None:
+    (recording,) = listed(folder, recorder="mic")
+    recording_id, last = recording["recording_id"], recording["chunks"][-1]["seq"]
+    for asked in (f"{last + 1}-{last + 9}", f"1-{last + 1}"):
+        done = call(config_of(folder), "protect", recording_id, "--chunks", asked)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"msrecd: {recording_id} has no chunks {asked}: its chunks are 1-{last}\n"
+    assert listed(folder, recorder="mic")[0]["protected"] is False
+    ok(config_of(folder), "protect", recording_id, "--chunks", f"2-{last}")
+
+
 def test_protecting_what_is_not_there_fails(folder: Path) -> None:
     done = call(config_of(folder), "protect", "20260101T000000Z-cam0-0000")
     assert (done.returncode, done.stdout) == (1, "")
