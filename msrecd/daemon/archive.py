@@ -13,6 +13,7 @@ from msrecd.errors import CommandError, StorageError
 from msrecd.muxing.facts import ChunkInfo
 from msrecd.storage.store import ChunkFacts, Recording, Store
 from msrecd.vocabulary.lapse import TimeLapse
+from msrecd.vocabulary.units import format_size
 
 if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
@@ -102,7 +103,12 @@ class DaemonArchive:
         except StorageError as exc:
             raise CommandError("bad_args" if exc.code == "not_found" else "no_space", exc.message) from exc
         facts: dict[str, object] = {"recording_ids": kept.recording_ids, "chunks": kept.chunks, "bytes": kept.bytes}
-        if kept.is_endless:
+        if kept.is_endless and store.limits.max_protected_bytes is not None:
+            facts["warning"] = (
+                "what this recording still brings is protected, too, until storage.max_protected = "
+                f"{format_size(store.limits.max_protected_bytes)} is reached; what comes then goes by the limits"
+            )
+        elif kept.is_endless:
             facts["warning"] = (
                 "everything that this recording still brings is protected, too: when the limits are reached, nothing "
                 "of it can be deleted, and the recorder stops with no_space"

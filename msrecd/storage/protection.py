@@ -109,7 +109,7 @@ class Protections:
         return self._protect(found, is_endless=False)
 
     def _protect(self, new: Mapping[str, Ranges], *, is_endless: bool) -> Protection:
-        self._check_limit(new)
+        self._check_limit(new, is_endless=is_endless)
         chunks = size = 0
         for recording_id, ranges in new.items():
             merged = _merge([*(self._root.protected_ranges(recording_id) or ()), *ranges])
@@ -121,8 +121,11 @@ class Protections:
                 chunks, size = chunks + count, size + taken
         return Protection(recording_ids=tuple(new), chunks=chunks, bytes=size, is_endless=is_endless)
 
-    def _check_limit(self, new: Mapping[str, Ranges]) -> None:
+    def _check_limit(self, new: Mapping[str, Ranges], *, is_endless: bool) -> None:
         """
+        Args:
+            is_endless: more is to come, for which there must be room.
+
         Raises:
             StorageError: `protected_limit`.
         """
@@ -136,9 +139,9 @@ class Protections:
             for low, high in _merge(ranges)
         )
         there = index.protected_bytes()
-        if more and there + more > limit:
+        if (more and there + more > limit) or (is_endless and there + more >= limit):
             raise StorageError(
-                f"{format_size(there)} are protected, {format_size(more)} more would be above "
+                f"{format_size(there)} are protected, {format_size(more) + ' ' if more else ''}more would be above "
                 f"storage.max_protected = {format_size(limit)}: unprotect recordings, or raise it",
                 "protected_limit",
             )

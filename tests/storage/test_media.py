@@ -518,6 +518,23 @@ def test_ranges_are_protected(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.promise("max-protected")
+def test_whole_is_refused_when_all_that_may_be_protected_is(tmp_path: Path) -> None:
+    store = make_store(tmp_path, limits=Limits(max_protected_bytes=2 * len(MP4)))
+    store.open()
+    ended = Path(record(store, 2)[0]["file"]).name.rsplit("-", 1)[0]
+    assert store.protections.protect(ended).chunks == 2
+    running = store.begin("cam0", "video/mp4")
+    chunk = running.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    chunk.write([MP4])
+    with pytest.raises(StorageError, match=r"max_protected = .*: unprotect recordings") as refused:
+        store.protections.protect(running.recording_id, whole=True)
+    assert refused.value.code == "protected_limit"
+    assert not store.protections.is_protected(running.recording_id)
+    chunk.finish(ChunkFacts(final=True, duration_s=2.0, tracks={}))
+    store.close()
+
+
 @pytest.mark.promise("protect-whole")
 def test_a_running_recording_protects_what_is_there_and_with_whole_what_is_to_come(tmp_path: Path) -> None:
     store = make_store(tmp_path)

@@ -69,7 +69,8 @@ def test_a_limit_of_its_own(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(sound, storage='max_total = "2MiB"\nmax_protected = "1MiB"') as daemon:
         console.wait("state/recorder/mic0")
         daemon.wait_for_chunks(1, recorder="mic0")
-        assert "warning" in console.command("recorder/mic0/protect", {"whole": True})["data"]
+        warning = console.command("recorder/mic0/protect", {"whole": True})["data"]["warning"]
+        assert "until storage.max_protected = 1MiB is reached" in warning
         warned = console.wait("event/error", lambda event: "storage.max_protected is reached" in event["message"])
         assert warned["code"] == "no_space"
         last = console.command("recorder/mic0/get")["data"]["chunks"]
@@ -77,6 +78,8 @@ def test_a_limit_of_its_own(daemon_for: DaemonFor, console: Console) -> None:
         refused = console.command("recorder/mic0/protect", {"last_s": 60})
         assert refused["error"]["code"] == "no_space", refused
         assert "storage.max_protected = 1MiB" in refused["error"]["message"]
+        whole = console.command("recorder/mic0/protect", {"whole": True})
+        assert whole["error"]["code"] == "no_space", whole
         first = daemon.chunks("mic0")[0]
         console.wait_event("chunk", recorder="mic0", seq=last + 5)
         assert first.exists()

@@ -64,7 +64,13 @@ def _report(store: Store, done: Protection) -> None:
     for recording_id in done.recording_ids:
         print_line(f"{recording_id}: protected")
     limit = store.limits.max_total_bytes
-    if done.is_endless:
+    if done.is_endless and store.limits.max_protected_bytes is not None:
+        most = format_size(store.limits.max_protected_bytes)
+        note(
+            "the recording is running and what is to come of it is protected too, until max_protected ="
+            f" {most} is reached; what comes then goes by the limits"
+        )
+    elif done.is_endless:
         what = f"max_total = {format_size(limit)} is full of it" if limit is not None else "the disk is full"
         note(
             "the recording is running and all that is to come of it is protected too: nothing of it will be deleted,"
