@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -133,18 +134,45 @@ class Protections:
         if limit is None:
             return
         index = self._listing.index
+        there = index.protected_bytes()
         more = sum(
             index.loose_bytes(recording_id, low, high)
             for recording_id, ranges in new.items()
             for low, high in _merge(ranges)
         )
-        there = index.protected_bytes()
-        if (more and there + more > limit) or (is_endless and there + more >= limit):
+        grows = is_endless
+        for (recording_id, seq), size in self._unfinished_bytes().items():
+            if self._root.is_protected(recording_id, seq):
+                there += size
+            elif any(low <= seq <= high for low, high in new.get(recording_id, ())):
+                more, grows = more + size, True
+        if (more and there + more > limit) or (grows and there + more >= limit):
             raise StorageError(
                 f"{format_size(there)} are protected, {format_size(more) + ' ' if more else ''}more would be above "
                 f"storage.max_protected = {format_size(limit)}: unprotect recordings, or raise it",
                 "protected_limit",
             )
+
+    def _unfinished_bytes(self) -> dict[tuple[str, int], int]:
+        """What the chunks that are being written have by now, by (recording_id, seq).
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        found: dict[tuple[str, int], int] = {}
+        with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
+            for recording in self._journal.read_all(root):
+                for entry in recording.chunks:
+                    folder_name, _, name = entry.file.rpartition("/")
+                    if self._listing.index.has_chunk(recording.recording_id, entry.seq):
+                        continue  # it has just been finished
+                    with (
+                        contextlib.suppress(FileNotFoundError),
+                        files.closing_fd(files.open_folder(root, folder_name)) as folder,
+                    ):
+                        size = os.stat(name + layout.PART, dir_fd=folder, follow_symlinks=False).st_size
+                        found[recording.recording_id, entry.seq] = size
+        return found
 
     def end_at_limit(self) -> list[str]:
         """Let what running recordings still bring go unprotected once the limit is reached; their ids.
@@ -160,9 +188,9 @@ class Protections:
         ended = []
         for recording_id in sorted(running):
             *_, last = [0, *(high for _, high in self._root.protected_ranges(recording_id) or ())]
-            if last < ALL_CHUNKS[-1][1]:
-                continue
             _, there, *_ = self._listing.index.seqs(recording_id)
+            if last <= there + 1:  # nothing but what is being written
+                continue
             left = _without(self._root.protected_ranges(recording_id) or (), (there + 1, last))
             with files.storage_errors(f"protect {recording_id}"):
                 self._root.protect(recording_id, left or None)

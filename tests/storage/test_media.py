@@ -535,6 +535,29 @@ def test_whole_is_refused_when_all_that_may_be_protected_is(tmp_path: Path) -> N
     store.close()
 
 
+@pytest.mark.promise("max-protected")
+def test_what_triggers_protect_one_after_the_other_is_above_the_limit_by_at_most_one_chunk(tmp_path: Path) -> None:
+    limit = 4 * len(MP4) + len(MP4) * 3 // 4
+    store = make_store(tmp_path, limits=Limits(max_protected_bytes=limit))
+    store.open()
+    recording = store.begin("cam0", "video/mp4")
+    refused = []
+    from_ns = store.walltime.now_ns()
+    for _ in range(8):
+        chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+        chunk.write([MP4[: len(MP4) // 2]])
+        try:
+            store.protections.protect_range("cam0", from_ns, store.walltime.now_ns())
+        except StorageError as exc:
+            refused.append(exc.code)
+        chunk.write([MP4[len(MP4) // 2 :]])
+        chunk.finish(ChunkFacts(final=False, duration_s=2.0, tracks={}))
+        from_ns = store.walltime.now_ns() - 1
+    assert refused == ["protected_limit"] * 3
+    assert limit < store.index.protected_bytes() <= limit + len(MP4)
+    store.close()
+
+
 @pytest.mark.promise("protect-whole")
 def test_a_running_recording_protects_what_is_there_and_with_whole_what_is_to_come(tmp_path: Path) -> None:
     store = make_store(tmp_path)
