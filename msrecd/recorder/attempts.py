@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msrecd import MediaDevices
+from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError
 from msrecd.recorder.attempt import Attempt
 from msrecd.recorder.files import RecordingFiles
@@ -18,6 +19,9 @@ from msrecd.vocabulary.backoff import BackOff
 
 if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
+
+
+_LASTS_NS = 30 * NS  # inputs that were held open for so long
 
 
 class Attempts:
@@ -37,6 +41,8 @@ class Attempts:
         self.is_beginning = False
         self.gave_nothing = False
         self.back_off = BackOff()
+        self._arming = BackOff()
+        self._armed_ns = 0
         self._settings = settings
         self._devices = devices
         self._files = files
@@ -120,6 +126,17 @@ class Attempts:
             self.is_beginning = False
         self._files.expect_data()
         return attempt
+
+    def arm(self, attempt: Attempt) -> None:
+        """Hold the inputs of an attempt open; it is armed."""
+        self.current, self._armed_ns = attempt, SYSTEM_CLOCK.monotonic_ns()
+
+    def arming_back_off(self) -> BackOff:
+        """What passes until inputs that were held open, and were lost, are opened again: it grows while they do not
+        last."""
+        if SYSTEM_CLOCK.monotonic_ns() - self._armed_ns > _LASTS_NS:
+            self._arming.reset()
+        return self._arming
 
     def note_end(self, attempt: Attempt) -> None:
         """An attempt has ended by itself."""

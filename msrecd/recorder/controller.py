@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
@@ -177,12 +178,18 @@ class RecorderController:
     @property
     def triggers(self) -> list[dict[str, Any]]:
         """For state/health: what its triggers score."""
-        return [] if self._watch is None else self._watch.facts()
+        return [] if self._watch is None else self._watch.facts(holds_inputs=self.is_armed)
 
     @property
     def _holds_inputs(self) -> bool:
         """Whether its inputs are open while it is idle."""
-        return bool(self.settings.options.get("pre_roll")) or (self._watch is not None and self._watch.is_armed)
+        return bool(self._held_for)
+
+    @property
+    def _held_for(self) -> str:
+        """What wants its inputs open while it is idle: a word for people, or ""."""
+        triggers = ["triggers"] if self._watch is not None and self._watch.is_armed else []
+        return " and ".join([*triggers, *(["pre-roll"] if self.settings.options.get("pre_roll") else [])])
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -191,11 +198,15 @@ class RecorderController:
         if self._watch is None or self._watch.is_armed == is_armed or self.state is State.CLOSED:
             return
         self._watch.arm(is_armed)
-        if is_armed:
-            self.arm()
-        elif self.is_armed and not self._holds_inputs:
-            self.attempts.close()
-            self._machine.do(Trigger.DISARM)
+        if is_armed and self.state is State.IDLE:
+            self.arm()  # it is logged when there is something to look at
+        elif is_armed:
+            self.log.info("triggers armed")
+        elif not self._holds_inputs and self.state in (State.IDLE, State.ARMED):
+            if self.is_armed:
+                self.attempts.close()
+                self._machine.do(Trigger.DISARM)
+            self.status.recovered(arm=True)
             self.status.changed()
 
     def arm(self) -> None:
@@ -340,7 +351,7 @@ class RecorderController:
 
     def _report_started(self) -> None:
         self.status.phase = "recording"
-        self.status.recovered(run=True)
+        self.status.recovered(run=True, arm=True)
         self._reporter.change("started", cause=self.status.cause, tracks=self.tracks)
 
     async def _refuse(self) -> None:
@@ -417,11 +428,12 @@ class RecorderController:
         if attempt is not self.attempts.current:
             return
         if self.is_armed:
-            self.log.warning("%s went away; the pre-roll resumes when it is back", name_of(track))
+            problem = attempt.problem or Problem("device_missing", f"{name_of(track)} went away")
             self.attempts.close()
             self._machine.do(Trigger.DISARM)
-            self.status.changed()
-            self.arm()
+            self._not_armed(problem)
+            back_off = self.attempts.arming_back_off()
+            self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, back_off=back_off)
         elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
             self._missing = Problem("device_missing", f"{name_of(track)} went away")
         elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
@@ -462,13 +474,14 @@ class RecorderController:
 
     def _retry_limit_s(self) -> float:
         """At most so long to the next try."""
-        problem = self.status.run_problem or self._missing
+        problem = self.status.run_problem or self.status.arm_problem or self._missing
         is_network = self.settings.url is not None
         return retry_limit_s(problem, is_network=is_network, gave_nothing=self.attempts.gave_nothing)
 
     def _go_down(self, problem: Problem) -> None:
         """Nothing is recorded that should be."""
         self._machine.do(Trigger.LOST)
+        self.status.recovered(arm=True)  # it is not idle any more
         if self.files.has_media and not self._is_paused:  # what is paused loses nothing
             self.files.begin_loss(self.files.media_until_ns or self._wanted_since_ns or 0, problem.code)
         self._reporter.run_problem(problem)
@@ -555,24 +568,35 @@ class RecorderController:
             try:
                 attempt = await self.attempts.make()
                 try:
-                    if attempt.input.is_file:  # nothing of it passes while it is not played
-                        attempt.close()
-                        return True
-                    await attempt.arm()
+                    is_file = attempt.input.is_file  # nothing of it passes while it is not played
+                    if not is_file:
+                        await attempt.arm()
                 except BaseException:
                     attempt.close()
                     raise
             except Exception as exc:
-                problem = self._reporter.problem_of(exc)
-                if self._missing is None or self._missing.message != problem.message:
-                    self.log.warning("no pre-roll for now: %s; trying again", problem.message)
-                self._missing = problem
-                return False
-            self._missing = None
-            self.attempts.current = attempt
-            self._machine.do(Trigger.ARM)
-            self.status.changed()
+                if self._holds_inputs:
+                    self._not_armed(self._reporter.problem_of(exc))
+                return not self._holds_inputs
+            was_missing = self.status.arm_problem is not None
+            self.status.recovered(arm=True)
+            if is_file or not self._holds_inputs:
+                attempt.close()
+            else:
+                self.attempts.arm(attempt)
+                self._machine.do(Trigger.ARM)
+                self.log.info("%s armed%s", self._held_for, ", the input is there again" if was_missing else "")
+            if was_missing or self.is_armed:
+                self.status.changed()
             return True
+
+    def _not_armed(self, problem: Problem) -> None:
+        """Its inputs should be open while it is idle, and are not."""
+        known = self.status.arm_problem
+        beginning = f"no {self._held_for.replace(' and ', ' and no ')} for now: "
+        if known is not None and not known.message.startswith(beginning):
+            self.status.arm_problem = None  # triggers are on since then, or off: no news, but the state says so
+        self._reporter.arm_problem(replace(problem, message=beginning + problem.message, cause=problem.cause or "arm"))
 
 
 def _facts_of(track: MediaStreamTrack) -> dict[str, Any]:

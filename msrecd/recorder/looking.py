@@ -10,7 +10,7 @@ from typing import Any
 from msrecd import DOMException, MediaDevices, StreamView
 from msrecd.errors import CommandError
 from msrecd.recorder.input import RecorderInput
-from msrecd.recorder.problems import problem_of
+from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import RecorderSettings
 
 _LEVELS = 10  # a second
@@ -36,6 +36,8 @@ async def look_at(
         if input is None:
             input = own = await RecorderInput.open(settings, devices)
             await own.play()
+        if not input.tracks:
+            raise (input.problem or Problem("device_missing", f"the input of {settings.name} has ended")).error()
         view = StreamView(input.stream)
         tracks = []
         for track in input.tracks:

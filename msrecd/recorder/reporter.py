@@ -76,6 +76,11 @@ class Reporter:
         before = self._status.run_problem
         self._publish(problem, before, is_news=self._status.note_run_problem(problem))
 
+    def arm_problem(self, problem: Problem) -> None:
+        """The inputs cannot be held open while nothing is recorded."""
+        before = self._status.arm_problem
+        self._publish(problem, before, is_news=self._status.note_arm_problem(problem))
+
     def storage_problem(self, problem: Problem) -> None:
         """Nothing is written that is recorded."""
         before = self._status.storage_problem

@@ -9,7 +9,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.input import RecorderInput
-from msrecd.recorder.problems import problem_of
+from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settling import settle
 
 _LIMIT_BYTES = 256 << 10
@@ -81,7 +81,7 @@ class Photographer:
                 self.close()  # the recorder has it open itself by now
                 since_ns = recorder.wanted_since_ns
                 is_new = since_ns is not None and SYSTEM_CLOCK.monotonic_ns() - since_ns < self._settle_s * NS
-            elif self._opened is not None and not self._opened.has_lost_track:
+            elif self._opened is not None and self._opened.tracks and not self._opened.has_lost_track:
                 input = self._opened
             else:
                 self.close()
@@ -89,6 +89,9 @@ class Photographer:
                 is_new = True
                 await input.play()
             tracks = [track for track in input.tracks if track.kind == "video"]
+            if not tracks and "video" in input.kinds:
+                problem = input.problem or Problem("device_missing", f"the video of {recorder.name} has ended")
+                raise problem.error()
             if not tracks:
                 raise CommandError("bad_args", f"{recorder.name} has no video")
             capture = ImageCapture(tracks[0])

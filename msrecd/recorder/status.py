@@ -25,6 +25,7 @@ class RecorderStatus:
         until_ns: when it will end as far as is decided, on CLOCK_MONOTONIC; the conductor ends it.
         since_ns: when the present state was entered, on CLOCK_MONOTONIC.
         run_problem: why nothing is recorded that should be.
+        arm_problem: why the inputs are not held open while idle, as pre-roll or triggers want.
         storage_problem: why nothing is written that is recorded.
         rev: number of the published content; no two contents have the same.
     """
@@ -37,6 +38,7 @@ class RecorderStatus:
         self.until_ns: int | None = None
         self.since_ns = SYSTEM_CLOCK.monotonic_ns()
         self.run_problem: Problem | None = None
+        self.arm_problem: Problem | None = None
         self.storage_problem: Problem | None = None
         self.rev = 0
         self._reported: set[tuple[str, str]] = set()  # problems since the last time that all was well
@@ -44,11 +46,12 @@ class RecorderStatus:
     @property
     def state(self) -> str:
         """inactive, recording, paused or error."""
-        return "error" if self.problem is not None else self.phase
+        return "error" if self.storage_problem or self.run_problem else self.phase
 
     @property
     def problem(self) -> Problem | None:
-        return self.storage_problem or self.run_problem
+        """What is published as `error`: the gravest."""
+        return self.storage_problem or self.run_problem or self.arm_problem
 
     def set_until(self, until_ns: int | None) -> None:
         """Publish when it will end, unless that is known."""
@@ -65,6 +68,13 @@ class RecorderStatus:
             self.run_problem = problem.begun(before)
         return self._is_news(problem)
 
+    def note_arm_problem(self, problem: Problem) -> bool:
+        """The inputs are not held open, for this reason; as note_run_problem."""
+        before = self.arm_problem
+        if before is None or before.key != problem.key:
+            self.arm_problem = problem.begun(before)
+        return self._is_news(problem)
+
     def note_storage_problem(self, problem: Problem) -> bool:
         """Nothing is written, for this reason; as note_run_problem."""
         before = self.storage_problem
@@ -72,8 +82,10 @@ class RecorderStatus:
             self.storage_problem = problem.begun(before)
         return self._is_news(problem)
 
-    def recovered(self, *, run: bool = False, storage: bool = False) -> None:
-        """A problem is over: that of the recording (`run`), that of the storage, or both."""
+    def recovered(self, *, run: bool = False, arm: bool = False, storage: bool = False) -> None:
+        """A problem is over: that of the recording (`run`), of the inputs while idle (`arm`), of the storage."""
+        if arm:
+            self.arm_problem = None
         if run:
             self.run_problem = None
         if storage:

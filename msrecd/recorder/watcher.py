@@ -92,7 +92,6 @@ class TriggerWatch:
             return
         self.is_armed = is_armed
         if is_armed:
-            self._log.info("triggers armed")
             self._running = [
                 self._tasks.spawn(self._run(one), f"{self._name}-{one.settings.kind}-trigger") for one in self._triggers
             ]
@@ -104,14 +103,18 @@ class TriggerWatch:
         for one in self._triggers:
             self._end(one)
 
-    def facts(self) -> list[dict[str, Any]]:
-        """For state/health: the highest score since the last call beside its threshold, for each trigger."""
+    def facts(self, *, holds_inputs: bool) -> list[dict[str, Any]]:
+        """For state/health: the highest score since the last call beside its threshold, for each trigger.
+
+        Args:
+            holds_inputs: whether the recorder is idle and has its inputs open.
+        """
         facts = []
         for one in self._triggers:
             facts.append(
                 {
                     "kind": one.settings.kind,
-                    "armed": self.is_armed,
+                    "armed": self.is_armed and holds_inputs,
                     "active": one.progress.is_active,
                     "score": round(one.highest, 2),
                     "threshold": None if one.last is None else round(one.last.threshold, 2),
