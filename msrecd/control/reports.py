@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +12,20 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 
 WINDOW_S = 10.0
 LONGEST_WINDOW_S = 600.0
-# Different messages of one code and recorder that are counted apart within a window; further ones share an event.
+# Different kinds of messages of one code and recorder that are counted apart in a window; further ones share an event.
 MESSAGES_LIMIT = 8
 KINDS_LIMIT = 256
+# What may differ between messages of one kind: words with a number of four digits and more in them (ids, file names,
+# times), and figures with their units. `/dev/video0` and `cam1` stay what they are.
+_FIGURES = re.compile(r"\S*\d{4}\S*|(?<![\w/.-])\d+(?:[.,:]\d+)*(?:[KMGT]?i?B|%)?(?![\w/-])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`count` equal errors between `first` and `ts` (texts as they are published); `message` is the last one's."""
+    """`count` errors that differ in figures at most, between `first` and `ts` (texts as they are published).
+
+    `message` is the last one's.
+    """
 
     code: str
     recorder: str | None
@@ -102,7 +109,7 @@ class Coalescer:
         return min((window.until_ns for window in self._windows.values()), default=None)
 
     def _key(self, code: str, recorder: str | None, message: str) -> tuple[str, str | None, str]:
-        key = (code, recorder, message)
+        key = (code, recorder, _FIGURES.sub("#", message))
         if key in self._windows or sum(known[:2] == key[:2] for known in self._windows) < MESSAGES_LIMIT:
             return key
         return (code, recorder, "")

@@ -107,7 +107,7 @@ class Triggering:
 
         A chunk that is just being finished may be found only a moment later.
         """
-        problem = ""
+        problem, kept = "", "not"
         for wait_s in (0.0, unit.settings.triggers[number].hold_s, *_AGAIN_S):
             await asyncio.sleep(wait_s)
             try:
@@ -116,11 +116,13 @@ class Triggering:
                 problem = exc.message
                 if exc.code == "no_space":  # waiting does not help
                     self._publisher.report_error(
-                        exc.code, f"{unit.name}: what a trigger found is not protected: {problem}", recorder=unit.name
+                        exc.code,
+                        f"{unit.name}: what a trigger found is {kept} protected: {problem}",
+                        recorder=unit.name,
                     )
                     return
                 continue
-            problem = ""
+            problem, kept = "", "only in part"
             if wait_s:
                 return
         if problem:

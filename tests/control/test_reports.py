@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from msrecd.clock import NS
 from msrecd.control.reports import KINDS_LIMIT, MESSAGES_LIMIT, Coalescer, ErrorReports, Report
 
@@ -67,14 +69,31 @@ def test_different_errors_do_not_hide_one_another() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.promise("equal-errors-are-counted")
+def test_figures_and_ids_make_no_other_error() -> None:
+    feeder = Feeder()
+    for number in range(9):
+        feeder.error(
+            number,
+            f"what 20261201T00300{number}Z-cam0-a{number}f3 brings is not protected: {1000 + number / 10:.1f}KiB are,"
+            f" {number} KiB more, {80 + number}%",
+        )
+    assert len(feeder.published) == 1
+    for device in ("/dev/video0", "/dev/video2", "cam1 and cam2", "cam1 and cam3"):
+        feeder.error(9, f"{device} hangs for {number} s")
+    assert len(feeder.published) == 5
+    feeder.until(10)
+    assert (feeder.published[-1][1].count, feeder.published[-1][1].message.endswith(" 8 KiB more, 88%")) == (8, True)
+
+
 def test_messages_that_are_never_the_same_are_bounded() -> None:
     feeder = Feeder()
     for number in range(1000):
-        feeder.error(number / 1000, f"{number} bytes")
+        feeder.error(number / 1000, f"x{number} burns")
     assert len(feeder.published) == MESSAGES_LIMIT + 1
     feeder.until(11)
     (_, last) = feeder.published[-1]
-    assert (last.count, last.message) == (1000 - MESSAGES_LIMIT - 1, "999 bytes")
+    assert (last.count, last.message) == (1000 - MESSAGES_LIMIT - 1, "x999 burns")
 
 
 def test_kinds_are_bounded() -> None:
