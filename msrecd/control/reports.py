@@ -17,7 +17,8 @@ MESSAGES_LIMIT = 8
 KINDS_LIMIT = 256
 # What may differ between messages of one kind: words with a number of four digits and more in them (ids, file names,
 # times), and figures with their units. `/dev/video0` and `cam1` stay what they are.
-_FIGURES = re.compile(r"\S*\d{4}\S*|(?<![\w/.-])\d+(?:[.,:]\d+)*(?:[KMGT]?i?B|%)?(?![\w/-])")
+_NUMBER = re.compile(r"\d{4}")
+_FIGURE = re.compile(r"(?<![\w/.-])\d+(?:[.,:]\d+)*(?:[KMGT]?i?B|%)?(?![\w/-])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +110,14 @@ class Coalescer:
         return min((window.until_ns for window in self._windows.values()), default=None)
 
     def _key(self, code: str, recorder: str | None, message: str) -> tuple[str, str | None, str]:
-        key = (code, recorder, _FIGURES.sub("#", message))
+        key = (code, recorder, _without_figures(message))
         if key in self._windows or sum(known[:2] == key[:2] for known in self._windows) < MESSAGES_LIMIT:
             return key
         return (code, recorder, "")
+
+
+def _without_figures(message: str) -> str:
+    return _FIGURE.sub("#", " ".join("#" if _NUMBER.search(word) else word for word in message.split()))
 
 
 class ErrorReports:
