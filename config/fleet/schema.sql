@@ -318,7 +318,8 @@ BEGIN
     INSERT INTO plan (device, recorder, start, stop)
     SELECT of_device, one->>'recorder', greatest(piece.begins, since), piece.ends
     FROM jsonb_array_elements(windows) AS one, pieces((one->>'start')::timestamptz, (one->>'stop')::timestamptz) AS piece
-    WHERE piece.ends > since AND piece.ends > piece.begins;
+    WHERE piece.ends > since AND piece.ends > piece.begins
+      AND coalesce(one->>'action', 'record') = 'record';  -- while it is armed, nobody knows what it will record
     GET DIAGNOSTICS changed = ROW_COUNT;
     PERFORM sum_days(of_device, utc_day(since));
     RETURN changed;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import base64
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +79,28 @@ def _follow_triggers(config: Config, recorder: Recorder, args: argparse.Namespac
         if reply["status"] != "ok":
             raise MsrecdError(f"{reply['error']['code']}: {reply['error']['message']}")
         done += 1
-        parts = [_score(trigger) for trigger in reply["data"].get("triggers", ())]
+        off = _off_until(config, recorder)
+        parts = [_score(trigger, off) for trigger in reply["data"].get("triggers", ())]
         print(f"{time.strftime('%H:%M:%S')}  {'   '.join(parts)}", flush=True)
         if done != args.looks:
             time.sleep(max(0.0, 1.0 - (time.monotonic() - began_s)))
     return Exit.OK
 
 
-def _score(trigger: dict[str, Any]) -> str:
-    state = "FOUND" if trigger["active"] else "" if trigger["armed"] else "off"
+def _off_until(config: Config, recorder: Recorder) -> str:
+    """Outside of the windows in which schedules arm the triggers: until when; inside, or without schedules: ""."""
+    if not recorder.schedules_that("arm"):
+        return ""
+    from msrecd.cli.schedule import planner_of
+
+    plan = planner_of(config, recorder.name, "arm").at(datetime.now(UTC))
+    if plan.current is not None:
+        return ""
+    return f"off until {plan.next.start.astimezone():%a %Y-%m-%d %H:%M}" if plan.next is not None else "off"
+
+
+def _score(trigger: dict[str, Any], off: str) -> str:
+    state = "FOUND" if trigger["active"] else "" if trigger["armed"] else off
     threshold = "?" if trigger["threshold"] is None else f"{trigger['threshold']:.1f}"
     return f"{trigger['kind']} {trigger['score']:6.1f} of {threshold} {state:5}"
 

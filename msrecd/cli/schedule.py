@@ -1,4 +1,7 @@
-"""`msrecd schedule`: when the recorders will record, as a table and a drawing. Asks no daemon: the schedules decide."""
+"""`msrecd schedule`: when the recorders will record, or their triggers be armed, as a table and a drawing.
+
+Asks no daemon: the schedules decide.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Literal, NamedTuple
 
 from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import can_show, print_json, print_table, timestamp
@@ -15,11 +19,24 @@ from msrecd.schedule import Planner, ScheduleError, Window
 from msrecd.schedule.zones import midnight, one_instant, system_zone
 from msrecd.vocabulary.units import format_duration
 
+Action = Literal["record", "arm"]
 _MAX_DAYS = 366
 _MAX_ROWS = 400
 _MANY = 6  # windows of a recorder on one day that are one row of the table
 _SLOTS = 48  # half hours of a day
+_ACTIONS: tuple[Action, ...] = ("record", "arm")
 _RULER = "0     3     6     9     12    15    18    21    "
+
+
+class _Line(NamedTuple):
+    """What has windows of its own: a recorder, or its triggers."""
+
+    recorder: str
+    action: Action
+
+    @property
+    def label(self) -> str:
+        return self.recorder if self.action == "record" else f"{self.recorder} (arm)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,29 +55,31 @@ def run(args: argparse.Namespace) -> int:
     chosen = [name for name in names if args.recorder in (None, name)]
     now = datetime.now(UTC).replace(microsecond=0)
     end = now + timedelta(days=args.days)
-    windows = {name: planner_of(config, name).windows(now, end) for name in chosen}
+    lines = [_Line(name, action) for name in chosen for action in _ACTIONS if _has_schedule(config, name, action)]
+    windows = {line: planner_of(config, *line).windows(now, end) for line in lines}
     if args.json:
-        print_json([_to_json(config, name, window, now) for name in chosen for window in windows[name]])
+        print_json([_to_json(config, line, window, now) for line in lines for window in windows[line]])
     else:
-        _print(config, windows, now, end)
+        _print(config, chosen, windows, now, end)
     return Exit.OK
 
 
-def planner_of(config: Config, name: str) -> Planner:
-    """The planner of a recorder of the configuration."""
+def planner_of(config: Config, name: str, action: Action) -> Planner:
+    """The planner of what a recorder of the configuration does by schedules."""
     recorder = config.recorder(name)
     try:
-        return Planner(recorder.schedules_that("record") if recorder else (), config.location)
+        return Planner(recorder.schedules_that(action) if recorder else (), config.location)
     except ScheduleError as exc:
         raise UsageError(f"recorder {name}: {exc}") from exc
 
 
-def _to_json(config: Config, name: str, window: Window, now: datetime) -> dict[str, object]:
-    recorder = config.recorder(name)
+def _to_json(config: Config, line: _Line, window: Window, now: datetime) -> dict[str, object]:
+    recorder = config.recorder(line.recorder)
     schedules = recorder.schedules if recorder else ()
-    numbers = [number for number, schedule in enumerate(schedules) if schedule.action == "record"]
+    numbers = [number for number, schedule in enumerate(schedules) if schedule.action == line.action]
     return {
-        "recorder": name,
+        "recorder": line.recorder,
+        "action": line.action,
         "start": timestamp(window.start),
         "stop": timestamp(window.stop),
         "duration_s": window.duration.total_seconds(),
@@ -69,9 +88,10 @@ def _to_json(config: Config, name: str, window: Window, now: datetime) -> dict[s
     }
 
 
-def _print(config: Config, windows: dict[str, list[Window]], now: datetime, end: datetime) -> None:
-    unplanned = [name for name in windows if not _has_schedule(config, name)]
-    planned = {name: found for name, found in windows.items() if name not in unplanned}
+def _print(
+    config: Config, names: Sequence[str], windows: dict[_Line, list[Window]], now: datetime, end: datetime
+) -> None:
+    planned = {line.label: found for line, found in windows.items()}
     zone = system_zone()
     rows = [row for name, found in planned.items() for row in _rows(name, found, now, zone)]
     if planned:
@@ -83,10 +103,27 @@ def _print(config: Config, windows: dict[str, list[Window]], now: datetime, end:
         cells = "·▒█" if can_show("·▒█") else ".-#"
         print("\n".join(drawing(planned, now, end, zone, cells)))
         print(f"{'':{max(map(len, planned)) + 12}}  {cells[2]} planned   {cells[1]} partly   half an hour each")
-    for name in unplanned:
-        recorder = config.recorder(name)
-        always = recorder is not None and recorder.autostart
-        print(f"{name}: no schedule; {'records from the start of the service' if always else 'records on command'}")
+    for name in names:
+        if words := _otherwise(config, name):
+            print(f"{name}: {words}")
+
+
+def _otherwise(config: Config, name: str) -> str:
+    """What else makes a recorder record, as far as a table of windows does not say it."""
+    recorder = config.recorder(name)
+    kinds = sorted({one.kind for one in recorder.triggers}) if recorder else []
+    has_windows = _has_schedule(config, name, "record")
+    found = [f"on {' and '.join(kinds)}"] if kinds else []
+    if found and _has_schedule(config, name, "arm"):
+        found[0] += " while armed"
+    if recorder is not None and recorder.autostart:
+        found = ["from the start of the service"]
+    elif not has_windows:
+        found.append("on command")
+    elif not found:
+        return ""
+    no_schedule = "" if has_windows or _has_schedule(config, name, "arm") else "no schedule; "
+    return f"{no_schedule}records {', '.join(found)}"
 
 
 def _rows(
@@ -142,9 +179,9 @@ def _share(windows: Iterable[Window], begin: datetime, end: datetime) -> int:
     return 0 if begin >= end or not planned else 2 if planned >= end - begin else 1
 
 
-def _has_schedule(config: Config, name: str) -> bool:
+def _has_schedule(config: Config, name: str, action: Action) -> bool:
     recorder = config.recorder(name)
-    return recorder is not None and bool(recorder.schedules_that("record"))
+    return recorder is not None and bool(recorder.schedules_that(action))
 
 
 def _local(instant: datetime, zone: tzinfo) -> str:

@@ -584,6 +584,7 @@ class RecorderController:
                 attempt.close()
             else:
                 self.attempts.arm(attempt)
+                self._reporter.unmet(attempt.input)
                 self._machine.do(Trigger.ARM)
                 self.log.info("%s armed%s", self._held_for, ", the input is there again" if was_missing else "")
             if was_missing or self.is_armed:

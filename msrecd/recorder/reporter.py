@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from msrecd.recorder.controller import RecorderController
     from msrecd.recorder.watcher import Finding
 
+_ENDS = "the sound ends at {} Hz"
+_MEASURES = {"trigger.band": _ENDS, "audio_filters.frequency": _ENDS}  # what `got` is, where it is not what is asked
+
 
 class Listener(Protocol):
     """Who is informed of what happens; called on the loop."""
@@ -107,7 +110,11 @@ class Reporter:
         if news and input.unmet:
             text = ", ".join(
                 f"{one['kind']} {one['constraint']} {one['asked']} "
-                + ("(it has none)" if one["got"] is None else f"(is {one['got']})")
+                + (
+                    "(it has none)"
+                    if one["got"] is None
+                    else f"({_MEASURES.get(one['constraint'], 'is {}').format(one['got'])})"
+                )
                 for one in input.unmet
             )
             self._log.warning("asked for and not met: %s", text)

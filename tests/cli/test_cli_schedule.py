@@ -82,6 +82,41 @@ def test_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert window["duration_s"] == 6 * 3600
 
 
+@pytest.mark.promise("schedule-rows")
+def test_windows_of_triggers_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    moves = '[[recorder.trigger]]\nkind = "motion"\n'
+    arm = '[[recorder.schedule]]\nstart = "22:00"\nduration = "6h"\naction = "arm"\n'
+    day = '[[recorder.schedule]]\nstart = "10:00"\nduration = "30m"\n'
+    path = tmp_path / "msrecd.toml"
+    path.write_text(
+        '[device]\nid = "x"\n'
+        + "".join(
+            f'[[recorder]]\nname = "{name}"\nvideo = true\n{more}'
+            for name, more in (("night", arm + moves), ("both", day + arm + moves), ("always", moves), ("plain", day))
+        )
+    )
+    assert main(["schedule", "--config", str(path), "--days", "3"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len([line for line in out if line.startswith("night (arm)") and " 6h " in line]) in (3, 4)
+    assert len([line for line in out if line.startswith("both ") and " 30m " in line]) in (3, 4)
+    assert [line for line in out if ": " in line and "records" in line] == [
+        "night: records on motion while armed, on command",
+        "both: records on motion while armed",
+        "always: no schedule; records on motion, on command",
+    ]
+    assert main(["schedule", "--config", str(path), "--json"]) == 0
+    windows = json.loads(capsys.readouterr().out)
+    assert {(one["recorder"], one["action"], *one["schedules"], one["duration_s"]) for one in windows} >= {
+        ("night", "arm", 0, 21600.0),
+        ("both", "record", 0, 1800.0),
+        ("both", "arm", 1, 21600.0),
+    }
+    assert "always" not in {one["recorder"] for one in windows}
+
+
 def test_wrong_arguments(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", "--config", str(config), "--days", "0"]) == 2
     assert main(["schedule", "--config", str(config), "--recorder", "cam9"]) == 2

@@ -95,6 +95,8 @@ def test_a_sound_in_the_band_and_above_the_threshold_counts(daemon_for: DaemonFo
         + trigger(**BEEP | {"band": [3000, 8000], "threshold_db": 60.0})
         + microphone("heard")
         + trigger(**BEEP)
+        + microphone("bats")
+        + trigger(**BEEP | {"band": [30_000, 90_000]})
     )
     with daemon_for(recorders) as daemon:
         event(console, "heard", "stopped")
@@ -104,6 +106,11 @@ def test_a_sound_in_the_band_and_above_the_threshold_counts(daemon_for: DaemonFo
         assert health["other"]["triggers"][0]["threshold"] == 60.0
         assert health["other"]["triggers"][0]["events"] == 0
         assert not daemon.recording_ids("other")
+        (unmet,) = console.wait("state/recorder/bats", lambda said: said["armed"])["unmet"]
+        assert (unmet["constraint"], unmet["asked"], unmet["got"]) == ("trigger.band", 30_000, 24_000)
+        assert "bats: asked for and not met: audio trigger.band 30000 (the sound ends at 24000 Hz)" in (
+            daemon.log.read_text()
+        )
 
 
 @pytest.mark.effect("config: recorder.trigger.mask", "config: recorder.trigger.sensitivity")
@@ -170,7 +177,10 @@ def test_what_a_trigger_records_is_protected(daemon_for: DaemonFor, console: Con
 
 @pytest.mark.promise("scores-can-be-watched", "look-at-triggers")
 def test_scores_can_be_watched(daemon_for: DaemonFor) -> None:
-    with daemon_for(microphone() + trigger(**BEEP) + microphone("plain")) as daemon:
+    later = datetime.now() + timedelta(hours=12)  # noqa: DTZ005 - the wall's time, as schedules have it
+    off = window(start=f"{later:%H:%M}", duration="1m", action="arm", unsynchronized="run")
+    recorders = microphone() + trigger(**BEEP) + microphone("plain") + microphone("night") + off + trigger(**BEEP)
+    with daemon_for(recorders) as daemon:
         command = [sys.executable, "-m", "msrecd", "look", "--config", str(daemon.config), "--trigger", "--looks", "3"]
         environment = os.environ | {"RUNTIME_DIRECTORY": str(daemon.runtime)}
 
@@ -184,6 +194,8 @@ def test_scores_can_be_watched(daemon_for: DaemonFor) -> None:
         lines = done.stdout.splitlines()
         assert len(lines) == 3
         assert all("sound" in line and "of 15.0" in line for line in lines[1:]), lines
+        for line in look("night").stdout.splitlines():
+            assert line.endswith(f"off until {later:%a %Y-%m-%d %H:%M}")
         refused = look("plain")
         assert refused.returncode == 2
         assert "plain has no [[recorder.trigger]]" in refused.stderr
