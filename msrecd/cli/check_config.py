@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from msrecd.config import Checks, Config, InvalidConfigError, load
 from msrecd.config.model import Storage, Web
 from msrecd.daemon.checks import config_checks
 from msrecd.errors import ConfigError
+from msrecd.inputs.address import parse
 from msrecd.vocabulary.listen import parse_listen
 from msrecd.vocabulary.secrets import read_secret
 from msrecd.vocabulary.tls import client_context, server_context
@@ -65,6 +66,7 @@ def _checks() -> Checks:
         certificate=_certificate_problem,
         aws_file=_judge(_read_credentials),
         rclone_file=lambda remote, path: _judge(lambda file, name: _read_rclone(remote, file, name))(path),
+        rclone_place=_rclone_place_problem,
     )
 
 
@@ -78,6 +80,16 @@ def _read_rclone(remote: str, path: Path, name: str) -> None:
     from msrecd.offload.rcloneconfig import read_kind  # here: for those who have a store
 
     read_kind(remote, path, name)
+
+
+def _rclone_place_problem(remote: str, path: Path, prefix: str, recordings: Path) -> str | None:
+    """Whether a remote surely ends in the folder of the recordings; a file that this user may not read is left out."""
+    from msrecd.offload.rcloneconfig import local_folder, recordings_problem  # as above
+
+    try:
+        return recordings_problem(local_folder(remote, path), prefix.rpartition("/")[0], recordings)
+    except ConfigError:
+        return None  # `rclone_file` has told
 
 
 def _certificate_problem(table: str, cert_file: Path, key_file: Path | None) -> str | None:
@@ -104,7 +116,34 @@ def _judge(look: Callable[[Path, str], object]) -> Callable[[Path], str | None]:
 
 def _warnings(config: Config) -> list[str]:
     """What is valid and yet cannot be meant on this machine."""
-    return [*_warnings_of_storage(config.storage), *_warnings_of_web(config.web), *_warnings_of_offload(config)]
+    return [
+        *_warnings_of_storage(config.storage),
+        *_warnings_of_web(config.web),
+        *_warnings_of_offload(config),
+        *_warnings_of_recorders(config),
+    ]
+
+
+def _warnings_of_recorders(config: Config) -> Iterator[str]:
+    for recorder in config.recorders:
+        if recorder.source is not None:
+            address = parse(recorder.source.url)
+            if address.is_file and _is_missing(Path(address.opened)):
+                yield f"recorder {recorder.name}: source.url: there is no file {address.shown}"
+        shots = recorder.snapshots
+        if shots is not None and shots.idle and shots.every_s is None and shots.at is None:
+            yield f"recorder {recorder.name}: snapshots.idle without every or at: none is taken by itself"
+
+
+def _is_missing(path: Path) -> bool:
+    """Surely: where this user may look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _warnings_of_offload(config: Config) -> list[str]:

@@ -95,8 +95,12 @@ class Offload:
     )
 
 
-def check_offload(offload: Offload, report: Report, checks: Checks) -> None:
-    """Report what does not go together."""
+def check_offload(offload: Offload, recordings: Path, report: Report, checks: Checks) -> None:
+    """Report what does not go together.
+
+    Args:
+        recordings: their folder.
+    """
     _check_kind(offload, report)
     is_named = offload.endpoint and not report.concerns("offload.endpoint")
     if is_named and (message := _endpoint_problem(offload.endpoint)):
@@ -113,6 +117,10 @@ def check_offload(offload: Offload, report: Report, checks: Checks) -> None:
             report.add("offload.remote", f'"{offload.remote}" is no remote; write for example "nas:cameras"')
         elif offload.config_file is not None and (message := checks.rclone_file(offload.remote, offload.config_file)):
             report.add("offload.config_file", message)
+        elif offload.config_file is not None and (
+            message := checks.rclone_place(offload.remote, offload.config_file, offload.prefix, recordings)
+        ):
+            report.add("offload.remote", message)
     if offload.ca_file is not None and (message := checks.ca_file(offload.ca_file)):
         report.add("offload.ca_file", message)
 

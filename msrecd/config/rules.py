@@ -47,6 +47,7 @@ class Checks:
     secret_file: a file with a password. hash_file: one with the hash of a password. ca_file: one with certificates.
     certificate: the `cert_file` and `key_file` of the table that is named first; its words begin with the key's name.
     aws_file: one with keys of the AWS tools. rclone_file: rclone's configuration, after the remote that it has to name.
+    rclone_place: where a remote ends, by rclone's configuration: remote, that file, prefix, folder of the recordings.
     """
 
     time: Judge = _no_opinion
@@ -58,6 +59,7 @@ class Checks:
     certificate: Callable[[str, Path, Path | None], str | None] = _no_opinions
     aws_file: FileJudge = _no_opinion
     rclone_file: Callable[[str, Path], str | None] = _no_opinions
+    rclone_place: Callable[[str, Path, str, Path], str | None] = _no_opinions
 
 
 def check_rules(config: Config, report: Report, checks: Checks) -> None:
@@ -86,7 +88,7 @@ def check_rules(config: Config, report: Report, checks: Checks) -> None:
         _check_virtual(device, f"devices.virtual[{i}]", labels, report)
     _check_storage(config.storage, report)
     if config.offload is not None:
-        check_offload(config.offload, report, checks)
+        check_offload(config.offload, config.storage.path, report, checks)
 
 
 def _check_storage(storage: Storage, report: Report) -> None:
@@ -94,7 +96,7 @@ def _check_storage(storage: Storage, report: Report) -> None:
     if total is not None and kept is not None and kept > total and not report.concerns("storage.max_total"):
         report.add("storage.max_protected", "is more than max_total: all may be protected, and then recording stops")
     for at, path in (("storage.path", storage.path), ("storage.state_path", storage.state_path)):
-        if not report.concerns(at) and (message := _folder_problem(path)):
+        if not report.concerns(at) and (message := folder_problem(path)):
             report.add(at, message)
     if report.concerns("storage.path") or report.concerns("storage.state_path"):
         return
@@ -102,7 +104,7 @@ def _check_storage(storage: Storage, report: Report) -> None:
         report.add("storage.state_path", "must not lie in the folder of the recordings, storage.path")
 
 
-def _folder_problem(path: Path) -> str | None:
+def folder_problem(path: Path) -> str | None:
     """Why there can never be a folder at `path`; one that is not there yet, or on a drive that is away, may come."""
     for place in (path, *path.parents):
         if place in _PSEUDO_FILE_SYSTEMS and Path("/dev/shm") not in (path, *path.parents):

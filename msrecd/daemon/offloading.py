@@ -65,8 +65,8 @@ class Offloading:
         def proven(recorder: str, facts: Mapping[str, Any]) -> None:
             on_loop(lambda: publisher.offloaded(recorder, facts))
 
-        def failed(message: str) -> None:
-            on_loop(lambda: publisher.report_error("internal", message, logged=True))
+        def failed(code: str, message: str) -> None:
+            on_loop(lambda: publisher.report_error(code, message, logged=True))
 
         self._store = store
         self._sender = Sender(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from msrecd.offload.rcloneconfig import RcloneSettings, read_kind, split_remote
+from msrecd.offload.rcloneconfig import RcloneSettings, local_folder, read_kind, recordings_problem, split_remote
 from msrecd.offload.rclonedaemon import QUICK_S, Rclone
 from msrecd.offload.target import Refused, StoreError, Unfit, Unreachable
 
@@ -50,6 +50,7 @@ class RcloneStore:
         """
         self.name = f"rclone:{settings.remote}"
         self._kind = read_kind(settings.remote, settings.config_file)
+        self._folder = local_folder(settings.remote, settings.config_file)
         self._settings = settings
         self._rclone = Rclone(settings, idle=idle)
         self._hash: str | None = None
@@ -92,12 +93,8 @@ class RcloneStore:
         Raises:
             Refused: it is one.
         """
-        if self._kind != "local":
-            return
-        place = Path(split_remote(self._settings.remote)[1]) / (self._settings.prefix + key)
-        root = root.resolve()
-        if root in place.resolve().parents:
-            raise Refused(f"offload.remote lies in {root}, the folder of the recordings: name another place")
+        if problem := recordings_problem(self._folder, self._settings.prefix + key, root):
+            raise Refused(f"offload.remote {problem}")
 
     def _copy(self, source: tuple[str, str], place: str, size: int, own: str | None, wanted: str) -> None:
         target = place if self._kind in _ATOMIC else place + _PART

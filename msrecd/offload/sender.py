@@ -29,6 +29,7 @@ from msrecd.vocabulary.times import format_utc
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0  # to the next look for something to send
+FAILED = "offload_failed"  # the store, its keys or a file: nothing that the program did wrong
 _LONGEST_WAIT_S = 300.0
 _HOUR_S = 3600.0
 _COUNT_S = 2.0
@@ -37,10 +38,10 @@ _MEASURED_S = 600.0  # the rate is that of about so long
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Who is told, from the sender's thread. proven: the facts of an event; failed: a message for a person."""
+    """Who is told, from the sender's thread. proven: the facts of an event; failed: code and message for a person."""
 
     proven: Callable[[str, Mapping[str, Any]], None]
-    failed: Callable[[str], None]
+    failed: Callable[[str, str], None]
 
 
 class Sender:
@@ -123,7 +124,7 @@ class Sender:
                 wait_s = self.turn()
             except Exception as exc:
                 log.exception("off-load failed; trying again")
-                self._fail(f"internal error: {type(exc).__name__}: {exc}")
+                self._fail(f"internal error: {type(exc).__name__}: {exc}", code="internal")
                 wait_s = self._back_off.next_s()
             self._wake.clear()
             if wait_s and not self._stopping.is_set():
@@ -250,18 +251,18 @@ class Sender:
         now = size / took_s
         self._rate = now if self._rate is None else self._rate + (now - self._rate) * weight
 
-    def _fail(self, message: str, *, is_grave: bool = True) -> None:
+    def _fail(self, message: str, *, is_grave: bool = True, code: str = FAILED) -> None:
         if is_grave:
-            self._report(f"off-load: {message}")
+            self._report(f"off-load: {message}", code)
         elif self._error != message:
             log.warning("off-load: %s; trying again", message)
         self._error = message
 
-    def _report(self, message: str) -> None:
+    def _report(self, message: str, code: str = FAILED) -> None:
         """Once, then hourly."""
         now_s = self._monotonic_s()
         self._reported = {text: at_s for text, at_s in self._reported.items() if now_s - at_s < _HOUR_S}
         if message not in self._reported:
             self._reported[message] = now_s
             log.warning("%s", message)
-            self._listener.failed(message)
+            self._listener.failed(code, message)

@@ -185,10 +185,7 @@ def open_medium(path: Path, state_path: Path, *, create: bool) -> Medium:
     Raises:
         StorageError: `missing_mount`: the medium that was here is not mounted; `not_found`: the folder is not there.
     """
-    memory = _Memory(state_path, path)
-    mount = checks.mount_at(path)
-    _require_mounted(memory, path, mount, identity=None if not path.is_dir() else _look(path))
-    files.require_no_file(path)
+    memory, mount = _checked(path, state_path)
     if create:
         with files.storage_errors(f"make the folder {path}"):
             path.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
@@ -225,6 +222,23 @@ def open_medium(path: Path, state_path: Path, *, create: bool) -> Medium:
             )
         )
     return medium
+
+
+def check_place(path: Path, state_path: Path) -> None:
+    """Make sure that `open_medium` would record at a path, or make the folder there, as far as a look can tell.
+
+    Raises:
+        StorageError: `missing_mount`, `exists`.
+    """
+    _checked(path, state_path)
+
+
+def _checked(path: Path, state_path: Path) -> tuple[_Memory, checks.Mount | None]:
+    memory = _Memory(state_path, path)
+    mount = checks.mount_at(path)
+    _require_mounted(memory, path, mount, identity=None if not path.is_dir() else _look(path))
+    files.require_no_file(path)
+    return memory, mount
 
 
 def is_in_use(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_a_board_that_is_well(facts: Facts) -> None:
         (ZERO_2_W, {"devices": (CAMERA,)}, "microphone", Level.ERROR, "arecord -l"),
         (ZERO_2_W, {"contiguous_memory": ContiguousMemory(total=64 * MIB, free=0)}, "CMA", Level.WARNING, "cma-256"),
         (ZERO_2_W, {"memory_available": 20 * MIB}, "memory", Level.WARNING, "top"),
-        (ZERO_2_W, {"storage_free": None}, "storage", Level.ERROR, "mount the drive"),
+        (ZERO_2_W, {"storage_problem": "is a file"}, "storage", Level.ERROR, "mount the drive"),
         (ZERO_2_W, {"is_storage_writable": False}, "storage", Level.ERROR, "chown"),
         (ZERO_2_W, {"storage_free": 10 * MIB}, "storage", Level.WARNING, "max_total"),
         (ZERO_2_W, {"storage_findings": ["/ is in memory"]}, "storage", Level.WARNING, "docs/storage.md"),
@@ -185,15 +186,15 @@ def test_the_command(tmp_path: Path) -> None:
         f'config_version = 1\n[devices]\nvirtual = true\n[storage]\npath = "{recordings}"\n'
         '[[recorder]]\nname = "cam0"\nvideo = true\naudio = true\n'
     )
-    done = doctor("--config", str(config), "--json")
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["can_record"]) == (1, False)
-    (error,) = (finding for finding in found["findings"] if finding["level"] == "error")
-    assert error["area"] == "storage"
+    tmp_path.chmod(0o777)
+    done = doctor("--config", str(config))
+    assert "MiB free, will be made when recording begins" in done.stdout
+    assert done.returncode == 0, done.stdout
     recordings.mkdir()
     recordings.chmod(0o777)
     done = doctor("--config", str(config))
     assert done.returncode == 0, done.stdout
+    assert "will be made" not in done.stdout
     assert "camera: Virtual Camera (free)" in done.stdout
     assert done.stdout.endswith("recording can work\n")
     assert done.stderr == ""
@@ -318,3 +319,104 @@ def test_a_file_that_the_services_user_cannot_read(tmp_path: Path) -> None:
     assert problem.startswith(f"password_file: the user nobody cannot read {tmp_path}/page; sudo chown nobody: ")
     (tmp_path / "page").chmod(0o644)
     assert services.page_problems(config.web, "nobody") == []
+
+
+def test_a_storage_folder_that_the_daemon_would_not_make(tmp_path: Path) -> None:
+    """By the storage's own rule: the medium that was there last is away."""
+    path = tmp_path / "msrecd.toml"
+    path.write_text('[device]\nid = "x"\n[storage]\npath = "recordings"\n')
+    tmp_path.chmod(0o777)
+    config = load(path)
+    assert (gather(config, [], []).storage_problem, gather(config, [], []).is_storage_there) == ("", False)
+    point = str(config.storage.path)
+    known = {"id": "a", "mount_point": point, "file_system": "uuid:b"}
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/media.json").write_text(json.dumps({"paths": {point: known}, "known": ["a"]}))
+    facts = gather(config, [], [])
+    assert "is not mounted" in facts.storage_problem
+    assert not can_record([one for one in diagnose(facts) if one.area == "storage"])
+
+
+def of_rclone(folder: Path, remote: str) -> list[tuple[Level, str]]:
+    file = folder / "rclone.conf"
+    file.write_text("[disk]\ntype = local\n[nas]\ntype = sftp\nhost = 127.0.0.1\nport = 9\nuser = u\n")
+    file.chmod(0o600)
+    (folder / "msrecd.toml").write_text(
+        f'[device]\nid = "x"\n[storage]\npath = "{folder}/recordings"\n'
+        f'[offload]\nkind = "rclone"\nremote = "{remote}"\nconfig_file = "{file}"\n'
+    )
+    found = diagnose(gather(load(folder / "msrecd.toml"), [], []))
+    return [(one.level, one.message) for one in found if one.area == "off-load"]
+
+
+@pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is not installed: scripts/setup.sh --tests does")
+def test_a_store_that_rclone_cannot_reach(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    good = f"disk:{tmp_path}/nas"
+    assert of_rclone(tmp_path, good) == [(Level.OK, good)]
+    for remote, words in (
+        ("disk:/proc/nope", "which holds no files"),
+        (f"disk:{tmp_path}/recordings/nas", "lies in"),
+        ("nas:cameras", "cannot be reached"),
+    ):
+        ((level, message),) = of_rclone(tmp_path, remote)
+        assert level is Level.WARNING
+        assert words in message
+
+
+def test_sources_that_give_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as gone:
+        there, silent = server.getsockname()[1], gone.getsockname()[1]
+        gone.close()
+        path = tmp_path / "msrecd.toml"
+        urls = {
+            "file": f"{tmp_path}/absent.mp4",
+            "itself": str(path),
+            "silent": f"rtsp://u:hidden@127.0.0.1:{silent}/main",
+            "there": f"http://127.0.0.1:{there}/live.m3u8",
+            "listens": "udp://:5000",
+        }
+        tables = "".join(f'[[recorder]]\nname = "{name}"\nsource.url = "{url}"\n' for name, url in urls.items())
+        path.write_text(f'[device]\nid = "x"\n[storage]\npath = "recordings"\n{tables}')
+        found = [one for one in diagnose(gather(load(path), [], [])) if one.area == "source"]
+    assert [(one.level, one.message) for one in found] == [
+        (Level.WARNING, "recorder file: no such file"),
+        (Level.OK, "recorder itself"),
+        (Level.WARNING, "recorder silent: no answer: Connection refused"),
+        (Level.OK, "recorder there"),
+        (Level.OK, "recorder listens"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "msrecd", "check-config", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert f"warning: recorder file: source.url: there is no file {tmp_path}/absent.mp4" in done.stderr
+
+
+def test_when_triggers_are_armed_and_what_they_lack(tmp_path: Path) -> None:
+    path = tmp_path / "msrecd.toml"
+    path.write_text(
+        '[device]\nid = "x"\n[storage]\npath = "recordings"\n[[recorder]]\nname = "cam2"\nvideo = true\n'
+        '[[recorder.trigger]]\nkind = "motion"\n'
+        '[[recorder.schedule]]\nstart = "22:00"\nstop = "05:00"\naction = "arm"\n'
+    )
+    with_camera, without = (diagnose(gather(load(path), [], devices)) for devices in ([CAMERA], []))
+    armed = "cam2 begins by itself: motion; armed from 22:00 to 05:00, else not"
+    (there,) = (one for one in with_camera if one.area == "triggers")
+    (away,) = (one for one in without if one.area == "triggers")
+    assert (there.level, there.message) == (Level.OK, armed)
+    assert (away.level, away.message) == (Level.WARNING, f"{armed}; but its camera is not there")
+
+
+def test_an_invalid_configuration_says_nothing_of_ribbon_cables(tmp_path: Path) -> None:
+    path = tmp_path / "msrecd.toml"
+    path.write_text('[devices]\nvirtual = true\n[[recorder]]\nname = "cam0"\nvideo = true\nmime_type = "hvc1"\n')
+    done = doctor("--config", str(path))
+    assert done.returncode == 1
+    assert "FAIL  configuration: recorder[0].mime_type" in done.stdout
+    assert "ribbon" not in done.stdout
+    assert "FAIL  camera" not in done.stdout

@@ -231,6 +231,51 @@ def test_a_store_in_the_folder_of_the_recordings_proves_nothing(
         client.close()
         assert bench.proven == []
         assert "folder of the recordings" in bench.failed[0]
+        assert bench.codes == ["offload_failed"]
+
+
+@pytest.mark.parametrize(
+    ("remote", "prefix", "is_refused"),
+    [
+        ("disk:{0}/recordings", "", True),
+        ("disk:{0}/recordings/nas", "", True),
+        ("disk:{0}/link", "", True),
+        ("disk:{0}", "recordings/pi-", True),
+        ("short:nas", "", True),
+        ("crypt:", "", True),
+        ("disk:{0}/nas", "recordings/", False),
+        ("there:recordings", "", False),
+        ("strange:", "", False),
+    ],
+)
+def test_check_config_refuses_a_store_in_the_folder_of_the_recordings(
+    tmp_path: Path, remote: str, prefix: str, is_refused: bool
+) -> None:
+    """Where the remote ends by rclone's configuration, without rclone."""
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "recordings")
+    file = tmp_path / "rclone.conf"
+    file.write_text(
+        f"[disk]\ntype = local\n[short]\ntype = alias\nremote = {tmp_path}/recordings\n"
+        f"[crypt]\ntype = crypt\nremote = disk:{tmp_path}/recordings/x\n[there]\ntype = sftp\nhost = h\n"
+        "[strange]\ntype = alias\nremote = :sftp,host=h:recordings\n"
+    )
+    file.chmod(0o600)
+    path = tmp_path / "msrecd.toml"
+    path.write_text(
+        f'[device]\nid = "x"\n[storage]\npath = "recordings"\n[offload]\nkind = "rclone"\n'
+        f'remote = "{remote.format(tmp_path)}"\nconfig_file = "rclone.conf"\nprefix = "{prefix}"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "msrecd", "check-config", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (2 if is_refused else 0), done.stderr
+    problem = f"offload.remote: lies in {tmp_path}/recordings, the folder of the recordings: name another place"
+    assert (problem in done.stderr) is is_refused
 
 
 def test_a_file_that_is_not_what_was_recorded_is_not_sent(

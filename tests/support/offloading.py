@@ -50,7 +50,13 @@ class Bench:
         self.proven: list[Mapping[str, Any]] = []
         self.failed: list[str] = []
         self.now_s = 1000.0
-        listener = Listener(proven=lambda _, facts: self.proven.append(facts), failed=self.failed.append)
+        self.codes: list[str] = []
+
+        def failed(code: str, message: str) -> None:
+            self.codes.append(code)
+            self.failed.append(message)
+
+        listener = Listener(proven=lambda _, facts: self.proven.append(facts), failed=failed)
         self.sender = Sender(
             store.outgoing,
             lambda: client,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from msrecd.daemon.doctor.machine import UNIT, USER, Facts
+from msrecd.daemon.doctor.machine import UNIT, USER, Facts, Wanted
 from msrecd.devices import INSTALL_PICAMERA2
 
 _MIB = 1 << 20
@@ -39,7 +39,7 @@ class Finding:
 def diagnose(facts: Facts) -> list[Finding]:
     """Everything that was looked at, in the order in which to fix it: what is further down needs what is further up."""
     first = (_board, _configuration, _permissions, _camera, _encoder, _microphone, _named_devices)
-    order = (*first, _contiguous, _memory, _storage, _state, _clock, _triggers, _page, _offload, _unit)
+    order = (*first, _contiguous, _memory, _storage, _state, _clock, _sources, _triggers, _page, _offload, _unit)
     return [finding for judge in order for finding in judge(facts)]
 
 
@@ -98,7 +98,9 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
 
 def _camera(facts: Facts) -> Iterator[Finding]:
     cameras = [device for device in facts.devices if device["kind"] == "videoinput" and device["state"] != "missing"]
-    if not cameras and "video" not in facts.wants:
+    if not cameras and facts.config_problems:
+        yield _not_known("camera")
+    elif not cameras and "video" not in facts.wants:
         yield Finding(area="camera", level=Level.OK, message="no camera is found, and no recorder asks for one")
     elif not cameras and facts.board.is_pi and "picamera2" not in facts.libraries:
         yield Finding(area="camera", level=Level.ERROR, message="picamera2 is not installed", remedy=INSTALL_PICAMERA2)
@@ -119,6 +121,16 @@ def _camera(facts: Facts) -> Iterator[Finding]:
         )
     for camera in cameras:
         yield from _of_device("camera", camera, "video" in facts.wants)
+
+
+def _not_known(area: str) -> Finding:
+    """No device while the configuration cannot be read: that may have virtual ones, or ask for none."""
+    return Finding(
+        area=area,
+        level=Level.WARNING,
+        message=f"no {area} is found; whether one is needed, a valid configuration says",
+        remedy="correct the configuration first",
+    )
 
 
 def _of_device(area: str, device: Mapping[str, Any], is_wanted: bool) -> Iterator[Finding]:
@@ -160,7 +172,9 @@ def _microphone(facts: Facts) -> Iterator[Finding]:
         device for device in facts.devices if device["kind"] == "audioinput" and device["state"] != "missing"
     ]
     is_wanted = "audio" in facts.wants
-    if not microphones:
+    if not microphones and facts.config_problems:
+        yield _not_known("microphone")
+    elif not microphones:
         yield Finding(
             area="microphone",
             level=Level.ERROR if is_wanted else Level.OK,
@@ -177,14 +191,13 @@ def _microphone(facts: Facts) -> Iterator[Finding]:
 def _named_devices(facts: Facts) -> Iterator[Finding]:
     """The recorders whose device is named and is not there, or is one of several."""
     for wanted in facts.wanted:
-        info_kind, area = _KINDS[wanted.kind]
-        devices = [one for one in facts.devices if one["kind"] == info_kind and one["state"] != "missing"]
+        area = _KINDS[wanted.kind][1]
+        devices = _there(facts, wanted.kind)
+        found = _matching(wanted, devices)
         if wanted.label is not None:
             name = f'the label "{wanted.label}"'
-            found = [one for one in devices if one["label"] == wanted.label]
         else:
             name = "the id " + " or ".join(f'"{one}"' for one in wanted.ids)
-            found = [one for one in devices if one["device_id"] in wanted.ids]
         if not found:
             there = ", ".join(f"{one['label']} ({one['device_id']})" for one in devices) or "none"
             yield Finding(
@@ -237,11 +250,11 @@ def _storage(facts: Facts) -> Iterator[Finding]:
             remedy="sudo msrecd doctor",
         )
         return
-    if facts.storage_free is None:
+    if facts.storage_problem:
         yield Finding(
             area="storage",
             level=Level.ERROR,
-            message=f"{facts.storage} is not there",
+            message=f"{facts.storage}: {facts.storage_problem}",
             remedy="mount the drive, or create the folder and give it to the service's user",
         )
         return
@@ -271,7 +284,9 @@ def _storage(facts: Facts) -> Iterator[Finding]:
             else "set max_total or min_free in [storage], or take recordings away",
         )
     else:
-        yield Finding(area="storage", level=Level.OK, message=f"{facts.storage}: {facts.storage_free // _MIB} MiB free")
+        made = "" if facts.is_storage_there else ", will be made when recording begins"
+        free = f"{facts.storage_free // _MIB} MiB free{made}"
+        yield Finding(area="storage", level=Level.OK, message=f"{facts.storage}: {free}")
     for text in facts.storage_findings:
         yield Finding(area="storage", level=Level.WARNING, message=text, remedy="see docs/storage.md")
 
@@ -301,8 +316,50 @@ def _clock(facts: Facts) -> Iterator[Finding]:
 
 
 def _triggers(facts: Facts) -> Iterator[Finding]:
-    for recorder, kinds in facts.triggers.items():
-        yield Finding(area="triggers", level=Level.OK, message=f"{recorder} begins by itself: {', '.join(kinds)}")
+    for one in facts.triggers:
+        begins = f"{one.recorder} begins by itself: {', '.join(one.kinds)}"
+        if one.armed:
+            begins += f"; armed {' and '.join(one.armed)}, else not"
+        away = sorted(_KINDS[kind][1] for kind in one.needs if _is_away(facts, one.recorder, kind))
+        if away:
+            yield Finding(
+                area="triggers",
+                level=Level.WARNING,
+                message=f"{begins}; but its {' and its '.join(away)} {'is' if len(away) == 1 else 'are'} not there",
+                remedy=f"see what is said of the {away[0]} above",
+            )
+        else:
+            yield Finding(area="triggers", level=Level.OK, message=begins)
+
+
+def _is_away(facts: Facts, recorder: str, kind: str) -> bool:
+    """Whether a recorder's device of a kind is not there: any of them, or the one that it names."""
+    there = _there(facts, kind)
+    named = [wanted for wanted in facts.wanted if wanted.recorder == recorder and wanted.kind == kind]
+    return not there or any(not _matching(wanted, there) for wanted in named)
+
+
+def _there(facts: Facts, kind: str) -> list[Mapping[str, Any]]:
+    return [one for one in facts.devices if one["kind"] == _KINDS[kind][0] and one["state"] != "missing"]
+
+
+def _matching(wanted: Wanted, devices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if wanted.label is not None:
+        return [one for one in devices if one["label"] == wanted.label]
+    return [one for one in devices if one["device_id"] in wanted.ids]
+
+
+def _sources(facts: Facts) -> Iterator[Finding]:
+    for recorder, problem in facts.sources.items():
+        if problem:
+            yield Finding(
+                area="source",
+                level=Level.WARNING,  # it is tried again by itself
+                message=f"recorder {recorder}: {problem}",
+                remedy="source.url: its path, or the camera's power, network and address",
+            )
+        else:
+            yield Finding(area="source", level=Level.OK, message=f"recorder {recorder}")
 
 
 def _page(facts: Facts) -> Iterator[Finding]:

@@ -10,20 +10,26 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msrecd.clock.synchronization import KernelClock
 from msrecd.config.model import Config
+from msrecd.config.recorder_model import DAYS, Recorder, Schedule
 from msrecd.daemon import health
 from msrecd.daemon.doctor import services
 from msrecd.devices.board import Board, has_pisp, read_board
 from msrecd.devices.camera.modes import ContiguousMemory, contiguous_memory, needs_contiguous_memory
+from msrecd.errors import StorageError
 from msrecd.storage import checks
+from msrecd.storage.medium import check_place
+from msrecd.vocabulary.units import format_duration
 
 UNIT = "msrecd.service"
 USER = "msrecd"
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +43,30 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Triggered:
+    """A recorder that begins by itself. armed: when, in words; empty: always. needs: the kinds of its devices."""
+
+    recorder: str
+    kinds: Sequence[str]
+    armed: Sequence[str] = ()
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was found out about the machine.
 
     config_problems: why the configuration cannot be used. wants: the kinds that its recorders record.
     wanted: the devices that they name.
     devices: as `state/devices` has them. libraries: which of picamera2 and alsaaudio are installed.
-    storage: where recordings go, "" when nothing is configured; storage_free None: it is not there.
+    storage: where recordings go, "" when nothing is configured; storage_free: there, or where it will be made.
+    storage_problem: why the daemon will not record there, "" when it will. is_storage_there: it need not be made.
     storage_taken: by the files in it, looked at only where less than min_free is free.
     has_limit: whether max_total or min_free is set. is_storage_visible: whoever asks may look at it.
     state_problem: why the state folder cannot be used, "" when it can.
     user_groups: of the service's user, None when there is none. unit: systemd's ActiveState, "" without systemd.
     page: where it listens, offload: what the store is; "" where there is none. page_problems, offload_problems: why it
-    will not work. triggers: their kinds by recorder.
+    will not work. triggers: the recorders that have some. sources: by recorder, why nothing comes, "" where it may.
     """
 
     board: Board = field(default_factory=Board)
@@ -66,7 +83,9 @@ class Facts:
     uses_contiguous_memory: bool = False
     contiguous_memory: ContiguousMemory | None = None
     storage: str = ""
-    storage_free: int | None = None
+    storage_free: int = 0
+    storage_problem: str = ""
+    is_storage_there: bool = True
     storage_taken: int = 0
     min_free: int = 0
     has_limit: bool = False
@@ -83,7 +102,8 @@ class Facts:
     page_problems: Sequence[str] = ()
     offload: str = ""
     offload_problems: Sequence[str] = ()
-    triggers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    triggers: Sequence[Triggered] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(
@@ -98,12 +118,14 @@ def gather(
     storage = Path(config.storage.path) if config is not None and config.storage is not None else None
     is_visible, is_there = _look_at(storage)
     state = Path(config.storage.state_path) if config is not None else None
+    storage_problem = "" if storage is None or state is None or not is_visible else _storage_problem(storage, state)
+    place = None if storage is None or not is_visible or storage_problem else _nearest(storage)
     unit, is_enabled = _unit_state()
-    free = shutil.disk_usage(storage).free if storage is not None and is_there else None
+    free = 0 if place is None else shutil.disk_usage(place).free
     min_free = 0 if config is None else config.storage.min_free_bytes or 0
     has_limit = config is not None and (min_free > 0 or config.storage.max_total_bytes is not None)
     web, offload = (None, None) if config is None else (config.web, config.offload)
-    found = [] if storage is None or not is_there else checks.check(storage, is_limited=has_limit)
+    found = [] if storage is None or place is None else checks.check(storage, is_limited=has_limit)
     return Facts(
         board=read_board(root),
         throttled=health.throttled(root / "sys"),
@@ -120,14 +142,16 @@ def gather(
         contiguous_memory=contiguous_memory(meminfo),
         storage="" if storage is None else str(storage),
         storage_free=free,
-        storage_taken=_taken(storage) if storage is not None and free is not None and free < min_free else 0,
+        storage_problem=storage_problem,
+        is_storage_there=storage is None or is_there,
+        storage_taken=_taken(storage) if storage is not None and is_there and free < min_free else 0,
         min_free=min_free,
         has_limit=has_limit,
         storage_findings=[one.message for one in found],
         is_storage_writable=storage is None or not is_there or services.can_write(storage, USER),
         is_storage_visible=is_visible,
         state="" if state is None else str(state),
-        state_problem="" if state is None else _state_problem(state),
+        state_problem="" if state is None else services.folder_unusable(state, USER),
         is_clock_synchronized=KernelClock().wait(),
         user_groups=_groups_of(USER),
         unit=unit,
@@ -135,8 +159,9 @@ def gather(
         page="" if web is None else web.listen,
         page_problems=[] if web is None else services.page_problems(web, USER),
         offload="" if offload is None else offload.endpoint or offload.remote,
-        offload_problems=[] if offload is None else services.offload_problems(offload, USER),
+        offload_problems=[] if offload is None else services.offload_problems(offload, USER, storage),
         triggers=_triggers(config),
+        sources=_sources(config),
     )
 
 
@@ -158,32 +183,61 @@ def _taken(folder: Path) -> int:
     return taken
 
 
-def _state_problem(state: Path) -> str:
-    """Why the service cannot keep its state there; a folder that is not there yet is made."""
-    for place in (state, *state.parents):
-        try:
-            if not place.exists():
-                continue
-            if not place.is_dir():
-                return f"{place} is no folder"
-            return "" if services.can_write(place, USER) else f"{place} cannot be written"
-        except PermissionError:
-            return ""  # only who may look there can say
-    return ""
+def _storage_problem(storage: Path, state: Path) -> str:
+    """Why the daemon refuses to record there; a folder that is not there yet is made."""
+    try:
+        check_place(storage, state)
+    except StorageError as exc:
+        return exc.message
+    return "" if storage.is_dir() else services.folder_unusable(storage, USER)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
 def _wants(config: Config | None) -> frozenset[str]:
     if config is None:
         return frozenset({"video", "audio"})
-    live = [recorder for recorder in config.recorders if recorder.source is None]
-    kinds = {"video": [r for r in live if r.video not in (None, False)]}
-    kinds["audio"] = [r for r in live if r.audio not in (None, False)]
-    return frozenset(kind for kind, recorders in kinds.items() if recorders)
+    return frozenset().union(*(_kinds_of(one) for one in config.recorders if one.source is None))
 
 
-def _triggers(config: Config | None) -> dict[str, list[str]]:
-    recorders = () if config is None else config.recorders
-    return {recorder.name: [one.kind for one in recorder.triggers] for recorder in recorders if recorder.triggers}
+def _triggers(config: Config | None) -> list[Triggered]:
+    return [
+        Triggered(
+            recorder=recorder.name,
+            kinds=[one.kind for one in recorder.triggers],
+            armed=[_window(schedule) for schedule in recorder.schedules_that("arm")],
+            needs=frozenset() if recorder.source is not None else _kinds_of(recorder),
+        )
+        for recorder in (() if config is None else config.recorders)
+        if recorder.triggers
+    ]
+
+
+def _window(schedule: Schedule) -> str:
+    """When a schedule holds, in words."""
+    days = "" if set(schedule.days) == set(DAYS) else f" ({', '.join(schedule.days)})"
+    if schedule.stop is not None:
+        return f"from {schedule.start} to {schedule.stop}{days}"
+    return f"from {schedule.start} for {format_duration(schedule.duration_s or 0)}{days}"
+
+
+def _sources(config: Config | None) -> dict[str, str]:
+    """All are tried at once: each may take its deadline."""
+    recorders = [] if config is None else [recorder for recorder in config.recorders if recorder.source is not None]
+    if not recorders:
+        return {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        problems = pool.map(services.source_problem, [one.source.url for one in recorders if one.source is not None])
+        return {one.name: problem for one, problem in zip(recorders, problems, strict=True)}
+
+
+def _kinds_of(recorder: Recorder) -> frozenset[str]:
+    """The kinds of devices that a recorder records."""
+    constraints = {"video": recorder.video, "audio": recorder.audio}
+    return frozenset(kind for kind, wanted in constraints.items() if wanted not in (None, False))
 
 
 def _wanted(config: Config | None) -> list[Wanted]:

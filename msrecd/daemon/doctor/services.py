@@ -16,9 +16,17 @@ from urllib.parse import urlsplit
 
 from msrecd.config.model import Web
 from msrecd.config.offload_table import Offload
+from msrecd.config.rules import folder_problem
 from msrecd.errors import ConfigError
+from msrecd.inputs.address import parse
 
 _REACH_S = 5.0
+_ANSWER_S = 15.0  # rclone itself takes a second or two to start
+_NOT_MADE = "directory not found"  # rclone's words
+_MAKE_STORE = "mount the drive, or name another place"
+_LOOK_YOURSELF = "network, name, keys: try it with rclone lsd"
+_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
+_MADE_BY_SYSTEMD = Path("/var/lib/msrecd")  # StateDirectory= of the unit
 
 
 def page_problems(web: Web, user: str) -> list[str]:
@@ -26,12 +34,14 @@ def page_problems(web: Web, user: str) -> list[str]:
     return list(_unreadable(files | {"viewer_password_file": web.viewer_password_file}, user))
 
 
-def offload_problems(offload: Offload, user: str) -> list[str]:
+def offload_problems(offload: Offload, user: str, recordings: Path | None = None) -> list[str]:
     files = {"credentials_file": offload.credentials_file, "ca_file": offload.ca_file}
-    problems = list(_unreadable(files, user))
+    problems = list(_unreadable(files | {"config_file": offload.config_file}, user))
     if offload.kind == "rclone":
         if shutil.which("rclone") is None:
             problems.append("rclone is not installed; sudo apt install rclone")
+        elif not problems and offload.config_file is not None and os.access(offload.config_file, os.R_OK):
+            problems.extend(_rclone_problems(offload, offload.config_file, user, recordings))
         return problems
     if offload.credentials_file is not None and not problems and os.access(offload.credentials_file, os.R_OK):
         from msrecd.offload.awscredentials import read_credentials  # here: it belongs to the client of a store
@@ -48,6 +58,81 @@ def offload_problems(offload: Offload, user: str) -> list[str]:
     except OSError as exc:
         problems.append(f"{address.hostname}:{port} cannot be reached: {exc.strerror or exc}; network, name, firewall")
     return problems
+
+
+def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings: Path | None) -> Iterator[str]:
+    """Ask rclone what is in the store. A folder of this machine is only looked at: the first file makes it."""
+    from msrecd.offload.rcloneconfig import (
+        RcloneSettings,
+        local_folder,
+        recordings_problem,
+    )  # here: for those who have such a store
+    from msrecd.offload.rclonedaemon import Rclone
+    from msrecd.offload.target import StoreError
+
+    try:
+        folder = local_folder(offload.remote, config_file)
+        if folder is not None:
+            below = offload.prefix.rpartition("/")[0]
+            if recordings is not None and (message := recordings_problem(folder, below, recordings)):
+                yield f"offload.remote {message}"
+            elif message := folder_problem(folder) or folder_unusable(folder, user):
+                yield f"{offload.remote}: {message}; {_MAKE_STORE}"
+            return
+        settings = RcloneSettings(remote=offload.remote, config_file=config_file, ca_file=offload.ca_file)
+        rclone = Rclone(settings)
+        try:
+            rclone.call("operations/list", {"fs": offload.remote, "remote": ""}, within_s=_ANSWER_S)
+        finally:
+            rclone.close()
+    except StoreError as exc:
+        if _NOT_MADE not in exc.message:  # the first file makes it
+            yield f"{offload.remote} cannot be reached: {exc.message}; {_LOOK_YOURSELF}"
+    except ConfigError as exc:
+        yield f"{exc}; docs/storage.md"
+
+
+def source_problem(url: str) -> str:
+    """Why a file or a server will give nothing at this moment; "": it may. Names no secret."""
+    address = parse(url)
+    if address.is_file:
+        return "" if _is_hidden(Path(address.opened)) or Path(address.opened).exists() else "no such file"
+    port = _PORTS.get(address.scheme)
+    if port is None:
+        return ""  # it is waited for, or does not say whether it is there
+    parts = urlsplit(address.opened)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or port), timeout=_REACH_S):
+            return ""
+    except OSError as exc:
+        return f"no answer: {exc.strerror or exc}"
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether who asks may not look there, so that nothing can be said."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def folder_unusable(folder: Path, user: str) -> str:
+    """Why a service's user cannot use a folder, or make it where it is not there yet; "" where it can."""
+    for place in (folder, *folder.parents):
+        try:
+            if not place.exists():
+                if place == _MADE_BY_SYSTEMD:
+                    return ""
+                continue
+            if not place.is_dir():
+                return f"{place} is no folder"
+            return "" if can_write(place, user) else f"{place} cannot be written"
+        except PermissionError:
+            return ""  # only who may look there can say
+    return ""
 
 
 def _unreadable(files: dict[str, Path | None], user: str) -> Iterator[str]:
