@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="D", help="how long to wait for replies (default: 15s; 5s with --group and --all)"
     )
     parser.add_argument("--json", action="store_true", help="the reply as JSON")
-    parser.add_argument("recorder", metavar="RECORDER")
-    parser.add_argument("verb", choices=VERBS, metavar="|".join(VERBS), nargs="?")
+    parser.add_argument("recorder", metavar=f"RECORDER|{STATUS}", help=f'its name; or "{STATUS}" alone: all recorders')
+    parser.add_argument("verb", choices=VERBS, metavar="|".join(VERBS), nargs="?", help="what the recorder shall do")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
     wants_status = args.verb is None and args.recorder == STATUS
     if args.verb is None and not wants_status:
-        raise UsageError(f'what shall "{args.recorder}" do? one of: {", ".join(VERBS)}')
+        raise UsageError(
+            f'what shall "{args.recorder}" do? one of: {", ".join(VERBS)}; or without a recorder: {STATUS}'
+        )
     if wants_status and args.group is not None:
         raise UsageError("status goes with --all or --device, not with --group: devices do not publish their groups")
     arguments, timeout_s = _arguments(args), _timeout(args)
@@ -199,7 +201,8 @@ def _said(verb: str, reply: Mapping[str, Any]) -> str:
     recording = f", recording {data['recording_id']}" if data.get("recording_id") else ""
     unchanged = "" if reply.get("changed", True) or verb == "get" else " (nothing to change)"
     wrong = _reason(data.get("error"))
-    return f"{data.get('state', 'ok')}{recording}{unchanged}{': ' if wrong else ''}{wrong}"
+    file = f", {data['file']}" if data.get("file") else ""
+    return f"{data.get('state', 'ok')}{recording}{file}{unchanged}{': ' if wrong else ''}{wrong}"
 
 
 def _reason(problem: object) -> str:

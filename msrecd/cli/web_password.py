@@ -6,12 +6,14 @@ import argparse
 import sys
 
 from msrecd.cli.errors import UsageError
+from msrecd.vocabulary.secrets import web_password_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "The password is asked for on a terminal, else it is the first line of standard input. The hash goes to "
-        'standard output: write it to the file that "web.password_file" names, readable by the service\'s user only.'
+        'standard output: write it to the file that "web.password_file" names, readable by the service\'s user only: '
+        + web_password_command("FILE")
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +11,8 @@ from types import MappingProxyType
 from msrecd.errors import ConfigError
 
 _FEW = 24
+_NAMED = 3
+_NUMBER = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,21 @@ class InvalidConfigError(ConfigError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(_lines(self.problems)))
+
+
+def _lines(problems: Sequence[Problem]) -> Iterator[str]:
+    """One for each mistake: what a key of a file has in many tables is told of the first, and where else it is."""
+    at: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        at.setdefault((_NUMBER.sub("[]", problem.path), problem.message, problem.file), []).append(problem)
+    for first, *others in at.values():
+        yield f"{first}; likewise {_paths(others)}" if others else str(first)
+
+
+def _paths(problems: Sequence[Problem]) -> str:
+    named = ", ".join(problem.path for problem in problems[:_NAMED])
+    return f"{named} and {len(problems) - _NAMED} more" if len(problems) > _NAMED else named
 
 
 class Report:
@@ -59,8 +76,10 @@ class Report:
 
     def add(self, path: str, message: str) -> None:
         """Report a problem, unless it is one of an example that stands in for a wrong value."""
-        if not any(path == at or path.startswith((f"{at}.", f"{at}[")) for at in self._stand_ins):
-            self.problems.append(Problem(path=path, message=message))
+        problem = Problem(path=path, message=message)
+        is_stand_in = any(path == at or path.startswith((f"{at}.", f"{at}[")) for at in self._stand_ins)
+        if not is_stand_in and problem not in self.problems:
+            self.problems.append(problem)
 
     def replaced(self, path: str, message: str) -> None:
         """Report a wrong value, in whose place an example is checked from here on."""

@@ -96,7 +96,7 @@ class Overlay:
     text: str = key(
         Text(max_length=128),
         "The text, with tokens in braces: `{date}` and `{time}` of the frame's capture, in the zone of the machine, "
-        "`{device}`, `{recorder}`, and the number of the `{boot}`. Letters are capitals of A to Z.",
+        "`{device}`, `{recorder}`, and the `{boot}` as names have it, like `boot0001`. Letters are capitals of A to Z.",
         default="{date} {time}",
     )
     position: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = key(

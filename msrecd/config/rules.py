@@ -20,6 +20,7 @@ from msrecd.config.recorder_tables import Snapshots, TimeLapse, check_filters, c
 from msrecd.config.trigger_keys import check_triggers
 from msrecd.vocabulary.formats import PASSTHROUGH_ONLY, codec_of, parse_mime_type
 from msrecd.vocabulary.listen import parse_listen
+from msrecd.vocabulary.secrets import web_password_command
 from msrecd.vocabulary.tls import is_loopback
 
 _CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d", re.ASCII)
@@ -352,7 +353,8 @@ def _check_web(web: Web, report: Report, checks: Checks) -> None:
         if not is_local:
             report.add(
                 "web.password_file",
-                f"is missing: {web.listen} can be reached from the network; make a file with `msrecd web-password`",
+                f"is missing: {web.listen} can be reached from the network; make a file with: "
+                + web_password_command("FILE"),
             )
         elif web.viewer_password_file is not None:
             report.add("web.viewer_password_file", "needs password_file: without it everybody is the operator")

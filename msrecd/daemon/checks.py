@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msrecd.config.rules import Checks
+from msrecd.vocabulary.secrets import web_password_command
 
 
 def config_checks() -> Checks:
@@ -41,7 +42,7 @@ def _hash_problem(path: Path) -> str | None:
     from msrecd.web.passwords import read_hash
 
     if not path.exists():
-        return f"there is no file {path}; make it with: msrecd web-password > {path}"
+        return f"there is no file {path}; make it with: {web_password_command(path)}"
     try:
         read_hash(path, "")
     except PermissionError:

@@ -402,6 +402,7 @@ class Daemon:
         assert self.archive is not None
         self._keep_snapshots()
         self.archive.store.limits = limits_of(config)
+        self.archive.store.sync_at_least_every(config.storage.sync_interval_s)
         self.archive.store.limit_recorders(recorder_limits_of(config))
 
     def _look_at_devices_soon(self) -> None:

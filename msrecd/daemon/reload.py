@@ -30,7 +30,10 @@ from msrecd.schedule.model import ScheduleError
 log = logging.getLogger(__name__)
 
 _FIXED = ("config_version", "device", "devices", "mqtt", "web", "storage", "offload", "homeassistant")
-_LIVE = frozenset({"storage.max_total_bytes", "storage.max_age_s", "storage.min_free_bytes"})
+_LIVE = frozenset(
+    f"storage.{name}"
+    for name in ("max_total_bytes", "max_age_s", "min_free_bytes", "max_protected_bytes", "sync_interval_s")
+)
 _SUFFIXES = ("_bytes", "_s")
 
 

@@ -63,9 +63,9 @@ class Rounds:
     async def sync(self) -> None:
         """Written data is synced as more is written; this sees to what nothing follows (a pause, a stalled device),
         and to everything at once when the supply voltage falls: the next thing may be a power cut."""
-        interval = self._recorders.config.storage.sync_interval_s
         was_low = False
         while True:
+            interval = self._recorders.config.storage.sync_interval_s
             await asyncio.sleep(interval)
             is_low = await asyncio.to_thread(health.under_voltage)
             if is_low and not was_low:

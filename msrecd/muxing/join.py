@@ -41,6 +41,19 @@ class Joined:
     chunks: int
 
 
+def _holds(container: Container, info: libav.StreamInfo) -> bool:
+    codec = "pcm_s16le" if info.codec in libav.PCM_BYTES else info.codec  # PCM of any width goes where PCM goes
+    return codec in (container.video if info.kind == "video" else container.audio)
+
+
+def _others(infos: Sequence[libav.StreamInfo]) -> str:
+    """The suffixes of the formats that hold these streams: those of sound for sound alone."""
+    suffixes = (".mp4", ".webm", ".mkv") if any(info.kind == "video" for info in infos) else (".m4a", ".mka")
+    return " or ".join(
+        suffix for suffix in suffixes if all(_holds(CONTAINER_OF_SUFFIX[suffix], info) for info in infos)
+    )
+
+
 def container_for(path: Path) -> Container:
     """The container that a file name asks for.
 
@@ -155,9 +168,8 @@ class Joiner:
         if not infos:
             raise JoinError(f"{piece.path.name} holds neither picture nor sound")
         for info in infos:
-            codec = "pcm_s16le" if info.codec in libav.PCM_BYTES else info.codec  # PCM of any width goes where PCM goes
-            if codec not in (self._container.video if info.kind == "video" else self._container.audio):
-                raise JoinError(f"this file format cannot hold {info.codec}; write to .mkv or .mka")
+            if not _holds(self._container, info):
+                raise JoinError(f"this file format cannot hold {info.codec}; write to {_others(infos)}")
         return ChunkContainer(self._container, [of_input(info) for info in infos], fragment_ns=_FRAGMENT_NS)
 
     def _zero_of(

@@ -149,7 +149,8 @@ class Protections:
         if (more and there + more > limit) or (grows and there + more >= limit):
             raise StorageError(
                 f"{format_size(there)} are protected, {format_size(more) + ' ' if more else ''}more would be above "
-                f"storage.max_protected = {format_size(limit)}: unprotect recordings, or raise it",
+                f"storage.max_protected = {format_size(limit)}: unprotect recordings, or raise it in the configuration "
+                "and reload that",
                 "protected_limit",
             )
 

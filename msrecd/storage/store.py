@@ -231,6 +231,10 @@ class Store:
     def limits(self, limits: Limits) -> None:
         self._janitor.limits = limits
 
+    def sync_at_least_every(self, seconds: float) -> None:
+        """Of the chunks that begin from here on."""
+        self.recordings.sync_interval_s = seconds
+
     def require_proof(self, required: bool) -> None:
         """There is a store to which files are sent; `required`: rotation deletes only what that has proven."""
         self._janitor.is_offloading = True

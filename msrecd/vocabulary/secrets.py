@@ -58,3 +58,8 @@ def check_key_file(path: Path, name: str) -> None:
         raise ConfigError(f"{name}: {path}: {exc.strerror}") from exc
     if holds_key:
         raise ConfigError(f"{name}: {path} holds a private key and is open to everyone; chmod 0600 (or 0640) it")
+
+
+def web_password_command(file: object) -> str:
+    """What makes the file with the hash of a password, so that only the service's user can read it."""
+    return f"sudo -u msrecd sh -c 'umask 077; msrecd web-password > {file}'"

@@ -83,3 +83,8 @@ def format_size(size_bytes: int) -> str:
         value /= 1024
         units.pop(0)
     return f"{value:.1f}".removesuffix(".0") + units[0]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what is counted: 1 -> "1 chunk", 2 -> "2 chunks"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

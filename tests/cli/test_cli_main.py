@@ -19,6 +19,7 @@ from msrecd.cli import main
 from msrecd.cli import main as entry
 from msrecd.cli.errors import NoAnswerError, UsageError
 from msrecd.cli.main import DEFAULT_CONFIG
+from msrecd.config.problems import Report
 from msrecd.errors import ConfigError, MsrecdError, StorageError
 
 GOOD = '[device]\nid = "x"\n[[recorder]]\nname = "mic"\naudio = true\n'
@@ -147,6 +148,51 @@ def test_check_config_says_all_and_exits_2(config: Path) -> None:
     assert second.startswith("recorder[0].schedule[0].start: ")
     assert "bad minute" in second
     assert str(config) in first
+
+
+def test_one_mistake_at_many_places_is_one_line(config: Path) -> None:
+    cameras = "".join(
+        f'[[recorder]]\nname = "cam{i}"\nvideo = true\nmime_type = "video/mp4;codecs=hvc1"\n' for i in range(15)
+    )
+    config.write_text(GOOD + cameras, "utf-8")
+    (line,) = run("check-config", "--config", config).stderr.splitlines()
+    assert line.startswith("recorder[1].mime_type: hvc1 is recorded only as a source delivers it")
+    others = "recorder[2].mime_type, recorder[3].mime_type, recorder[4].mime_type and 11 more"
+    assert line.endswith(f"likewise {others}")
+    problems = json.loads(run("check-config", "--json", "--config", config).stdout)["problems"]
+    assert [one["path"] for one in problems] == [f"recorder[{i}].mime_type" for i in range(1, 16)]
+
+
+def test_a_problem_is_told_once() -> None:
+    report = Report(Path("/"))
+    for _ in range(15):
+        report.add("recorder[0].mime_type", "is none")
+    assert [str(one) for one in report.problems] == ["recorder[0].mime_type: is none"]
+
+
+@pytest.mark.parametrize(("more", "warns"), [("", True), (', every = "1h"', False), (', at = "12:00"', False)])
+def test_idle_snapshots_without_a_time_are_warned_of(config: Path, more: str, warns: bool) -> None:
+    camera = f'[[recorder]]\nname = "cam0"\nvideo = true\nsnapshots = {{ idle = true{more} }}\n'
+    config.write_text(GOOD + camera, "utf-8")
+    done = run("check-config", "--config", config)
+    assert done.returncode == 0
+    words = "warning: recorder cam0: snapshots.idle without every or at: none is taken by itself"
+    assert (words in done.stderr) is warns
+
+
+def test_the_remedy_for_a_missing_web_password_makes_a_file_that_is_accepted(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page"
+    config.write_text(GOOD + f'[web]\nlisten = "0.0.0.0:8080"\npassword_file = "{file}"\n', "utf-8")
+    refused = run("check-config", "--config", config).stderr
+    _, _, remedy = refused.partition("make it with: ")
+    remedy = remedy.partition(" (")[0]
+    assert remedy == f"sudo -u msrecd sh -c 'umask 077; msrecd web-password > {file}'"
+    script = remedy.removeprefix("sudo -u msrecd ").replace("msrecd", f"{sys.executable} -m msrecd")
+    subprocess.run(script, shell=True, input=b"secret\n", check=True, timeout=60)
+    accepted = run("check-config", "--config", config)
+    assert accepted.returncode == 0, accepted.stderr
+    config.write_text(GOOD + '[web]\nlisten = "0.0.0.0:8080"\n', "utf-8")
+    assert "umask 077; msrecd web-password > FILE'" in run("check-config", "--config", config).stderr
 
 
 @pytest.mark.effect("config: config_version")

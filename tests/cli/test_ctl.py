@@ -193,6 +193,11 @@ def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> 
         assert "recording" in here("status").stdout
         refused = here("cam1", "start")
         assert (refused.returncode, "unknown_recorder" in refused.stderr) == (1, True)
+        taken = here("cam0", "snapshot", "--full")
+        assert taken.returncode == 0, taken.stderr
+        (file,) = (daemon.recordings / "cam0").rglob("*.jpg")
+        assert taken.stdout.rstrip().endswith(f", {file.relative_to(daemon.recordings)}")
+        assert "or without a recorder: status" in here("cam0").stderr
         assert here("cam0", "stop").returncode == 0
         assert here("--device", "another", "cam0", "get").returncode == 2
         daemon.kill()

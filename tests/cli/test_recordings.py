@@ -17,6 +17,7 @@ from daemon import DaemonProcess
 
 from msrecd.clock import NS
 from msrecd.vocabulary.times import format_utc, parse_utc
+from msrecd.vocabulary.units import counted
 
 RECORDER = camera(audio=True, timeslice="200ms", chunk_duration="1s", autostart=True)
 MICROPHONE = microphone("mic", mime_type="audio/wav", timeslice="200ms", chunk_duration="1s", autostart=True)
@@ -416,3 +417,7 @@ def test_storage_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "recordings").exists()
     missing = call(tmp_path / "none.toml", "list")
     assert missing.returncode == 2
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert [counted(number, "chunk") for number in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]

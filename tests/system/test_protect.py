@@ -86,6 +86,15 @@ def test_a_limit_of_its_own(daemon_for: DaemonFor, console: Console) -> None:
         kept = console.command("daemon/health")["data"]["disk"]["protected_bytes"]
         assert (1 << 20) - 200_000 < kept < (1 << 20) + 200_000
         assert console.command("recorder/mic0/get")["data"]["state"] == "recording", "the rest is a ring"
+        raised = daemon.config.read_text().replace(
+            'max_protected = "1MiB"', 'max_protected = "2MiB"\nsync_interval = "1s"'
+        )
+        daemon.config.write_text(raised)
+        recording = console.command("recorder/mic0/get")["data"]["recording_id"]
+        assert console.command("daemon/reload")["status"] == "ok"
+        accepted = console.command("recorder/mic0/protect", {"last_s": 2})
+        assert accepted["status"] == "ok", accepted
+        assert console.command("recorder/mic0/get")["data"]["recording_id"] == recording
 
 
 def _text(moment: datetime) -> str:

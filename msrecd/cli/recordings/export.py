@@ -17,7 +17,7 @@ from msrecd.storage.catalog import ChunkEntry, GapEntry
 from msrecd.storage.files import closing_fd, open_root, rename_new
 from msrecd.storage.layout import parse_chunk_name
 from msrecd.vocabulary.times import format_utc
-from msrecd.vocabulary.units import format_size
+from msrecd.vocabulary.units import counted, format_size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int,
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    print(f"{out}: {joined.duration_s:.3f} s from {joined.chunks} chunks, {format_size(size)}")
+    print(f"{out}: {joined.duration_s:.3f} s from {counted(joined.chunks, 'chunk')}, {format_size(size)}")
 
 
 def _write_all(fd: int, data: bytes) -> None:

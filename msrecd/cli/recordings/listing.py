@@ -15,7 +15,7 @@ from msrecd.storage.files import closing_fd, open_root
 from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.storage.medium import is_in_use
 from msrecd.vocabulary.times import format_utc
-from msrecd.vocabulary.units import format_duration, format_size
+from msrecd.vocabulary.units import counted, format_duration, format_size
 
 _MAX_PROBLEMS = 20
 
@@ -83,7 +83,7 @@ def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
         "times corrected" if any(chunk.corrected for chunk in entry.chunks) else _doubt(entry),
         f"{recovered} recovered" if recovered else "",
         f"{missing} missing" if missing else "",
-        f"{len(entry.snapshots)} snapshots" if entry.snapshots else "",
+        counted(len(entry.snapshots), "snapshot") if entry.snapshots else "",
     ]
     return (
         entry.recording_id,
@@ -100,7 +100,7 @@ def _protected(entry: RecordingEntry) -> str:
     count = sum(chunk.protected for chunk in entry.chunks)
     if count in (0, len(entry.chunks)):
         return "protected" if count else ""
-    return f"{count} chunks protected"
+    return f"{counted(count, 'chunk')} protected"
 
 
 def _doubt(entry: RecordingEntry) -> str:

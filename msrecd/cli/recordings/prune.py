@@ -10,7 +10,7 @@ from msrecd.cli.errors import Exit
 from msrecd.cli.output import note, print_json, print_table
 from msrecd.cli.recordings.access import configuration, store_of
 from msrecd.storage.store import Store
-from msrecd.vocabulary.units import format_size
+from msrecd.vocabulary.units import counted, format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     elif not items:
         print("nothing to delete" if kept else "nothing to delete: the limits hold")
     else:
-        print_table(("CHUNK", "SIZE", "REASON"), [(i.file, format_size(i.bytes), i.reason) for i in items], right=(1,))
+        print_table(("FILE", "SIZE", "REASON"), [(i.file, format_size(i.bytes), i.reason) for i in items], right=(1,))
         total = format_size(sum(item.bytes for item in items))
-        print(f"{len(items)} chunks, {total} {'would be deleted' if args.dry_run else 'deleted'}")
+        print(f"{counted(len(items), 'file')}, {total} {'would be deleted' if args.dry_run else 'deleted'}")
     if kept:
         note(kept)
     return Exit.FAILED if left else Exit.OK

@@ -15,7 +15,7 @@ from msrecd.cli.output import Progress, print_json, print_line
 from msrecd.cli.recordings.access import configuration
 from msrecd.errors import ConfigError
 from msrecd.storage.verify import Fault, Finding, Verdict, still_holds, verify
-from msrecd.vocabulary.units import format_size
+from msrecd.vocabulary.units import counted, format_size
 
 if TYPE_CHECKING:
     from msrecd.config.offload_table import Offload
@@ -104,7 +104,9 @@ def _show(progress: Progress, done: int, total: int) -> None:
 
 
 def _summary(folder: str, verdict: Verdict, faults: Counter[str]) -> str:
-    looked = f"{verdict.chunks} chunks of {verdict.manifests} recordings, {format_size(verdict.bytes)}"
+    looked = (
+        f"{counted(verdict.chunks, 'chunk')} of {counted(verdict.manifests, 'recording')}, {format_size(verdict.bytes)}"
+    )
     if faults:
         return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"
     if not verdict.chunks:
