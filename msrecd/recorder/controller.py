@@ -582,6 +582,8 @@ class RecorderController:
             self.status.recovered(arm=True)
             if is_file or not self._holds_inputs:
                 attempt.close()
+                if was_missing:
+                    self.log.info("the input is there again")
             else:
                 self.attempts.arm(attempt)
                 self._reporter.unmet(attempt.input)

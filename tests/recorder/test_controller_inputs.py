@@ -20,10 +20,11 @@ from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import Corrections
 from msrecd.daemon.archive import DaemonArchive
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera
-from msrecd.errors import StorageError
+from msrecd.errors import CommandError, StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
 from msrecd.recorder.settings import RecorderSettings
+from msrecd.recorder.snapshot import Photographer
 from msrecd.recorder.states import State
 from msrecd.storage.catalog import open_catalog
 
@@ -227,3 +228,38 @@ def test_a_full_disk_is_one_gap_that_begins_where_the_recording_breaks_off(
     assert (gap.reason, gap.started_ns) == ("no_space", first.ended_ns)
     assert gap.duration_s == pytest.approx(event["duration_s"], abs=0.5)
     assert gap.started_ns + round(gap.duration_s * NS) == pytest.approx(second.started_ns, abs=NS // 100)
+
+
+def test_a_photo_of_an_input_that_has_ended_says_that_it_is_away(
+    archive: DaemonArchive, server: tuple[str, Path]
+) -> None:
+    """What is open for photos between them, ends; then it cannot be opened either."""
+    url, folder = server
+    film = folder / "film.mp4"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x96:rate=25:duration=1", "-pix_fmt",
+         "yuv420p", "-bf", "0", str(film)], check=True, timeout=60,
+    )  # fmt: skip
+
+    async def main() -> None:
+        heard = Heard()
+        settings = RecorderSettings(name="cam0", constraints=None, url=f"{url}/film.mp4", options={})
+        async with MediaDevices(backends=[]) as devices, asyncio.timeout(60):
+            recorder = RecorderController(settings, devices=devices, archive=archive, listener=heard)
+            photographer = Photographer(recorder, devices)
+
+            def has_ended() -> bool:
+                return photographer._opened is not None and not photographer._opened.tracks
+
+            assert (await photographer.take()).jpeg
+            await heard.until(has_ended)
+            assert (await photographer.take()).jpeg, "it is opened again"
+            film.unlink()
+            await heard.until(has_ended)
+            with pytest.raises(CommandError) as refused:
+                await photographer.take()
+            assert refused.value.code == "device_missing"
+            photographer.close()
+            await recorder.close()
+
+    asyncio.run(main())

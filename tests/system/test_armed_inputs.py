@@ -136,18 +136,24 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
 @pytest.mark.timeout(180)
 @pytest.mark.promise("not-armed-is-told")
 def test_a_stream_that_comes_later_and_goes_is_told(
-    daemon_for: DaemonFor, console: Console, serve: Callable[[int], subprocess.Popen[bytes]]
+    daemon_for: DaemonFor, console: Console, serve: Callable[[int], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     port = free_port()
     source = {"url": f"rtsp://127.0.0.1:{port}/camera", "timeout": "3s"}
-    with daemon_for(recorder("cam0", source=source) + NOTHING_MOVES) as daemon:
+    tape = {"url": f"file://{tmp_path}/later.mp4"}
+    recorders = recorder("cam0", source=source) + NOTHING_MOVES + recorder("tape", source=tape) + NOTHING_MOVES
+    with daemon_for(recorders) as daemon:
+        console.wait("state/recorder/tape", missing)
         state = console.wait("state/recorder/cam0", missing)
         assert (state["state"], state["armed"]) == ("inactive", False)
         server = serve(port)
+        (tmp_path / "later.mp4").hardlink_to(tmp_path / "camera.mp4")
         state = console.wait("state/recorder/cam0", armed)
         assert state["error"] is None
         assert health_of(console, "cam0")["triggers"][0]["armed"]
         since = len(console.messages)
+        tape_state = console.wait("state/recorder/tape", lambda said: said["error"] is None)
+        assert not tape_state["armed"], "a file is not open before it is played"
         server.kill()
         server.wait(10)
         told = console.wait_event("error", since=since)
