@@ -73,6 +73,16 @@ def local_folder(remote: str, config_file: Path) -> Path | None:
     return None
 
 
+def renews_tokens(config_file: Path) -> bool:
+    """Whether rclone may write into its configuration, for a remote there has a token that it renews.
+
+    Raises:
+        ConfigError: like `read_kind`.
+    """
+    parser = _parsed(config_file, "offload.config_file")
+    return any(parser.has_option(section, "token") for section in parser.sections())
+
+
 def recordings_problem(folder: Path | None, key: str, recordings: Path) -> str | None:
     """What is wrong with a store in the folder of the recordings: each file would prove itself, and go with rotation.
 

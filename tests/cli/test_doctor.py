@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from msrecd.config import Config, load
+from msrecd.config.offload_table import Offload
 from msrecd.daemon.doctor import services
 from msrecd.daemon.doctor.diagnosis import Level, can_record, diagnose
 from msrecd.daemon.doctor.machine import Facts, Wanted, gather
@@ -362,6 +364,19 @@ def test_a_store_that_rclone_cannot_reach(tmp_path: Path) -> None:
         ((level, message),) = of_rclone(tmp_path, remote)
         assert level is Level.WARNING
         assert words in message
+
+
+def test_rclone_renews_no_token_as_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write its configuration anew, and the service could not read it any more."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    file = tmp_path / "rclone.conf"
+    file.write_text("[cloud]\ntype = onedrive\ntoken = {}\n")
+    file.chmod(0o600)
+    offload = Offload(kind="rclone", remote="cloud:x", config_file=file)
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    (problem,) = services.offload_problems(offload, owner)
+    assert problem == f"cloud:x is not tried: rclone may renew its token; sudo -u {owner} msrecd doctor"
 
 
 def test_sources_that_give_nothing(tmp_path: Path) -> None:

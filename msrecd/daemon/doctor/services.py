@@ -62,11 +62,8 @@ def offload_problems(offload: Offload, user: str, recordings: Path | None = None
 
 def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings: Path | None) -> Iterator[str]:
     """Ask rclone what is in the store. A folder of this machine is only looked at: the first file makes it."""
-    from msrecd.offload.rcloneconfig import (
-        RcloneSettings,
-        local_folder,
-        recordings_problem,
-    )  # here: for those who have such a store
+    # Here: for those who have such a store.
+    from msrecd.offload.rcloneconfig import RcloneSettings, local_folder, recordings_problem, renews_tokens
     from msrecd.offload.rclonedaemon import Rclone
     from msrecd.offload.target import StoreError
 
@@ -79,6 +76,11 @@ def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings:
             elif message := folder_problem(folder) or folder_unusable(folder, user):
                 yield f"{offload.remote}: {message}; {_MAKE_STORE}"
             return
+        owner = config_file.stat().st_uid
+        if owner != os.geteuid() and renews_tokens(config_file):
+            # A file that root has written anew is no more the service's.
+            yield f"{offload.remote} is not tried: rclone may renew its token; sudo -u {_name_of(owner)} msrecd doctor"
+            return
         settings = RcloneSettings(remote=offload.remote, config_file=config_file, ca_file=offload.ca_file)
         rclone = Rclone(settings)
         try:
@@ -90,6 +92,13 @@ def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings:
             yield f"{offload.remote} cannot be reached: {exc.message}; {_LOOK_YOURSELF}"
     except ConfigError as exc:
         yield f"{exc}; docs/storage.md"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def source_problem(url: str) -> str:
