@@ -264,6 +264,9 @@ def test_proven_keeps_what_is_not_proven(daemon_for: DaemonFor, console: Console
             assert "wait for the store of [offload]" in state["error"]["message"]
             kept = daemon.chunks("mic0")
             assert kept[0].name.endswith("-0001.wav")
+            pruned = msrecd(daemon, "recordings", "prune")  # beside the daemon it deletes no more than that would
+            assert "wait for the store of [offload]" in pruned.stderr, pruned
+            assert daemon.chunks("mic0")[: len(kept)] == kept
             server.room = None
             until(lambda: not kept[0].exists(), lambda: daemon.log.read_text(), timeout=90)
             assert f"pi-7f3a/{kept[0].relative_to(daemon.recordings)}" in stored(server)
