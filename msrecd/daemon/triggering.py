@@ -54,6 +54,7 @@ class Triggering:
         self._published_ns: dict[tuple[str, int, str], int] = {}
         self._since_ns: dict[tuple[str, int], int] = {}  # what is to be protected when it is over
         self._limited: set[tuple[str, int]] = set()
+        self._unprotected: set[str] = set()  # recorders of which something is not protected, and that was logged
 
     def found(self, unit: RecorderController, finding: Finding) -> None:
         """A trigger has found something, or that is over."""
@@ -115,15 +116,19 @@ class Triggering:
             except CommandError as exc:
                 problem = exc.message
                 if exc.code == "no_space":  # waiting does not help
-                    self._publisher.report_error(
-                        exc.code,
-                        f"{unit.name}: what a trigger found is {kept} protected: {problem}",
-                        recorder=unit.name,
-                    )
+                    self._refused(unit, exc.code, f"{unit.name}: what a trigger found is {kept} protected: {problem}")
                     return
                 continue
             problem, kept = "", "only in part"
+            self._unprotected.discard(unit.name)
             if wait_s:
                 return
         if problem:
             unit.log.warning("what trigger %d found could not be protected: %s", number, problem)
+
+    def _refused(self, unit: RecorderController, code: str, message: str) -> None:
+        """An error, and a line of the log when it is not as before: what is found may come each second."""
+        level = logging.DEBUG if unit.name in self._unprotected else logging.ERROR
+        self._unprotected.add(unit.name)
+        log.log(level, "%s", message)
+        self._publisher.report_error(code, message, recorder=unit.name, logged=True)
