@@ -187,7 +187,7 @@ def test_the_remedy_for_a_missing_web_password_makes_a_file_that_is_accepted(con
     _, _, remedy = refused.partition("make it with: ")
     remedy = remedy.partition(" (")[0]
     assert remedy == f"sudo -u msrecd sh -c 'umask 077; msrecd web-password > {file}'"
-    script = remedy.removeprefix("sudo -u msrecd ").replace("msrecd", f"{sys.executable} -m msrecd")
+    script = remedy.removeprefix("sudo -u msrecd ").replace("msrecd web-", f"{sys.executable} -m msrecd web-")
     subprocess.run(script, shell=True, input=b"secret\n", check=True, timeout=60)
     accepted = run("check-config", "--config", config)
     assert accepted.returncode == 0, accepted.stderr

@@ -364,6 +364,7 @@ def test_a_store_that_rclone_cannot_reach(tmp_path: Path) -> None:
         ((level, message),) = of_rclone(tmp_path, remote)
         assert level is Level.WARNING
         assert words in message
+        assert message.count(remote) == 1
 
 
 def test_rclone_renews_no_token_as_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +377,7 @@ def test_rclone_renews_no_token_as_another_user(tmp_path: Path, monkeypatch: pyt
     owner = pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
     (problem,) = services.offload_problems(offload, owner)
-    assert problem == f"cloud:x is not tried: rclone may renew its token; sudo -u {owner} msrecd doctor"
+    assert problem == f"not tried: rclone may renew its token; sudo -u {owner} msrecd doctor"
 
 
 def test_sources_that_give_nothing(tmp_path: Path) -> None:

@@ -74,12 +74,12 @@ def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings:
             if recordings is not None and (message := recordings_problem(folder, below, recordings)):
                 yield f"offload.remote {message}"
             elif message := folder_problem(folder) or folder_unusable(folder, user):
-                yield f"{offload.remote}: {message}; {_MAKE_STORE}"
+                yield f"{message}; {_MAKE_STORE}"
             return
         owner = config_file.stat().st_uid
         if owner != os.geteuid() and renews_tokens(config_file):
             # A file that root has written anew is no more the service's.
-            yield f"{offload.remote} is not tried: rclone may renew its token; sudo -u {_name_of(owner)} msrecd doctor"
+            yield f"not tried: rclone may renew its token; sudo -u {_name_of(owner)} msrecd doctor"
             return
         settings = RcloneSettings(remote=offload.remote, config_file=config_file, ca_file=offload.ca_file)
         rclone = Rclone(settings)
@@ -89,7 +89,7 @@ def _rclone_problems(offload: Offload, config_file: Path, user: str, recordings:
             rclone.close()
     except StoreError as exc:
         if _NOT_MADE not in exc.message:  # the first file makes it
-            yield f"{offload.remote} cannot be reached: {exc.message}; {_LOOK_YOURSELF}"
+            yield f"cannot be reached: {exc.message}; {_LOOK_YOURSELF}"
     except ConfigError as exc:
         yield f"{exc}; docs/storage.md"
 
