@@ -571,6 +571,8 @@ class RecorderController:
                     is_file = attempt.input.is_file  # nothing of it passes while it is not played
                     if not is_file:
                         await attempt.arm()
+                    if not is_file and (attempt.problem or attempt.input.has_lost_track):  # meanwhile
+                        raise (attempt.problem or Problem("device_missing", "the device went away")).error()
                 except BaseException:
                     attempt.close()
                     raise
