@@ -6,6 +6,7 @@ What differs between the two is a fault of the fake.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import itertools
 import sys
@@ -640,6 +641,7 @@ def test_a_camera_that_opens_too_late_is_closed_again(rig: Rig, monkeypatch: pyt
     assert rig.open(backend).format.width == 1280
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # picamera2's __del__ closes once more
 def test_what_failed_is_told_and_not_that_closing_failed_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = rig.backend(imx219())
     description = backend.describe()[0]
@@ -658,6 +660,7 @@ def test_what_failed_is_told_and_not_that_closing_failed_too(rig: Rig, monkeypat
     with pytest.raises(NotReadableError, match="the real reason"):
         backend.open(description, {})
     assert next(failures, None) is None
+    gc.collect()
 
 
 def test_close_gives_up_on_a_camera_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

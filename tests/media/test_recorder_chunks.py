@@ -369,7 +369,7 @@ def test_a_clone_records_while_the_other_is_disabled() -> None:
             clone = scene.stream.clone()
             for track in scene.stream.get_tracks():
                 track.enabled = False
-            logs = await asyncio.gather(*(record(stream, None, 1.0) for stream in (scene.stream, clone)))
+            logs = await asyncio.gather(*(record(stream, None, 2.0) for stream in (scene.stream, clone)))
             for track in clone.get_tracks():
                 track.stop()
             dark, bright = (judged(log.data()) for log in logs)

@@ -258,7 +258,7 @@ def test_a_packet_above_the_announced_size_is_cut_before_it_is_buffered(service_
         assert greedy.ended.wait(30)
         # What the sockets of both sides hold; nothing of it is read.
         assert greedy.sent < 16 << 20
-        thread.wait(lambda service: service.health()["reconnects"] >= 1)
+        thread.wait(lambda service: service.health()["reconnects"] >= 1, timeout=60)
 
 
 class Malformed(Greedy):

@@ -63,6 +63,7 @@ StorageModel.TestCase.settings = settings(
     max_examples=int(os.environ.get("MSRECD_MODEL_EXAMPLES", "25")),
     stateful_step_count=30,
     deadline=None,
+    derandomize="MSRECD_MODEL_EXAMPLES" not in os.environ,  # the same stories each time; `make faults` draws new ones
     suppress_health_check=list(HealthCheck),
 )
 TestStorageModel = pytest.mark.timeout(300)(
@@ -73,6 +74,7 @@ MediaModel.TestCase.settings = settings(
     max_examples=int(os.environ.get("MSRECD_MODEL_EXAMPLES", "15")),
     stateful_step_count=30,
     deadline=None,
+    derandomize="MSRECD_MODEL_EXAMPLES" not in os.environ,  # the same stories each time; `make faults` draws new ones
     suppress_health_check=list(HealthCheck),
 )
 TestMediaModel = pytest.mark.timeout(300)(

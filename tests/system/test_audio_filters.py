@@ -12,6 +12,7 @@ import pytest
 from config_text import configuration, microphone, recorder
 from console import Console
 from daemon import DaemonFor
+from waiting import until
 
 from msrecd.config import InvalidConfigError, load
 
@@ -54,6 +55,7 @@ def test_recorders_on_one_microphone_have_filters_of_their_own(daemon_for: Daemo
     )
     with daemon_for(recorders, more=TONE) as daemon:
         first = {name: daemon.wait_for_chunks(1, recorder=name)[0] for name in made}
+        until(lambda: all(daemon.chunk_lines(name) for name in made), "a chunk has its name before its line")
         lines = {name: daemon.chunk_lines(name)[0] for name in made}
     levels = {name: level_db(path) for name, path in first.items()}
     usual = levels["plain"][1]

@@ -139,7 +139,9 @@ def test_what_a_standstill_costs_is_counted(daemon_for: DaemonFor, console: Cons
         daemon.wait_for_part(least_bytes=20_000)
         daemon.send_signal(signal.SIGSTOP)
         time.sleep(3)  # the standstill itself
+        written = max(part.stat().st_size for part in daemon.parts())
         daemon.send_signal(signal.SIGCONT)
+        daemon.wait_for_part(least_bytes=written + 20_000)  # what comes behind the hole says how long it was
         console.command("recorder/cam0/stop")
         state = console.command("recorder/cam0/get")["data"]
         (event,) = [event for event in console.events() if event["event_type"] == "chunk"]

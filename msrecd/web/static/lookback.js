@@ -94,9 +94,11 @@ export function back(root, recorder) {
       await refresh();
       if (!known.recordings.length) say(note, words.nothingAtAll);
       bar.fit();
-      if (chunks.length) await seek(Math.max(bar.first, bar.last - 30_000));
+      await showLast();
     } catch (error) { if (isOpen) { say(said, words.failed(error.message)); put(list); } }
   }
+
+  async function showLast() { if (chunks.length) await seek(Math.max(bar.first, bar.last - 30_000)); }
 
   async function refresh() {
     const of = day;
@@ -238,9 +240,15 @@ export function back(root, recorder) {
 
   const ends = [on("event", event => { if (event.recorder === recorder && ["chunk", "trigger"].includes(event.event_type) && day === dayStart(now())) later(); })];
   let timer = 0;
+  async function again() {
+    await refresh();
+    if (position !== null || !chunks.length) return; // the first file of the day has come
+    bar.fit();
+    await showLast();
+  }
   function later() {
     if (timer) return;
-    timer = setTimeout(() => { timer = 0; refresh().catch(() => {}); }, AGAIN_MS / 10);
+    timer = setTimeout(() => { timer = 0; again().catch(() => {}); }, AGAIN_MS / 10);
   }
   load(null);
   const tick = setInterval(() => { drawOpen(); bar.draw(); }, 2000);
