@@ -42,8 +42,8 @@ function storage(of) {
 
 function machine(of) {
   if (!of) return null;
-  const { now: is = [], since_boot: was = [] } = of.throttled || {};
-  const supply = is.includes("under_voltage") ? [w.health.underVoltage, "bad"] : was.includes("under_voltage") ? [w.health.underVoltageBefore, "warn"] : [w.health.supplyOk, ""];
+  const { raw, now: is = [], since_boot: was = [] } = of.throttled || {};
+  const supply = is.includes("under_voltage") ? [w.health.underVoltage, "bad"] : was.includes("under_voltage") ? [w.health.underVoltageBefore, "warn"] : [raw ? w.health.supplyOk : w.health.supplyUnknown, ""];
   return card(w.health.machine, facts([
     of.cpu_temp_c !== null && [w.health.temperature, `${of.cpu_temp_c} °C${of.cpu_temp_c >= 80 ? `, ${w.health.hot}` : ""}`, of.cpu_temp_c >= 80 ? "warn" : ""],
     [w.health.supply, ...supply],

@@ -183,7 +183,7 @@ export const w = {
     heading: "Health", storage: "Storage", room: "Space", machine: "Machine", time: "Clock", network: "Broker", devices: "Devices", errors: "Last errors",
     free: (free, total) => `${free} of ${total} free`, recordings: "Recordings", full: "Full in", ring: "never: the oldest recordings make room", early: "not known yet", idle: "nothing is recorded now",
     diskUnknown: "The disk does not answer.",
-    temperature: "Temperature", hot: "hot: shade and air", supply: "Power supply", supplyOk: "fine", underVoltage: "under-voltage now", underVoltageBefore: "under-voltage since the start",
+    temperature: "Temperature", hot: "hot: shade and air", supply: "Power supply", supplyOk: "fine", supplyUnknown: "no complaint", underVoltage: "under-voltage now", underVoltageBefore: "under-voltage since the start",
     load: "Load", memory: "Memory free", uptime: "Running for", version: "Version",
     clock: "Clock", set: "set and kept right", unset: "not set", difference: "Your clock",
     same: "the same", ahead: text => `${text} ahead of the device`, behind: text => `${text} behind the device`,
