@@ -117,7 +117,7 @@ def test_two_devices_with_one_id_recognise_it_and_say_when_it_is_over(broker, se
             first.wait(lambda _: "client id msrecd-pi-test" in caplog.text)
             assert "device.id" in caplog.text
             first.wait(lambda _: caplog.text.count("the connection was lost") >= 1)
-        event = observer.wait_for(at("event/error")).json
+        event = observer.wait_for(at("event/error"), timeout=120).json
     assert event["code"] == "client_id_shared"
     assert event["count"] >= 2
 

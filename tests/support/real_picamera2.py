@@ -186,6 +186,14 @@ def paint(name: str, width: int, height: int, stride: int) -> bytes:
     return bytes(fake.CompletedRequest(owner, 0).make_buffer("main"))
 
 
+def _end_listening(manager: Any) -> None:
+    """End the thread of a manager whose camera was never closed: it would find another libcamera below it."""
+    thread = getattr(manager, "thread", None)
+    if thread is not None and thread.is_alive():
+        manager.running = False
+        thread.join(5)
+
+
 def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     """As fake_picamera2.install."""
     modules, classes = _modules(), _classes()
@@ -195,6 +203,7 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     is_pisp = board == "pi5"
     stub.machine.__init__()  # type: ignore[misc]
     stub.machine.cameras, stub.machine.is_pisp, stub.machine.paint = list(cameras), is_pisp, paint
+    _end_listening(real.Picamera2._cm)
     stub.CameraManager._alive = None
     real.Picamera2._cm = real.CameraManager()
     monkeypatch.setattr(real.Picamera2, "platform", platform.PISP if is_pisp else platform.VC4)
