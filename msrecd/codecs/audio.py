@@ -60,7 +60,7 @@ class AudioEncoding(Encoding[AudioBlock]):
 
     @property
     def is_patient(self) -> bool:
-        """Whether nobody waits: blocks are gathered before they are encoded."""
+        """Whether no consumer waits: blocks are gathered before they are encoded."""
         return not self._hurry_until_ns
 
     def _open(self) -> StreamParameters:

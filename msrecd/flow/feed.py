@@ -93,13 +93,13 @@ class Feed(Generic[T]):
     def is_patient(self) -> bool:
         """Whether all sinks take units in batches anyway, so that a source may make few long ones; False without any.
 
-        A sink that does has `is_patient`, and says `hurry` when somebody waits for what it makes.
+        A sink that does has `is_patient`, and calls `hurry` when a consumer waits for what it makes.
         """
         sinks = self._sinks
         return bool(sinks) and all(getattr(sink, "is_patient", False) for sink in sinks)
 
     def hurry(self) -> None:
-        """For sinks: somebody waits now."""
+        """For sinks: a consumer waits now."""
         if self._on_hurry is not None:
             self._on_hurry()
 

@@ -341,7 +341,7 @@ class Session:
         return data
 
     def keep_alive(self) -> None:
-        """Tell the camera that somebody is there; the answer comes between the packets."""
+        """Tell the camera that this client is still there; the answer comes between the packets."""
         self._send(self.requests.write(self.requests.keep_alive))
 
     def read_messages(self, messages: Sequence[bytes]) -> bool:
