@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     quick = "--quick" in arguments
     arguments = [argument for argument in arguments if argument != "--quick"]
     also = "not slow and " if quick else ""
-    together = ["-n", str(workers()), "--dist", "worksteal"]
+    together = ["-n", str(workers()), "--dist", "loadscope"]  # tests/support/workunits.py
     alone = ["-m", f"{also}alone", *arguments, *those_alone(arguments), "-n", "0"]
     parts = [[*together, "-m", f"{also}not alone", *arguments], alone]
     if "-m" in arguments:

@@ -34,7 +34,7 @@ for run in $(seq "$count"); do
         [ "$mode" = plain ] || export PYTHONASYNCIODEBUG=1 PYTHONDEVMODE=1
         log=$FOLDER/$commit-$mode-$run.txt
         began=$SECONDS
-        if "$BIN"/python -m pytest -q -n "$TOGETHER" --dist worksteal "${what[@]}" >"$log" 2>&1 </dev/null; then
+        if "$BIN"/python -m pytest -q -n "$TOGETHER" --dist loadscope "${what[@]}" >"$log" 2>&1 </dev/null; then
             state=passed
             last=$(tail -n 1 "$log")
             rm -f "$log"

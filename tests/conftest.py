@@ -15,6 +15,7 @@ import pytest
 from broker import MOSQUITTO, Broker
 from hypothesis import HealthCheck, settings
 from promises import keep_results
+from workunits import scheduler
 
 # An example may take as long as a busy machine makes it take.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,6 +39,11 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
             spec.python = shlex.join([sys.executable, "-X", "dev"])
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduler(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """For scripts/test.py, which adds up what several runs counted and runs again what failed."""
     if path := os.environ.get("MSRECD_TEST_REPORT"):
@@ -51,7 +57,9 @@ _WORST_LAST = ("skipped", "passed", "failed")
 _results: dict[str, dict[str, str]] = {}  # of tests that hold promises of the documentation
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # what takes long must not be what the other processes wait for at the end
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         for mark in item.iter_markers("promise"):  # reports carry properties to the process that collects the results
             item.user_properties.append(("promise", list(mark.args)))

@@ -2,8 +2,8 @@
 
 A recording lives from `start` to `stop`. It has one attempt after the other (attempts.py): a device that went away and
 came back continues the recording in a new chunk. The states and who performs each transition are in states.py; every
-transition is performed here, on the loop. What is said of it: reporter.py; faults of the storage: storagefaults.py; the
-time of the next try: supervisor.py.
+transition is performed on the loop: here, and in arming.py those of a recorder that is idle. What is said of it:
+reporter.py; faults of the storage: storagefaults.py; the time of the next try: supervisor.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msrecd import BlobEvent, GapEvent, MediaDevices, MediaStreamTrack
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.errors import CommandError
+from msrecd.recorder.arming import Arming
 from msrecd.recorder.attempt import STOP_DEADLINE_S, Attempt
 from msrecd.recorder.attempts import Attempts
 from msrecd.recorder.files import Archive, RecordingFiles, has_media
@@ -29,9 +29,6 @@ from msrecd.recorder.status import RecorderStatus
 from msrecd.recorder.storagefaults import StorageFaults
 from msrecd.recorder.supervisor import Supervisor, retry_limit_s
 from msrecd.tasks import Tasks
-
-if TYPE_CHECKING:
-    from msrecd.recorder.watcher import TriggerWatch
 
 PROGRESS_LIMIT_S = 30.0  # a recorder whose data does not reach the disk for so long does not advance
 _OTHER_MEDIUM = "medium"  # cause of the events where one recording ends and the next begins on another medium
@@ -77,16 +74,16 @@ class RecorderController:
         self.is_taking_still = False  # its camera gives no frames meanwhile, as it was asked to
         self._wanted_since_ns: int | None = None
         self._missing: Problem | None = None  # why the last try did not have all devices
-        self._watch = self._make_watch() if settings.triggers else None
-
-    def _make_watch(self) -> TriggerWatch:
-        from msrecd.recorder.watcher import TriggerWatch  # here: recorders without triggers need none of it
-
-        return TriggerWatch(
-            self.name,
-            self.settings.triggers,
-            input=lambda: self.input,
-            found=lambda finding: self._listener.found(self, finding),
+        self._arming = Arming(
+            settings,
+            self.attempts,
+            machine=self._machine,
+            lock=self._lock,
+            status=self.status,
+            reporter=self._reporter,
+            supervisor=self._supervisor,
+            retry_limit_s=self._retry_limit_s,
+            found=lambda finding: listener.found(self, finding),
             log=self.log,
             tasks=self._tasks,
         )
@@ -112,7 +109,7 @@ class RecorderController:
     @property
     def is_armed(self) -> bool:
         """Whether it is idle, holds its inputs open and keeps a pre-roll."""
-        return self.state is State.ARMED
+        return self._arming.is_armed
 
     @property
     def is_recording(self) -> bool:
@@ -178,41 +175,17 @@ class RecorderController:
     @property
     def triggers(self) -> list[dict[str, Any]]:
         """For state/health: what its triggers score."""
-        return [] if self._watch is None else self._watch.facts(holds_inputs=self.is_armed)
-
-    @property
-    def _holds_inputs(self) -> bool:
-        """Whether its inputs are open while it is idle."""
-        return bool(self._held_for)
-
-    @property
-    def _held_for(self) -> str:
-        """What wants its inputs open while it is idle: a word for people, or ""."""
-        triggers = ["triggers"] if self._watch is not None and self._watch.is_armed else []
-        return " and ".join([*triggers, *(["pre-roll"] if self.settings.options.get("pre_roll") else [])])
+        return self._arming.triggers
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def arm_triggers(self, is_armed: bool) -> None:
         """Let the triggers look at the inputs, which are held open for them, or not; without triggers nothing."""
-        if self._watch is None or self._watch.is_armed == is_armed or self.state is State.CLOSED:
-            return
-        self._watch.arm(is_armed)
-        if is_armed and self.state is State.IDLE:
-            self.arm()  # it is logged when there is something to look at
-        elif is_armed:
-            self.log.info("triggers armed")
-        elif not self._holds_inputs and self.state in (State.IDLE, State.ARMED):
-            if self.is_armed:
-                self.attempts.close()
-                self._machine.do(Trigger.DISARM)
-            self.status.recovered(arm=True)
-            self.status.changed()
+        self._arming.arm_triggers(is_armed)
 
     def arm(self) -> None:
-        """Hold the inputs open while idle, for `pre_roll` or triggers; it takes its time, and is kept up."""
-        if self._holds_inputs and not self.attempts.is_file and self.state is State.IDLE:
-            self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, first_s=0.0)
+        """Hold the inputs open while idle, for `pre_roll` or triggers; returns at once, and is kept up."""
+        self._arming.arm()
 
     async def start(self, cause: str, *, persistent: bool = False) -> bool:
         """Begin a recording; False when one is under way already.
@@ -310,8 +283,7 @@ class RecorderController:
 
     async def close(self, cause: str = "shutdown") -> None:
         """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
-        if self._watch is not None:
-            self._watch.arm(False)
+        self._arming.close()
         await self.stop(cause)
         self._supervisor.cancel()
         async with self._lock:
@@ -371,7 +343,7 @@ class RecorderController:
         try:
             attempt = self.attempts.current
             if attempt is not None and await attempt.stop():
-                is_armed = self._holds_inputs and self.attempts.arm_again(attempt)
+                is_armed = self._arming.is_wanted and self.attempts.arm_again(attempt)
             elif attempt is not None:
                 self.log.error("the recording did not end within %g s; its last seconds are lost", STOP_DEADLINE_S)
         finally:
@@ -428,12 +400,7 @@ class RecorderController:
         if attempt is not self.attempts.current:
             return
         if self.is_armed:
-            problem = attempt.problem or Problem("device_missing", f"{name_of(track)} went away")
-            self.attempts.close()
-            self._machine.do(Trigger.DISARM)
-            self._not_armed(problem)
-            back_off = self.attempts.arming_back_off()
-            self._supervisor.keep_trying("arm", self._try_arm, limit_s=self._retry_limit_s, back_off=back_off)
+            self._arming.lost(attempt, track)
         elif self.is_wanted and not attempt.input.tracks:  # the attempt ends by itself
             self._missing = Problem("device_missing", f"{name_of(track)} went away")
         elif self.is_wanted and attempt.is_active and not attempt.input.is_file:
@@ -559,49 +526,6 @@ class RecorderController:
             self.log.info("all devices are recorded again")
             self.status.changed()
             return self.attempts.current is None or not self.attempts.current.input.has_lost_track
-
-    async def _try_arm(self) -> bool:
-        """Open the inputs while idle, and keep a pre-roll."""
-        async with self._lock:
-            if self.state is not State.IDLE or not self._holds_inputs:
-                return True
-            try:
-                attempt = await self.attempts.make()
-                try:
-                    is_file = attempt.input.is_file  # nothing of it passes while it is not played
-                    if not is_file:
-                        await attempt.arm()
-                    if not is_file and (attempt.problem or attempt.input.has_lost_track):  # meanwhile
-                        raise (attempt.problem or Problem("device_missing", "the device went away")).error()
-                except BaseException:
-                    attempt.close()
-                    raise
-            except Exception as exc:
-                if self._holds_inputs:
-                    self._not_armed(self._reporter.problem_of(exc))
-                return not self._holds_inputs
-            was_missing = self.status.arm_problem is not None
-            self.status.recovered(arm=True)
-            if is_file or not self._holds_inputs:
-                attempt.close()
-                if was_missing:
-                    self.log.info("the input is there again")
-            else:
-                self.attempts.arm(attempt)
-                self._reporter.unmet(attempt.input)
-                self._machine.do(Trigger.ARM)
-                self.log.info("%s armed%s", self._held_for, ", the input is there again" if was_missing else "")
-            if was_missing or self.is_armed:
-                self.status.changed()
-            return True
-
-    def _not_armed(self, problem: Problem) -> None:
-        """Its inputs should be open while it is idle, and are not."""
-        known = self.status.arm_problem
-        beginning = f"no {self._held_for.replace(' and ', ' and no ')} for now: "
-        if known is not None and not known.message.startswith(beginning):
-            self.status.arm_problem = None  # triggers are on since then, or off: no news, but the state says so
-        self._reporter.arm_problem(replace(problem, message=beginning + problem.message, cause=problem.cause or "arm"))
 
 
 def _facts_of(track: MediaStreamTrack) -> dict[str, Any]:

@@ -220,7 +220,6 @@ def _meet(daemon: DaemonProcess, name: str, situation: str, expected: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.timeout(420)
 @pytest.mark.promise("hostile-servers-and-files")
 def test_a_daemon_among_hostile_servers_files_and_a_broker(tmp_path: Path, media: Clip) -> None:

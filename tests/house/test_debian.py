@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from pathlib import Path
+
+from test_imports import imports_of, modules
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {  # name of the import -> Debian's package
@@ -37,13 +38,7 @@ def fields() -> dict[str, set[str]]:
 
 
 def imported() -> set[str]:
-    found: set[str] = set()
-    for path in (ROOT / "msrecd").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add((node.module or "").partition(".")[0])
+    found = {name.partition(".")[0] for path in modules() for name, *_ in imports_of(path)}
     return found - set(sys.stdlib_module_names) - {"msrecd"}
 
 

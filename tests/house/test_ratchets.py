@@ -47,6 +47,7 @@ IN_LOGS = REPLACED | {
     "goes on": "resumed, continues",
     "mistake of this program": "internal error",
 }
+LOGS = {"log", "logger"}
 # Uses that are left, by package.
 WORDS_LEFT = {  # what a canvas shows is a picture
     "libav": 2,
@@ -114,10 +115,17 @@ def identifiers(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
+def is_log(node: ast.AST) -> bool:
+    """`log`, `logger`, `self.log`, `self._log`."""
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.value, ast.Name) and node.value.id == "self" and node.attr.lstrip("_") in LOGS
+    return isinstance(node, ast.Name) and node.id in LOGS
+
+
 def log_messages(tree: ast.AST) -> Iterator[str]:
     """Every text within a call of `log.…()`."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and re.match(r"(self\._?)?log(ger)?\.\w+$", ast.unparse(node.func)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_log(node.func.value):
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     yield inner.value

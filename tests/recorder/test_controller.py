@@ -243,6 +243,7 @@ def test_one_of_two_devices_away_is_named_no_more_and_its_loss_is_in_the_chunk(
         microphone.plug()
         recorder.devices_changed()
         await heard.until(lambda: len(recorder.tracks) == 2)
+        await heard.until(bench.lines)  # the first chunk is finished: what is written now is of the second
         await bench.written()
         await recorder.stop("test")
         first, second = bench.lines()

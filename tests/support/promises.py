@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,8 +66,9 @@ def names_in(source: str, marker: str = "promise") -> Iterator[tuple[str, str]]:
 
     A model of hypothesis is marked where it gets its name: `TestX = pytest.mark.promise("name")(Machine.TestCase)`.
     """
-    tree = ast.parse(source)
-    for node in tree.body:
+    if f"mark.{marker}" not in source:
+        return
+    for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             for call in (c for c in ast.walk(node.value) if isinstance(c, ast.Call)):
                 if ast.unparse(call.func) == f"pytest.mark.{marker}":
@@ -83,6 +85,7 @@ def names_in(source: str, marker: str = "promise") -> Iterator[tuple[str, str]]:
                         yield test, str(ast.literal_eval(argument))
 
 
+@cache
 def marked_tests(marker: str, root: Path = ROOT) -> dict[str, list[str]]:
     """Tests ("tests/system/test_x.py::test_y") by each name that they are marked with."""
     found: dict[str, list[str]] = {}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pagebrowser
@@ -339,7 +337,6 @@ def test_a_browser_with_a_wrong_clock_shows_the_times_of_the_device(device: Devi
 
 
 @pytest.mark.promise("page-keyboard")
-@pytest.mark.alone  # its keys go where the focus is at that moment
 def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
     page = OpenPage(browser, device.base, *SIZES["desk"])
 
@@ -399,45 +396,3 @@ def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
             page.page.keyboard.press("Enter")
     finally:
         page.close()
-
-
-@pytest.mark.alone
-@pytest.mark.promise("page-latency")
-def test_the_picture_is_half_a_second_old_at_most(device: Device, opened: OpenPage) -> None:
-    """The lower half of the picture is white in the first tenth of each second of the monotonic clock, which this
-    process shares with the camera: the picture turns white so much later as it is old."""
-    opened.show("aim/cam0")
-    opened.until("() => document.querySelector('main video').readyState >= 2")
-    opened.page.evaluate(
-        """() => {
-            const video = document.querySelector("main video"), canvas = document.createElement("canvas");
-            const context = canvas.getContext("2d", {willReadFrequently: true});
-            [canvas.width, canvas.height] = [16, 9];
-            window.flashes = [];
-            let was = true;
-            const look = () => {
-                context.drawImage(video, 0, 0, 16, 9);
-                const is = context.getImageData(8, 7, 1, 1).data[1] > 128;
-                if (is && !was) window.flashes.push(performance.now());
-                was = is;
-                video.requestVideoFrameCallback(look);
-            };
-            video.requestVideoFrameCallback(look);
-        }"""
-    )
-    opened.until("() => window.flashes.length >= 5")
-    # The browser's clock against this process's: the shortest of some round trips tells it best.
-    trips = []
-    for _ in range(20):
-        begun = time.monotonic()
-        at = opened.page.evaluate("performance.now()") / 1000
-        ended = time.monotonic()
-        trips.append((ended - begun, (begun + ended) / 2 - at))
-    offset = min(trips)[1]
-    age, deadline = 1.0, time.monotonic() + 60
-    while age >= 0.5 and time.monotonic() < deadline:  # the element catches up with what came while it started
-        opened.page.evaluate("window.flashes.length = 0")
-        opened.until("() => window.flashes.length >= 5")
-        age = median((flash / 1000 + offset) % 1 for flash in opened.page.evaluate("window.flashes"))
-    print(f"latency of the live picture: {age * 1000:.0f} ms")
-    assert age < 0.5
