@@ -202,6 +202,4 @@ class Publisher:
 
     def report_error(self, code: str, message: str, *, recorder: str | None = None, logged: bool = False) -> None:
         """Publish an error that is not one of a recording, and log it unless `logged`; repetitions are counted."""
-        if not logged:
-            log.error("%s", message)
-        self.errors.report(code, message, recorder)
+        self.errors.report(code, message, recorder, logged=logged)

@@ -1,14 +1,17 @@
-"""Errors of the daemon for `event/error`: the first of a kind at once, repetitions counted, published more rarely."""
+"""Errors of the daemon, for `event/error` and the log: the first of a kind at once, repetitions counted."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
+
+log = logging.getLogger(__name__)
 
 WINDOW_S = 10.0
 LONGEST_WINDOW_S = 600.0
@@ -25,7 +28,7 @@ _FIGURE = re.compile(r"(?<![\w/.-])\d+(?:[.,:]\d+)*(?:[KMGT]?i?B|%)?(?![\w/-])")
 class Report:
     """`count` errors that differ in figures at most, between `first` and `ts` (texts as they are published).
 
-    `message` is the last one's.
+    `message` is the last one's. `logged`: it stands in the log already.
     """
 
     code: str
@@ -34,6 +37,7 @@ class Report:
     count: int
     first: str
     ts: str
+    logged: bool = False
 
     def payload(self) -> dict[str, Any]:
         """event/error."""
@@ -67,11 +71,13 @@ class Coalescer:
         self._longest_ns = round(longest_s * NS)
         self._windows: dict[tuple[str, str | None, str], _Window] = {}
 
-    def add(self, code: str, recorder: str | None, message: str, *, ts: str, now_ns: int) -> Report | None:
+    def add(
+        self, code: str, recorder: str | None, message: str, *, ts: str, now_ns: int, logged: bool = False
+    ) -> Report | None:
         """Take an error; the report to publish now, None when it is only counted."""
         key = self._key(code, recorder, message)
         window = self._windows.get(key)
-        fresh = Report(code=code, recorder=recorder, message=message, count=1, first=ts, ts=ts)
+        fresh = Report(code=code, recorder=recorder, message=message, count=1, first=ts, ts=ts, logged=logged)
         if window is None:
             if len(self._windows) >= KINDS_LIMIT:
                 key = ("", None, "")  # no program of ours has so many; what comes then is still counted
@@ -139,12 +145,12 @@ class ErrorReports:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0  # when it goes off
 
-    def report(self, code: str, message: str, recorder: str | None = None) -> None:
-        """Publish an error, now or counted with its like."""
+    def report(self, code: str, message: str, recorder: str | None = None, *, logged: bool = False) -> None:
+        """Publish an error and log it unless it is `logged`, now or counted with its like."""
         now_ns = self._clock.monotonic_ns()
-        report = self._coalescer.add(code, recorder, message, ts=self._stamp(), now_ns=now_ns)
+        report = self._coalescer.add(code, recorder, message, ts=self._stamp(), now_ns=now_ns, logged=logged)
         if report is not None:
-            self._publish(report.payload())
+            self._say(report, "%s", message)
         self._arm()
 
     def close(self) -> None:
@@ -153,7 +159,15 @@ class ErrorReports:
             self._timer.cancel()
             self._timer = None
         for report in self._coalescer.rest():
-            self._publish(report.payload())
+            self._say_again(report)
+
+    def _say_again(self, report: Report) -> None:
+        self._say(report, "%s (%d more since %s)", report.message, report.count, report.first)
+
+    def _say(self, report: Report, line: str, *args: object) -> None:
+        if not report.logged:
+            log.error(line, *args)
+        self._publish(report.payload())
 
     def _arm(self) -> None:
         next_ns = self._coalescer.next_ns()
@@ -167,5 +181,5 @@ class ErrorReports:
     def _look(self) -> None:
         self._timer = None
         for report in self._coalescer.due(self._clock.monotonic_ns()):
-            self._publish(report.payload())
+            self._say_again(report)
         self._arm()

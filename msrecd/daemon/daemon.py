@@ -347,7 +347,10 @@ class Daemon:
     def _on_bus(self, item: Item) -> None:
         """What the daemon itself does about a state or an event."""
         match item:
+            case State("daemon"):
+                self.vitals.look()
             case State(path) if path.startswith("recorder/"):
+                self.vitals.look()
                 self.rounds.notify_status()
                 at_work = self.recorders.at_work()
                 if at_work != self._at_work:

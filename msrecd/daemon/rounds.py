@@ -48,6 +48,7 @@ class Rounds:
         self._tasks = tasks
         self._driver_restart = DriverRestart(state_path)
         self._end = end
+        self._stuck = ""  # the recorder for which the watchdog is not fed
 
     async def watchdog(self) -> None:
         """WATCHDOG=1 only while recordings really advance; see `is_healthy`."""
@@ -83,9 +84,14 @@ class Rounds:
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         for unit in self._recorders.units.values():
             if not unit.is_advancing(now_ns):
-                silent_s = (now_ns - unit.files.last_data_ns) // NS
-                log.critical("%s: no data has reached the disk for %d s; the watchdog is not fed", unit.name, silent_s)
+                if unit.name != self._stuck:  # once
+                    silent_s = (now_ns - unit.files.last_data_ns) // NS
+                    log.critical(
+                        "%s: no data has reached the disk for %d s; the watchdog is not fed", unit.name, silent_s
+                    )
+                self._stuck = unit.name
                 return False
+        self._stuck = ""
         return True
 
     def _look_for_stuck_devices(self) -> None:

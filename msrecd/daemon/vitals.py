@@ -1,4 +1,4 @@
-"""Vitals: state/health, measured once a minute and on request.
+"""Vitals: state/health, measured once a minute, on request, and when a recorder's state or the clock's has changed.
 
 A person far away needs this message most when a disk hangs or has vanished: after a few seconds without an answer the
 disk is published as unknown (null), with everything else.
@@ -7,6 +7,7 @@ disk is published as unknown (null), with everything else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from msrecd.storage.store import Usage
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
+LEAST_S = 3.0  # between two that nobody has asked for
 DISK_DEADLINE_S = 5.0
 
 
@@ -64,18 +66,33 @@ class Vitals:
         self._disk_look: asyncio.Future[Usage] | None = None
         self._disk_answers = True
         self._heap = Heap()
+        self._published: tuple[object, ...] = ()
+        self._has_news = asyncio.Event()
 
     async def rounds(self) -> None:
-        """Publish every minute, for ever."""
+        """Publish every minute, and soon after what `look` has seen; for ever."""
         while True:
             await self.measure()
             await asyncio.to_thread(self._heap.look)
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(min(LEAST_S, INTERVAL_S))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S - LEAST_S):
+                    await self._has_news.wait()
+
+    def look(self) -> None:
+        """A state was published: what it says and the last state/health are not to differ for a minute."""
+        if self._present() != self._published:
+            self._has_news.set()
+
+    def _present(self) -> tuple[object, ...]:
+        return self._clock(), *((name, unit.status.state) for name, unit in self._units().items())
 
     async def measure(self) -> dict[str, Any]:
         """Measure and publish; returns the payload."""
         machine = await asyncio.to_thread(_machine)
         disk = await self._disk()
+        self._published = self._present()
+        self._has_news.clear()
         facts = {
             "ts": self._stamp(),
             **machine,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
 from msrecd.errors import CommandError
 from msrecd.recorder.problems import Problem, problem_of
-from msrecd.recorder.settings import AudioFilter, RecorderSettings, TriggerSettings
+from msrecd.recorder.settings import USUAL_BAND, AudioFilter, RecorderSettings, TriggerSettings
 
 if TYPE_CHECKING:
     from msrecd import MediaElementOptions, MediaStreamConstraints
@@ -273,8 +273,12 @@ def beyond(
     if not rates or not rates[0]:
         return []
     asked = [("audio_filters.frequency", one.frequency) for one in filters if one.type in _AT_A_FREQUENCY]
-    asked += [("trigger.band", one.band[0]) for one in triggers if one.kind == "sound"]
     half = rates[0] / 2
+    for low, high in (one.band for one in triggers if one.kind == "sound"):
+        if low >= half:
+            asked.append(("trigger.band", low))
+        elif high > half and (low, high) != USUAL_BAND:  # that one nobody has asked for
+            asked.append(("trigger.band", high))
     return [
         {"kind": "audio", "constraint": name, "asked": _plain(frequency), "got": _plain(half)}
         for name, frequency in asked

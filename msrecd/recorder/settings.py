@@ -19,6 +19,9 @@ class AudioFilter:
     q: float = 0.0
 
 
+USUAL_BAND = (200.0, 8000.0)  # Hz
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerSettings:
     """One trigger of a recorder. sensitivity, mask: of motion; band (Hz), threshold_db: of sound.
@@ -29,7 +32,7 @@ class TriggerSettings:
     kind: Literal["motion", "sound"]
     sensitivity: float = 0.5
     mask: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    band: tuple[float, float] = (200.0, 8000.0)
+    band: tuple[float, float] = USUAL_BAND
     threshold_db: float = 12.0
     hold_s: float = 10.0
     max_per_hour: int = 60

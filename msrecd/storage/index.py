@@ -53,6 +53,7 @@ CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
 _COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id, proven"
 _INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PROVEN = " AND proven = 1"
+_LOOSE = " AND protected = 0"
 _SNAPSHOTS = (-(1 << 31), -1)
 _UPSERT = (
     "INSERT INTO recording (recording_id, recorder, manifest, started_ns, ended_ns) VALUES (?, ?, ?, ?, ?)"
@@ -348,23 +349,28 @@ class Index:
         )
         return [int(row[0]) for row in reversed(rows)]
 
-    def oldest(self, recorder: str | None, *, proven_only: bool = False) -> Iterator[ChunkRef]:
-        return self._page("ord", recorder, _PROVEN if proven_only else "")
+    def oldest(
+        self, recorder: str | None, *, proven_only: bool = False, with_protected: bool = False
+    ) -> Iterator[ChunkRef]:
+        condition = _PROVEN if proven_only else ""
+        return self._page("ord", recorder, condition + ("" if with_protected else _LOOSE))
 
-    def aged(self, recorder: str | None, before_ns: int, *, proven_only: bool = False) -> Iterator[ChunkRef]:
+    def aged(
+        self, recorder: str | None, before_ns: int, *, proven_only: bool = False, with_protected: bool = False
+    ) -> Iterator[ChunkRef]:
         condition = f" AND trusted = 1 AND ended_ns < {int(before_ns)}" + (_PROVEN if proven_only else "")
-        return self._page("ended_ns", recorder, condition)
+        return self._page("ended_ns", recorder, condition + ("" if with_protected else _LOOSE))
 
     def _page(self, key: str, recorder: str | None, condition: str) -> Iterator[ChunkRef]:
         values: tuple[object, ...] = ()
         if recorder is not None:
-            condition, values = " AND recorder = ?" + condition, (recorder,)
+            condition, values = f"{condition} AND recorder = ?", (recorder,)
         last = (-(1 << 62), 0)
         while True:
             rows = self._all(
-                f"SELECT {_COLUMNS}, {key}, ord FROM chunk WHERE protected = 0{condition} AND ({key}, ord) > (?, ?)"
+                f"SELECT {_COLUMNS}, {key}, ord FROM chunk WHERE ({key}, ord) > (?, ?){condition}"
                 f" ORDER BY {key}, ord LIMIT {_BATCH}",
-                (*values, *last),
+                (*last, *values),
             )
             with _errors():
                 chunks = [_chunk(row) for row in rows]

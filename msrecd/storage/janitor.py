@@ -14,7 +14,7 @@ from msrecd.errors import StorageError
 from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
 from msrecd.storage.listing import Listing
-from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, plan, waiting
+from msrecd.storage.retention import ChunkRef, Limits, Planned, Situation, kept, plan
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.units import format_size
 
@@ -51,20 +51,25 @@ class OpenSpace:
 class _Without:
     """The index without files that cannot, or must not, be deleted; their bytes count all the same."""
 
-    def __init__(self, index: Index, without: AbstractSet[str], *, proven_only: bool) -> None:
+    def __init__(
+        self, index: Index, without: AbstractSet[str], *, proven_only: bool, with_protected: bool = False
+    ) -> None:
         self._index = index
         self._without = without
         self._proven_only = proven_only
+        self._with_protected = with_protected
 
     def total_bytes(self, recorder: str | None) -> int:
         return self._index.total_bytes(recorder)
 
     def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
-        chunks = self._index.oldest(recorder, proven_only=self._proven_only)
+        chunks = self._index.oldest(recorder, proven_only=self._proven_only, with_protected=self._with_protected)
         return (chunk for chunk in chunks if chunk.file not in self._without)
 
     def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
-        chunks = self._index.aged(recorder, before_ns, proven_only=self._proven_only)
+        chunks = self._index.aged(
+            recorder, before_ns, proven_only=self._proven_only, with_protected=self._with_protected
+        )
         return (chunk for chunk in chunks if chunk.file not in self._without)
 
 
@@ -109,14 +114,14 @@ class Janitor:
         """
         return self._plan(frozenset())
 
-    def waiting(self) -> list[Planned]:
-        """What the limits would take, too, and `rotate` leaves until a store has proven it.
+    def kept(self) -> list[Planned]:
+        """What the limits would take, too, and `rotate` leaves: it is protected, or no store has proven it yet.
 
         Raises:
             StorageError: index or file system cannot be read.
         """
-        view = _Without(self._listing.index, frozenset(), proven_only=False)
-        return waiting(view, self.limits, self.recorder_limits, self._situation())
+        view = _Without(self._listing.index, frozenset(), proven_only=False, with_protected=True)
+        return kept(view, self.limits, self.recorder_limits, self._situation())
 
     def _plan(self, without: AbstractSet[str]) -> list[Planned]:
         situation = self._situation()

@@ -202,9 +202,11 @@ class Protections:
         """Let a recording, or some chunks of it, go by the limits again.
 
         Raises:
-            StorageError: `not_found`, or it cannot be changed.
+            StorageError: `not_found`, also of chunks, as `protect`; or it cannot be changed.
         """
         self._require_recording(recording_id)
+        if chunks is not None:
+            self._require_chunks(recording_id, chunks, is_running=self._is_open(recording_id))
         left = [] if chunks is None else _without(self._root.protected_ranges(recording_id) or (), chunks)
         with files.storage_errors(f"unprotect {recording_id}"):
             self._root.protect(recording_id, left or None)

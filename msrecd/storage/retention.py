@@ -112,14 +112,16 @@ def plan(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits],
     return planner.planned
 
 
-def waiting(
-    view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation
-) -> list[Planned]:
-    """What the limits would take beyond the plan, if no proof of a store were required."""
+def kept(view: ChunkView, limits: Limits, recorder_limits: Mapping[str, Limits], situation: Situation) -> list[Planned]:
+    """What the limits would take beyond the plan, if nothing were protected and no proof of a store required.
+
+    Args:
+        view: of all chunks, the protected ones included.
+    """
     planner = _Planner(view, situation)
     planner.by_all(limits, recorder_limits)
     known = len(planner.planned)
-    planner.requires_proof = False
+    planner.requires_proof = planner.respects_protection = False
     planner.by_all(limits, recorder_limits)
     return planner.planned[known:]
 
@@ -128,6 +130,7 @@ class _Planner:
     def __init__(self, view: ChunkView, situation: Situation) -> None:
         self.planned: list[Planned] = []
         self.requires_proof = situation.requires_proof
+        self.respects_protection = True
         self._view = view
         self._situation = situation
         self._files: set[str] = set()
@@ -216,8 +219,8 @@ class _Planner:
                     return
 
     def _may_go(self, chunk: ChunkRef) -> bool:
-        is_free = chunk.proven or not self.requires_proof
-        return is_free and not chunk.protected and chunk.file not in self._files
+        is_free = (chunk.proven or not self.requires_proof) and not (chunk.protected and self.respects_protection)
+        return is_free and chunk.file not in self._files
 
     def _take(self, chunk: ChunkRef, reason: Reason) -> bool:
         if not self._may_go(chunk):

@@ -321,13 +321,21 @@ class Store:
         """
         return self._janitor.plan()
 
-    def waiting(self) -> list[Planned]:
-        """What the limits would take, too, and `rotate` leaves until a store has proven it.
+    def kept(self) -> list[Planned]:
+        """What the limits would take, too, and `rotate` leaves: it is protected, or no store has proven it yet.
 
         Raises:
             StorageError: index or file system cannot be read.
         """
-        return self._janitor.waiting()
+        return self._janitor.kept()
+
+    def missing_room(self) -> str | None:
+        """Why no chunk could begin now; None: one could.
+
+        Raises:
+            StorageError: index or file system cannot be read.
+        """
+        return self._janitor.missing_room()
 
     def rotate(self) -> list[Deleted]:
         """Delete what the limits say; what cannot be deleted is reported and left.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -233,7 +234,11 @@ def test_protected_recordings_stay(folder: Path) -> None:
     recording_id = recording["recording_id"]
     assert ok(config_of(folder), "protect", recording_id) == f"{recording_id}: protected\n"
     assert listed(folder, recorder="mic")[0]["protected"] is True
-    assert json.loads(ok(config_of(folder), "prune", "--json")) == []
+    for arguments in (("prune", "--dry-run"), ("prune",)):  # as many as the limit would take say why they stay
+        done = call(config_of(folder), *arguments)
+        assert (done.returncode, done.stdout) == (0, "nothing to delete\n"), done
+        assert re.search(r"more chunks?, .*, beyond the limits, left, being protected", done.stderr), done
+    assert call(config_of(folder), "prune", "--json").stdout == "[]\n"
     assert ok(config_of(folder), "unprotect", recording_id) == f"{recording_id}: not protected\n"
     assert json.loads(ok(config_of(folder), "prune", "--dry-run", "--json")) != []
 
@@ -247,6 +252,19 @@ def test_protecting_chunks_that_are_not_there_names_those_that_are(folder: Path)
         assert done.stderr == f"msrecd: {recording_id} has no chunks {asked}: its chunks are 1-{last}\n"
     assert listed(folder, recorder="mic")[0]["protected"] is False
     ok(config_of(folder), "protect", recording_id, "--chunks", f"2-{last}")
+    done = call(config_of(folder), "unprotect", recording_id, "--chunks", f"2-{last + 1}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"msrecd: {recording_id} has no chunks 2-{last + 1}: its chunks are 1-{last}\n"
+    ok(config_of(folder), "unprotect", recording_id, "--chunks", f"2-{last}")
+
+
+def test_prune_says_what_of_the_limits_does_not_hold(folder: Path) -> None:
+    """No deleting makes room that the disk does not have."""
+    config_of(folder).write_text(configuration(folder, port=None, recorders=RECORDER, storage='min_free = "1000TiB"'))
+    assert "deleted" in call(config_of(folder), "prune").stdout
+    done = call(config_of(folder), "prune")
+    assert (done.returncode, done.stdout) == (0, "nothing to delete\n"), done
+    assert "storage.min_free = 1000TiB is more than there is at all: lower it" in done.stderr, done
 
 
 def test_protecting_what_is_not_there_fails(folder: Path) -> None:

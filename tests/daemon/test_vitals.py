@@ -158,3 +158,36 @@ def test_each_round_looks_at_the_memory_too(monkeypatch: pytest.MonkeyPatch) -> 
 
     asyncio.run(run())
     assert looks[:3] == [1, 2, 3]
+
+
+@pytest.mark.promise("health-follows-states")
+def test_it_follows_what_the_states_say_and_comes_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_S", 0.01)
+    told: list[Mapping[str, Any]] = []
+    unit = recorder(is_recording=True)
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(told) < count:  # noqa: ASYNC110 - a thread measures
+                await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        health = vitals(Disk(), told)
+        health._units = lambda: {"cam0": unit}
+        rounds = asyncio.create_task(health.rounds())
+        await until(1)
+        health.look()
+        await asyncio.sleep(0.2)
+        assert len(told) == 1, "no news"
+        for state in ("error", "recording"):
+            unit.status.state = state
+            health.look()
+            await until(len(told) + 1)
+        health._clock = lambda: "unsynchronized"
+        health.look()
+        await until(4)
+        rounds.cancel()
+
+    asyncio.run(run())
+    assert [facts["recorders"]["cam0"]["state"] for facts in told] == ["recording", "error", "recording", "recording"]
+    assert [facts["clock"] for facts in told] == ["synchronized"] * 3 + ["unsynchronized"]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,6 +317,30 @@ def test_a_pre_roll_is_kept_while_idle_and_again_after_a_recording_and_an_outage
     run(archive, test, pre_roll=2000, video_key_frame_interval_duration=500)
 
 
+def test_an_input_that_is_lost_while_it_is_opened_for_the_pre_roll_is_opened_again(archive: DaemonArchive) -> None:
+    """The camera goes between its opening and the pre-roll: armed with it the recorder would keep nothing for ever."""
+
+    async def test(bench: Bench, camera: VirtualCamera, _: VirtualMicrophone) -> None:
+        recorder, heard, make = bench.recorder, bench.heard, bench.recorder.attempts.make
+
+        async def is_lost_at_once(*args: Any) -> Any:
+            recorder.attempts.make = make  # type: ignore[method-assign]
+            attempt = await make(*args)
+            camera.unplug()
+            await heard.until(lambda: attempt.input.has_lost_track)
+            return attempt
+
+        recorder.attempts.make = is_lost_at_once  # type: ignore[method-assign, assignment]
+        recorder.arm()
+        await heard.until(lambda: heard.of("error"))
+        assert (heard.of("error")[0]["code"], recorder.is_armed) == ("device_missing", False)
+        camera.plug()
+        recorder.devices_changed()
+        await heard.until(lambda: recorder.is_armed and recorder.pre_roll_bytes > 0)
+
+    run(archive, test, pre_roll=2000)
+
+
 async def _armed_for(bench: Bench, seconds: float) -> None:
     begun_ns = SYSTEM_CLOCK.monotonic_ns()
     await bench.heard.until(
@@ -378,15 +403,18 @@ def test_frequencies_that_the_microphone_does_not_have_are_said(archive: DaemonA
     run(archive, test, audio=True, filters=filters)
 
 
-def test_a_band_beyond_the_sound_is_said_and_one_that_begins_within_is_not(archive: DaemonArchive) -> None:
+def test_a_band_that_the_sound_does_not_have_is_said_by_the_edge_that_lies_beyond(archive: DaemonArchive) -> None:
     async def test(bench: Bench, *_: object) -> None:
         stream = await bench.devices.get_user_media({"audio": True})
         try:
-            bands = ((200.0, 30_000.0), (25_000.0, 30_000.0))
+            bands = ((200.0, 30_000.0), (25_000.0, 30_000.0), (200.0, 24_000.0))
             triggers = [TriggerSettings(kind="motion"), *(TriggerSettings(kind="sound", band=band) for band in bands)]
             assert beyond(stream.get_tracks(), (), triggers) == [
-                {"kind": "audio", "constraint": "trigger.band", "asked": 25_000, "got": 24_000}
+                {"kind": "audio", "constraint": "trigger.band", "asked": asked, "got": 24_000}
+                for asked in (30_000, 25_000)
             ]
+            telephone = [SimpleNamespace(kind="audio", get_settings=lambda: {"sample_rate": 8_000})]
+            assert beyond(telephone, (), [TriggerSettings(kind="sound")]) == [], "the usual band asks for nothing"  # type: ignore[arg-type]
         finally:
             for track in stream.get_tracks():
                 track.stop()

@@ -63,10 +63,10 @@ class OpenPage:
     """A window of its own with a session of its own; `complaints` are errors of the console, of scripts, and requests
     to other origins."""
 
-    def __init__(self, browser: Any, base: str, width: int, height: int, scheme: str) -> None:
+    def __init__(self, browser: Any, base: str, width: int, height: int, scheme: str, *, zone: str = "UTC") -> None:
         self.base = base
         self.context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, timezone_id="UTC", accept_downloads=True
+            viewport={"width": width, "height": height}, color_scheme=scheme, timezone_id=zone, accept_downloads=True
         )
         self.context.set_default_timeout(DEADLINE_MS)
         self.context.add_init_script(READ_FRAME)

@@ -155,6 +155,27 @@ def test_health_comes_again_and_again(run: Run, console: Console, monkeypatch: p
     run([VirtualCamera("Garden", modes=[(320, 240, 15)])], watch)
 
 
+@pytest.mark.promise("health-follows-states")
+def test_health_says_within_seconds_what_the_state_says(run: Run, console: Console) -> None:
+    garden = VirtualCamera("Garden", modes=[(320, 240, 15)])
+
+    def follows(state: str, since: int) -> None:
+        health = console.wait(
+            "state/health", lambda it: it["recorders"]["cam0"]["state"] == state, since=since, timeout=30
+        )
+        assert health["recorders"]["cam0"]["state"] == state
+
+    def watch(_: daemon_module.Daemon) -> None:
+        console.wait("state/health")
+        since = len(console.messages)
+        console.command("recorder/cam0/start")
+        follows("recording", since)
+        garden.unplug()
+        follows("error", since)
+
+    run([garden], watch)
+
+
 @pytest.mark.effect("reply: code", "reply: error", "reply: retryable")
 def test_every_code_that_a_device_can_give(
     run: Run, broker: Broker, console: Console, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ export class TimeBar {
     this.node.addEventListener("pointerup", () => { if (this.isDragged) { this.isDragged = false; this.tell.onseek(this.position); } });
     this.node.addEventListener("pointercancel", () => { this.isDragged = false; });
     this.node.addEventListener("keydown", event => {
+      if (event.key === "+" || event.key === "-") { event.preventDefault(); this.zoom(event.key === "+" ? 1 : -1); return; }
       const step = { ArrowLeft: -10e3, ArrowRight: 10e3, PageDown: -300e3, PageUp: 300e3, ArrowDown: -60e3, ArrowUp: 60e3 }[event.key];
       const to = event.key === "Home" ? this.first : event.key === "End" ? this.last : step && (this.position ?? this.from) + step;
       if (to === undefined) return;
