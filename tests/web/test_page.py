@@ -183,6 +183,7 @@ def test_a_recording_plays_through_all_chunks_and_can_be_sought(device: Device, 
     opened.until("() => !document.querySelector('main video').seeking")
 
 
+@pytest.mark.promise("page-waveform")
 def test_sound_plays_on_over_files_and_has_a_picture(opened: OpenPage) -> None:
     opened.show("back/mic0")
     opened.page.wait_for_selector("main .sound canvas")
@@ -208,7 +209,7 @@ def test_sound_plays_on_over_files_and_has_a_picture(opened: OpenPage) -> None:
     assert 8 <= row <= 11
 
 
-@pytest.mark.promise("page-proof", "page-export")
+@pytest.mark.promise("page-proof", "page-export", "page-protect-range")
 def test_a_file_and_a_range_are_taken_home_and_proven(device: Device, opened: OpenPage, tmp_path: Path) -> None:
     line = device.daemon.chunk_lines()[0]
     opened.show("back/cam0")
@@ -238,7 +239,7 @@ def test_a_file_and_a_range_are_taken_home_and_proven(device: Device, opened: Op
     opened.page.get_by_text(f"Protected: {len(device.daemon.chunk_lines())} files.").wait_for()
 
 
-@pytest.mark.promise("page-live")
+@pytest.mark.promise("page-live", "page-zoom", "page-single-frames")
 def test_the_live_picture_moves_by_stream_and_by_single_frames(opened: OpenPage) -> None:
     """cam0 is idle: its camera opens for the one who looks."""
     opened.show("aim/cam0")
@@ -276,6 +277,7 @@ def test_the_live_picture_comes_over_webrtc(device: Device, opened: OpenPage) ->
     until(lambda: viewers(device.daemon) == 0, "its session is kept")
 
 
+@pytest.mark.promise("page-levels")
 def test_levels_show_the_tone_and_the_sound_plays(opened: OpenPage) -> None:
     """The tone of the virtual microphone peaks at -6 dBFS, and its mean is 3.01 dB below that."""
     opened.show("listen")
@@ -294,6 +296,7 @@ def test_levels_show_the_tone_and_the_sound_plays(opened: OpenPage) -> None:
     opened.page.get_by_role("button", name="Stop listening").click()
 
 
+@pytest.mark.promise("page-record")
 def test_a_recorder_is_commanded_and_says_what_it_does(device: Device, opened: OpenPage) -> None:
     page = opened.show("record")
     card = page.locator("main .recorder", has=page.get_by_role("heading", name="mic0"))

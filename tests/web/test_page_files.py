@@ -37,6 +37,7 @@ def test_the_page_sets_no_markup_and_runs_no_text() -> None:
         assert re.findall(ways, path.read_text()) == [], path.name
 
 
+@pytest.mark.promise("page-words")
 def test_words_stand_in_one_file() -> None:
     """No text between quotes that a person would read, elsewhere: two words with a blank, beginning with a capital."""
     for path in STATIC.glob("*.js"):

@@ -162,6 +162,7 @@ def test_playback_goes_over_what_is_missing_and_says_why(past: Past, opened: Ope
     assert first < number < last
 
 
+@pytest.mark.promise("page-missing-in-range")
 def test_a_range_says_what_is_missing_of_it(opened: OpenPage) -> None:
     opened.show("back/plugged")
     bar = opened.page.get_by_role("slider", name="Time bar")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -86,6 +87,7 @@ def counted_frames(source: str) -> int:
     return int(result.stdout.split()[0].strip(","))
 
 
+@pytest.mark.promise("api-recordings")
 def test_the_list_says_what_the_manifests_say(site: Site) -> None:
     lines = site.daemon.chunk_lines()
     found = recording(site)
@@ -98,6 +100,7 @@ def test_the_list_says_what_the_manifests_say(site: Site) -> None:
     assert [one["recording_id"] for one in days] == [found["recording_id"]]
 
 
+@pytest.mark.promise("api-chunk")
 def test_a_chunk_is_sent_whole_in_parts_and_not_again(site: Site) -> None:
     line, found = site.daemon.chunk_lines()[0], recording(site)
     path = f"/api/recordings/{found['recording_id']}/1"
@@ -115,6 +118,7 @@ def test_a_chunk_is_sent_whole_in_parts_and_not_again(site: Site) -> None:
     assert (status, headers["content-length"], nothing) == (200, str(len(body)), b"")
 
 
+@pytest.mark.promise("api-playlists")
 def test_playlists_hold_every_frame(site: Site) -> None:
     found = recording(site)
     frames = sum(line["tracks"]["video"]["frames"] for line in site.daemon.chunk_lines())
@@ -123,6 +127,7 @@ def test_playlists_hold_every_frame(site: Site) -> None:
     assert counted_frames(f"{site.base}/api/timeline/cam0.m3u8?{between}") == frames
 
 
+@pytest.mark.promise("api-chunk-playlist")
 def test_a_chunk_has_a_playlist_of_segments_that_follow_each_other(site: Site) -> None:
     found = recording(site)
     line = site.daemon.chunk_lines()[0]
@@ -139,6 +144,7 @@ def test_a_chunk_has_a_playlist_of_segments_that_follow_each_other(site: Site) -
     assert sum(durations) == pytest.approx(line["duration_s"], abs=1e-3)
 
 
+@pytest.mark.promise("api-thumbnail")
 def test_thumbnails_are_jpegs_and_sound_has_none(site: Site, tmp_path: Path) -> None:
     status, headers, body = site.get(f"/api/recordings/{recording(site)['recording_id']}/2.jpg")
     assert (status, headers["content-type"], body[:2]) == (200, "image/jpeg", b"\xff\xd8")
@@ -148,6 +154,7 @@ def test_thumbnails_are_jpegs_and_sound_has_none(site: Site, tmp_path: Path) -> 
     assert site.get(f"/api/recordings/{recording(site, 'mic0')['recording_id']}/1.jpg")[0] == 404
 
 
+@pytest.mark.promise("api-manifest")
 def test_the_manifest_comes_as_it_lies_there(site: Site) -> None:
     found = recording(site)
     status, headers, body = site.get(f"/api/recordings/{found['recording_id']}/manifest")
@@ -156,6 +163,7 @@ def test_the_manifest_comes_as_it_lies_there(site: Site) -> None:
     assert f'filename="{path.name}"' in headers["content-disposition"]
 
 
+@pytest.mark.promise("api-export")
 @pytest.mark.parametrize(("recorder", "suffix"), [("cam0", ".mp4"), ("mic0", ".mka")])
 def test_a_range_is_sent_as_one_file(site: Site, tmp_path: Path, recorder: str, suffix: str) -> None:
     found = recording(site, recorder)
@@ -173,6 +181,24 @@ def test_a_range_is_sent_as_one_file(site: Site, tmp_path: Path, recorder: str, 
         times = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=True).stdout.split()
         seconds = float(times[-1].strip(","))  # a file that was streamed does not know its length
         assert seconds == pytest.approx(sum(line["duration_s"] for line in site.daemon.chunk_lines("mic0")), abs=0.2)
+
+
+@pytest.mark.promise("page-one-export")
+def test_one_export_at_a_time(site: Site) -> None:
+    """The first one's reader takes nothing for now."""
+    found = recording(site, "mic0")
+    path = f"/api/export?recorder=mic0&from={found['started']}&to={found['ended']}"
+    port = int(site.base.rpartition(":")[2])
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(60)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert b" 200 " in slow.recv(100)
+        status, headers, body = site.get(path)
+        assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+        assert headers["retry-after"]
+    until(lambda: site.get(path)[0] == 200, "the first one's place is not free again")
 
 
 @pytest.mark.parametrize(

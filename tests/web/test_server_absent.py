@@ -49,7 +49,7 @@ def listening(pid: int) -> list[str]:
     return found
 
 
-@pytest.mark.promise("page-absent")
+@pytest.mark.promise("page-absent", "page-needs-web")
 def test_without_web_nothing_listens(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=camera(autostart=True))) as daemon:
         daemon.wait_for_part()

@@ -95,7 +95,7 @@ def test_an_unknown_address(operator: PageClient, page_daemon: tuple[DaemonProce
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
-@pytest.mark.promise("page-origin")
+@pytest.mark.promise("page-origin", "api-origin")
 def test_other_sites_pages_are_refused(operator: PageClient, page_daemon: tuple[DaemonProcess, int]) -> None:
     port = page_daemon[1]
     verb = "/api/recorders/cam0/stop"
@@ -156,7 +156,7 @@ def test_nothing_is_made_of_a_path(operator: PageClient) -> None:
         assert b"root:" not in answer.body
 
 
-@pytest.mark.promise("page-login")
+@pytest.mark.promise("page-login", "api-login")
 def test_a_session_begins_and_ends(page_daemon: tuple[DaemonProcess, int]) -> None:
     daemon, port = page_daemon
     client = PageClient(port, source="127.0.0.8")
@@ -205,7 +205,7 @@ def test_the_page_itself_is_kept_by_the_browser(operator: PageClient) -> None:
     assert (again.status, again.body) == (304, b"")
 
 
-@pytest.mark.promise("page-no-login")
+@pytest.mark.promise("page-no-login", "page-cause", "api-session")
 def test_without_passwords_whoever_reaches_the_address_is_the_operator(tmp_path: Path) -> None:
     port = free_port()
     table = web_table(port, tmp_path, with_passwords=False)

@@ -110,6 +110,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonProce
         yield daemon, client
 
 
+@pytest.mark.promise("api-live")
 def test_an_idle_recorder_can_be_looked_at(live: tuple[DaemonProcess, PageClient]) -> None:
     daemon, client = live
     kind, data = look(client)
@@ -129,6 +130,7 @@ def test_an_idle_recorder_can_be_looked_at(live: tuple[DaemonProcess, PageClient
 
 
 @pytest.mark.alone
+@pytest.mark.promise("page-one-encoding")
 def test_viewers_and_a_recording_share_one_encoding(live: tuple[DaemonProcess, PageClient]) -> None:
     daemon, client = live
     with client.stream("/api/recorders/cam0/live.mp4") as first:
@@ -170,6 +172,7 @@ def test_flac_is_shown_as_it_is(live: tuple[DaemonProcess, PageClient]) -> None:
         assert sum(frame.samples for frame in container.decode(audio=0)) > 20_000
 
 
+@pytest.mark.promise("api-live")
 def test_a_photo(live: tuple[DaemonProcess, PageClient]) -> None:
     _, client = live
     answer = client.get("/api/recorders/cam0/live.jpg?width=160")
@@ -192,6 +195,7 @@ def test_head_opens_and_leaves_nothing(live: tuple[DaemonProcess, PageClient]) -
     until(lambda: watching(client) == 0, "HEAD left a viewer behind")
 
 
+@pytest.mark.promise("api-levels")
 def test_levels_come_of_what_is_listened_to(live: tuple[DaemonProcess, PageClient]) -> None:
     _, client = live
     loudest = {"rms": -80.0, "peak": -80.0}

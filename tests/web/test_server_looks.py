@@ -228,7 +228,7 @@ def test_a_disabled_track_is_black_and_keeps_its_time() -> None:
     run(go)
 
 
-@pytest.mark.promise("page-viewers-go-first")
+@pytest.mark.promise("page-viewers-go-first", "page-one-encoding")
 def test_viewers_go_before_an_encoder_loses_something(monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
         stream = await stream_of(VirtualCamera("Eye", modes=MODES))

@@ -49,6 +49,7 @@ async def watch(client: PageClient) -> Answer:
     return answer
 
 
+@pytest.mark.promise("api-whep")
 def test_whep(tmp_path: Path) -> None:
     port = free_port()
     text = web_table(port, tmp_path, with_passwords=False) + camera(mime_type="video/mp4;codecs=avc1")
