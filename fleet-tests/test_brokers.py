@@ -69,6 +69,7 @@ def failed(findings: dict[str, Finding]) -> set[str]:
 
 
 @pytest.mark.skipif(not RABBITMQ.exists(), reason="rabbitmq-server is not installed")
+@pytest.mark.promise("rabbitmq-behind-mosquitto")
 def test_rabbitmq_has_no_retained_states_for_wildcards_and_wills(tmp_path: Path) -> None:
     """Its MQTT plugin with what a device needs: anonymous, on loopback."""
     port = free_port()
@@ -91,6 +92,7 @@ def test_rabbitmq_has_no_retained_states_for_wildcards_and_wills(tmp_path: Path)
 
 
 @pytest.mark.skipif(not ARTEMIS.exists(), reason="Artemis was not fetched: see the first lines of make fleet-test")
+@pytest.mark.promise("artemis-loses-order")
 def test_artemis_may_lose_the_order_of_what_waited(tmp_path: Path) -> None:
     know_this_host()
     port = free_port()

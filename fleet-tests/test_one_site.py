@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psycopg
+import pytest
 from network import ROOT, Database, Host, Network, eventually, tail
 
 COUNT = 5000
@@ -28,6 +29,7 @@ def publish(host: Host, first: int, last: int) -> None:
     subprocess.run(host.command(*command), input=lines, text=True, check=True, timeout=300)
 
 
+@pytest.mark.promise("one-site-without-rabbitmq")
 def test_a_consumer_at_the_broker_stores_each_event_once_and_in_order() -> None:
     folder = Path("/srv/run/one-site")
     folder.mkdir()

@@ -233,6 +233,7 @@ def reach_all(fleet: Fleet, id_: str) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.promise("fleet-stores-once", "fleet-keeps-order", "fleet-newest-state")
 def test_every_event_is_stored_once_and_in_order_whatever_breaks(fleet: Fleet) -> None:
     print(f"\nchaos of {CHAOS_S:g} s, seed {SEED}", flush=True)
     count = len(SITES) * DEVICES_OF_SITE
@@ -361,6 +362,7 @@ def assert_states(fleet: Fleet, told: dict[str, list[str]]) -> None:
     assert fleet.sql("SELECT count(*) FROM msrecd.clock_trust WHERE clock = 'synchronized'") == [(len(told),)]
 
 
+@pytest.mark.promise("fleet-power")
 def test_a_site_that_loses_its_power_keeps_what_is_on_its_disk(fleet: Fleet) -> None:
     """While its line is down: what mosquitto wrote ten seconds after it took it is passed on later."""
     site, count = fleet.sites[0], 300
@@ -412,6 +414,7 @@ def test_what_the_backbone_and_the_database_take(fleet: Fleet) -> None:
     print(f"one consumer stored {rate:.0f} events a second, each once: {FLOOD // 10} came twice")
 
 
+@pytest.mark.promise("fleet-dashboard")
 def test_the_dashboard_asks_what_the_database_answers(fleet: Fleet) -> None:
     """Each query of the Grafana dashboard, with its macros replaced as Grafana does, asked by the reader."""
     board = json.loads((CONFIG / "dashboard.json").read_text())

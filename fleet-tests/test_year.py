@@ -156,6 +156,7 @@ def seconds(connection: psycopg.Connection[Any], query: str) -> tuple[float, int
     return took, result.ntuples
 
 
+@pytest.mark.promise("fleet-sums")
 def test_views_answer_within_a_second(database: psycopg.Connection[Any]) -> None:
     slow = []
     print("\n| question | by the view | over raw events |\n|---|---|---|")
@@ -169,6 +170,7 @@ def test_views_answer_within_a_second(database: psycopg.Connection[Any]) -> None
     assert not slow, slow
 
 
+@pytest.mark.promise("fleet-sums")
 def test_the_sums_are_those_of_the_events(database: psycopg.Connection[Any]) -> None:
     ((by_view,),) = database.execute("SELECT sum(recorded_s) FROM msrecd.coverage").fetchall()
     ((by_event,),) = database.execute(

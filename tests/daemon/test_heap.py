@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from msrecd.daemon import health
 from msrecd.daemon.heap import Heap
 
@@ -27,6 +29,7 @@ print(before, kept, anonymous_bytes(), len(others))
 """
 
 
+@pytest.mark.promise("memory-is-given-back")
 def test_only_what_is_more_than_before_is_trimmed() -> None:
     sizes = iter([50 * MIB, 40 * MIB, 47 * MIB, 70 * MIB, 45 * MIB, 50 * MIB, 60 * MIB, 60 * MIB, 61 * MIB])
     trimmed: list[int] = []

@@ -40,6 +40,7 @@ class Grid:
 
 
 @pytest.mark.parametrize("options", [{}, {"video_bits_per_second": 300_000}], ids=["the encoder runs", "a new encoder"])
+@pytest.mark.promise("start-takes-the-next-frame")
 def test_the_next_picture_of_a_running_camera_is_the_first_recorded(options: dict[str, Any]) -> None:
     async def main() -> list[float]:
         waited = []

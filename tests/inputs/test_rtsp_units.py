@@ -228,6 +228,7 @@ def test_the_rate_of_frames(step_ns: int, rate: float) -> None:
     assert _rate_of(packets) == pytest.approx(rate, rel=1e-6)
 
 
+@pytest.mark.promise("work-of-an-rtp-packet")
 def test_the_work_of_a_second_of_a_camera() -> None:
     """Counted, not timed: 1.2 Python calls and 4.1 built-in ones for each packet of RTP, of which 700 come a second."""
     send, unpacker = Sender(), Unpacker([VIDEO])

@@ -59,7 +59,7 @@ def check(tmp_path: Path, port: int, *arguments: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-@pytest.mark.promise("check-broker")
+@pytest.mark.promise("check-broker", "check-broker-clears")
 def test_the_command_prints_a_table_and_json_and_leaves_nothing_retained(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", config=RIGHT) as broker:
         right = check(tmp_path, broker.port, "--json")

@@ -29,7 +29,7 @@ def bridge_to(centre: Broker) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.promise("bridge")
+@pytest.mark.promise("bridge", "fleet-commands")
 def test_a_site_is_commanded_from_the_centre_and_tells_it_everything(
     tmp_path: Path, service_for: Callable[..., Any]
 ) -> None:

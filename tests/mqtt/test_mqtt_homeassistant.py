@@ -29,7 +29,7 @@ def refused(value, name):
         check(value, name)
 
 
-@pytest.mark.promise("home-assistant-entities")
+@pytest.mark.promise("home-assistant-entities", "recipe-sensors")
 def test_every_recorder_gets_its_entities():
     payload = discovery("pi-test", dict.fromkeys(["cam0", "a-b"], True), version="1.2", model="Pi")
     check(payload, "homeassistant-discovery.json")

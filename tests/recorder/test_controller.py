@@ -280,6 +280,7 @@ def test_a_file_that_is_played_to_its_end_is_no_error(archive: DaemonArchive, tm
 # --- pre-roll --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("recipe-doorbell")
 def test_a_pre_roll_is_kept_while_idle_and_again_after_a_recording_and_an_outage(archive: DaemonArchive) -> None:
     async def test(bench: Bench, camera: VirtualCamera, _: VirtualMicrophone) -> None:
         recorder, heard = bench.recorder, bench.heard

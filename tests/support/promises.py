@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "promises.json"
+SUITES = ("tests", "fleet-tests")  # the latter is `make fleet-test`: servers, an hour
 PAGES = ("README.md", "SECURITY.md", "docs/*.md", "docs/man/*")
 ANCHOR = re.compile(r"<!-- promise: ([a-z0-9-]+) -->|^\.\\\" promise: ([a-z0-9-]+)$", re.MULTILINE)
 BLOCK = re.compile(
@@ -89,7 +90,7 @@ def names_in(source: str, marker: str = "promise") -> Iterator[tuple[str, str]]:
 def marked_tests(marker: str, root: Path = ROOT) -> dict[str, list[str]]:
     """Tests ("tests/system/test_x.py::test_y") by each name that they are marked with."""
     found: dict[str, list[str]] = {}
-    for path in sorted((root / "tests").rglob("test_*.py")):
+    for path in sorted(path for suite in SUITES for path in (root / suite).rglob("test_*.py")):
         for test, name in names_in(path.read_text(), marker):
             found.setdefault(name, []).append(f"{path.relative_to(root)}::{test}")
     return found

@@ -33,7 +33,7 @@ def level_db(path: Path) -> tuple[int, float]:
     return channels, 10 * math.log10(float(np.mean(sound**2)))
 
 
-@pytest.mark.promise("audio-filters")
+@pytest.mark.promise("audio-filters", "recipe-bats")
 @pytest.mark.effect(
     "config: recorder.audio_filters.type",
     "config: recorder.audio_filters.frequency",

@@ -87,7 +87,7 @@ def test_wrong_commands_change_nothing(daemon_for: DaemonFor, console: Console) 
         assert console.command("recorder/cam0/get")["data"]["state"] == "inactive"
 
 
-@pytest.mark.promise("faults-stay-apart")
+@pytest.mark.promise("faults-stay-apart", "recipe-pairs")
 @pytest.mark.effect(
     "config: recorder.autostart", "state-recorder: error", "state-recorder: code", "state-recorder: message"
 )

@@ -61,6 +61,7 @@ def test_an_interrupted_fleet_leaves_nothing_behind(tmp_path: Path, number: sign
     assert not list(tmp_path.iterdir()), "a folder is left"
 
 
+@pytest.mark.promise("fleet-model")
 def test_the_model_names_the_first_limit_of_each_size() -> None:
     """A model of costs: it needs no broker, and grows in proportion."""
     model = subprocess.run(

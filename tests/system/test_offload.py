@@ -251,7 +251,7 @@ def test_max_rate_holds(daemon_for: DaemonFor, tmp_path: Path) -> None:
 
 @pytest.mark.effect("config: offload.delete")
 @pytest.mark.effect("config: storage.max_total")
-@pytest.mark.promise("proven-only-is-deleted")
+@pytest.mark.promise("proven-only-is-deleted", "recipe-nas")
 def test_proven_keeps_what_is_not_proven(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
     """The limit is reached, the store refuses: nothing is deleted, and the recorder says why it does not record."""
     limits = 'max_total = "1MiB"'

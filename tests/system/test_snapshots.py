@@ -41,7 +41,7 @@ def commands(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.promise("snapshots")
+@pytest.mark.promise("snapshots", "recipe-image")
 @pytest.mark.effect(
     "config: recorder.snapshots.every",
     "config: recorder.snapshots.idle",

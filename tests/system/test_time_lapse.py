@@ -50,7 +50,7 @@ def test_the_camera_is_free_between_the_frames(daemon_for: DaemonFor, console: C
     assert (line["gaps"], line["lost_s"], line["tracks"]["video"]["dropped"]) == ([], 0, 0)
 
 
-@pytest.mark.promise("time-lapse")
+@pytest.mark.promise("time-lapse", "recipe-lapse")
 @pytest.mark.effect("config: recorder.time_lapse.interval", "config: recorder.time_lapse.frame_rate")
 @pytest.mark.effect("manifest-line: time_lapse", "manifest-line: interval_s", "manifest-line: frame_rate")
 @pytest.mark.effect("manifest-line: captured_s")

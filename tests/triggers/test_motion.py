@@ -50,6 +50,7 @@ RESTLESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", RESTLESS)
+@pytest.mark.promise("motion-of-clips")
 def test_every_passage_is_found_within_a_second(kind: str) -> None:
     """With a pre-roll of two seconds, each recording begins before the object is to be seen."""
     mask = WITHOUT_FOLIAGE if kind == "foliage" else ()
@@ -64,7 +65,7 @@ def test_every_passage_is_found_within_a_second(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["foliage", "lamps", "clouds", "night"])
-@pytest.mark.promise("brightness-is-no-motion")
+@pytest.mark.promise("brightness-is-no-motion", "motion-of-clips")
 def test_restless_scenes_begin_nothing(kind: str) -> None:
     seconds = 3600 if IS_LONG else 60
     options: dict[str, Any] = dict(RESTLESS[kind])
