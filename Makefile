@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ leak-test: $(STAMP) ## recorders and clones that come and go for ten minutes: no
 twenty: $(STAMP) ## the tests of the object model twenty times in a row, and twenty with asyncio's debug mode (hours; resumes)
 	@BIN=$(BIN) scripts/twenty.sh $(ARGS)
 
+acceptance-inputs: $(STAMP) ## a network camera for an hour in real time, days of live inputs, the whole matrix of files (two hours)
+	MSRECD_LIVE_S=3600 MSRECD_INPUT_DAY=1 MSRECD_MATRIX=1 $(BIN)/python -m pytest -s tests/system/test_camera_hour.py \
+	    tests/inputs/test_input_timeline.py tests/inputs/test_matrix_whole.py $(ARGS)
+
 acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzing: the long versions (some 20 minutes)
 	MSRECD_OUTAGE_EVENTS=10000 MSRECD_BROKER_KILLS=100 MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 \
 	    $(BIN)/python -m pytest -s tests/system/test_mqtt_outage.py tests/system/test_mqtt_kills.py \
@@ -81,7 +85,7 @@ acceptance-year: $(STAMP) ## 10 000 schedules against the judge, twenty years, 1
 	MSRECD_RELOADS=1000 $(BIN)/python -m pytest -s tests/system/test_reload.py $(ARGS)
 
 fuzz: $(STAMP)-tests ## spoiled inputs of 40 formats, RTP, cards, configurations and MQTT for an hour (MSRECD_FUZZ_S=600 for less)
-	MSRECD_FUZZ_S=$${MSRECD_FUZZ_S:-3600} MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 $(BIN)/python -m pytest -rP -n 2 \
+	MSRECD_FUZZ_S=$${MSRECD_FUZZ_S:-3600} MSRECD_FUZZ_COMMAND_S=$${MSRECD_FUZZ_COMMAND_S:-1800} MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 $(BIN)/python -m pytest -rP -n 2 \
 	    tests/fuzz tests/hostile tests/system/test_fuzz_broker.py tests/control/test_control_commands.py $(ARGS)
 
 promises: ## the sentences of the documentation that promise something, the tests behind them, their last results

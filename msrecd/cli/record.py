@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mime-type", metavar="T", help="for example video/webm;codecs=vp9,opus (default: by the extension of OUT)"
     )
     parser.add_argument("--duration", metavar="D", help="for example 10s or 5m (default: until Ctrl-C)")
+    parser.add_argument(
+        "--source", metavar="URL", help="record a file or network stream (rtsp, http, …) instead of devices"
+    )
     parser.add_argument("--virtual", action="store_true", help="record the virtual camera and microphone")
     parser.add_argument("out", metavar="OUT", help="the file to write; must not exist")
 
@@ -48,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         duration_s = None if args.duration is None else parse_duration(args.duration)
     except (TypeError, ValueError) as exc:
         return error(str(exc), 2)
+    if args.source is not None and (args.virtual or args.video or args.audio):
+        return error("--source: records what the input has; leave out --video, --audio and --virtual", 2)
     part = out.with_name(out.name + ".part")
     if out.exists():
         return error(f"{out} exists already", 1)
@@ -79,15 +84,26 @@ async def _record(
     """What was recorded; None when there is no device."""
     from msrecd.daemon.backends import backends_for_command
     from msrecd.media.devices import MediaDevices
-    from msrecd.recorder.single_file import record_to_file
+    from msrecd.recorder.single_file import record_input, record_to_file
 
-    devices = MediaDevices(
-        backends=backends_for_command(args.config, is_named=args.is_config_named, virtual=args.virtual)
-    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+
+    def show(elapsed: float, size: int) -> None:
+        total = "" if duration_s is None else f" of {duration_s:.0f} s"
+        progress.show(f"recording {elapsed:5.1f} s{total}  {size / 1e6:7.1f} MB")
+
+    how: Any = {"mime_type": mime_type, "duration_s": duration_s, "stop": stop, "progress": show}
+    if args.source is not None:
+        try:
+            return await record_input(args.source, out, **how)
+        finally:
+            progress.clear()
+    devices = MediaDevices(
+        backends=backends_for_command(args.config, is_named=args.is_config_named, virtual=args.virtual)
+    )
     try:
         kinds = {info.kind for info in await devices.enumerate_devices()}
         wanted = {
@@ -97,14 +113,7 @@ async def _record(
 
         if not any(wanted.values()):
             return None
-
-        def show(elapsed: float, size: int) -> None:
-            total = "" if duration_s is None else f" of {duration_s:.0f} s"
-            progress.show(f"recording {elapsed:5.1f} s{total}  {size / 1e6:7.1f} MB")
-
-        return await record_to_file(
-            devices, wanted, out, mime_type=mime_type, duration_s=duration_s, stop=stop, progress=show
-        )
+        return await record_to_file(devices, wanted, out, **how)
     finally:
         progress.clear()
         await devices.close()

@@ -404,8 +404,11 @@ class FileLine:
         else:
             dts = pts
         stream.last_raw = raw
+        if packet.is_hidden:
+            return self._place_hidden(packet, pts, dts, duration_ns)
+        begin = pts + packet.hidden_ns
         self._end_of_file_time = max(self._end_of_file_time, pts + duration_ns)
-        self._begin_of_file_time = pts if self._begin_of_file_time is None else min(pts, self._begin_of_file_time)
+        self._begin_of_file_time = begin if self._begin_of_file_time is None else min(begin, self._begin_of_file_time)
         if self._offset_ns is None:
             self._offset_ns = self._begin_offset_ns(dts)
         placed = dts + self._offset_ns
@@ -414,6 +417,12 @@ class FileLine:
         stream.last_dts = placed
         self._end_ns = max(self._end_ns, placed + duration_ns)
         return Placed(packet, max(pts + self._offset_ns, placed), placed, duration_ns)
+
+    def _place_hidden(self, packet: Demuxed, pts: int, dts: int, duration_ns: int) -> Placed:
+        """In the past: an edit list begins to show a file at its time 0, and what lies before is not waited for."""
+        if self._offset_ns is None:
+            self._offset_ns = self._begin_offset_ns(max(dts, 0))
+        return Placed(packet, max(pts, dts) + self._offset_ns, dts + self._offset_ns, duration_ns)
 
     def _begin_offset_ns(self, dts: int) -> int:
         """Where the input begins, or begins again: seamlessly, also by a thread that is a little late."""

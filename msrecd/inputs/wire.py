@@ -31,8 +31,9 @@ _MAX_TEXT = 1000
 _COUNT = struct.Struct("<I")
 _NONE = -(1 << 63)
 _FAR = 1 << 61  # times beyond some thousand years cannot be counted with
-# stream, flags (1 key frame, 2 damaged), bytes, pts, dts, duration, the sender's clock
-_PACKET = struct.Struct("<HHIqqqq")
+# stream, flags (1 key frame, 2 damaged, 4 hidden), bytes, pts, dts, duration, the sender's clock, hidden ns
+_PACKET = struct.Struct("<HHIqqqqI")
+_MOST_HIDDEN = (1 << 32) - 1
 
 
 class WireError(Exception):
@@ -153,12 +154,13 @@ def packets(batch: Sequence[Demuxed]) -> list[bytes | memoryview]:
     for packet in batch:
         heads += _PACKET.pack(
             packet.stream,
-            packet.is_keyframe | packet.is_damaged << 1,
+            packet.is_keyframe | packet.is_damaged << 1 | packet.is_hidden << 2,
             len(packet.data),
             _NONE if packet.pts_ns is None else packet.pts_ns,
             _NONE if packet.dts_ns is None else packet.dts_ns,
             packet.duration_ns,
             _NONE if packet.sender_ns is None else packet.sender_ns,
+            min(packet.hidden_ns, _MOST_HIDDEN),
         )
         size += len(packet.data)
     return [HEADER.pack(PACKETS, len(heads) + size) + heads, *(packet.data for packet in batch)]
@@ -176,14 +178,14 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
         at = _COUNT.size + count * _PACKET.size
         view = memoryview(body)
         batch = []
-        for stream, flags, size, pts, dts, duration, sender in _PACKET.iter_unpack(view[_COUNT.size : at]):
+        for stream, flags, size, pts, dts, duration, sender, hidden in _PACKET.iter_unpack(view[_COUNT.size : at]):
             if stream not in streams or at + size > len(body) or not 0 <= duration < 1 << 50:
                 raise WireError("a packet out of bounds")
             batch.append(
                 Demuxed(
                     stream, view[at : at + size],
                     pts if -_FAR < pts < _FAR else None, dts if -_FAR < dts < _FAR else None, duration,
-                    flags & 1 == 1, sender if -_FAR < sender < _FAR else None, flags & 2 == 2,
+                    flags & 1 == 1, sender if -_FAR < sender < _FAR else None, flags & 2 == 2, flags & 4 == 4, hidden,
                 )
             )  # fmt: skip
             at += size

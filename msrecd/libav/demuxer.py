@@ -21,7 +21,7 @@ from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
 from msrecd.libav.colors import presentation_in, presentation_of_stream
 from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.headers import without_flac_sums
-from msrecd.libav.rawtimes import timed
+from msrecd.libav.rawtimes import shown, timed
 from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
 from msrecd.libav.words import hear
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
@@ -69,6 +69,7 @@ KEY_FRAME_S = 20.0  # how long a live stream that was joined between two key fra
 _SETS_IN_KEY_FRAMES = ("h264", "hevc")
 _UNTIL_KEY_FRAME = {"analyzeduration": str(int(KEY_FRAME_S * 1e6)), "probesize": str(32 << 20)}
 _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
+_MOST_ENTRIES = 1 << 20  # of an index, some hours of frames
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
 
 
@@ -81,6 +82,36 @@ class _Losses:
 
     def _hear(self, message: str) -> None:
         self.heard = self.heard or "missed" in message
+
+
+class _HiddenSound:
+    """What of a stream of sound is decoded and not heard: what an edit list hides, and the priming of its encoder.
+
+    What the header of Opus says to skip (RFC 7845, 4.2) comes with the stream, for the header says so wherever it goes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        context = stream.codec_context
+        self._rate = context.sample_rate or 48000
+        self._until_ns: int | None = None
+        self._skipped_anyway_ns = 0
+        head = bytes(context.extradata or b"")
+        if context.name in ("opus", "libopus") and len(head) >= 12:
+            self._skipped_anyway_ns = int.from_bytes(head[10:12], "little") * NS // 48000
+
+    def of(self, packet: Any, pts_ns: int | None, duration_ns: int) -> tuple[bool, int]:
+        """(whether all of a packet is hidden, how much of its beginning is)."""
+        if pts_ns is None:
+            return packet.is_discard, 0
+        if hasattr(packet, "has_sidedata") and packet.has_sidedata(
+            "skip_samples"
+        ):  # AV_PKT_DATA_SKIP_SAMPLES: from the beginning, from the end, reasons
+            (samples,) = struct.unpack_from("<I", bytes(packet.get_sidedata("skip_samples")))
+            self._until_ns = pts_ns + samples * NS // self._rate
+        if self._until_ns is None or pts_ns >= self._until_ns:
+            return packet.is_discard, 0
+        hidden_ns = self._until_ns - pts_ns
+        return 0 < duration_ns <= hidden_ns - self._skipped_anyway_ns, hidden_ns
 
 
 class _TransportRefused(LibavError):
@@ -151,6 +182,8 @@ class Demuxer:
             self._open(url, {**_options(scheme, timeout_s, self.transport), **_UNTIL_KEY_FRAME})
         if scheme in ("http", "https") and not self.is_live and not self._pending:
             self._read_ahead()  # so that it is not opened in vain, again and again
+        if not self.is_live:
+            self.streams = [replace(info, needs_hidden=self._needs_hidden(info)) for info in self.streams]
         self.times: Times = _times(scheme, name, self.is_live)
         self._restamp = name in _WITHOUT_TIMES
 
@@ -246,7 +279,7 @@ class Demuxer:
                 own = self._packet(stream.index, number)
                 if frames or own is None:
                     break
-                frames = context.decode(own)
+                frames = context.decode(av.Packet(bytes(own)) if own.is_discard else own)  # libav gives no hidden one
             if info.kind == "video":
                 frames += context.decode(None)
         except (av.error.FFmpegError, ValueError) as exc:
@@ -276,6 +309,20 @@ class Demuxer:
             if packet.stream.index == index:
                 own.append(packet)
         return own[number] if len(own) > number else None
+
+    def _needs_hidden(self, info: StreamInfo) -> bool:
+        """Whether an edit list begins to show frames between two key frames: by the index of the container."""
+        if info.kind != "video":
+            return False
+        is_behind_hidden = False
+        for entry in islice(self._container.streams[info.index].index_entries, _MOST_ENTRIES):
+            if entry.is_discard:
+                is_behind_hidden = True
+            elif entry.is_keyframe:
+                is_behind_hidden = False
+            elif is_behind_hidden:
+                return True
+        return False
 
     def _config_of_adts(self, stream: Any) -> bytes:
         """The AudioSpecificConfig of AAC that has headers in its packets instead.
@@ -341,10 +388,9 @@ class Demuxer:
         pictures = {stream.index for stream in streams if stream.type == "video"}
         has_reports = self.times == "rtp"
         losses = _Losses() if has_reports and self.transport == "udp" else None
+        sound = {stream.index: _HiddenSound(stream) for stream in streams if stream.type == "audio"}
         damaged = 0  # frames that may lack something: the one that comes with the message, and the next
-        for packet in self._timed(streams) if self._restamp else self._all():
-            # A packet that libav's filter has timed has lost its stream; raw streams have one alone.
-            index = indexes[0] if self._restamp else packet.stream.index
+        for index, packet in self._timed(streams):
             if index not in scales:
                 continue
             scale_n, scale_d = scales[index]
@@ -358,15 +404,21 @@ class Demuxer:
             data: bytes | memoryview = memoryview(packet) if index in pictures else bytes(packet)
             if index in self._adts:
                 data = without_header(data)
+            pts_ns = None if pts is None else pts * scale_n // scale_d
+            is_hidden, hidden_ns = packet.is_discard, 0
+            if index in sound and not self.is_live:
+                is_hidden, hidden_ns = sound[index].of(packet, pts_ns, (packet.duration or 0) * scale_n // scale_d)
             yield Demuxed(
                 index,
                 data,
-                None if pts is None else pts * scale_n // scale_d,
+                pts_ns,
                 None if dts is None else dts * scale_n // scale_d,
                 (packet.duration or 0) * scale_n // scale_d,
                 bool(packet.is_keyframe),
                 _wall_ns(packet) if has_reports else None,
                 is_damaged,
+                is_hidden,
+                hidden_ns,
             )
 
     def _all(self) -> Iterator[Any]:
@@ -374,8 +426,37 @@ class Demuxer:
             yield self._pending.popleft()
         yield from self._demuxed()
 
-    def _timed(self, streams: Sequence[Any]) -> Iterator[Any]:
-        return timed(streams[0], self._all())
+    def _timed(self, streams: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index of its stream, packet): a packet that libav's filter has timed has lost its stream."""
+        reordered = next((s for s in streams if self._format == "avi" and s.codec_context.name == "h264"), None)
+        if self._restamp:
+            for packet in timed(streams[0], self._all()):
+                yield streams[0].index, packet
+        elif reordered is None:
+            for packet in self._all():
+                yield packet.stream.index, packet
+        else:
+            yield from self._shown(reordered)
+
+    def _shown(self, stream: Any) -> Iterator[tuple[int, Any]]:
+        """All packets; those of this stream with the times at which they are shown, which AVI does not know."""
+        others: deque[Any] = deque()
+
+        def own() -> Iterator[Any]:
+            for packet in self._all():
+                if packet.stream.index == stream.index:
+                    yield packet
+                else:
+                    others.append(packet)
+
+        for packet in shown(stream, own()):
+            until = packet.dts * stream.time_base  # libav's filter gives frames when it has seen what follows them
+            while others and (others[0].dts or 0) * others[0].time_base <= until:
+                other = others.popleft()
+                yield other.stream.index, other
+            yield stream.index, packet
+        for other in others:
+            yield other.stream.index, other
 
     def rewind(self) -> None:
         """Go back to the beginning."""

@@ -1,4 +1,4 @@
-"""Times for raw streams, which have none: a frame interval apart, in the order in which they are shown."""
+"""Times for raw streams, which have none, and for AVI, which has those of decoding alone: in the order shown."""
 
 from __future__ import annotations
 
@@ -32,11 +32,24 @@ def timed(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
         yield packet
 
 
-def _ordered(stream: Any, packets: Iterator[Any], interval: int) -> Iterator[Any]:
+def shown(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
+    """The H.264 packets of a stream that has decode times alone, with the times at which they are shown.
+
+    Raises:
+        LibavError: they cannot be parsed.
+    """
+    rate = stream.average_rate or stream.guessed_rate or 25
+    interval = max(1, round(1 / (rate * stream.time_base)))
+    yield from _in_free_places(_ordered(stream, packets, interval, has_dts=True), interval)
+
+
+def _ordered(stream: Any, packets: Iterator[Any], interval: int, *, has_dts: bool = False) -> Iterator[Any]:
     order = BitStreamFilterContext("dts2pts", stream)
+    last = -interval
     try:
-        for number, packet in enumerate(packets):
-            packet.pts, packet.dts, packet.duration = None, number * interval, interval
+        for packet in packets:
+            last = max(packet.dts, last + 1) if has_dts and packet.dts is not None else last + interval
+            packet.pts, packet.dts, packet.duration = None, last, interval
             yield from order.filter(packet)
         yield from order.filter(None)
     except (av.error.FFmpegError, ValueError) as exc:
@@ -44,10 +57,13 @@ def _ordered(stream: Any, packets: Iterator[Any], interval: int) -> Iterator[Any
 
 
 def _in_free_places(packets: Iterator[Any], interval: int) -> Iterator[Any]:
-    """libav's filter loses the thread at key frames and at the end, and gives times that are taken or have passed: such
-    a packet gets the first place that no other has."""
+    """libav's filter takes one group of frames for another at key frames and at the end, and gives times that are taken
+    or have passed: those of the frame that has the same place in an earlier group. Such a packet gets that place in its
+    own group, or, where another frame has it, the first place that no other has."""
     waiting: deque[Any] = deque()
     taken: set[int] = set()
+    begins: deque[int] = deque(maxlen=_REORDERED)  # times of key frames
+    delay: int | None = None  # from decoding a key frame to showing it
 
     def next_one() -> Any:
         packet = waiting.popleft()
@@ -60,10 +76,19 @@ def _in_free_places(packets: Iterator[Any], interval: int) -> Iterator[Any]:
         return packet
 
     for packet in packets:
-        if packet.pts is not None and (packet.pts < packet.dts or packet.pts in taken or packet.pts % interval):
-            packet.pts = None
+        if packet.pts is not None and _is_wrong(packet.pts, packet.dts, taken, interval):
+            found = None
+            if delay is not None and packet.is_keyframe:
+                found = packet.dts + delay
+            elif begins:
+                before = max((begin for begin in begins if begin <= packet.pts), default=begins[-1])
+                found = packet.pts - before + begins[-1]
+            packet.pts = None if found is None or _is_wrong(found, packet.dts, taken, interval) else found
         if packet.pts is not None:
             taken.add(packet.pts)
+            if packet.is_keyframe:
+                begins.append(packet.pts)
+                delay = packet.pts - packet.dts if delay is None else delay
         waiting.append(packet)
         if len(waiting) > _REORDERED:
             yield next_one()
@@ -71,3 +96,7 @@ def _in_free_places(packets: Iterator[Any], interval: int) -> Iterator[Any]:
             taken = {place for place in taken if place >= packet.dts - 4 * _REORDERED * interval}
     while waiting:
         yield next_one()
+
+
+def _is_wrong(pts: int, dts: int, taken: set[int], interval: int) -> bool:
+    return pts < dts or pts in taken or bool(pts % interval)

@@ -29,6 +29,7 @@ class StreamInfo:
     """One stream of an opened input, as its container describes it.
 
     reorder_depth: frames that are decoded before the first one is shown, as far as libav tells; 0 for none or unknown.
+    needs_hidden: an edit list hides frames that shown ones refer to.
     """
 
     index: int
@@ -46,6 +47,7 @@ class StreamInfo:
     bits: int = 0
     frame_samples: int = 0
     reorder_depth: int = 0
+    needs_hidden: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +55,7 @@ class Demuxed:
     """One packet of an input; times in ns of the input's own time line, None where the container has none.
 
     sender_ns: the sender's wall clock (UTC) at pts_ns, where RTCP sender reports tell it. is_damaged: data are missing.
+    is_hidden: an edit list says that it is decoded and not shown. hidden_ns: so much of its beginning, of sound.
     """
 
     stream: int
@@ -63,6 +66,8 @@ class Demuxed:
     is_keyframe: bool
     sender_ns: int | None = None
     is_damaged: bool = False
+    is_hidden: bool = False
+    hidden_ns: int = 0
 
 
 def is_described(info: StreamInfo) -> bool:

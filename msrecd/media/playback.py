@@ -173,7 +173,7 @@ class StreamSource(Source):
 
     def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
         info = self.info
-        if request.codec != info.codec or info.codec not in _PASSES_THROUGH:
+        if request.codec != info.codec or not self._passes_through:
             return None
         if info.kind == "video" and (request.width, request.height) not in ((0, 0), (info.width, info.height)):
             return None
@@ -186,7 +186,12 @@ class StreamSource(Source):
         return self.info.reorder_depth > 0
 
     def native_codec(self) -> str | None:
-        return self.info.codec if self.info.codec in _PASSES_THROUGH else None
+        return self.info.codec if self._passes_through else None
+
+    @property
+    def _passes_through(self) -> bool:
+        """Whether its packets can be recorded as they are: no container that we write can hide frames in its middle."""
+        return self.info.codec in _PASSES_THROUGH and not self.info.needs_hidden
 
     def close(self) -> None:
         """The playback goes on for its other streams; it ends with the last one."""
@@ -196,6 +201,9 @@ class StreamSource(Source):
 
     def deliver(self, unit: Placed) -> None:
         packet = unit.packet
+        if packet.is_hidden:
+            self._deliver_hidden(unit)
+            return
         if self.kind == "video" and not self._follows(packet):
             self.stats.dropped += 1
             return
@@ -217,7 +225,7 @@ class StreamSource(Source):
             self._passed.append(passed)
         if self._raw.has_sinks:
             self._is_decoding = True
-            self._decoding.take(passed, () if self._gop is None else self._gop.frames)
+            self._decoding.take(passed, () if self._gop is None else self._gop.frames, packet.hidden_ns)
         elif self._is_decoding:
             self._is_decoding = False
             self._decoding.forget()  # nobody wants raw units any more
@@ -226,6 +234,23 @@ class StreamSource(Source):
         if self._gop is not None:
             self._gop.add(passed)
         self.stats.delivered += 1
+
+    def _deliver_hidden(self, unit: Placed) -> None:
+        """What an edit list hides: what follows may need it decoded; nobody sees it."""
+        packet = unit.packet
+        if self.kind == "video":
+            self._broken = self._broken and not packet.is_keyframe
+            if self._broken:
+                return
+        hidden = Packet(
+            pts_ns=unit.pts_ns, dts_ns=unit.dts_ns, duration_ns=unit.duration_ns, is_keyframe=packet.is_keyframe,
+            data=packet.data,
+        )  # fmt: skip
+        if self._raw.has_sinks:
+            self._is_decoding = True
+            self._decoding.take(hidden, () if self._gop is None else self._gop.frames, hidden_ns=NS)
+        if self._gop is not None and self.info.needs_hidden:  # for a decoder that begins later
+            self._gop.add(hidden)
 
     def _check_parameter_sets(self, key_frame: bytes | memoryview) -> None:
         """
@@ -338,6 +363,11 @@ class Playback:
             wanted = " or ".join(options.tracks) or "audio or video"
             why = f" ({'; '.join(found.skipped)})" if found.skipped else ""
             raise NotSupportedError(f"{self.address.shown} has no {wanted} stream that can be read{why}")
+        if any(source.info.needs_hidden for source in chosen.values()):
+            log.info(
+                "%s: its edit list begins between two key frames; its frames are decoded and encoded again",
+                self.address.shown,
+            )
         self.sources = list(chosen.values())
         self._left: set[StreamSource] = set()
         self._playing = threading.Event()

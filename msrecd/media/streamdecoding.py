@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from msrecd import libav
-from msrecd.clock import MS, SYSTEM_CLOCK, Clock
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.g711 import G711, pcm_of_g711
+from msrecd.codecs.opus import packet_samples
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import SourceStats
 from msrecd.flow.units import AudioFormat, Packet
@@ -20,6 +22,7 @@ from msrecd.media.soundblocks import SoundBlocks
 log = logging.getLogger(__name__)
 
 _KEY_FRAME_NS = 180 * MS  # at most five key frames a second, also of a stream that has nothing else
+_HIDDEN = -1  # the time of frames that are decoded and not shown
 _GATHERED = 16  # packets of sound that are decoded together: each time costs two changes of the process
 
 
@@ -48,25 +51,26 @@ class StreamDecoding:
         self._audio: ConfinedAudioDecoder | None = None
         self._blocks = None if sound is None else SoundBlocks(sound, put.put)
         self._frame_bytes = 1 if sound is None else sound.frame_bytes
-        self._gathered: list[tuple[int, bytes | memoryview]] = []
+        self._gathered: list[tuple[int, bytes | memoryview, int]] = []
         self._allowance = Allowance(PIXELS_A_SECOND if info.kind == "video" else BYTES_A_SECOND)
         self._waits_for_key = False  # more came than is decoded
         self._last_pcm = 0
 
-    def take(self, packet: Packet, before: Sequence[Packet]) -> None:
+    def take(self, packet: Packet, before: Sequence[Packet], hidden_ns: int = 0) -> None:
         """Decode a packet.
 
         Args:
             before: of a video stream: the packets since the key frame, for a decoder that begins here.
+            hidden_ns: so much of the beginning of the packet is not shown or heard, but what follows needs it.
         """
         if self._info.kind == "video":
-            self._take_frame(packet, before)
+            self._take_frame(replace(packet, pts_ns=_HIDDEN) if hidden_ns else packet, before)
         elif self._info.codec == "pcm_s16le":
-            self._add(packet.pts_ns, bytes(packet.data))
+            self._add(packet.pts_ns, bytes(packet.data), hidden_ns)
         elif self._info.codec in G711:
-            self._add(packet.pts_ns, pcm_of_g711(packet.data, self._info.codec))
+            self._add(packet.pts_ns, pcm_of_g711(packet.data, self._info.codec), hidden_ns)
         else:
-            self._gathered.append((packet.pts_ns, packet.data))
+            self._gathered.append((packet.pts_ns, packet.data, hidden_ns))
             if len(self._gathered) >= _GATHERED:
                 self._decode_gathered()
 
@@ -81,8 +85,7 @@ class StreamDecoding:
         """The stream has ended: put what the decoder still holds."""
         self.give()
         if self._video is not None:
-            for frame in self._video.flush():
-                self._put(frame)
+            self._put_frames(self._video.flush())
 
     def forget(self) -> None:
         """What was begun is not finished; the process ends. Idempotent."""
@@ -111,8 +114,12 @@ class StreamDecoding:
             if not packet.is_keyframe:  # nobody sees the frames before, but this one refers to them
                 for frame in before:
                     self._decode_frame(frame)
-        for made in self._decode_frame(packet):
-            self._put(made)
+        self._put_frames(self._decode_frame(packet))
+
+    def _put_frames(self, frames: Sequence[Any]) -> None:
+        for frame in frames:
+            if frame.pts_ns != _HIDDEN:
+                self._put(frame)
 
     def _decode_frame(self, packet: Packet) -> list[Any]:
         decoder = self._video
@@ -143,16 +150,25 @@ class StreamDecoding:
         if self._audio is None:
             self._audio = ConfinedAudioDecoder(self._info, self._name)
         self._last_pcm = 0
-        for (pts_ns, _), pcm in zip(gathered, self._audio.decode([data for _, data in gathered]), strict=True):
+        sound = self._audio.decode([data for _, data, _ in gathered])
+        for (pts_ns, data, hidden_ns), pcm in zip(gathered, sound, strict=True):
             if pcm is None:
                 self._stats.dropped += 1
             else:
                 self._last_pcm += len(pcm)
-                self._add(pts_ns, pcm)
+                samples = packet_samples(data) if hidden_ns and self._info.codec == "opus" else 0
+                self._add(pts_ns, pcm, hidden_ns, samples)
 
-    def _add(self, pts_ns: int, pcm: bytes) -> None:
-        if self._blocks is not None:
-            self._blocks.add(pts_ns, pcm[: len(pcm) - len(pcm) % self._frame_bytes])  # a packet may end within a sample
+    def _add(self, pts_ns: int, pcm: bytes, hidden_ns: int, samples: int = 0) -> None:
+        if self._blocks is None:
+            return
+        hidden = (hidden_ns * self._info.sample_rate + NS // 2) // NS
+        if hidden:
+            pts_ns += hidden * NS // self._info.sample_rate
+        if hidden and self._info.codec == "opus":  # its decoder leaves out by itself what its header says
+            hidden = max(0, hidden - samples + len(pcm) // self._frame_bytes)
+        end = len(pcm) - len(pcm) % self._frame_bytes  # a packet may end within a sample
+        self._blocks.add(pts_ns, pcm[hidden * self._frame_bytes : end])
 
     def _failed(self, exc: libav.LibavError) -> None:
         if isinstance(exc, ReaderError):

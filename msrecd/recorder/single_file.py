@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from msrecd import BlobEvent, DOMException, ErrorEvent, MediaDevices, MediaRecorder
+from msrecd import BlobEvent, DOMException, ErrorEvent, MediaDevices, MediaElement, MediaRecorder
 from msrecd.errors import StorageError
 from msrecd.recorder.writer import BlobData, ChunkWriter
 from msrecd.storage.finishing import complete
@@ -60,12 +60,38 @@ async def record_to_file(
             track.stop()
 
 
+async def record_input(
+    url: str,
+    out: Path,
+    *,
+    mime_type: str,
+    duration_s: float | None,
+    stop: asyncio.Event,
+    progress: Callable[[float, int], None],
+) -> Recorded:
+    """As `record_to_file`, of a file or network stream; a file ends the recording with its own end."""
+    element = MediaElement(url, preload="none")
+    try:
+        await element.load()
+        recorder = MediaRecorder(element.capture_stream(), {"mime_type": mime_type})
+        file = await asyncio.to_thread(_SingleFile, out)
+        return await _record(recorder, file, duration_s, stop, progress, play=element.play)
+    finally:
+        element.close()
+
+
+async def _nothing() -> None:
+    """A device needs no beginning."""
+
+
 async def _record(
     recorder: MediaRecorder,
     file: _SingleFile,
     duration_s: float | None,
     stop: asyncio.Event,
     progress: Callable[[float, int], None],
+    *,
+    play: Callable[[], Awaitable[None]] = _nothing,
 ) -> Recorded:
     ended = asyncio.Event()
     failures: list[BaseException] = []
@@ -99,6 +125,7 @@ async def _record(
     recorder.add_event_listener("stop", lambda _: ended.set())
     try:
         recorder.start(_TIMESLICE_MS)
+        await play()
         await _until_end(ended, stop, duration_s, lambda elapsed: progress(elapsed, writer.stats.bytes))
         recorder.stop()
         async with asyncio.timeout(_STOP_DEADLINE_S):

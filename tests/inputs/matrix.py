@@ -47,12 +47,15 @@ SOUND_IN = {
     "m4a": ("aac", "mp3", "ac3", "opus", "flac", "alac"),
     "mka": ("aac", "mp3", "ac3", "opus", "vorbis", "flac", "flac24", "s16", "s24"),
     "ogg": ("opus", "vorbis", "flac"), "ts": ("aac", "latm", "mp2", "ac3"), "aac": ("aac",), "flac": ("flac", "flac24"),
-    "wav": ("s16", "s24", "f32", "ulaw", "alaw"), "mp3": ("mp3",), "aiff": ("s24be",), "caf": ("s16", "alac"),
+    "loas": ("latm",), "wav": ("s16", "s24", "f32", "ulaw", "alaw"), "mp3": ("mp3",), "aiff": ("s24be",),
+    "caf": ("s16", "alac"),
     "avi": ("mp3", "s16"), "nut": ("vorbis", "s16"), "flv": ("aac", "mp3"), "mpg": ("mp2",),
 }  # fmt: skip
 # Property -> arguments of ffmpeg; codecs and containers that can say it.
 OF_VIDEO: dict[str, tuple[list[str], tuple[str, ...], tuple[str, ...]]] = {
-    "b-frames": (["-preset", "fast", "-bf", "3"], ("h264",), ("mp4", "mkv", "ts", "flv", "nut", "h264")),
+    "b-frames": (
+        ["-bf", "2"], ("h264", "mpeg4", "mpeg2"), ("mp4", "mov", "mkv", "ts", "flv", "nut", "h264", "avi", "mpg"),
+    ),
     "wide": (["-vf", "setsar=16/11"], ("h264", "hevc", "vp9", "mpeg4"), ("mp4", "mov", "mkv", "ts", "webm")),
     "full-range": (
         ["-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"],
@@ -71,6 +74,7 @@ OF_SOUND: dict[str, tuple[list[str], tuple[str, ...], tuple[str, ...]]] = {
     "44k": (["-ar", "44100"], ("aac", "mp3", "flac", "s16"), ("m4a", "mka", "flac", "wav", "ts", "mp3")),
     "cover": ([], ("aac", "mp3", "flac"), ("m4a", "mp3", "flac")),
     "he-aac": ([], ("aac",), ("m4a", "mka")),
+    "cut": ([], ("aac", "alac", "opus"), ("m4a",)),  # an edit list that hides what is before half a second
 }  # fmt: skip
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from judge import _luma, number_of
 from pyav import needs_colours
 
+from msrecd.devices.virtual.testframe import TestFrame
 from msrecd.inputs.address import SourceOptions, parse
 from msrecd.inputs.reader import Reader
 from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
+from msrecd.libav.decoders import VideoDecoder
 from msrecd.libav.values import Demuxed, StreamInfo
 
 FRAMES = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=2"]
@@ -45,6 +50,50 @@ def test_adts_gets_its_config(tmp_path: Path, name: str) -> None:
     assert (info.codec, info.sample_rate, info.channels) == ("aac", 48000, 1)
     assert info.extradata == bytes.fromhex("1188")
     assert all(bytes(packet.data[:2]) != b"\xff\xf1" for packet in read(path, "audio"))
+
+
+@pytest.mark.slow
+@pytest.mark.promise("latm-is-encoded-anew")
+@pytest.mark.parametrize("suffix", ["m4a", "mka"])
+def test_latm_becomes_aac_with_a_config(tmp_path: Path, suffix: str) -> None:
+    path = made(tmp_path / "sound.ts", *TONE, "-c:a", "aac", "-mpegts_flags", "+latm")
+    assert opened(path)["audio"].codec == "aac_latm"
+    out = tmp_path / f"out.{suffix}"
+    mime_type = {"m4a": "audio/mp4", "mka": "audio/x-matroska"}[suffix]
+    subprocess.run(
+        [sys.executable, "-m", "msrecd", "record", "--source", str(path), "--mime-type", mime_type, str(out)],
+        check=True, timeout=120, capture_output=True,
+    )  # fmt: skip
+    info = opened(out)["audio"]
+    assert (info.codec, info.sample_rate, info.channels, info.extradata[:2].hex()) == ("aac", 48000, 1, "1188")
+    samples = len(subprocess.run(
+        ["ffmpeg", "-v", "error", "-xerror", "-i", str(out), "-f", "s16le", "-"], check=True, capture_output=True
+    ).stdout) // 2  # fmt: skip
+    assert abs(samples - 2 * 48000) <= 4 * 1024  # padding at both ends, of both encodings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["h264", "avi"])
+@pytest.mark.parametrize("b_frames", [0, 2, 3])
+@pytest.mark.parametrize("gop", [10, 25])
+def test_frames_without_times_are_in_the_order_shown(tmp_path: Path, suffix: str, b_frames: int, gop: int) -> None:
+    """Raw H.264 has no times, AVI has those of decoding alone."""
+    painted = TestFrame(320, 240)
+    raw = tmp_path / "numbered.yuv"
+    raw.write_bytes(b"".join(painted.paint(number, flash=False) for number in range(50)))
+    path = made(
+        tmp_path / f"frames.{suffix}", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "320x240", "-framerate",
+        "25", "-i", str(raw), "-c:v", "libx264", "-preset", "ultrafast", "-g", str(gop), "-bf", str(b_frames),
+    )  # fmt: skip
+    decoder = VideoDecoder(opened(path)["video"].header)
+    frames = []
+    for packet in read(path):
+        assert packet.pts_ns is not None
+        frames += decoder.decode(bytes(packet.data), packet.pts_ns)
+    frames += decoder.flush()
+    shown = sorted((pts_ns, number_of(_luma(frame))) for pts_ns, frame in frames)
+    assert [number for _, number in shown] == list(range(50))
+    assert {b - a for (a, _), (b, _) in pairwise(shown)} == {40_000_000}
 
 
 def test_adts_headers() -> None:

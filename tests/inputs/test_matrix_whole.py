@@ -24,7 +24,7 @@ from tests.inputs.matrix import Entry, entries, make
 IS_WHOLE = "MSRECD_MATRIX" in os.environ
 SHORT = (
     "h264-turned.mp4", "h264-cut.mp4", "h264-late.mp4", "grows.ts", "aac-he-aac.mka", "aac-7.1.m4a", "flac-3.0.mka",
-    "mp3-cover.mp3",
+    "mp3-cover.mp3", "h264-b-frames.avi", "latm-sound.ts",
 )  # fmt: skip
 OUTS = {
     "video": {"mp4": "video/mp4", "mkv": "video/x-matroska", "webm": "video/webm"},
@@ -87,7 +87,7 @@ def _samples_s(path: Path) -> tuple[float, int]:
 
 
 def _numbers_of(source: Path) -> list[int]:
-    if source.suffix in (".h264", ".h265"):  # whose frames have no times
+    if source.suffix in (".h264", ".h265", ".avi"):  # whose frames have no times, or those of decoding
         return list(range(50))
     return read_chunk(source).numbers
 
@@ -118,8 +118,6 @@ def test_what_goes_in_comes_out(tmp_path: Path, entry: Entry) -> None:
             continue
         assert set(after) == set(before), suffix
         shown = [number for path in paths for number in read_chunk(path).numbers]
-        if entry.what == "cut":
-            shown = shown[-len(numbers) :]  # what lies before the begin, and is needed to decode it, is shown
         assert shown == numbers, suffix
         _judge_frames(entry, suffix, before["video"], after["video"])
 

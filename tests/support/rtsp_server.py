@@ -1,6 +1,6 @@
-"""An RTSP camera for tests: plays a file in a loop. Run by the system's Python, which has GStreamer's bindings.
+"""An RTSP camera for tests: plays a file once. Run by the system's Python, which has GStreamer's bindings.
 
-/usr/bin/python3 tests/support/rtsp_server.py PORT FILE.mp4
+/usr/bin/python3 tests/support/rtsp_server.py PORT FILE.mp4 [--sound]
 """
 
 import sys
@@ -12,11 +12,12 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 PORT, FILE = sys.argv[1:3]
+SOUND = " d.audio_0 ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97" if "--sound" in sys.argv else ""
 Gst.init(None)
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(
     f"( filesrc location={FILE} ! qtdemux name=d d.video_0 ! queue ! h264parse"
-    " ! rtph264pay config-interval=1 name=pay0 pt=96 )"
+    f" ! rtph264pay config-interval=1 name=pay0 pt=96{SOUND} )"
 )
 factory.set_shared(True)
 server = GstRtspServer.RTSPServer()

@@ -1,0 +1,44 @@
+"""`msrecd record --source`: a file or a network stream, without daemon and broker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from judge import read_chunk
+
+from tests.inputs.cameras import RtspCamera, clip
+
+
+def record(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "msrecd", "record", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.promise("record-a-source")
+def test_a_file_is_recorded_to_its_end_and_a_stream_for_a_while(tmp_path: Path) -> None:
+    virtual = record("--virtual", "--duration", "2s", tmp_path / "first.mkv")
+    assert virtual.returncode == 0, virtual.stderr
+    again = record("--source", tmp_path / "first.mkv", tmp_path / "second.mp4")
+    assert again.returncode == 0, again.stderr
+    assert read_chunk(tmp_path / "second.mp4").numbers == read_chunk(tmp_path / "first.mkv").numbers
+    with RtspCamera(clip()) as camera:
+        live = record("--source", camera.url, "--duration", "2s", tmp_path / "live.mp4")
+    assert live.returncode == 0, live.stderr
+    assert len(read_chunk(tmp_path / "live.mp4").times) > 25
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    missing = record("--source", tmp_path / "none.mkv", tmp_path / "out.mp4")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)
+    assert "none.mkv" in missing.stderr
+    refused = record("--source", "gopher://secret:word@host/x", tmp_path / "out.mp4")
+    assert refused.returncode == 2
+    assert "word" not in refused.stderr
+    both = record("--source", "x.mkv", "--virtual", tmp_path / "out.mp4")
+    assert both.returncode == 2
+    assert "--virtual" in both.stderr
+    assert not list(tmp_path.iterdir())
