@@ -6,18 +6,15 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from msrecd.muxing.boxes import boxes, boxes_of_file, content_of, find_box
+from msrecd.muxing.boxes import MovieTrack, boxes, boxes_of_file, content_of, movie_tracks
 from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024  # no moof or moov of ours comes near
-_KINDS = {b"vide": "video", b"soun": "audio"}
 
 
 @dataclass(slots=True)
 class _Track:
-    kind: str
-    scale: int
-    default_duration: int = 0
+    described: MovieTrack
     units: int = 0
     first: int | None = None
     end: int = 0
@@ -36,7 +33,7 @@ def scan_mp4(file: BinaryIO, size: int) -> Scan:
                 break
             content = content_of(file, box)
             if box.kind == b"moov":
-                tracks = _read_moov(content)
+                tracks = {number: _Track(track) for number, track in movie_tracks(content).items()}
             else:
                 moof = content
         end = box.at + box.length
@@ -51,38 +48,16 @@ def scan_mp4(file: BinaryIO, size: int) -> Scan:
             cut = end
     if tracks is None or not fragments:
         return Scan()
-    return Scan(cut=cut, fragments=fragments, tracks={t.kind: _track_scan(t) for t in tracks.values() if t.units})
+    return Scan(cut=cut, fragments=fragments, tracks={_kind(t): _track_scan(t) for t in tracks.values() if t.units})
+
+
+def _kind(track: _Track) -> str:
+    return "video" if track.described.is_video else "audio"
 
 
 def _track_scan(track: _Track) -> TrackScan:
-    first = track.first or 0
-    units = track.units
-    return TrackScan(kind=track.kind, units=units, start_s=first / track.scale, end_s=track.end / track.scale)
-
-
-def _read_moov(data: bytes) -> dict[int, _Track]:
-    tracks: dict[int, _Track] = {}
-    defaults: dict[int, int] = {}
-    for kind, begin, end in boxes(data):
-        if kind == b"trak":
-            tkhd = find_box(data, begin, end, b"tkhd")
-            mdhd = find_box(data, begin, end, b"mdia", b"mdhd")
-            hdlr = find_box(data, begin, end, b"mdia", b"hdlr")
-            if tkhd is None or mdhd is None or hdlr is None:
-                continue
-            (number,) = struct.unpack_from(">I", data, tkhd[0] + (20 if data[tkhd[0]] == 1 else 12))
-            (scale,) = struct.unpack_from(">I", data, mdhd[0] + (20 if data[mdhd[0]] == 1 else 12))
-            name = _KINDS.get(data[hdlr[0] + 8 : hdlr[0] + 12])
-            if name is not None and scale:
-                tracks[number] = _Track(kind=name, scale=scale)
-        elif kind == b"mvex":
-            for inner, at, _ in boxes(data, begin, end):
-                if inner == b"trex":
-                    number, _, duration = struct.unpack_from(">III", data, at + 4)
-                    defaults[number] = duration
-    for number, track in tracks.items():
-        track.default_duration = defaults.get(number, 0)
-    return tracks
+    scale = track.described.scale
+    return TrackScan(kind=_kind(track), units=track.units, start_s=(track.first or 0) / scale, end_s=track.end / scale)
 
 
 def _count(moof: bytes, tracks: dict[int, _Track]) -> None:
@@ -97,7 +72,7 @@ def _count(moof: bytes, tracks: dict[int, _Track]) -> None:
             if inner == b"tfhd":
                 flags, number = struct.unpack_from(">II", moof, at)
                 track = tracks.get(number)
-                duration = track.default_duration if track is not None else 0
+                duration = track.described.duration if track is not None else 0
                 if flags & 0x8:
                     skip = (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
                     (duration,) = struct.unpack_from(">I", moof, at + 8 + skip)
@@ -108,7 +83,7 @@ def _count(moof: bytes, tracks: dict[int, _Track]) -> None:
                 start = track.end if time is None else time
                 if track.first is None:
                     track.first = start
-                track.units += samples if track.kind == "video" else length
+                track.units += samples if track.described.is_video else length
                 track.end = time = start + length
 
 

@@ -16,7 +16,7 @@ has proven, where that is required.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -229,19 +229,3 @@ class _Planner:
         self._freed[chunk.recorder] = self._freed.get(chunk.recorder, 0) + chunk.bytes
         self.planned.append(Planned(chunk=chunk, reason=reason))
         return True
-
-
-class ListView:
-    """A view of chunks in memory, in the order of recording: for simulations."""
-
-    def __init__(self, chunks: Sequence[ChunkRef]) -> None:
-        self._chunks = chunks
-
-    def total_bytes(self, recorder: str | None) -> int:
-        return sum(chunk.bytes for chunk in self._chunks if recorder in (None, chunk.recorder))
-
-    def oldest(self, recorder: str | None) -> Iterator[ChunkRef]:
-        return (c for c in self._chunks if recorder in (None, c.recorder) and not c.protected)
-
-    def aged(self, recorder: str | None, before_ns: int) -> Iterator[ChunkRef]:
-        return (c for c in self.oldest(recorder) if c.trusted and c.ended_ns < before_ns)

@@ -2,16 +2,16 @@
 
 A chunk is `ftyp moov (moof mdat)*`. Fragments do not wait for key frames, so a key frame may stand inside of one: a
 segment here begins with the fragment that holds one; a player that begins there shows its first frame a little later.
-ISO/IEC 14496-12: 8.8.3 (trex), 8.8.7 (tfhd), 8.8.8 (trun), 8.8.12 (tfdt).
+ISO/IEC 14496-12: 8.8.7 (tfhd), 8.8.8 (trun), 8.8.12 (tfdt).
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from msrecd.muxing.boxes import FileBox, boxes, boxes_of_file, content_of, find_box
+from msrecd.muxing.boxes import FileBox, MovieTrack, boxes, boxes_of_file, content_of, movie_tracks
 
 _MAX_BOXES = 200_000  # a day of fragments of half a second
 _MAX_HEADER_BYTES = 1 << 20
@@ -28,13 +28,6 @@ class Segment:
     bytes: int
     start_s: float
     duration_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Track:
-    is_video: bool
-    scale: int
-    flags: int = 0
 
 
 def init_bytes(file: BinaryIO, size: int) -> int:
@@ -66,14 +59,14 @@ def segments(file: BinaryIO, size: int, duration_s: float) -> tuple[int, list[Se
 
 
 def _segments(file: BinaryIO, size: int, duration_s: float) -> tuple[int, list[Segment]]:
-    tracks: dict[int, _Track] = {}
+    tracks: dict[int, MovieTrack] = {}
     least_s = _LEAST_S
     init = 0
     starts: list[tuple[int, float]] = []
     end = 0
     for box in boxes_of_file(file, size, _MAX_BOXES):
         if box.kind == b"moov":
-            tracks = _tracks(_content(file, box))
+            tracks = movie_tracks(_content(file, box))
             least_s = _LEAST_S if any(track.is_video for track in tracks.values()) else _SOUND_S
         elif box.kind == b"moof" and tracks:
             init = init or box.at
@@ -98,30 +91,7 @@ def _content(file: BinaryIO, box: FileBox) -> bytes:
     return content_of(file, box)
 
 
-def _tracks(moov: bytes) -> dict[int, _Track]:
-    tracks: dict[int, _Track] = {}
-    flags: dict[int, int] = {}
-    for kind, begin, end in boxes(moov):
-        if kind == b"trak":
-            tkhd = find_box(moov, begin, end, b"tkhd")
-            mdhd = find_box(moov, begin, end, b"mdia", b"mdhd")
-            hdlr = find_box(moov, begin, end, b"mdia", b"hdlr")
-            if tkhd is None or mdhd is None or hdlr is None:
-                continue
-            (number,) = struct.unpack_from(">I", moov, tkhd[0] + (20 if moov[tkhd[0]] == 1 else 12))
-            (scale,) = struct.unpack_from(">I", moov, mdhd[0] + (20 if moov[mdhd[0]] == 1 else 12))
-            name = moov[hdlr[0] + 8 : hdlr[0] + 12]
-            if name in (b"vide", b"soun") and scale:
-                tracks[number] = _Track(is_video=name == b"vide", scale=scale)
-        elif kind == b"mvex":
-            for inner, at, _ in boxes(moov, begin, end):
-                if inner == b"trex":
-                    (number,) = struct.unpack_from(">I", moov, at + 4)
-                    (flags[number],) = struct.unpack_from(">I", moov, at + 20)
-    return {number: replace(track, flags=flags.get(number, 0)) for number, track in tracks.items()}
-
-
-def _entry(moof: bytes, tracks: dict[int, _Track]) -> tuple[float, bool]:
+def _entry(moof: bytes, tracks: dict[int, MovieTrack]) -> tuple[float, bool]:
     """When a fragment begins, by its frames if there are any, and whether a player may begin with it."""
     has_video = any(track.is_video for track in tracks.values())
     start_s: float | None = None
@@ -145,7 +115,7 @@ def _entry(moof: bytes, tracks: dict[int, _Track]) -> tuple[float, bool]:
     return start_s, has_key or not has_video
 
 
-def _defaults(moof: bytes, at: int, tracks: dict[int, _Track]) -> tuple[_Track | None, int]:
+def _defaults(moof: bytes, at: int, tracks: dict[int, MovieTrack]) -> tuple[MovieTrack | None, int]:
     present, number = struct.unpack_from(">II", moof, at)
     track = tracks.get(number)
     if track is None:

@@ -10,9 +10,10 @@ from typing import Any
 import judge
 import numpy as np
 import pytest
+from simulated_clock import SimulatedClock
 
 from msrecd import pixels
-from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock, SimulatedClock, participate
+from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.devices import default_backends
 from msrecd.devices.base import CameraProperties, VideoMode, properties_of
 from msrecd.devices.camera.frames import flip
@@ -558,7 +559,7 @@ def test_simulated_time_is_fast_and_the_same_in_every_run() -> None:
 
 def test_simulated_time_stands_still_while_a_participant_works_or_somebody_holds() -> None:
     clock = SimulatedClock(start_ns=START_NS)
-    place = participate(clock)
+    place = clock.participate()
     never = threading.Event()
     seen: list[int] = []
 
@@ -590,7 +591,7 @@ def test_who_waits_for_simulated_time_can_be_stopped_and_a_stuck_clock_says_so()
     waiting.join(5)
     assert results == [True]
     assert clock.monotonic_ns() == START_NS
-    place = participate(clock)
+    place = clock.participate()
     with pytest.raises(TimeoutError, match="1 threads work"):
         clock.advance_to(START_NS + NS, timeout_s=0.05)
     with place:

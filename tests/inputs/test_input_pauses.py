@@ -8,8 +8,9 @@ import wave
 from pathlib import Path
 
 import pytest
+from simulated_clock import SimulatedClock
 
-from msrecd.clock import MS, NS, SimulatedClock
+from msrecd.clock import MS, NS
 from msrecd.flow.units import Packet
 from msrecd.media.playback import Playback
 

@@ -10,8 +10,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from simulated_clock import SimulatedClock
 
-from msrecd.clock import NS, SimulatedClock
+from msrecd.clock import NS
 from msrecd.media.playback import Playback
 from tests.inputs.test_input_pauses import Taken
 

@@ -28,6 +28,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from list_view import ListView
 from model_recorder import Model, ModelUnit, TestClock
 from schedule_oracle import Rule, open_minutes
 
@@ -40,7 +41,7 @@ from msrecd.control import conductor as scheduler
 from msrecd.mqtt.spool import SpoolStore
 from msrecd.offload.pace import may_send, parse_window
 from msrecd.schedule.planner import EARLIEST_PLAUSIBLE, WAIT_FOR_CLOCK_S
-from msrecd.storage.retention import ChunkRef, Limits, ListView, Situation, plan
+from msrecd.storage.retention import ChunkRef, Limits, Situation, plan
 
 Span = tuple[int, int]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from list_view import ListView
 
 from msrecd.clock import NS
-from msrecd.storage.retention import ChunkRef, Limits, ListView, Situation, plan
+from msrecd.storage.retention import ChunkRef, Limits, Situation, plan
 
 CHUNKS = st.lists(
     st.tuples(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from msrecd.clock import MS, NS, Clock, participate
+from msrecd.clock import MS, NS, Clock
 from msrecd.devices.camera.frames import flip
 from msrecd.devices.virtual.testframe import FrameGrid, TestFrame, is_flash
 from msrecd.devices.virtual.testsound import SampleTimes, Signal, TestSound
@@ -106,7 +106,7 @@ class PacedSource(Source, Generic[Unit]):
                 self._thread.start()
 
     def _new_thread(self, before: SourceThread | None) -> SourceThread:
-        place = participate(self._clock)
+        place = self._clock.participate()
 
         def run(stop: threading.Event) -> None:
             with place:
