@@ -79,3 +79,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _results and not hasattr(session.config, "workerinput"):
         keep_results(_results)
+    if "COVERAGE_PROCESS_START" in os.environ:
+        save_coverage()
+
+
+def save_coverage() -> None:
+    """Write what this process has measured: xdist ends a worker that takes too long to exit, and that is lost then."""
+    import coverage
+
+    if (measuring := coverage.Coverage.current()) is not None:
+        measuring.save()

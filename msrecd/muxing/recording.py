@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
-from msrecd.flow.encoded import EncodingError
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
-from msrecd.muxing.facts import ChunkInfo, Data, Fact, GapReason
+from msrecd.muxing.facts import ChunkInfo, Data, Fact
+from msrecd.muxing.holes import Holes
 from msrecd.muxing.input import TrackInput
 from msrecd.muxing.losses import LossLedger
 from msrecd.muxing.pauses import Pauses, join_after_pause
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 FIRST_VIDEO_DEADLINE_NS = 3 * NS
 KEY_FRAME_LEAD_NS = 5 * NS  # frames wait for their sound: the encoder may be that far ahead of what is written
 LONGEST_OVERLAP_NS = 10 * NS  # of a chunk with the one before it, when a second video track has no key frame for long
-_SOUND_HOLE_NS = 50 * MS  # between packets of sound; less is the rounding of time stamps
-_CAMERA_HOLE_NS = 250 * MS  # between frames of a camera, at least; exposure and transport vary by less
-_ROUGH_END_NS = 150 * MS  # tracks of one recording do not end at the same instant
 _LONGEST_TAIL_NS = 10 * NS  # of sound behind the last frame of a file
 _STUMP_NS = NS // 4  # so little is no chunk of its own
 _FOREVER_NS = 1 << 62  # a stop that waits for the end of the sources
@@ -111,10 +108,7 @@ class Recording:
         self._lapse = None if self._video is None else inputs[self._video].request.time_lapse
         self._losses = LossLedger(inputs, self._timeline, post, counts_sources=self._lapse is None)
         self._stop_ns: int | None = None
-        self._joining: set[int] = set()  # tracks whose next packet may begin anywhere: nothing lacks before it
-        self._refused: set[int] = set()  # tracks of which packets came too late for their place
-        self._absent: dict[int, int] = {}  # tracks with a stand-in: since when
-        self._usual_ns = 0 if self._lapse is None else self._lapse.interval_ns  # distance of frames at present
+        self.holes = Holes(inputs, self._timeline, self._losses)
         self._open_chunk(started_ns)
 
     # --- packets -----------------------------------------------------------------------------------------------------
@@ -198,91 +192,8 @@ class Recording:
 
     def stop(self, at_ns: int) -> None:
         """What is captured from `at_ns` on is not part of the recording."""
-        self.count_losses(min(at_ns, self._clock.monotonic_ns()))  # what comes later is lost by nobody
+        self.holes.count(min(at_ns, self._clock.monotonic_ns()))  # what comes later is lost by nobody
         self._stop_ns = self._losses.until_ns = at_ns
-
-    # --- what lacks --------------------------------------------------------------------------------------------------
-
-    def begin_stand_in(self, index: int, since_ns: int) -> None:
-        """A track's source gives nothing: black or silence takes its place."""
-        self._absent.setdefault(index, since_ns)
-
-    def end_stand_in(self, index: int, at_ns: int) -> None:
-        """What is captured from `at_ns` on is the source's own again."""
-        self._begin_absences()
-        self._absent.pop(index, None)
-        self._losses.end(index, at_ns)
-
-    def count_losses(self, now_ns: int) -> None:
-        """Enter what was counted elsewhere since the last call."""
-        self._begin_absences()
-        self._losses.poll(now_ns)
-
-    def _begin_absences(self) -> None:
-        for index, since_ns in self._absent.items():
-            if not self._losses.is_open(index):
-                reason: GapReason = "no_frames" if self._inputs[index].kind == "video" else "lost_sound"
-                self._losses.begin(index, since_ns, reason)
-
-    def _find_hole(self, index: int, packet: Packet, line_ns: int, duration_ns: int) -> None:
-        """Enter what lacks after a frame that stands longer than it should, or before a packet of sound, which lies at
-        `line_ns`.
-        """
-        if index in self._joining:
-            self._joining.discard(index)
-            return
-        if self._inputs[index].kind == "audio":
-            end_ns = self._timeline.track_end_ns(index)
-            hole_ns = line_ns - end_ns
-            if end_ns and hole_ns > _SOUND_HOLE_NS:
-                reason: GapReason = "encoder" if index in self._refused else "lost_sound"
-                self._losses.lose(index, packet.dts_ns - hole_ns, packet.dts_ns, reason)
-            self._refused.discard(index)
-        elif self._lapse is not None:
-            end_ns = self._timeline.track_end_ns(index)
-            if end_ns and line_ns - end_ns > duration_ns:  # a whole frame lacks
-                self._losses.lose(index, packet.dts_ns - (line_ns - end_ns), packet.dts_ns, "no_frames")
-        elif index == self._video and duration_ns > 0:
-            nominal_ns = packet.duration_ns or duration_ns
-            if duration_ns > self._longest_frame_ns(nominal_ns):
-                self._losses.lose(index, packet.dts_ns + nominal_ns, packet.dts_ns + duration_ns, "no_frames")
-            else:
-                self._usual_ns += (duration_ns - self._usual_ns) // 8
-
-    def _longest_frame_ns(self, nominal_ns: int) -> int:
-        """How long a frame may stand before others are missing. A camera may be slower than it says (in the dark), but
-        gets there step by step; what is played may have stills in it.
-        """
-        assert self._video is not None
-        self._usual_ns = self._usual_ns or nominal_ns
-        if self._inputs[self._video].source.device_id:
-            return max(3 * max(nominal_ns, self._usual_ns), _CAMERA_HOLE_NS)
-        return max(5 * nominal_ns, NS)
-
-    def _find_missing_ends(self, end_ns: int, *, is_last: bool) -> None:
-        """Enter what tracks lack at the end of a chunk (a place on the line) that others, or the time, have reached."""
-        for index, track in enumerate(self._inputs):
-            own_ns = self._timeline.track_end_ns(index)
-            reason: GapReason
-            if track.ended:
-                # A file may end its tracks one after the other; after an encoder's failure the device is well.
-                if not track.source.device_id or isinstance(track.error, EncodingError):
-                    continue
-                reason, least_ns = "device_missing", _ROUGH_END_NS
-            elif not is_last or (not own_ns and not self._timeline.end_ns):
-                continue
-            elif track.kind == "video" and own_ns:
-                reason, least_ns = "no_frames", self._longest_frame_ns(max(self._usual_ns, NS // 100))
-            elif track.kind == "audio" and track.source.device_id:
-                reason, least_ns = "lost_sound", _ROUGH_END_NS
-            else:
-                continue
-            begin_ns = max(own_ns, self._the_chunk.zero_ns)
-            until_ns = end_ns if track.source.device_id else self._timeline.end_ns
-            if until_ns - begin_ns > least_ns:
-                self._losses.lose(
-                    index, self._timeline.capture_of(begin_ns), self._timeline.capture_of(until_ns), reason
-                )
 
     def _last_end_ns(self) -> int:
         """Where on the line the recording ends: where it was stopped, unless all that it records ended before."""
@@ -327,7 +238,7 @@ class Recording:
         drops, since_ns = self._shedding.decide(waiting, packet.pts_ns, is_cut_point=self._is_cut_point(index, packet))
         if since_ns is not None:
             self._losses.lose(None, since_ns, packet.pts_ns, "slow_consumer")
-            self._joining.update(range(len(self._inputs)))
+            self.holes.may_begin_anywhere()
             self._side.begin_anew()
         if not drops:
             return False
@@ -364,7 +275,7 @@ class Recording:
         """After a pause: this packet joins what was written before."""
         self._release_held()
         self._wait_for_key = False
-        self._joining.update(range(len(self._inputs)))
+        self.holes.may_begin_anywhere()
         self._side.begin_anew()
         timeline, audio, video = self._timeline, self._audio, self._video
         skipped = list(self._skipped_audio)
@@ -402,9 +313,9 @@ class Recording:
         dts_ns = timeline.place(packet.dts_ns)
         if not timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
             self._losses.drop(index, packet.pts_ns)
-            self._refused.add(index)
+            self.holes.note_refused(index)
             return
-        self._find_hole(index, packet, dts_ns, duration_ns)
+        self.holes.look(index, packet, dts_ns, duration_ns)
         timeline.written(index, dts_ns, dts_ns + duration_ns)
         pts_ns = packet.pts_ns - packet.dts_ns + dts_ns
         chunk.write(index, packet, pts_ns=pts_ns, dts_ns=dts_ns, duration_ns=duration_ns)
@@ -477,8 +388,8 @@ class Recording:
 
     def _next_chunk(self, packet: Packet) -> ChunkWriter:
         self._release_held(packet)
-        self.count_losses(self._clock.monotonic_ns())
-        self._find_missing_ends(self._timeline.end_ns, is_last=False)
+        self.holes.count(self._clock.monotonic_ns())
+        self.holes.look_at_end(self._the_chunk.zero_ns, self._timeline.end_ns, is_last=False)
         self._before, self._chunk = self._chunk, None
         self._before_end_ns = self._timeline.place(packet.dts_ns)
         if not self._side.begin_anew():
@@ -519,8 +430,8 @@ class Recording:
         for step in (
             self._close_before,
             self._release_held,
-            lambda: self.count_losses(self._clock.monotonic_ns()),
-            lambda: self._find_missing_ends(self._last_end_ns(), is_last=True),
+            lambda: self.holes.count(self._clock.monotonic_ns()),
+            lambda: self.holes.look_at_end(chunk.zero_ns, self._last_end_ns(), is_last=True),
         ):
             try:
                 step()

@@ -194,7 +194,7 @@ class RecorderWorker(threading.Thread):
             arrivals = self._queue.take(self._poll_interval_s(recording))
             self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
             self._take(arrivals)
-            recording.count_losses(self._clock.monotonic_ns())
+            recording.holes.count(self._clock.monotonic_ns())
             drained = self._is_drained()
             for index, packet in self._interleaver.ready(flush=drained):
                 recording.write(index, packet)
@@ -277,7 +277,7 @@ class RecorderWorker(threading.Thread):
         begin.post(Ready(codec_strings={known.kind: known.codec_string for known in parameters}))
         for index, track in enumerate(self._inputs):
             if index in self._absent or track.gate.is_lost:
-                recording.begin_stand_in(index, self._absent.setdefault(index, begin.at_ns))
+                recording.holes.begin_stand_in(index, self._absent.setdefault(index, begin.at_ns))
         for index, packet in kept:
             recording.write(index, packet)
         return recording
@@ -292,7 +292,7 @@ class RecorderWorker(threading.Thread):
             if arrival.track in self._returning and packets and not arrival.blank:
                 self._returning.discard(arrival.track)
                 if self._recording is not None:
-                    self._recording.end_stand_in(arrival.track, packets[-1].pts_ns)
+                    self._recording.holes.end_stand_in(arrival.track, packets[-1].pts_ns)
             for packet in packets:
                 if self._stop_ns is not None and packet.dts_ns < self._stop_ns:
                     self._late_ns = self._clock.monotonic_ns()
@@ -363,12 +363,12 @@ class RecorderWorker(threading.Thread):
             self._returning.discard(index)
             self._absent[index] = min(command.at_ns, end_ns) if end_ns else command.at_ns
             if self._recording is not None:
-                self._recording.begin_stand_in(index, self._absent[index])
+                self._recording.holes.begin_stand_in(index, self._absent[index])
         elif self._absent.pop(index, None) is not None:
             if command.verb == "open":
                 self._returning.add(index)
             elif self._recording is not None:  # disabled meanwhile: from here on nothing is lost
-                self._recording.end_stand_in(index, command.at_ns)
+                self._recording.holes.end_stand_in(index, command.at_ns)
 
     def _hurry(self, stop_ns: int) -> None:
         """The end is awaited: nobody gathers batches any more."""

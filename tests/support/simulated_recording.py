@@ -229,7 +229,7 @@ class SimulatedRecording:
                 self._pause_until(now_ns)
                 self._pass_on(flush=False)
                 self._now.ns = now_ns
-                self._recording.count_losses(now_ns)
+                self._recording.holes.count(now_ns)
                 self._recording.emit_slice()
                 yield from self._take_done()
         self._now.ns = now_ns
