@@ -196,7 +196,10 @@ class Janitor:
         return None
 
     def _too_little_free(self, free: int, capacity: int, least: int) -> str:
-        where = f"{format_size(free)} of {format_size(capacity)} are free in {self._root.path}"
+        there = format_size(free)
+        if there == format_size(least):  # rounded: "2MiB are free, 2MiB are needed" helps nobody
+            there = f"{free:,} bytes".replace(",", "_")
+        where = f"{there} of {format_size(capacity)} are free in {self._root.path}"
         if least == LEAST_ROOM_BYTES:
             if self.limits.min_free_bytes is not None:
                 remedy = "raise storage.min_free, so that old recordings go, or remove other files"

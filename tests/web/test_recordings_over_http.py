@@ -64,11 +64,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     port = free_port()
     usual = {"autostart": True, "chunk_duration": "2s", "max_duration": "5s"}
     recorders = camera(audio=True, **usual) + microphone(**usual)
+    recorders += microphone("pcm0", mime_type="audio/wav", **usual)  # a megabyte
     text = configuration(
         folder, port=None, recorders=recorders, more=web_table(port, folder, with_passwords=False) + DEVICES
     )
     with DaemonProcess(folder, text) as daemon:
-        for recorder in ("cam0", "mic0"):
+        for recorder in ("cam0", "mic0", "pcm0"):
             until(partial(is_over, daemon, recorder), daemon.log.read_text, timeout=90)
         yield Site(daemon, f"http://127.0.0.1:{port}")
 
@@ -186,8 +187,8 @@ def test_a_range_is_sent_as_one_file(site: Site, tmp_path: Path, recorder: str, 
 @pytest.mark.promise("page-one-export")
 def test_one_export_at_a_time(site: Site) -> None:
     """The first one's reader takes nothing for now."""
-    found = recording(site, "mic0")
-    path = f"/api/export?recorder=mic0&from={found['started']}&to={found['ended']}"
+    found = recording(site, "pcm0")
+    path = f"/api/export?recorder=pcm0&from={found['started']}&to={found['ended']}"
     port = int(site.base.rpartition(":")[2])
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
