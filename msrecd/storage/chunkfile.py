@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msrecd.clock import NS, Clock
 from msrecd.storage import files
@@ -127,8 +127,11 @@ class ChunkFile:
         self._hash = hash_prefix(self._fd, size)
         self._unsynced_since_ns = 0
 
-    def finish(self) -> str:
+    def finish(self, reopen: Callable[[], int]) -> str:
         """Sync, give the final name, sync the folder; returns the sha256. May be tried again after a failure.
+
+        Args:
+            reopen: a descriptor of its folder, which is made anew where it is gone.
 
         Raises:
             OSError: it is still the `.part` (or already has its name, when only the folder's sync failed).
@@ -143,10 +146,39 @@ class ChunkFile:
             os.fsync(self._folder)
         if files.exists(self._folder, self.name + PART):
             files.rename_new(self._folder, self.name + PART, self.name)
+        elif not files.exists(self._folder, self.name):
+            self._write_again(reopen())
+            files.rename_new(self._folder, self.name + PART, self.name)
         os.fsync(self._fd)  # FAT notes length and place under the new name only when the file is synced again
         os.fsync(self._folder)
         self._unsynced_since_ns = None
         return self._hash.hexdigest()
+
+    def _write_again(self, folder: int) -> None:
+        """Another program has removed the `.part`, or its whole folder: what is still open here is copied.
+
+        Raises:
+            OSError: it could not be; nothing has changed.
+        """
+        fd = -1
+        try:
+            fd = files.open_file(folder, self.name + PART, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            files.claim(fd)
+            for at in range(0, self.size, 1 << 20):
+                files.write_all(fd, [os.pread(self._fd, min(1 << 20, self.size - at), at)])
+            os.fsync(fd)
+            os.fsync(folder)
+        except OSError:
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.name + PART, dir_fd=folder)
+                os.close(fd)
+            os.close(folder)
+            raise
+        for old in (self._fd, self._folder):
+            os.close(old)
+        self._fd, self._folder = fd, folder
+        log.warning("%s%s was removed by another program; it has been written again", self.name, PART)
 
     def close(self) -> None:
         """Let go of the file as it is; an error of the close is logged: all has been synced, or is a `.part`."""

@@ -436,7 +436,12 @@ class OpenChunk:
             duration_s, tracks = self._look(facts)
             facts = replace(facts, captured_s=None)
         with_hash: list[str] = []
-        self._store.root.with_reserve(f"finish {self._entry.file}", lambda: with_hash.append(self._file.finish()))
+        folder_name = self._entry.file.rpartition("/")[0]
+
+        def finish() -> None:
+            with_hash.append(self._file.finish(lambda: files.open_folder(self._root, folder_name, create=True)))
+
+        self._store.root.with_reserve(f"finish {self._entry.file}", finish)
         lapse = self._entry.time_lapse
         captured_s = duration_s if lapse is None else facts.captured_s or lapse.captured_s(duration_s)
         ended_ns = self._stamp.utc_ns + round(captured_s * NS)

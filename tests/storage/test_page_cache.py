@@ -41,6 +41,6 @@ def test_a_finished_chunk_gives_its_pages_back(tmp_path: Path) -> None:
     chunk = ChunkFile(os.open(tmp_path, os.O_RDONLY), "chunk.mp4", sync_interval_s=1.0, clock=SYSTEM_CLOCK)
     for _ in range(SIZE // MIB):
         chunk.write([os.urandom(MIB)])
-    chunk.finish()
+    chunk.finish(lambda: os.open(tmp_path, os.O_RDONLY))
     chunk.close()
     assert cached_share(tmp_path / "chunk.mp4") < 0.3
