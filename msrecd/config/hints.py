@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from msrecd.config.problems import suggestion
@@ -113,10 +114,20 @@ def syntax(exc: tomllib.TOMLDecodeError, text: str) -> str:
         return f"is not valid TOML: {reason} at its end"
     lines = text.splitlines()
     number = int(where["line"])
-    line = lines[number - 1].strip() if number <= len(lines) else ""
+    raw = lines[number - 1] if number <= len(lines) else ""
+    line = raw.strip()
     shown = _SECRET.sub("//...@", line if len(line) <= 80 else line[:77] + "...")
-    why = _hint(reason, line) or f"{reason}, column {where['column']}"
+    column = int(where["column"])
+    why = _invisible(raw[column - 1 : column], column) or _hint(reason, line) or f"{reason}, column {column}"
     return f"line {number} is not valid TOML: {shown}  <- {why}"
+
+
+def _invisible(char: str, column: int) -> str:
+    """What a character is that nobody sees, as copied from a page on the web; nothing for others."""
+    if not char or char == " " or unicodedata.category(char) not in ("Zs", "Cf"):
+        return ""
+    name = unicodedata.name(char, "").lower()
+    return f"column {column} has an invisible character (U+{ord(char):04X}, {name}); type the line anew"
 
 
 def _hint(reason: str, line: str) -> str:

@@ -273,8 +273,8 @@ class FilePath:
             raise BadValueError(f"takes a path, not {shown(value)}")
         if any(ord(char) < 32 or ord(char) == 127 for char in value):
             raise BadValueError(r'holds control characters; in "..." a backslash begins an escape, write \\ or /')
-        if value.startswith("~"):
-            raise BadValueError(f'{shown(value)}: "~" is not expanded; write the whole path')
+        if value[0] in "~$":
+            raise BadValueError(f'{shown(value)}: "{value[0]}" is not expanded; write the whole path')
         return report.base / value
 
     def schema(self) -> Schema:

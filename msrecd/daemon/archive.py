@@ -135,11 +135,11 @@ class DaemonArchive:
             **{name: line[name] for name in ("file", "bytes", "sha256", "taken", "clock")},
         }
 
-    async def make_room(self) -> StorageError | None:
-        """Rotate; why no chunk can be written even so."""
+    async def make_room(self, recorder: str) -> StorageError | None:
+        """Rotate; why no chunk of this recorder can be written even so."""
         await self.tidy()
         try:
-            await asyncio.to_thread(self.store.check_writable)
+            await asyncio.to_thread(self.store.check_writable, recorder)
         except StorageError as exc:
             return exc
         except OSError as exc:

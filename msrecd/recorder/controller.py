@@ -54,6 +54,7 @@ class RecorderController:
             self.log,
             self._supervisor,
             archive,
+            settings.name,
             is_wanted=lambda: self.is_wanted,
             resume=self._split,
         )

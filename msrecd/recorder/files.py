@@ -37,8 +37,8 @@ class Archive(Protocol):
     def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> Any:
         """storage.ChunkFacts; `gaps`: those that `info` does not know."""
 
-    async def make_room(self) -> StorageError | None:
-        """Rotate; why nothing can be written even so."""
+    async def make_room(self, recorder: str) -> StorageError | None:
+        """Rotate; why nothing of this recorder can be written even so."""
 
 
 class RecordingFiles:

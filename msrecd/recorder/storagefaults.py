@@ -29,6 +29,7 @@ class StorageFaults:
         log: RecorderLog,
         supervisor: Supervisor,
         archive: Archive,
+        recorder: str,
         *,
         is_wanted: Callable[[], bool],
         resume: Callable[[], None],
@@ -43,6 +44,7 @@ class StorageFaults:
         self._log = log
         self._supervisor = supervisor
         self._archive = archive
+        self._recorder = recorder
         self._is_wanted = is_wanted
         self._resume = resume
 
@@ -69,7 +71,7 @@ class StorageFaults:
         """If there is room again, the same recording continues in a new chunk; whether that is over."""
         if not self._is_wanted():
             return True
-        error = await self._archive.make_room()
+        error = await self._archive.make_room(self._recorder)
         if not self._is_wanted():
             return True
         if error is not None:

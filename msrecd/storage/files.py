@@ -57,7 +57,7 @@ _ADVICE = {
     "missing_mount": "; connect and mount the medium",
     "permission": "; let the service's user write there",
     "too_large": "; the file system allows no larger files: lower chunk_max_size",
-    "unsafe_path": "; the storage holds folders and regular files only, no links",
+    "unsafe_path": "; move it away: the storage holds folders and regular files only, no links",
 }
 
 
@@ -115,7 +115,8 @@ def open_folder(root: int, relative: str, *, create: bool = False) -> int:
     """A descriptor of a folder below `root`, made step by step when asked; the caller closes it."""
     at = os.dup(root)
     try:
-        for name in relative.split("/") if relative else ():
+        parts = relative.split("/") if relative else []
+        for number, name in enumerate(parts, 1):
             if name in ("", ".", ".."):
                 raise OSError(errno.ELOOP, "unsafe path", relative)
             try:
@@ -127,6 +128,11 @@ def open_folder(root: int, relative: str, *, create: bool = False) -> int:
                     os.mkdir(name, FOLDER_MODE, dir_fd=at)
                     os.fsync(at)
                 below = os.open(name, _FOLDER, dir_fd=at)
+            except OSError as exc:
+                where = "/".join(parts[:number])
+                if exc.errno in (errno.ENOTDIR, errno.ELOOP):
+                    raise OSError(exc.errno, f"{where} is a file or a link, and no folder", name) from exc
+                raise OSError(exc.errno, f"{where}: {exc.strerror}", name) from exc
             os.close(at)
             at = below
     except BaseException:

@@ -24,6 +24,7 @@ from msrecd.storage.medium import FOLDER
 from msrecd.storage.retention import ChunkRef
 from msrecd.storage.root import StorageRoot
 from msrecd.vocabulary.times import parse_utc
+from msrecd.vocabulary.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Listing:
                     index.see(folder_name, changed_ns)
         if found:
             index.insert(found)
-            log.info("%d chunks whose medium had been away are in the index again", len(found))
+            log.info("%s that the index did not know: listed and counted from now on", counted(len(found), "chunk"))
         return len(found)
 
     def _note_folders(self, root: int) -> None:

@@ -205,20 +205,28 @@ class StorageRoot:
         except OSError as exc:
             log.info("no reserve can be kept in %s: %s", self.path, exc)
 
-    def probe(self) -> None:
+    def probe(self, folder_name: str = "") -> None:
         """Write a small file, sync it and remove it: whether the storage takes anything, as free space does not tell.
+
+        Args:
+            folder_name: where, below the root; made if it is not there.
 
         Raises:
             StorageError: it does not.
         """
-        with files.storage_errors(f"write into {self.path}"), files.closing_fd(self.open_root()) as root:
+        where = self.path / folder_name
+        with (
+            files.storage_errors(f"write into {where}"),
+            files.closing_fd(self.open_root()) as root,
+            files.closing_fd(files.open_folder(root, folder_name, create=True)) as folder,
+        ):
             try:
-                with files.closing_fd(files.open_file(root, _PROBE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as fd:
+                with files.closing_fd(files.open_file(folder, _PROBE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as fd:
                     files.write_all(fd, [bytes(4096)])
                     os.fsync(fd)
             finally:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(_PROBE, dir_fd=root)
+                    os.unlink(_PROBE, dir_fd=folder)
 
     # --- manifests ---
 

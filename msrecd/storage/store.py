@@ -18,7 +18,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.wall import WallTime, read_history
 from msrecd.errors import StorageError
 from msrecd.statefolder import report_unwritable
-from msrecd.storage import checks, files, snapshots, tree
+from msrecd.storage import checks, files, layout, snapshots, tree
 from msrecd.storage.index import Index
 from msrecd.storage.janitor import Deleted, Janitor, OpenSpace
 from msrecd.storage.journal import Journal
@@ -290,15 +290,16 @@ class Store:
         self.root.check()
         self._janitor.require_room()
 
-    def check_writable(self) -> None:
-        """Whether a chunk can be written now: there is room, the medium is there, and it takes what is written.
+    def check_writable(self, recorder: str) -> None:
+        """Whether a chunk can be written now: there is room, the medium is there, and it takes what is written where
+        the recorder's next chunk goes.
 
         Raises:
             StorageError: it cannot.
         """
         try:
             self.require_room()
-            self.root.probe()
+            self.root.probe(f"{recorder}/{layout.day_folder(self.walltime.stamp())}")
         except StorageError as exc:
             if exc.code != "no_space" or not self._can_write():
                 self.root.release()

@@ -76,7 +76,7 @@ def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) 
         StorageError: the folder cannot be read.
     """
     if not folder.is_dir():
-        raise StorageError(f"{folder} is not a folder", "not_found")
+        raise StorageError(f"{folder} is not {'a folder' if folder.exists() else 'there'}", "not_found")
     with files.storage_errors(f"read {folder}"), files.closing_fd(files.open_root(folder)) as root:
         return Verification(root, progress).run()
 

@@ -45,6 +45,8 @@ def complaint(folder: Path, text: str) -> str:
         (WINDOW + CAM, "[[recorder]] must stand above all [recorder. ...] and [[recorder. ...]]"),
         ("recorder:\n  - name: cam0\n", "write key = value"),
         ("[[recorder]\n", "the brackets do not match"),
+        ("[location]\u00a0\n", "column 11 has an invisible character (U+00A0, no-break space); type the line anew"),
+        ("latitude\u200b = 1\n", "(U+200B, zero width space)"),
         ('[[recorder]]\nname = "a"\nvideo = { width = 1920,\n height = 1080 }\n', "{ } must stand in one line"),
     ],
 )
@@ -90,6 +92,8 @@ def test_the_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         (CAM + 'retention = "7d"\n', "with max_total, max_age"),
         (CAM + "retention = { days = 7 }\n", "known are max_total, max_age"),
         ('[devices]\nvirtual = "true"\n', "takes true, false or tables"),
+        ('[storage]\npath = "$HOME/recordings"\n', '"$" is not expanded; write the whole path'),
+        ('[storage]\npath = "~/recordings"\n', '"~" is not expanded; write the whole path'),
         (CAM + "snapshot = 1\n", 'did you mean "snapshots"?'),
     ],
 )

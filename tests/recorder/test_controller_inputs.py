@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_gap_that_begins_where_the_recording_breaks_off(
     heard = Watching()
     is_full = False
 
-    def require_room() -> None:
+    def require_room(recorder: str = "") -> None:
         if is_full:
             raise StorageError("no space left", "no_space")
 
