@@ -41,6 +41,7 @@ class DaemonArchive:
         self.store = store
         self._warn = warn
         self._has_warned = False
+        self._rotation_problem = ""  # the one that stands in the log
         self._on_late = on_late
         self._janitor = asyncio.Lock()
 
@@ -155,8 +156,11 @@ class DaemonArchive:
                     self._on_late(line)
                 await self._look_at_protection()
             except (StorageError, OSError) as exc:
-                log.warning("rotation: %s", exc)
+                if str(exc) != self._rotation_problem:  # once: it is tried again each second while nothing is written
+                    log.warning("rotation: %s", exc)
+                self._rotation_problem = str(exc)
                 return
+            self._rotation_problem = ""
             for entry in deleted:
                 log.info("deleted %s (%s)", entry.file, entry.reason)
 

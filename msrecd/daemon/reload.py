@@ -145,7 +145,8 @@ class Reloader:
             try:
                 return await self._reload()
             except CommandError as exc:
-                self._publisher.report_error(exc.code, exc.message)
+                log.error("%s", exc.message)  # each time: somebody waits for the answer
+                self._publisher.report_error(exc.code, exc.message, logged=True)
                 raise
             finally:
                 systemd.notify("READY=1")

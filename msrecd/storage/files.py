@@ -131,8 +131,8 @@ def open_folder(root: int, relative: str, *, create: bool = False) -> int:
             except OSError as exc:
                 where = "/".join(parts[:number])
                 if exc.errno in (errno.ENOTDIR, errno.ELOOP):
-                    raise OSError(exc.errno, f"{where} is a file or a link, and no folder", name) from exc
-                raise OSError(exc.errno, f"{where}: {exc.strerror}", name) from exc
+                    raise OSError(exc.errno, f"{where} is a file or a link, and no folder") from exc
+                raise OSError(exc.errno, f"{where}: {exc.strerror}") from exc
             os.close(at)
             at = below
     except BaseException:

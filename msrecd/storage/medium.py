@@ -28,7 +28,7 @@ from msrecd.storage import checks, files
 log = logging.getLogger(__name__)
 
 FOLDER = ".msrecd"
-_IDENTITY = "medium.json"
+IDENTITY = "medium.json"
 _LOCK = "lock"
 _MEMORY = "media.json"
 _FIRST_EDITION_NOTE = "storage.json"
@@ -130,7 +130,7 @@ class Medium:
         }
         try:
             with files.closing_fd(self.folder()) as folder:
-                files.replace_file(folder, _IDENTITY, json.dumps(values, indent=1).encode())
+                files.replace_file(folder, IDENTITY, json.dumps(values, indent=1).encode())
             self.is_kept = True
         except OSError as exc:
             self.is_kept = False
@@ -266,7 +266,7 @@ def _read_identity(fd: int) -> Identity | None:
     """None: there is none, or it says nothing that could be ours."""
     try:
         with files.closing_fd(files.open_folder(fd, FOLDER)) as folder:
-            values = json.loads(files.read_at(folder, _IDENTITY))
+            values = json.loads(files.read_at(folder, IDENTITY))
         identity = Identity(
             id=_text(values["id"]),
             file_system=_text(values.get("file_system", "")),

@@ -206,6 +206,7 @@ def test_a_configuration_of_a_later_version_is_refused(config: Path) -> None:
     assert run("check-config", "--config", config).returncode == 0
 
 
+@pytest.mark.promise("tables-as-json")
 def test_check_config_as_json(config: Path) -> None:
     assert json.loads(run("check-config", "--json", "--config", config).stdout) == {
         "valid": True,
@@ -269,6 +270,7 @@ def test_check_config_loads_no_heavy_library(config: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.promise("completion")
 def test_completion_has_every_command(
     shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +284,7 @@ def test_completion_has_every_command(
         assert word in script
 
 
+@pytest.mark.promise("completion")
 def test_bash_completes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     real: Callable[[str], object] = MODULE.load_command  # type: ignore[attr-defined]
     empty = SimpleNamespace(add_arguments=lambda parser: None)
@@ -322,6 +325,7 @@ def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> No
     assert out.read_bytes()[:4] == b"RIFF"  # nothing that was printed went into a file
 
 
+@pytest.mark.promise("record-makes-one")
 def test_what_a_killed_record_has_left_is_named(tmp_path: Path) -> None:
     left = tmp_path / "a.wav.part"
     left.write_bytes(b"x")

@@ -67,6 +67,7 @@ def ctl(config: Path, *arguments: str, runtime: Path = Path("/nonexistent")) -> 
     )
 
 
+@pytest.mark.promise("ctl-starts-for-so-long")
 def test_a_recording_from_start_to_stop(fleet: Fleet) -> None:
     started = ctl(fleet.config, "cam0", "start", "--duration", "10m")
     assert (started.returncode, started.stderr) == (0, "")
@@ -82,6 +83,7 @@ def test_a_recording_from_start_to_stop(fleet: Fleet) -> None:
 
 
 @pytest.mark.effect("exit: 1")
+@pytest.mark.promise("exit-1")
 def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
     refused = ctl(fleet.config, "cam0", "pause")
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -89,6 +89,7 @@ def listed(folder: Path, *arguments: str, recorder: str = "cam0") -> list[dict[s
 # --- list ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("tables-as-json")
 def test_list_shows_what_the_manifest_says(folder: Path) -> None:
     (recording,) = listed(folder)
     paths = chunks(folder)
@@ -104,6 +105,7 @@ def test_list_shows_what_the_manifest_says(folder: Path) -> None:
     assert all(path.name in text for path in paths)
 
 
+@pytest.mark.promise("times-of-lists")
 def test_list_by_time_and_recorder(folder: Path) -> None:
     (recording,) = listed(folder)
     third = recording["chunks"][2]
@@ -127,7 +129,7 @@ def test_list_shows_what_is_gone(folder: Path) -> None:
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise("verify-proves-a-copy")
+@pytest.mark.promise("verify-proves-a-copy", "verify-needs-no-configuration")
 def test_verify_needs_no_configuration_and_proves_a_copy(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder / "recordings", copy)
@@ -204,7 +206,7 @@ def test_what_prune_deleted_is_not_missing(folder: Path) -> None:
     assert "nothing to delete" in ok(config_of(folder), "prune")
 
 
-@pytest.mark.promise("proven-only-is-deleted")
+@pytest.mark.promise("proven-only-is-deleted", "prune-as-the-daemon")
 def test_prune_leaves_what_the_store_has_not_proven_as_the_daemon_does(folder: Path) -> None:
     limit(folder)
     assert json.loads(ok(config_of(folder), "prune", "--dry-run", "--json")) != []
@@ -227,7 +229,7 @@ def test_prune_leaves_what_the_store_has_not_proven_as_the_daemon_does(folder: P
 # --- protect ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise("only-own-chunks-go")
+@pytest.mark.promise("only-own-chunks-go", "prune-as-the-daemon")
 def test_protected_recordings_stay(folder: Path) -> None:
     limit(folder)
     (recording,) = listed(folder, recorder="mic")
@@ -243,6 +245,7 @@ def test_protected_recordings_stay(folder: Path) -> None:
     assert json.loads(ok(config_of(folder), "prune", "--dry-run", "--json")) != []
 
 
+@pytest.mark.promise("protect-refuses-what-is-not-there")
 def test_protecting_chunks_that_are_not_there_names_those_that_are(folder: Path) -> None:
     (recording,) = listed(folder, recorder="mic")
     recording_id, last = recording["recording_id"], recording["chunks"][-1]["seq"]
@@ -258,6 +261,7 @@ def test_protecting_chunks_that_are_not_there_names_those_that_are(folder: Path)
     ok(config_of(folder), "unprotect", recording_id, "--chunks", f"2-{last}")
 
 
+@pytest.mark.promise("prune-as-the-daemon")
 def test_prune_says_what_of_the_limits_does_not_hold(folder: Path) -> None:
     """No deleting makes room that the disk does not have."""
     config_of(folder).write_text(configuration(folder, port=None, recorders=RECORDER, storage='min_free = "1000TiB"'))

@@ -92,6 +92,35 @@ def test_what_root_changes_belongs_to_the_service(open_folder: Path) -> None:
     assert {(path.stat().st_uid, path.stat().st_gid) for path in below} == {(SOMEBODY, SOMEBODY)}
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.promise("sudo-is-named")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_user_who_may_not_is_told_so_and_not_that_nothing_is_there(open_folder: Path, mode: int) -> None:
+    recording_id = record(open_folder)
+    config = configure(open_folder)
+    for path in (open_folder / "recordings").rglob("*"):
+        if path.is_dir():
+            path.chmod(mode)
+    reading = [("list",), ("export", "--recorder", "cam0", "--from", "1h", "--to", "now", str(open_folder / "x.mp4"))]
+    changing = [("protect", recording_id), ("unprotect", recording_id), ("prune",), ("prune", "--dry-run")]
+    for what, arguments in [("read", one) for one in reading] + [("changed", one) for one in changing]:
+        done = subprocess.run(
+            [sys.executable, "-m", "msrecd", "recordings", *arguments, "--config", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            user=SOMEBODY,
+            group=SOMEBODY,
+            extra_groups=[],
+        )
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert done.stderr == (
+            f"msrecd: the recordings in {open_folder / 'recordings'} cannot be {what} by this user; try with sudo\n"
+        )
+
+
 def test_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)

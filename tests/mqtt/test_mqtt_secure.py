@@ -258,6 +258,7 @@ def test_tls_is_on_off_loopback(host, changes, tls, port):
     assert is_loopback(host) == (host in ("localhost", "127.0.0.5", "::1"))
 
 
+@pytest.mark.promise("credential-is-read")
 def test_the_password_comes_from_the_credential_first(tmp_path):
     file = tmp_path / "file"
     file.write_text("from-file\n")

@@ -36,7 +36,7 @@ from msrecd.vocabulary.times import parse_utc
 CHUNKS, KILLS, WRONG = os.environ.get("MSRECD_OFFLOAD", "60,12,0.05").split(",")
 
 
-@pytest.mark.promise("offload-keys", "proof-of-offload")
+@pytest.mark.promise("offload-keys", "proof-of-offload", "store-is-proven-alone")
 def test_all_arrives_with_its_proof_and_the_store_alone_proves_it(make_store: MakeStore, endpoint: str) -> None:
     store = make_store()
     ids = [record(store, 3), record(store, 2)]
@@ -81,7 +81,7 @@ def test_a_downloaded_copy_is_proven_like_any_other(make_store: MakeStore, tmp_p
     assert not verify(tmp_path / "copy").is_proven, "a line is missing"
 
 
-@pytest.mark.promise("downloaded-copy", "deleted-is-not-missing")
+@pytest.mark.promise("downloaded-copy", "deleted-is-not-missing", "verify-a-copy-of-the-store")
 def test_what_the_device_deleted_after_its_proof_is_missing_in_a_copy_of_the_store(
     make_store: MakeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,7 +117,7 @@ def test_what_the_device_deleted_after_its_proof_is_missing_in_a_copy_of_the_sto
     assert verify(store.path).chunks == 2
 
 
-@pytest.mark.promise("verify-store")
+@pytest.mark.promise("verify-store", "store-is-proven-alone")
 def test_the_store_proves_what_is_wrong_in_it(make_store: MakeStore) -> None:
     store = make_store()
     record(store, 3)

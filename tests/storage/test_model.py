@@ -59,25 +59,28 @@ def test_names_of_one_form_sort_in_the_order_of_time(name: str, stamps: list[Sta
         assert names == sorted(names)
 
 
+EXAMPLES = os.environ.get("MSRECD_MODEL_EXAMPLES")
+LONGEST_S = max(300, 3 * int(EXAMPLES or 0))  # some 0.1 s each on an idle machine
+
 StorageModel.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MSRECD_MODEL_EXAMPLES", "25")),
+    max_examples=int(EXAMPLES or 25),
     stateful_step_count=30,
     deadline=None,
-    derandomize="MSRECD_MODEL_EXAMPLES" not in os.environ,  # the same stories each time; `make faults` draws new ones
+    derandomize=EXAMPLES is None,  # the same stories each time; `make faults` draws new ones
     suppress_health_check=list(HealthCheck),
 )
-TestStorageModel = pytest.mark.timeout(300)(
+TestStorageModel = pytest.mark.timeout(LONGEST_S)(
     pytest.mark.promise("only-own-chunks-go", "limits-hold", "taken-by-hand", "names-go-on")(StorageModel.TestCase)
 )
 
 MediaModel.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MSRECD_MODEL_EXAMPLES", "15")),
+    max_examples=int(EXAMPLES or 15),
     stateful_step_count=30,
     deadline=None,
-    derandomize="MSRECD_MODEL_EXAMPLES" not in os.environ,  # the same stories each time; `make faults` draws new ones
+    derandomize=EXAMPLES is None,  # the same stories each time; `make faults` draws new ones
     suppress_health_check=list(HealthCheck),
 )
-TestMediaModel = pytest.mark.timeout(300)(
+TestMediaModel = pytest.mark.timeout(LONGEST_S)(
     pytest.mark.promise(
         "another-medium",
         "medium-is-back",

@@ -20,6 +20,7 @@ from media_model import MediaModel
 from storage_model import StorageModel
 
 from msrecd.clock.wall import Corrections, WallTime
+from msrecd.errors import StorageError
 from msrecd.storage import (
     files,
     janitor,
@@ -204,7 +205,7 @@ def what_was_open_is_thrown_away(patch: Patch) -> None:
 
 def what_was_open_is_not_looked_for(patch: Patch) -> None:
     patch.setattr(journal.Journal, "read_all", lambda _: iter(()))
-    patch.setattr(recovery, "stray_parts", lambda *_, **__: iter(()))
+    patch.setattr(recovery.Recovery, "_strays", lambda *_, **__: iter(()))
 
 
 def a_recovered_chunk_is_not_listed(patch: Patch) -> None:
@@ -336,7 +337,7 @@ def test_a_broken_rule_is_found(mutation: Callable[[Patch], None], monkeypatch: 
     mutation(monkeypatch)
     model: type[CountedStorage] | type[CountedMedia] = CountedMedia if mutation in MEDIA_MUTATIONS else CountedStorage
     model.stories = 0
-    with pytest.raises((AssertionError, OSError, LookupError, ValueError)) as caught:
+    with pytest.raises((AssertionError, OSError, LookupError, ValueError, StorageError)) as caught:
         run_state_machine_as_test(
             model,
             settings=settings(

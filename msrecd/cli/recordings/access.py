@@ -17,6 +17,8 @@ from msrecd.daemon.storing import make_store, move_old_state
 from msrecd.errors import StorageError
 from msrecd.storage.catalog import Catalog, open_catalog
 from msrecd.storage.files import require_no_file
+from msrecd.storage.medium import FOLDER as MEDIUM_FOLDER
+from msrecd.storage.medium import IDENTITY as MEDIUM_FILE
 from msrecd.storage.store import Store
 
 
@@ -33,9 +35,10 @@ def catalog_of(config: Config) -> Iterator[Catalog]:
     """What is there, for reading.
 
     Raises:
-        StorageError: the folder of the recordings is not there.
+        StorageError: the folder of the recordings is not there, or not for this user.
     """
     storage = config.storage
+    require_access(storage.path, to_change=False)
     catalog = open_catalog(storage.path, storage.state_path, ReadOnlyWallTime(storage.state_path).corrections)
     try:
         yield catalog
@@ -48,7 +51,7 @@ def store_of(config: Config) -> Iterator[Store]:
     """The storage for changing something in it; not opened yet, closed at the end.
 
     Raises:
-        StorageError: the folder of the recordings is not there.
+        StorageError: the folder of the recordings is not there, or not for this user.
     """
     storage = config.storage
     require_no_file(storage.path)
@@ -57,6 +60,7 @@ def store_of(config: Config) -> Iterator[Store]:
             f"the folder {storage.path} is not there: nothing was recorded yet, or it is not mounted", "not_found"
         )
     become_owner(storage.state_path if storage.state_path.exists() else storage.path)
+    require_access(storage.path, to_change=True)
     move_old_state(config)
     store = make_store(config, ReadOnlyWallTime(storage.state_path))
     try:
@@ -85,6 +89,25 @@ def become_owner(folder: Path) -> None:
             os.setuid(status.st_uid)
     except OSError as exc:
         raise StorageError(f"cannot act as the owner of {folder}: {exc.strerror}", "permission") from exc
+
+
+def require_access(path: Path, *, to_change: bool) -> None:
+    """Make sure that this user may read, or change, the recordings: their folder, and what identifies their medium.
+
+    Raises:
+        StorageError: `permission`.
+    """
+    try:
+        is_allowed = all(
+            os.access(at, os.R_OK) and (not to_change or os.access(at, os.W_OK) or os.statvfs(at).f_flag & os.ST_RDONLY)
+            for at in (path, path / MEDIUM_FOLDER, path / MEDIUM_FOLDER / MEDIUM_FILE)
+            if at.exists()
+        )
+    except PermissionError:
+        is_allowed = False
+    if not is_allowed:
+        what = "changed" if to_change else "read"
+        raise StorageError(f"the recordings in {path} cannot be {what} by this user; try with sudo", "permission")
 
 
 def known_recorder(config: Config, name: str) -> str:
