@@ -204,7 +204,7 @@ def what_was_open_is_thrown_away(patch: Patch) -> None:
 
 
 def what_was_open_is_not_looked_for(patch: Patch) -> None:
-    patch.setattr(journal.Journal, "read_all", lambda _: iter(()))
+    patch.setattr(journal.Journal, "read_all", lambda *_: iter(()))
     patch.setattr(recovery.Recovery, "_strays", lambda *_, **__: iter(()))
 
 
