@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from msrecd.flow.units import AudioBlock, VideoFrame
 
-    Picture: TypeAlias = NDArray[np.uint8]
+    FrameArray: TypeAlias = NDArray[np.uint8]
     Sound: TypeAlias = NDArray[np.int16] | NDArray[np.int32]
     Frame: TypeAlias = NDArray[np.uint8]
     Waves: TypeAlias = NDArray[np.float32] | NDArray[np.int16]
@@ -62,7 +62,7 @@ def solid_yuv420p(width: int, height: int, color: tuple[int, int, int]) -> bytes
     return luma * (width * height) + blue * chroma_size + red * chroma_size
 
 
-def array_from_frame(frame: VideoFrame) -> Picture:
+def array_from_frame(frame: VideoFrame) -> FrameArray:
     """The frame as an array of its own, shape (height, width, 3), uint8 RGB.
 
     yuv420p is taken as BT.601, limited range, and its chroma is repeated, not interpolated.
@@ -82,7 +82,7 @@ def array_from_frame(frame: VideoFrame) -> Picture:
             raise ValueError(f"pixel format {other} is neither rgb24 nor yuv420p")
 
 
-def luma_of(frame: VideoFrame, width: int) -> Picture:
+def luma_of(frame: VideoFrame, width: int) -> FrameArray:
     """Luma (of RGB: green) of every n-th pixel of every n-th line, shape (height, width), some `width` wide.
 
     Raises:
@@ -181,7 +181,7 @@ def _described(array: object) -> str:
     return type(array).__name__
 
 
-def _rgb_from_yuv420p(frame: VideoFrame, data: Picture) -> Picture:
+def _rgb_from_yuv420p(frame: VideoFrame, data: FrameArray) -> FrameArray:
     width, height = frame.format.width, frame.format.height
     half_width, half_height = -(-width // 2), -(-height // 2)
     luma_size, chroma_size = width * height, half_width * half_height

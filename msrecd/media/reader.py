@@ -19,20 +19,20 @@ from msrecd.flow.units import AudioBlock, VideoFormat, VideoFrame
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
 if TYPE_CHECKING:
-    from msrecd.pixels import Picture, Sound
+    from msrecd.pixels import FrameArray, Sound
 
 Unit: TypeAlias = VideoFrame | AudioBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameData:
-    """One picture.
+    """One frame.
 
     array: (height, width, 3) uint8 RGB, or (height, width) uint8 luma; yours to change.
     timestamp_ns: start of the exposure, CLOCK_MONOTONIC.
     """
 
-    array: Picture
+    array: FrameArray
     timestamp_ns: int
 
 
@@ -55,7 +55,7 @@ class MediaStreamTrackReader:
     """An asynchronous iterator over what a track delivers, from the first `anext` on until the track ends.
 
     At most `max_buffered` units wait; when more come, the oldest go and are counted in `dropped`. A disabled or muted
-    track gives black and zeros. Pictures have the size and the rate of the track's settings. Belongs to the loop's
+    track gives black and zeros. Frames have the size and the rate of the track's settings. Belongs to the loop's
     thread; the source delivers from its own. Close it, or use it with `async with`, when the track lives on.
     """
 
@@ -71,7 +71,7 @@ class MediaStreamTrackReader:
         """
         Args:
             track: live or ended.
-            max_buffered: units; default 1 picture, 50 blocks.
+            max_buffered: units; default 1 frame, 50 blocks.
             frame_rate: at most so many frames a second; the source does nothing for the others.
             luma_width: luma only, of every n-th pixel and line, about so many pixels wide: cheap, for analysis.
             key_frames: of a stream that is decoded for this reader, its key frames are enough.
@@ -175,7 +175,7 @@ class MediaStreamTrackReader:
         from msrecd import pixels
 
         if self._track.ready_state is ReadyState.LIVE:
-            self._settings = self._track.get_settings()  # an ended track, whose last pictures wait here, has no size
+            self._settings = self._track.get_settings()  # an ended track, whose last frames wait here, has no size
         width = int(self._settings.get("width", frame.format.width))
         height = int(self._settings.get("height", frame.format.height))
         if not self._track._gate.is_open:
@@ -203,7 +203,7 @@ class MediaStreamTrackReader:
         )
 
 
-def _convert(frame: VideoFrame, size: Size, crops: bool) -> Picture:
+def _convert(frame: VideoFrame, size: Size, crops: bool) -> FrameArray:
     """The frame as an array of this size, cropped and scaled as the encoders do it."""
     from msrecd import pixels
 
@@ -218,7 +218,7 @@ def _convert(frame: VideoFrame, size: Size, crops: bool) -> Picture:
 
 
 class _Pace:
-    """Which pictures to take for a rate below the source's: the first at or after each multiple of the interval.
+    """Which frames to take for a rate below the source's: the first at or after each multiple of the interval.
 
     `rate` is set on the loop and read by the source's thread; None takes all.
     """
@@ -228,7 +228,7 @@ class _Pace:
         self._slot: int | None = None
 
     def wants(self, pts_ns: int) -> bool:
-        """Whether the next picture is to be taken if it has this time."""
+        """Whether the next frame is to be taken if it has this time."""
         rate = self.rate
         return rate is None or self._slot_of(pts_ns, rate) != self._slot
 
@@ -280,7 +280,7 @@ class _Buffer:
             self._wake()
 
     def end(self, error: BaseException | None) -> None:
-        del error  # the track tells it
+        del error  # the track reports it
         with self._lock:
             self._ended = True
         self._wake()

@@ -62,7 +62,7 @@ def device_space(device: DeviceDescription, opened: VideoFormat | AudioFormat | 
         modes, any_rate = (VideoMode(width=opened.width, height=opened.height, frame_rate=nominal),), False
     if device.facing_mode is not None:
         ids.append(Choices(options=({"facing_mode": device.facing_mode},)))
-    return [*ids, Pictures(modes=modes, any_rate=any_rate), *_control_dimensions(device.controls)]
+    return [*ids, FrameModes(modes=modes, any_rate=any_rate), *_control_dimensions(device.controls)]
 
 
 def _audio_dimensions(device: DeviceDescription, opened: AudioFormat | None) -> Iterator[Choices | Continuous]:
@@ -100,7 +100,7 @@ class Continuous:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
+class FrameModes:
     """Size, rate and resize mode of a camera, which depend on one another.
 
     With resize_mode "none" the native modes, with "crop-and-scale" every size below them; rates are the native ones

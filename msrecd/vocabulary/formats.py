@@ -17,7 +17,7 @@ class Container:
     muxer: libav's name.
     demuxer: libav's name, where the header of a file says enough to skip probing; None elsewhere.
     video, audio: libav's names of the codecs it may hold, best first.
-    types: the MIME types that stand for it, per kind; the first one is what we write.
+    video_types, audio_types: the MIME types that stand for it; the first one is what we write.
     extension, audio_extension: with the dot; the second for files without video.
     is_single_track: it holds one audio track and cannot express a gap in it.
     """

@@ -47,6 +47,7 @@ def test_a_fixture_of_a_module_is_made_once_and_slow_tests_come_first(tmp_path: 
         "def test_slow(): note('slow')\n"
     )
     options = ["-n", "2", "--dist", "loadscope", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    options += ["--basetemp", str(tmp_path / "temporary")]  # other runs of pytest tidy the usual one up meanwhile
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=tmp_path,
