@@ -23,6 +23,7 @@ SCHEMES = ("file", *NETWORK_SCHEMES)
 
 _SECRET = re.compile(r"((?:pass(?:word|wd)?|pwd|token|secret|key)=)[^&;/]*", re.IGNORECASE)
 _BAD_PLACE = "the URL has no valid host and port (1 to 65535); in a password write / as %2F and @ as %40"
+_INSTEAD = {"rtp": ". Write udp: for MPEG-TS in RTP, and the camera's rtsp: URL for other RTP"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -124,7 +125,7 @@ def parse(location: str, user: str | None = None, password: str | None = None) -
         return Address(scheme="file", opened=location, shown=location)
     scheme = match[0][:-1].lower()
     if scheme not in SCHEMES:
-        raise ValueError(f"cannot play {scheme}: URLs; known are {', '.join(SCHEMES)}")
+        raise ValueError(f"cannot play {scheme}: URLs; known are {', '.join(SCHEMES)}{_INSTEAD.get(scheme, '')}")
     try:
         parts = urlsplit(location)
         host, port = parts.hostname, parts.port
@@ -132,6 +133,8 @@ def parse(location: str, user: str | None = None, password: str | None = None) -
         raise ValueError(_BAD_PLACE) from None
     if scheme == "file":
         return _file(parts)
+    if scheme == "udp" and port is None:
+        raise ValueError("the udp: URL names no port; write udp://@:5004, or udp://@239.0.0.1:5004 for a multicast")
     if port == 0:
         raise ValueError(_BAD_PLACE)
     if not host and not (scheme == "udp" and port):

@@ -29,6 +29,9 @@ _HOLE_NS = 500 * MS  # shorter holes at a step of the clock cannot be told from 
 _SAME_STEP_NS = 750 * MS  # two streams that step by the same amount, to within this, follow one clock
 _TICK_NS = MS  # two packets of a stream lie at least this far apart: Matroska counts in milliseconds
 _USUAL_NS = 40 * MS
+_WALL_STEP_NS = NS  # between two sender reports: the sender sets its clock; less is their jitter
+_WALL_RATE = 2000  # ppm at which their jitter is followed
+_CONTRADICTS_NS = 3 * NS  # sender reports that place a stream so far from another one than it arrives are wrong
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +175,15 @@ class _Stream:
         self.last_dts: int | None = None  # monotonic
         self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
 
+    def follow_report(self, reported: int, duration_ns: int) -> None:
+        """Take what the last report says: a little with each packet, for reports jitter; all if a clock was set."""
+        off = reported - (self.wall_offset or 0)
+        if self.wall_offset is None or abs(off) > _WALL_STEP_NS:
+            self.wall_offset = reported
+        else:
+            most = duration_ns * _WALL_RATE // 1_000_000
+            self.wall_offset += max(-most, min(most, off))
+
 
 @dataclass(frozen=True, slots=True)
 class StreamTimes:
@@ -275,7 +287,7 @@ class LiveLine:
             raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
         elif self._by_wall:
             if packet.sender_ns is not None:
-                stream.wall_offset = packet.sender_ns - raw
+                stream.follow_report(packet.sender_ns - raw, duration_ns)
             raw += stream.wall_offset or 0
         if stream.last_raw is not None and self._has_stepped(stream, raw, arrival_ns):
             self._follow_step(stream, raw, arrival_ns)
@@ -336,6 +348,10 @@ class LiveLine:
         if any(stream.wall_offset is None for stream in streams):
             return
         first = next((self._streams[index] for index in self._video), streams[0])
+        if not self._are_plausible(batch):
+            for stream in streams:
+                stream.wall_offset = None  # the next ones may be right: a camera that has set its clock
+            return
         shared = first.fit
         for stream in streams:
             offset = stream.wall_offset or 0
@@ -347,6 +363,23 @@ class LiveLine:
             stream.fit, stream.shift = shared, 0
             stream.order.restart()
         self._shares_clock = self._by_wall = True
+
+    def _are_plausible(self, batch: Sequence[tuple[Demuxed, int]]) -> bool:
+        """Whether the reports say about what arrival says: some cameras report a wall clock for one stream alone, or
+        clocks of their own for each."""
+
+        def beside_arrival(index: int) -> int:
+            stream = self._streams[index]
+            arrived = stream.fit.offset_ns
+            if arrived is None:  # the first batch
+                delays = [
+                    at - raw for packet, at in batch if packet.stream == index and (raw := _raw(packet)) is not None
+                ]
+                arrived = min(delays, default=0)
+            return (stream.wall_offset or 0) - stream.shift - arrived
+
+        places = [beside_arrival(index) for index in self._streams]
+        return max(places) - min(places) < _CONTRADICTS_NS
 
     def _finish(self, packet: Demuxed, pts: int, dts: int, now_ns: int) -> Placed:
         stream = self._streams[packet.stream]

@@ -167,6 +167,8 @@ class Demuxer:
         format = _DESCRIBED_BY_HEADER.get(Path(url).suffix.lower()) if scheme == "file" else None
         if scheme == "file" and not Path(url).is_file():
             raise LibavError("is no regular file")
+        if scheme == "file" and Path(url).suffix.lower() == ".sdp":
+            raise LibavError("it describes a stream of RTP and is none; use the rtsp: URL of the camera")
         if format is None or not self._open_quickly(url, format, options):
             try:
                 self._open(url, options, _raw_format(url) if scheme == "file" and format is None else None)

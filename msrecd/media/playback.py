@@ -259,9 +259,9 @@ class StreamSource(Source):
                 records it begins anew, with a header that is right.
         """
         units = nal_units(bytes(key_frame[:2048]))[:-1]  # the last one may be cut
-        sets = tuple(
-            unit for unit in units if is_parameter_set(unit, self.info.codec) and not _is_pps(unit, self.info.codec)
-        )
+        codec = self.info.codec
+        found = [unit for unit in units if is_parameter_set(unit, codec) and not _is_pps(unit, codec)]
+        sets = tuple(dict.fromkeys(found))  # a sender, or the network, may give one twice
         if sets and self._parameter_sets and sets != self._parameter_sets:
             raise ReaderError("its frames changed (size or coding)")
         self._parameter_sets = sets or self._parameter_sets

@@ -32,7 +32,7 @@ VIDEO = {
 SOUND = {
     "aac": ["-c:a", "aac"], "mp3": ["-c:a", "libmp3lame"], "mp2": ["-c:a", "mp2"], "ac3": ["-c:a", "ac3"],
     "opus": ["-c:a", "libopus"], "vorbis": ["-c:a", "libvorbis"], "alac": ["-c:a", "alac"],
-    "flac": ["-c:a", "flac", "-sample_fmt", "s16"], "flac24": ["-c:a", "flac", "-sample_fmt", "s32"],
+    "flac": ["-c:a", "flac", "-sample_fmt", "s16", "-strict", "-2"], "flac24": ["-c:a", "flac", "-sample_fmt", "s32"],
     "s16": ["-c:a", "pcm_s16le"], "s24": ["-c:a", "pcm_s24le"], "s24be": ["-c:a", "pcm_s24be"],
     "f32": ["-c:a", "pcm_f32le"], "ulaw": ["-c:a", "pcm_mulaw", "-ar", "8000"],
     "alaw": ["-c:a", "pcm_alaw", "-ar", "8000"], "latm": ["-c:a", "aac", "-mpegts_flags", "+latm"],

@@ -40,6 +40,8 @@ def test_what_libav_is_given(location: str, opened: str) -> None:
         ("file:///a%00b", "zero"),
         ("gopher://a/b", "gopher"),
         ("concat:///a", "concat"),
+        ("rtp://127.0.0.1:5004", "Write udp:"),
+        ("udp://239.0.0.1", "no port"),
         ("rtsp:///path", "host"),
         ("rtsp://host:99999/x", "URL"),
         ("http://a b/c", "white space"),

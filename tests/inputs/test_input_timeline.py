@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.inputs.sender import AUDIO, VIDEO, Sender, line
 
 HOUR = 3600 * NS
 IS_LONG = "MSRECD_INPUT_DAY" in os.environ
+YEAR = 1_700_000_000 * NS
 FRAME = 40 * MS  # what "one frame" means in the promises
 
 
@@ -189,6 +192,65 @@ def test_reports_tell_the_distance_of_streams() -> None:
         distance[number] = units[VIDEO] - units[AUDIO]
     assert abs(distance[200]) < 5 * MS
     assert abs(distance[1999] - 400 * MS) < 5 * MS
+
+
+def reported(wall_of: Callable[[int, int], int | None]) -> dict[int, list[tuple[int, int]]]:
+    """(true time, time placed) of two streams of RTP, packets of 20 ms that arrive together; `wall_of` tells for a
+    stream and a true time what the wall clock of its last sender report would be."""
+    live = LiveLine({VIDEO: StreamTimes(is_video=True), AUDIO: StreamTimes(is_video=False)}, shares_clock=False)
+    found: dict[int, list[tuple[int, int]]] = {VIDEO: [], AUDIO: []}
+    for number in range(3000):
+        true_ns = number * 20 * MS
+        batch = [
+            Demuxed(stream, b"x", true_ns + stream * 7 * NS, None, 20 * MS, True, wall_of(stream, true_ns))
+            for stream in (VIDEO, AUDIO)
+        ]
+        for unit in live.place(batch, 1000 * NS + true_ns):
+            raw = unit.packet.pts_ns or 0
+            found[unit.packet.stream].append((raw - unit.packet.stream * 7 * NS, unit.pts_ns))
+    return found
+
+
+def distance(found: dict[int, list[tuple[int, int]]]) -> list[int]:
+    """Of sound from the frames of the same moment."""
+    return [sound - frame for (_, frame), (_, sound) in zip(found[VIDEO], found[AUDIO], strict=True)]
+
+
+@pytest.mark.parametrize(
+    "wall_of",
+    [
+        lambda stream, true_ns: true_ns + (YEAR if stream == AUDIO else 0),  # no clock is set for one of them
+        lambda stream, true_ns: YEAR + true_ns + stream * 5 * NS,
+        lambda stream, true_ns: YEAR + true_ns - stream * 5 * NS if true_ns > 20 * NS else None,
+    ],
+)
+def test_reports_that_contradict_arrival_are_not_believed(wall_of: Callable[[int, int], int | None]) -> None:
+    found = reported(wall_of)
+    assert max(map(abs, distance(found))) < FRAME
+    assert max(abs(placed - true - 1000 * NS) for true, placed in found[AUDIO]) < FRAME
+
+
+def test_reports_that_become_right_are_believed() -> None:
+    """The camera sets its clock a while after it was switched on, of one stream first; sound was 300 ms off."""
+
+    def wall_of(stream: int, true_ns: int) -> int:
+        is_set = true_ns > (20 + stream) * NS
+        return true_ns + (YEAR if is_set else stream * YEAR // 2) - (300 * MS if stream == AUDIO else 0)
+
+    found = distance(reported(wall_of))
+    assert max(map(abs, found[:900])) < FRAME
+    assert abs(found[-1] + 300 * MS) < FRAME
+
+
+def test_reports_that_jitter_move_nothing() -> None:
+    """Each second one says up to 150 ms too much or too little: neither order nor distance of frames show it."""
+    noise = random.Random(1)
+    said = [noise.randint(-150, 150) * MS for _ in range(200)]
+    found = reported(lambda stream, true_ns: YEAR + true_ns + said[true_ns // NS * 2 + stream])
+    for stream in (VIDEO, AUDIO):
+        steps = [after - before for (_, before), (_, after) in pairwise(found[stream][10:])]
+        assert min(steps) > 18 * MS
+        assert max(steps) < 22 * MS
 
 
 def test_the_first_key_frame_without_a_time_is_kept() -> None:

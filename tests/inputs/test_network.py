@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,17 @@ def test_a_stream_that_changes_its_size_ends(media: Clip) -> None:
         error = played.taken["video"].wait_end()
         assert "changed" in str(error)
         assert len(played.taken["video"].packets) >= 70
+
+
+def test_parameter_sets_that_come_twice_change_nothing() -> None:
+    """Some cameras repeat them within a key frame, now and then; a network doubles packets."""
+    plain = clip()
+    doubled = replace(plain, frames=[*plain.frames])
+    sets = [unit for unit in plain.frames[0] if unit[0] & 31 == 7]
+    assert sets
+    doubled.frames[25] = [*sets, *plain.frames[25]]
+    with RtspCamera(doubled, has_sound=False) as camera, Played(camera.url) as played:
+        assert len(played.taken["video"].wait(60)) >= 60
 
 
 def test_only_the_tracks_that_are_wanted(media: Clip) -> None:
