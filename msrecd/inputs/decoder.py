@@ -48,7 +48,7 @@ def decode_input(connection: socket.socket, request: dict[str, Any], shared_fd: 
     shared = None if shared_fd is None else mmap.mmap(shared_fd, SHARED_BYTES)
     if shared_fd is not None:
         os.close(shared_fd)
-    confine(has_network=False, memory=memory_for(int(request["width"]), int(request["height"])))
+    confine(memory=memory_for(int(request["width"]), int(request["height"])))
     header = base64.b64decode(request["header"])
     try:
         if shared is not None:
@@ -74,7 +74,7 @@ def decode_flac(connection: socket.socket, fd: int) -> None:
     Raises:
         OSError: the program has closed the connection.
     """
-    confine(has_network=False)
+    confine()
     said = time.monotonic()
 
     def alive() -> None:

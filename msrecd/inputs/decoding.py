@@ -20,7 +20,6 @@ from msrecd.flow.units import Presentation, VideoFormat, VideoFrame
 from msrecd.inputs import decoder, wire
 from msrecd.inputs.limits import board_bytes, pixels_that_fit
 from msrecd.inputs.processes import Process, ReaderError
-from msrecd.libav.common import MAX_PIXELS
 from msrecd.libav.values import LibavError, StreamInfo, decoded_presentation
 
 log = logging.getLogger(__name__)
@@ -41,12 +40,13 @@ class _Decoder:
 
     def __init__(self, info: StreamInfo, name: str, kinds: Sequence[bytes], fds: Sequence[int] = ()) -> None:
         self._name = name
+        self._max_pixels = pixels_that_fit(board_bytes())
         self._process = Process((*kinds, decoder.FAILED))
         request = {
             "decode": info.kind,
             "width": info.width,
             "height": info.height,
-            "max_pixels": pixels_that_fit(board_bytes()),
+            "max_pixels": self._max_pixels,
             "sample_format": "s32" if info.bits > 16 else "s16",
             "channels": info.channels,
             "sample_rate": info.sample_rate,
@@ -159,7 +159,7 @@ class ConfinedVideoDecoder(_Decoder):
         if len(head) != decoder.FRAME_HEAD.size:
             raise self._gone(wire.WireError("no frame"))
         pts_ns, width, height, is_full, matrix, more_follow = decoder.FRAME_HEAD.unpack(head)
-        if not width or not height or width * height > MAX_PIXELS or not -(1 << 61) < pts_ns < 1 << 61:
+        if not width or not height or width * height > self._max_pixels or not -(1 << 61) < pts_ns < 1 << 61:
             raise self._gone(wire.WireError("a frame out of bounds"))
         self.size = (width, height)
         size = width * height + 2 * (-(-width // 2) * -(-height // 2))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import ipaddress
 import json
 import os
 import select
@@ -23,13 +24,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msrecd.inputs import wire
-from msrecd.inputs.confine import confine, give_back_memory
+from msrecd.inputs.confine import confine, give_back_memory, narrow
 from msrecd.inputs.decoder import FAILED, decode_flac, decode_input
 from msrecd.inputs.places import stay_on
 from msrecd.inputs.rtspinput import NAP_S, RtspInput, open_rtsp
-from msrecd.libav.demuxer import Demuxer
+from msrecd.inputs.syscalls import INTERNET, LOCAL, Rights
+from msrecd.libav.demuxer import Demuxer, load_rest
 from msrecd.libav.values import Demuxed, LibavError
 
 _UDP_NAP_S = 0.02  # the kernel keeps less of UDP
@@ -92,13 +95,20 @@ def read_input(connection: socket.socket) -> None:
         except Exception as exc:
             connection.sendall(wire.frame(FAILED, f"internal error of its process ({_place(exc)})".encode()))
         return
-    confine(has_network=bool(request["network"]), file=None if request["network"] else request["url"])
+    if request["network"]:
+        confine(rights=Rights(families=_families(request["url"]), may_fork=True))
+    else:
+        confine(file=request["url"])
     demuxer: Demuxer | RtspInput | None = None
     try:
         try:
             if request["network"]:
                 _stay_on_host(request, connection)
-            demuxer = open_rtsp(request) or _opened(request)
+            demuxer = open_rtsp(request)
+            if demuxer is None:
+                if request["network"]:
+                    narrow(_rights_of_libav(request))
+                demuxer = _opened(request)
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
@@ -121,6 +131,29 @@ def read_input(connection: socket.socket) -> None:
     finally:
         if demuxer is not None:
             demuxer.close()  # a camera that is told frees its session
+
+
+def _families(url: str) -> tuple[int, ...]:
+    """Of sockets. Names of the local network are asked for over a socket of this machine (Avahi's)."""
+    is_local_name = (urlsplit(url).hostname or "").rstrip(".").endswith(".local")
+    return (*INTERNET, LOCAL) if is_local_name else INTERNET
+
+
+def _rights_of_libav(request: dict[str, Any]) -> Rights:
+    """From here on libav reads what comes from the network: no processes, and no files if no name is to be looked up.
+
+    An RTSP camera may send to a name of its own.
+    """
+    parts = urlsplit(request["url"])
+    is_address = False
+    with contextlib.suppress(ValueError):
+        is_address = bool(ipaddress.ip_address((parts.hostname or "").partition("%")[0]))
+    if is_address and parts.scheme not in ("rtsp", "rtsps") and not request["any_host"]:
+        import msrecd.inputs.redirects  # noqa: F401  # it could not be loaded later
+
+        load_rest()
+        return Rights(families=INTERNET, may_open=False)
+    return Rights(families=_families(request["url"]))
 
 
 def _stay_on_host(request: dict[str, Any], connection: socket.socket) -> None:
@@ -262,6 +295,8 @@ class _Forker:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the program's to handle
     control = socket.socket(fileno=int(sys.argv[1]))
+    with contextlib.suppress(OSError):  # where memory ends, an input goes before the recorders
+        Path("/proc/self/oom_score_adj").write_text("500")
     gc.collect()
     gc.freeze()  # what is there now is shared with all that are forked, as long as the collector leaves it alone
     _Forker(control).serve()

@@ -16,15 +16,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all machines
+_GET_VERSION = 1
 _PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_HANDLED = (1 << 13) - 1  # whatever the first version knows: executing, reading, writing, making and removing
+# What is refused, but for what a rule allows: as much of it as the kernel's version of Landlock knows.
+_FILES = (
+    (1, (1 << 13) - 1),
+    (2, 1 << 13),
+    (3, 1 << 14),
+    (5, 1 << 15),
+)  # all there is; moving; truncating; ioctl of devices
+_BIND_TCP, _CONNECT_TCP, _NETWORK_SINCE = 1, 2, 4
+_SCOPES, _SCOPES_SINCE = 1 | 2, 6  # abstract sockets and signals of processes that are not as confined
 # Libraries and modules that are loaded late, and what looking up a name and TLS read.
 _PROGRAM = (
     "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/proc/cpuinfo",
     "/proc/meminfo", "/sys/devices/system/cpu", sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]),
 )  # fmt: skip
-_NETWORK = (
+_FOR_NAMES = (
     "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
     "/etc/protocols", "/etc/ssl", "/etc/gnutls", "/etc/crypto-policies", "/run/systemd/resolve", "/run/NetworkManager",
     "/run/resolvconf",
@@ -35,12 +44,21 @@ def restrict_files(*, has_network: bool, also: Iterable[str] = ()) -> bool:
     """From now on, read nothing but the program's own libraries, `also`, and (with a network) what names are looked up
     with; False where the kernel cannot do that. The caller has given up new privileges."""
     libc = ctypes.CDLL(None, use_errno=True)
-    handled = struct.pack("=Q", _HANDLED)
+    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)
+    if version < 1:
+        return False
+    files = sum(bits for since, bits in _FILES if version >= since)
+    attributes = [files]
+    if version >= _NETWORK_SINCE:
+        attributes.append(_BIND_TCP | (0 if has_network else _CONNECT_TCP))
+    if version >= _SCOPES_SINCE:
+        attributes.append(_SCOPES)
+    handled = struct.pack(f"={len(attributes)}Q", *attributes)
     ruleset = libc.syscall(_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0)
     if ruleset < 0:
         return False
     try:
-        for path in (*_PROGRAM, *(_NETWORK if has_network else ()), *also):
+        for path in (*_PROGRAM, *(_FOR_NAMES if has_network else ()), *also):
             with contextlib.suppress(OSError):
                 _allow(libc, ruleset, path)
         return bool(libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)

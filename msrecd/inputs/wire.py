@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
 from msrecd.flow.units import Presentation
-from msrecd.libav.values import Demuxed, StreamInfo
+from msrecd.libav.values import Demuxed, StreamInfo, Times
 
 HEADER = struct.Struct("<cI")
 DESCRIPTION, PACKETS, END = b"D", b"P", b"E"
@@ -27,7 +28,6 @@ MAX_BATCH = 10_000  # packets
 MAX_EXTRADATA = 64 << 10
 MAX_PARAMETER_SETS = 64  # of H.264 and HEVC; a muxer counts them in a field that can overflow (CVE-2026-75141)
 MAX_STREAMS = 16
-_MAX_TEXT = 1000
 _COUNT = struct.Struct("<I")
 _NONE = -(1 << 63)
 _FAR = 1 << 61  # times beyond some thousand years cannot be counted with
@@ -78,71 +78,86 @@ def read_description(body: bytes) -> Description:
         WireError: it is none.
     """
     try:
-        value = json.loads(body)
-        streams = tuple(_stream(item) for item in value["streams"])
-        times, skipped = str(value["times"])[:20], tuple(str(item)[:200] for item in value["skipped"][:MAX_STREAMS])
+        value = _object(json.loads(body))
+        streams, skipped, times = value["streams"], value["skipped"], value["times"]
+        if not isinstance(streams, list) or not isinstance(skipped, list) or times not in get_args(Times):
+            raise ValueError("streams, skipped or times")
+        if len(streams) > MAX_STREAMS:
+            raise ValueError("too many streams")
+        infos = tuple(_stream(_object(item)) for item in streams)
         is_live = value["is_live"] is True
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise WireError("no description of an input") from exc
-    if len(streams) > MAX_STREAMS or len({info.index for info in streams}) != len(streams):
-        raise WireError("too many streams, or one twice")
-    return Description(streams=streams, is_live=is_live, times=times, skipped=skipped)
+    if len({info.index for info in infos}) != len(infos):
+        raise WireError("a stream that is there twice")
+    reasons = tuple(str(item)[:200] for item in skipped[:MAX_STREAMS])
+    return Description(streams=infos, is_live=is_live, times=times, skipped=reasons)
 
 
-# Largest numbers of a description.
-_BOUNDS = {"index": 1 << 15, "width": 1 << 15, "height": 1 << 15, "sample_rate": 1 << 20, "channels": 64}
-_BOUND = 1 << 20
+# The numbers of a description: (least, most). A stream of frames has a size, sound a rate and channels; see `_stream`.
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "index": (0, 1 << 15), "width": (0, 1 << 15), "height": (0, 1 << 15), "frame_rate": (1e-5, 1e6),
+    "sample_rate": (0, 1 << 20), "channels": (0, 64), "bits": (0, 64), "frame_samples": (0, 1 << 20),
+    "reorder_depth": (0, 64), "rotation": (0, 270), "color_primaries": (0, 255), "color_transfer": (0, 255),
+    "color_matrix": (0, 255),
+}  # fmt: skip
+_BYTES = {"extradata": MAX_EXTRADATA, "header": 2 * MAX_EXTRADATA}
+_WORDS = {
+    "kind": r"audio|video",
+    "codec": r"[a-z0-9_]{1,40}",
+    "layout": r"[\w().+ -]{0,60}",
+    "color_range": r"limited|full",
+}
+_MAY_BE_NONE = ("frame_rate", "color_range")
+_BEGINS = (b"nut/multimedia container", b"\x1a\x45\xdf\xa3")  # of the small file that describes a stream
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("no object")
+    return value
 
 
 def _stream(item: dict[str, Any]) -> StreamInfo:
     """
     Raises:
-        ValueError, KeyError: a field that is none, or is out of bounds.
+        ValueError, KeyError, TypeError: a field that is none, is missing or out of bounds.
     """
-    types = {field.name: str(field.type) for field in fields(StreamInfo)}
-    values = {name: _checked(name, types[name], value) for name, value in item.items()}
-    if values.get("kind") not in ("audio", "video"):
-        raise ValueError("kind")
-    if values.get("codec") in ("h264", "hevc") and values["extradata"].count(b"\0\0\1") > MAX_PARAMETER_SETS:
+    info = StreamInfo(**{name: _checked(name, value) for name, value in item.items()})
+    has_shape = info.width and info.height if info.kind == "video" else info.sample_rate and info.channels
+    if not has_shape or not info.header.startswith(_BEGINS):
+        raise ValueError("a stream without a shape, or without a header")
+    if info.codec in ("h264", "hevc") and info.extradata.count(b"\0\0\1") > MAX_PARAMETER_SETS:
         raise ValueError("extradata")
-    return StreamInfo(**values)
+    return info
 
 
-def _presentation(item: dict[str, Any]) -> Presentation:
-    types = {field.name: str(field.type) for field in fields(Presentation)}
-    value = Presentation(**{name: _checked(name, types[name], part) for name, part in item.items()})
-    colors = (value.color_primaries, value.color_transfer, value.color_matrix)
-    if value.rotation not in (0, 90, 180, 270) or len(value.pixel_aspect) != 2 or not all(value.pixel_aspect):
-        raise ValueError("rotation or pixel_aspect")
-    if value.color_range not in (None, "limited", "full") or not all(0 <= color < 256 for color in colors):
-        raise ValueError("colors")
-    return value
-
-
-def _checked(name: str, type_: str, value: Any) -> Any:
-    if type_ == "Presentation" and isinstance(value, dict):
-        return _presentation(value)
-    if type_ == "bytes":
-        value = base64.b64decode(str(value), validate=True)
-        good = len(value) <= (MAX_EXTRADATA if name == "extradata" else 2 * MAX_EXTRADATA)
-    elif value is None:
-        good = "None" in type_
-    elif isinstance(value, bool):
-        good = "bool" in type_
-    elif isinstance(value, str):
-        good = (
-            any(word in type_ for word in ("str", "Kind", "Literal", "ColorRange"))
-            and len(value) < 100
-            and value.isprintable()
-        )
-    elif isinstance(value, int):
-        good = any(word in type_ for word in ("int", "float", "Rotation")) and 0 <= value <= _BOUNDS.get(name, _BOUND)
-    elif isinstance(value, list):  # a fraction, as two numbers
-        value = tuple(value)
-        good = "tuple" in type_ and all(type(part) is int and 0 <= part < _BOUND for part in value)
-    else:
-        good = "float" in type_ and isinstance(value, float) and 0 <= value < 1e6
-    if not good:
+def _checked(name: str, value: Any) -> Any:
+    """
+    Raises:
+        ValueError, KeyError, TypeError: it is none of this field.
+    """
+    if name == "presentation":
+        return Presentation(**{part: _checked(part, fact) for part, fact in _object(value).items()})
+    if name == "pixel_aspect":
+        if len(value) != 2 or not all(type(part) is int and 0 < part < 1 << 20 for part in value):
+            raise ValueError(name)
+        return tuple(value)
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    if name in _BYTES:
+        data = base64.b64decode(value, validate=True)
+        if len(data) > _BYTES[name]:
+            raise ValueError(name)
+        return data
+    if name in _WORDS:
+        if not re.fullmatch(_WORDS[name], value, re.ASCII):
+            raise ValueError(name)
+        return value
+    least, most = _NUMBERS[name]
+    if type(value) is not int and not (name == "frame_rate" and type(value) is float):
+        raise ValueError(name)
+    if not least <= value <= most or (name == "rotation" and value % 90):
         raise ValueError(name)
     return value
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import av.error
 from av.video.frame import VideoFrame as _AVVideoFrame
 
 from msrecd.flow.units import UNSPECIFIED, Presentation
+from msrecd.libav.values import LibavError
 
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _CODES = {"limited": _LIMITED, "full": _FULL}
@@ -97,13 +99,22 @@ def _relabelled(frame: _AVVideoFrame, pixel_format: str) -> _AVVideoFrame:
 def _reformatted(
     frame: _AVVideoFrame, width: int, height: int, pixel_format: str, from_full: bool, to_full: bool
 ) -> _AVVideoFrame:
-    made = frame.reformat(
-        width=width,
-        height=height,
-        format=pixel_format,
-        src_color_range=_FULL if from_full else _LIMITED,
-        dst_color_range=_FULL if to_full else _LIMITED,
-    )
+    ranges = (_FULL if from_full else _LIMITED, _FULL if to_full else _LIMITED)
+
+    def scaled() -> _AVVideoFrame:
+        return frame.reformat(
+            width=width, height=height, format=pixel_format, src_color_range=ranges[0], dst_color_range=ranges[1]
+        )
+
+    try:
+        made = scaled()
+    except av.error.FFmpegError:  # a matrix that libav has a number for and cannot convert: without its name it can
+        matrix, frame.colorspace = frame.colorspace, UNSPECIFIED
+        try:
+            made = scaled()
+        except av.error.FFmpegError as exc:
+            raise LibavError(f"frames of {frame.format.name} cannot be converted: {exc.strerror}") from exc
+        made.colorspace = matrix
     made.color_range = _FULL if to_full else _LIMITED
     return made
 

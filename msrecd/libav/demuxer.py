@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
 import io
 import os
+import pkgutil
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import av
 import av.error
@@ -22,11 +25,9 @@ from msrecd.libav.colors import presentation_in, presentation_of_stream
 from msrecd.libav.common import MAX_PIXELS, NO_PROBING, NS, Writer, close_quietly, plain, put_template_packet
 from msrecd.libav.headers import without_flac_sums
 from msrecd.libav.rawtimes import shown, timed
-from msrecd.libav.values import Demuxed, LibavError, StreamInfo, is_described
+from msrecd.libav.values import Demuxed, LibavError, StreamInfo, Times, is_described
 from msrecd.libav.words import hear
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX
-
-Times: TypeAlias = Literal["container", "presentation", "rtp", "arrival"]
 
 # Suffix -> libav's demuxer, where the header of the file describes all streams.
 _DESCRIBED_BY_HEADER: dict[str, str] = {".mov": "mov"} | {
@@ -112,6 +113,14 @@ class _HiddenSound:
             return packet.is_discard, 0
         hidden_ns = self._until_ns - pts_ns
         return 0 < duration_ns <= hidden_ns - self._skipped_anyway_ns, hidden_ns
+
+
+def load_rest() -> None:
+    """Load what PyAV loads when it meets its first stream of a kind: for a process that may open no file later."""
+    for module in pkgutil.walk_packages(av.__path__, "av.", onerror=lambda name: None):
+        if not module.name.endswith(("datasets", "__main__")):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
 
 
 class _TransportRefused(LibavError):

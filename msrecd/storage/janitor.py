@@ -308,8 +308,7 @@ class Janitor:
         with contextlib.suppress(OSError):
             if place is None:
                 return False
-            contents = tree.read_manifest(root, place)
-            return bool(manifest.live_chunks(contents) or manifest.live_snapshots(contents))
+            return manifest.has_live(tree.manifest_entries(root, place))
         return False
 
     def _drop_recording(self, root: int, recording_id: str, place: str | None) -> None:

@@ -106,6 +106,7 @@ def manifest_name(recording_id: str) -> str:
     return recording_id + MANIFEST
 
 
+@lru_cache(maxsize=4)  # the gate for a path parses the name that its caller looks at next
 def parse_chunk_name(name: str) -> ChunkName | None:
     """What a file name says, None when it is no chunk of ours."""
     match = _CHUNK.match(name)
@@ -172,9 +173,9 @@ def split_file(file: str) -> tuple[str, str, str] | None:
 
     This is the gate for names read from manifests, indexes and journals: nothing else may become a path.
     """
-    recorder, _, rest = file.partition("/")
-    day, _, name = rest.rpartition("/")
-    if not is_name(recorder) or not _DAY.match(day):
+    place, _, name = file.rpartition("/")
+    recorder, _, day = place.partition("/")
+    if not _is_place(recorder, day):
         return None
     parsed = parse_chunk_name(name)
     if parsed is not None:
@@ -183,6 +184,11 @@ def split_file(file: str) -> tuple[str, str, str] | None:
     recording_id = snapshot[0] if snapshot is not None else parse_manifest_name(name)
     known = parse_recording_id(recording_id) if recording_id is not None else None
     return (recorder, day, name) if known is not None and known.recorder == recorder else None
+
+
+@lru_cache(maxsize=16)
+def _is_place(recorder: str, day: str) -> bool:
+    return is_name(recorder) and _DAY.match(day) is not None
 
 
 def boot_of(file: str) -> int | None:

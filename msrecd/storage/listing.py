@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +16,10 @@ from pathlib import Path
 from msrecd.clock import NS
 from msrecd.errors import StorageError
 from msrecd.statefolder import report_unwritable
-from msrecd.storage import files, layout, tree
+from msrecd.storage import files, layout, manifest, tree
 from msrecd.storage.index import Index
 from msrecd.storage.journal import OpenRecording
-from msrecd.storage.manifest import ManifestContents
-from msrecd.storage.manifest_lines import ManifestLine, SnapshotLine
+from msrecd.storage.manifest_lines import ManifestLine, Offloaded, SnapshotLine
 from msrecd.storage.medium import FOLDER
 from msrecd.storage.retention import ChunkRef
 from msrecd.storage.root import StorageRoot
@@ -49,6 +49,7 @@ class Listing:
         self._corrected_revision = -1
         self._has_fallen_back = False
         self._sent: dict[str, tuple[int, int]] = {}  # while the index is built: lines that a store has, and all
+        self._proven: dict[str, set[int]] = {}  # what a store has, by recording
         self._lock = threading.RLock()
 
     def open(self, progress: Progress | None = None, *, beside: bool = False) -> None:
@@ -110,10 +111,14 @@ class Listing:
         with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
             names = _FolderNames(root)
             self._sent.clear()
+            self._proven.clear()
             count = self.index.build(self._all_files(root, names, progress))
             for recording_id, (sent, lines) in self._sent.items():
                 self.index.note_lines(recording_id, sent=sent, has_unsent=sent < lines)
+            for recording_id, seqs in self._proven.items():
+                self.index.prove_all(recording_id, seqs)
             self._sent.clear()
+            self._proven.clear()
             self._note_folders(root)
         if count:
             took_s = (self._root.clock.monotonic_ns() - begun_ns) / NS
@@ -154,8 +159,7 @@ class Listing:
                     for recording_id, seqs in new.items():
                         place = index.manifest_of(recording_id) or tree.find_manifest(root, recorder, recording_id)
                         if place is not None:
-                            refs = self._listed_files(root, place, recording_id, names)
-                            found += [(ref, place) for ref in refs if ref.seq in seqs]
+                            found += [(ref, place) for ref in self._listed(root, place, recording_id, names, seqs)]
                     index.see(folder_name, changed_ns)
         if found:
             index.insert(found)
@@ -235,9 +239,9 @@ class Listing:
         with files.storage_errors(f"read {self._root.path}"), files.closing_fd(self._root.open_root()) as root:
             names = _FolderNames(root)
             for recording in recordings:
-                refs = self._listed_files(root, recording.manifest, recording.recording_id, names)
                 seqs = {entry.seq for entry in recording.chunks}
-                self.index.add_all((ref, recording.manifest) for ref in refs if ref.seq in seqs)
+                refs = self._listed(root, recording.manifest, recording.recording_id, names, seqs)
+                self.index.add_all((ref, recording.manifest) for ref in refs)
 
     def apply_corrections(self) -> None:
         """Correct the times of chunks that were recorded before the clock was set.
@@ -254,9 +258,7 @@ class Listing:
             if count:
                 log.info("the times of %d chunks have been corrected", count)
 
-    def _ref(
-        self, recorder: str, recording_id: str, line: ManifestLine, protected: Callable[[int], bool] | None = None
-    ) -> ChunkRef:
+    def _ref(self, recorder: str, recording_id: str, line: ManifestLine, protected: bool | None = None) -> ChunkRef:
         started_ns, ended_ns = parse_utc(line["started"]), parse_utc(line["ended"])
         trusted = line["clock"] == "synchronized"
         boot_id = self._boot_id(line)
@@ -272,7 +274,7 @@ class Listing:
             started_ns=started_ns,
             ended_ns=ended_ns,
             trusted=trusted,
-            protected=self._root.is_protected(recording_id, seq) if protected is None else protected(seq),
+            protected=self._root.is_protected(recording_id, seq) if protected is None else protected,
             boot_id=boot_id,
         )
 
@@ -298,50 +300,70 @@ class Listing:
     def _boot_id(self, line: ManifestLine) -> str:
         return line.get("boot_id") or first_edition_boot_id(self._root.medium.identity.first_edition_boots, line)
 
-    def _listed_files(self, root: int, manifest_file: str, recording_id: str, names: _FolderNames) -> list[ChunkRef]:
-        refs = []
+    def _listed(
+        self, root: int, manifest_file: str, recording_id: str, names: _FolderNames, seqs: AbstractSet[int]
+    ) -> list[ChunkRef]:
+        """Those of these numbers, with what a store has of them."""
+        refs = [ref for ref in self._listed_files(root, manifest_file, recording_id, names) if ref.seq in seqs]
+        proven = self._proven.pop(recording_id, set())
+        return [replace(ref, proven=True) if ref.seq in proven else ref for ref in refs]
+
+    def _listed_files(
+        self, root: int, manifest_file: str, recording_id: str, names: _FolderNames
+    ) -> Iterator[ChunkRef]:
+        """What a manifest lists and is there, in memory that does not grow with it. What a store has of it stands in
+        `_sent` and `_proven` when the last one was taken."""
+        unreadable: list[int] = []
+        number = stored = 0
+        proven: set[int] = set()
+        ranges = self._root.protected_ranges(recording_id) or ()
         try:
-            contents = tree.read_manifest(root, manifest_file)
+            for number, said, fault in tree.manifest_entries(root, manifest_file):
+                if fault is not None and fault is manifest.Fault.UNREADABLE:
+                    unreadable.append(number)
+                elif isinstance(said, dict):  # one that says deleted and is still there wants to be deleted again
+                    if (ref := self._listed_chunk(said, recording_id, names, ranges)) is not None:
+                        yield ref
+                elif isinstance(said, manifest.Snapshot):
+                    if (ref := self._listed_snapshot(said.line, recording_id, names)) is not None:
+                        yield ref
+                elif isinstance(said, Offloaded):
+                    stored = max(stored, said.lines)
+                    proven.add(-said.seq if said.is_snapshot else said.seq)
         except FileNotFoundError:  # its last chunk went meanwhile, or nothing was listed before the power went
-            return []
+            return
         except OSError as exc:
             tree.skip(manifest_file, exc)
-            return []
-        if contents.unreadable:
-            which = ", ".join(map(str, contents.unreadable[:5]))
-            log.warning(
-                "%s: skipped %d lines that are none of a manifest: %s", manifest_file, len(contents.unreadable), which
-            )
-        ranges = self._root.protected_ranges(recording_id) or ()
-        for line in contents.chunks:  # one that says deleted and is still there wants to be deleted again
-            split = layout.split_file(line["file"])
-            parsed = layout.parse_chunk_name(split[2]) if split else None
-            if split is None or parsed is None or parsed.is_part or parsed.recording_id != recording_id:
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                if split[2] in names.of(f"{split[0]}/{split[1]}"):
-                    is_kept = lambda seq: any(low <= seq <= high for low, high in ranges)  # noqa: E731
-                    refs.append(self._ref(split[0], recording_id, line, is_kept))
-        return self._proven(refs + self._listed_snapshots(contents, recording_id, names), contents, recording_id)
+            return
+        if unreadable:
+            which = ", ".join(map(str, unreadable[:5]))
+            log.warning("%s: skipped %d lines that are none of a manifest: %s", manifest_file, len(unreadable), which)
+        if proven:
+            self._sent[recording_id] = stored, number
+            self._proven[recording_id] = proven
 
-    def _listed_snapshots(self, contents: ManifestContents, recording_id: str, names: _FolderNames) -> list[ChunkRef]:
-        refs = []
-        for line in contents.snapshots:
-            split = layout.split_file(line["file"])
-            if split is None or layout.parse_snapshot_name(split[2]) != (recording_id, line["snapshot"]):
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                if split[2] in names.of(f"{split[0]}/{split[1]}"):
-                    refs.append(self._snapshot_ref(split[0], recording_id, line))
-        return refs
+    def _listed_chunk(
+        self, line: ManifestLine, recording_id: str, names: _FolderNames, ranges: Sequence[tuple[int, int]]
+    ) -> ChunkRef | None:
+        """None: it is not there, or its name is none of this recording's."""
+        split = layout.split_file(line["file"])
+        parsed = layout.parse_chunk_name(split[2]) if split is not None else None
+        if split is None or parsed is None or parsed.is_part or parsed.recording_id != recording_id:
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            if split[2] in names.of(f"{split[0]}/{split[1]}"):
+                is_kept = bool(ranges) and any(low <= line["seq"] <= high for low, high in ranges)
+                return self._ref(split[0], recording_id, line, protected=is_kept)
+        return None
 
-    def _proven(self, refs: list[ChunkRef], contents: ManifestContents, recording_id: str) -> list[ChunkRef]:
-        """The same, with what a store has."""
-        if not contents.offloaded:
-            return refs
-        self._sent[recording_id] = max(one.lines for one in contents.offloaded), contents.lines
-        proven = {-one.seq if one.is_snapshot else one.seq for one in contents.offloaded}
-        return [replace(ref, proven=True) if ref.seq in proven else ref for ref in refs]
+    def _listed_snapshot(self, line: SnapshotLine, recording_id: str, names: _FolderNames) -> ChunkRef | None:
+        split = layout.split_file(line["file"])
+        if split is None or layout.parse_snapshot_name(split[2]) != (recording_id, line["snapshot"]):
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            if split[2] in names.of(f"{split[0]}/{split[1]}"):
+                return self._snapshot_ref(split[0], recording_id, line)
+        return None
 
 
 def first_edition_boot_id(boots: dict[int, str], line: ManifestLine) -> str:

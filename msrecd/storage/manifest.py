@@ -14,9 +14,10 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from enum import StrEnum
+from typing import Any, BinaryIO
 
 from msrecd.storage import files
 from msrecd.storage.manifest_lines import (
@@ -137,79 +138,123 @@ def read_at(folder: int, name: str) -> ManifestContents:
 
 
 def read_file(file: BinaryIO) -> ManifestContents:
-    """Understand a manifest line by line, in memory that its longest line bounds.
+    """Understand a manifest line by line; what it says is kept, so its memory grows with the number of lines.
 
     Raises:
         OSError: it cannot be read.
     """
-    chunks: list[ManifestLine] = []
-    deletions: list[Deletion] = []
-    endings: list[Ending] = []
-    removed: list[int] = []
-    broken: list[int] = []
-    edited: list[int] = []
-    unreadable: list[int] = []
+    kept: dict[type, list[Any]] = {
+        kind: [] for kind in (dict, Snapshot, SnapshotGone, Deletion, Ending, Offloaded, Trigger)
+    }
+    faults: dict[Fault, list[int]] = {fault: [] for fault in Fault}
     doubtful: list[ManifestLine] = []
-    snapshots: list[SnapshotLine] = []
-    snapshots_gone: set[int] = set()
-    offloaded: list[Offloaded] = []
-    triggers: list[TriggerLine] = []
     number = 0
+    for number, value, fault in entries(file):
+        if fault is not None:
+            faults[fault].append(number)
+        if value is not None:
+            kept[type(value)].append(value)
+            if fault is Fault.EDITED and isinstance(value, dict):
+                doubtful.append(value)
+    return ManifestContents(
+        chunks=tuple(kept[dict]),
+        deletions=tuple(kept[Deletion]),
+        endings=tuple(kept[Ending]),
+        removed=tuple(faults[Fault.REMOVED]),
+        broken=tuple(faults[Fault.BROKEN]),
+        edited=tuple(faults[Fault.EDITED]),
+        unreadable=tuple(faults[Fault.UNREADABLE]),
+        torn=bool(faults[Fault.TORN]),
+        doubtful=tuple(doubtful),
+        snapshots=tuple(one.line for one in kept[Snapshot]),
+        snapshots_gone=frozenset(one.number for one in kept[SnapshotGone]),
+        offloaded=tuple(kept[Offloaded]),
+        triggers=tuple(one.line for one in kept[Trigger]),
+        lines=number - len(faults[Fault.TORN]),
+    )
+
+
+class Fault(StrEnum):
+    """What can be wrong with a line; see ManifestContents."""
+
+    REMOVED = "removed"
+    BROKEN = "broken"
+    EDITED = "edited"
+    UNREADABLE = "unreadable"
+    TORN = "torn"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    line: SnapshotLine
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotGone:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    line: TriggerLine
+
+
+Said = ManifestLine | Snapshot | SnapshotGone | Deletion | Ending | Offloaded | Trigger  # a dict is a chunk's line
+
+
+def entries(file: BinaryIO) -> Iterator[tuple[int, Said | None, Fault | None]]:
+    """Each line of a manifest: (its number from 1, what it says, what is wrong with it). In memory that the longest
+    line bounds: a manifest may have a year of lines. None in the place of what is left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     expected = ""
-    is_torn = False
     is_old, is_before_damaged = True, False
     is_before_proven = True  # nothing is before the first line
     for number, (line, digest) in enumerate(_lines(file), 1):
         if not digest:  # the end of a line is missing
-            is_torn = True
-            break
+            yield number, None, Fault.TORN
+            return
+        said: Said | None = None
+        fault: Fault | None = None
         is_damaged = True
         try:
             values = parse_line(line)
             is_old = is_old and is_of_old(values)
             is_damaged = not is_old and not is_as_written(line)
             prev = values["prev"]
-            if "snapshot" in values:
-                snapshots += [snapshot_line(values)] if not is_damaged else []
-            elif "trigger" in values:
-                triggers += [trigger_line(values)] if not is_damaged else []
-            elif "offloaded" in values:
-                offloaded += [offloaded_of(values)] if not is_damaged else []
-            elif "deleted" in values and values.get("kind") == "snapshot":
-                snapshots_gone |= {deletion_of(values, is_edited=False).seq} if not is_damaged else set()
-            elif "deleted" in values:
-                deletions.append(deletion_of(values, is_edited=is_damaged))
-            elif "after" in values:
-                endings += [ending_of(values)] if not is_damaged else []
-            else:
-                chunks.append(chunk_line(values))
-                doubtful += chunks[-1:] if is_damaged else []
+            said = _said(values, is_damaged=is_damaged)
             if is_damaged:
-                edited.append(number)
+                fault = Fault.EDITED
             elif prev != expected and not is_before_damaged:
-                (removed if is_before_proven and not is_old else broken).append(number)
+                fault = Fault.REMOVED if is_before_proven and not is_old else Fault.BROKEN
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            unreadable.append(number)
-            is_damaged = True
+            said, fault, is_damaged = None, Fault.UNREADABLE, True
+        yield number, said, fault
         expected = digest
         is_before_damaged = is_damaged
         is_before_proven = not is_old
-    return ManifestContents(
-        chunks=tuple(chunks),
-        deletions=tuple(deletions),
-        endings=tuple(endings),
-        removed=tuple(removed),
-        broken=tuple(broken),
-        edited=tuple(edited),
-        unreadable=tuple(unreadable),
-        torn=is_torn,
-        doubtful=tuple(doubtful),
-        snapshots=tuple(snapshots),
-        snapshots_gone=frozenset(snapshots_gone),
-        offloaded=tuple(offloaded),
-        triggers=tuple(triggers),
-        lines=number - is_torn,
-    )
+
+
+def _said(values: dict[str, object], *, is_damaged: bool) -> Said | None:
+    """
+    Raises:
+        ValueError, KeyError, TypeError: it is no line of ours.
+    """
+    if "snapshot" in values:
+        return None if is_damaged else Snapshot(snapshot_line(values))
+    if "trigger" in values:
+        return None if is_damaged else Trigger(trigger_line(values))
+    if "offloaded" in values:
+        return None if is_damaged else offloaded_of(values)
+    if "deleted" in values and values.get("kind") == "snapshot":
+        return None if is_damaged else SnapshotGone(deletion_of(values, is_edited=False).seq)
+    if "deleted" in values:
+        return deletion_of(values, is_edited=is_damaged)
+    if "after" in values:
+        return None if is_damaged else ending_of(values)
+    return chunk_line(values)
 
 
 def live_snapshots(contents: ManifestContents) -> Sequence[SnapshotLine]:
@@ -221,6 +266,22 @@ def live_chunks(contents: ManifestContents) -> Sequence[ManifestLine]:
     """The chunks that should still be there."""
     deleted = {deletion.seq for deletion in contents.deletions}
     return [line for line in contents.chunks if line["seq"] not in deleted]
+
+
+def has_live(lines: Iterable[tuple[int, Said | None, Fault | None]]) -> bool:
+    """Whether there is a chunk or a snapshot that should still be there."""
+    live: set[int] = set()
+    gone: set[int] = set()
+    for _, said, _ in lines:
+        if isinstance(said, Deletion):
+            gone.add(said.seq)
+        elif isinstance(said, SnapshotGone):
+            gone.add(-said.number)
+        elif isinstance(said, Snapshot):
+            live.add(-said.line["snapshot"])
+        elif isinstance(said, dict):
+            live.add(said["seq"])
+    return not live <= gone
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes | None, str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -16,7 +15,9 @@ from msrecd.storage.manifest_values import is_count, is_flag, is_number, is_seco
 from msrecd.vocabulary.lapse import TimeLapse
 
 _MAX_GAPS = 100_000
-_OWN_HASH = re.compile(rb',"line_sha256":"([0-9a-f]{64})"}\Z')
+_OWN_HASH = b',"line_sha256":"'  # at the end of a line, before 64 digits and _END
+_END = b'"}'
+_OWN_BYTES = len(_OWN_HASH) + 66
 
 
 class ManifestLine(TypedDict):
@@ -108,7 +109,7 @@ def parse_line(line: bytes | None) -> dict[str, object]:
     """
     if line is None:
         raise ValueError("too long")
-    values = json.loads(line, parse_constant=_refuse)
+    values = _DECODER.decode(line.decode())
     if not isinstance(values, dict):
         raise TypeError("no object")
     return values
@@ -116,6 +117,9 @@ def parse_line(line: bytes | None) -> dict[str, object]:
 
 def _refuse(constant: str) -> object:
     raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def deletion_of(values: Mapping[str, object], *, is_edited: bool) -> Deletion:
@@ -190,20 +194,15 @@ def chunk_line(values: dict[str, object]) -> ManifestLine:
 
 def _are_tracks(value: object) -> bool:
     """Kinds of tracks with figures by name; a figure may be unknown, and counts of samples are larger than seconds."""
-    return (
-        isinstance(value, dict)
-        and len(value) <= 64
-        and all(
-            is_text(kind)
-            and isinstance(figures, dict)
-            and len(figures) <= 64
-            and all(
-                is_text(name) and (figure is None or is_count(figure) or is_number(figure))
-                for name, figure in figures.items()
-            )
-            for kind, figures in value.items()
-        )
-    )
+    if not isinstance(value, dict) or len(value) > 64:
+        return False
+    for kind, figures in value.items():
+        if not (is_text(kind) and isinstance(figures, dict) and len(figures) <= 64):
+            return False
+        for name, figure in figures.items():
+            if not (is_text(name) and (figure is None or is_count(figure) or is_number(figure))):
+                return False
+    return True
 
 
 def _are_gaps(value: object) -> bool:
@@ -231,10 +230,9 @@ def is_of_old(values: Mapping[str, object]) -> bool:
 
 
 def is_as_written(line: bytes | None) -> bool:
-    match = _OWN_HASH.search(line) if line is not None else None
-    if line is None or match is None:
+    if line is None or line[-_OWN_BYTES:-66] != _OWN_HASH or line[-2:] != _END:
         return False
-    return hashlib.sha256(line[: match.start()] + b"}").hexdigest().encode() == match[1]
+    return hashlib.sha256(line[:-_OWN_BYTES] + b"}").hexdigest().encode() == line[-66:-2]
 
 
 def says(line: bytes, values: Mapping[str, object]) -> bool:

@@ -341,7 +341,8 @@ def _keep_one(folder: int, final: str) -> bool:
 
 def _is_listed(root: int, place: str, seq: int) -> bool:
     try:
-        return any(line["seq"] == seq for line in tree.read_manifest(root, place).chunks)
+        entries = tree.manifest_entries(root, place)
+        return any(isinstance(said, dict) and said["seq"] == seq for _, said, _ in entries)
     except FileNotFoundError:
         return False
 

@@ -97,6 +97,21 @@ def read_manifest(root: int, file: str) -> manifest.ManifestContents:
         return manifest.read_at(folder, split[2])
 
 
+def manifest_entries(root: int, file: str) -> Iterator[tuple[int, manifest.Said | None, manifest.Fault | None]]:
+    """The lines of a manifest, one at a time (manifest.entries).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    split = layout.split_file(file)
+    if split is None:
+        raise FileNotFoundError(file)
+    with files.closing_fd(files.open_folder(root, f"{split[0]}/{split[1]}")) as folder:
+        opened = files.open_file(folder, split[2])
+    with os.fdopen(opened, "rb") as lines:
+        yield from manifest.entries(lines)
+
+
 _BOOT = re.compile(r"boot\d{4,}\Z", re.ASCII)
 _FOUR, _TWO = re.compile(r"\d{4}\Z", re.ASCII), re.compile(r"\d{2}\Z", re.ASCII)
 

@@ -24,7 +24,8 @@ def parse_utc(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return ((moment - _EPOCH) // timedelta(microseconds=1)) * 1000
+    since = moment - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 def parse_rfc3339(text: str) -> int:

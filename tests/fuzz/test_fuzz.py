@@ -28,11 +28,12 @@ from tests.fuzz.seeds import FORMATS, made, spoiled
 from tests.storage.test_store import make_store, record
 
 ROOT = Path(__file__).parents[2]
-PARTS = 5
+PARTS = 6
 SECONDS = float(os.environ.get("MSRECD_FUZZ_S", "60")) / PARTS
 IS_LONG = SECONDS > 60
 SEED = int(os.environ.get("MSRECD_FUZZ_SEED", str(int(time.time())) if IS_LONG else "1"))  # short ones repeat
 MEMORY_MIB = 300
+LYING_MIB = 800  # four at once, each of which may encode the largest frames of a board with 512 MiB
 ANSWER_S = 120.0
 AS_IN_THE_UNIT = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}  # systemd/msrecd.service
 TYPES = {
@@ -250,12 +251,20 @@ def test_the_card(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
-def test_what_processes_send() -> None:
+def test_the_bytes_that_processes_send() -> None:
     """The frames that reading and decoding processes send, spoiled: refused in one way only."""
     from msrecd.inputs import wire
     from msrecd.libav.values import Demuxed, StreamInfo
 
-    info = StreamInfo(index=0, kind="video", codec="h264", extradata=b"x" * 40, header=b"y" * 90, width=64, height=64)
+    info = StreamInfo(
+        index=0,
+        kind="video",
+        codec="h264",
+        extradata=b"x" * 40,
+        header=b"nut/multimedia container\0" * 4,
+        width=64,
+        height=64,
+    )
     described = wire.description(wire.Description(streams=(info,), is_live=True, times="rtp"))
     batch = wire.packets([Demuxed(0, b"data" * 9, 1, 2, 3, True), Demuxed(0, b"", None, None, 0, False)])
     frames: list[tuple[bytes, Callable[[bytes], object]]] = [
@@ -273,3 +282,24 @@ def test_what_processes_send() -> None:
                 except wire.WireError:
                     counts["refused"] += 1
     report("processes", counts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.promise("wire-is-checked")
+def test_processes_that_lie(tmp_path: Path, seeds: dict[str, bytes]) -> None:
+    """Descriptions, packets, frames and sound that a process makes up, recorded by the whole media stack."""
+    for name in sorted(seeds)[:: 1 if IS_LONG else 3]:
+        (tmp_path / name).write_bytes(seeds[name])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.lying", str(tmp_path), str(SECONDS), str(SEED)], cwd=ROOT, text=True,
+        capture_output=True, timeout=SECONDS + 240, check=False,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}"} | AS_IN_THE_UNIT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"seed {SEED}: {done.returncode} {done.stderr[-3000:]}"
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert counts["recorded"]
+    assert counts["refused"]
+    assert not counts["slow"]
+    assert counts["peak MiB"] < LYING_MIB, f"seed {SEED}: {counts}"
+    report("processes that lie", counts)

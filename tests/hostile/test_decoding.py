@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from msrecd.inputs.address import SourceOptions, parse
 from msrecd.inputs.limits import Allowance, pixels_that_fit
 from msrecd.inputs.processes import Process, ReaderError
 from msrecd.inputs.reader import Reader
+from msrecd.libav import colors
 from msrecd.libav.values import LibavError, StreamInfo
 from msrecd.media.playback import Playback
 
@@ -229,8 +231,9 @@ def test_more_frames_a_second_than_are_decoded_are_dropped_and_counted(
 
 # --- a process that lies --------------------------------------------------------------------------------------------
 
-VIDEO = StreamInfo(index=0, kind="video", codec="h264", extradata=b"x", header=b"x", width=64, height=64, frame_rate=25)
-SOUND = StreamInfo(index=0, kind="audio", codec="aac", extradata=b"x", header=b"x", sample_rate=8000, channels=1)
+NUT = b"nut/multimedia container\0"
+VIDEO = StreamInfo(index=0, kind="video", codec="h264", extradata=b"x", header=NUT, width=64, height=64, frame_rate=25)
+SOUND = StreamInfo(index=0, kind="audio", codec="aac", extradata=b"x", header=NUT, sample_rate=8000, channels=1)
 HEAD = decoder.FRAME_HEAD
 
 
@@ -274,6 +277,17 @@ def test_frames_of_a_process_that_lies_are_refused(lying: Callable[[bytes], None
         made.decode(b"data", 0)
 
 
+def test_a_frame_that_the_board_has_no_memory_for_is_refused(
+    lying: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the process was told; it may not keep to it."""
+    monkeypatch.setattr(decoding, "board_bytes", lambda: 512 << 20)
+    made = decoding.ConfinedVideoDecoder(VIDEO, "camera")
+    lying(wire.frame(decoder.FRAME, HEAD.pack(0, 4096, 1024, 0, 2, 0)))
+    with pytest.raises(ReaderError):
+        made.decode(b"data", 0)
+
+
 @pytest.mark.parametrize(
     "answer",
     [wire.frame(decoder.SOUND, b"odd"), wire.HEADER.pack(decoder.SOUND, 1 << 30), wire.frame(decoder.FRAME, b"")],
@@ -285,6 +299,33 @@ def test_sound_of_a_process_that_lies_is_refused(lying: Callable[[bytes], None],
         made.decode([b"data"])
 
 
+GOOD = json.loads(wire.description(wire.Description(streams=(VIDEO,), is_live=True, times="rtp"))[wire.HEADER.size :])
+
+
+def with_(**fields: Any) -> dict[str, Any]:
+    return GOOD | {"streams": [GOOD["streams"][0] | fields]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, [], {}, "x", GOOD | {"streams": [1]}, GOOD | {"streams": {"a": 1}},
+        GOOD | {"streams": GOOD["streams"] * 2}, GOOD | {"skipped": {}}, GOOD | {"times": "whenever"},
+        GOOD | {"times": []}, with_(new=1), with_(kind="text"), with_(codec="h264\n"), with_(codec="../x"),
+        with_(width=0), with_(width=True), with_(width=1e9), with_(frame_rate=0.0), with_(frame_rate=1e-300),
+        with_(frame_rate=float("nan")), with_(index=-1), with_(bits=1 << 20), with_(header=""), with_(header="AAAA"),
+        with_(extradata=None), with_(extradata="?"), with_(presentation=[]), with_(presentation={"rotation": 45}),
+        with_(presentation={"pixel_aspect": [1, 0]}), with_(presentation={"pixel_aspect": 7}),
+        with_(presentation={"color_range": "some"}), with_(layout="\x1b[2J"),
+    ],
+)  # fmt: skip
+@pytest.mark.promise("wire-is-checked")
+def test_a_description_of_a_process_that_lies_is_refused(value: Any) -> None:
+    assert wire.read_description(json.dumps(GOOD).encode()).streams == (VIDEO,)
+    with pytest.raises(wire.WireError):
+        wire.read_description(json.dumps(value).encode())
+
+
 def test_what_a_process_says_of_a_failure_has_no_control_characters(lying: Callable[[bytes], None]) -> None:
     made = decoding.ConfinedVideoDecoder(VIDEO, "camera")
     lying(wire.frame(decoder.FAILED, b"\x1b[31mred\n" * 100))
@@ -293,3 +334,14 @@ def test_what_a_process_says_of_a_failure_has_no_control_characters(lying: Calla
     made.close()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("matrix", [*range(20), 255])
+def test_a_matrix_that_libav_cannot_convert_loses_no_frame(matrix: int) -> None:
+    """A stream may name any number; the samples are converted between ranges and sizes all the same."""
+    frame = av.VideoFrame.from_ndarray(np.full((96, 64), 90, np.uint8), format="yuv420p")
+    frame.colorspace = matrix
+    frame.color_range = 2
+    made = colors.converted(frame, "yuv420p", 32, 32)
+    assert (made.width, made.height) == (32, 32)
+    assert int(made.colorspace) in ((5, 6) if matrix in (5, 6) else (matrix,)), "5 and 6 are the same"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import os
-import platform
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise
@@ -19,7 +15,6 @@ import pytest
 
 from msrecd.dom.exceptions import DOMException
 from msrecd.inputs.address import SourceOptions
-from msrecd.inputs.confine import seccomp_program
 from msrecd.media.playback import Playback
 from tests.inputs.cameras import Clip, RtspCamera, RtspScript, clip
 from tests.inputs.test_network import Played
@@ -151,66 +146,3 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(DOMException, match="regular"):
         Playback(str(tmp_path / "pipe.mp4")).close()
-
-
-# --- what a reading process may still do ----------------------------------------------------------------------------
-
-TRIES = """
-import os, socket, subprocess, sys
-from msrecd.inputs.confine import confine
-confine(has_network=sys.argv[1] == "network")
-def tried(what):
-    try:
-        what()
-        return "done"
-    except OSError:
-        return "refused"
-    except MemoryError:
-        return "refused"
-print("read", tried(lambda: open(sys.argv[2] + ".kept", "rb").read()))
-print("passwd", tried(lambda: os.listdir("/etc")))
-print("name", tried(lambda: socket.getaddrinfo("localhost", 1)))
-print("program", tried(lambda: os.execv("/bin/true", ["true"])))
-print("write", tried(lambda: open(sys.argv[2], "wb").write(b"x" * 10000)))
-print("delete", tried(lambda: os.unlink(sys.argv[2] + ".kept")))
-print("kill", tried(lambda: os.kill(os.getppid(), 0)))
-print("memory", tried(lambda: bytes(200 << 20)))
-print("socket", tried(lambda: socket.socket()))
-"""
-
-
-def has_landlock() -> bool:
-    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)) > 0
-
-
-@pytest.mark.parametrize("kind", ["file", "network"])
-@pytest.mark.promise("reading-process-is-confined")
-def test_what_a_reading_process_may_do(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "x.kept").write_text("kept")
-    child = subprocess.run(
-        [sys.executable, "-c", TRIES, kind, str(tmp_path / "x")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    answers = dict(line.split() for line in child.stdout.splitlines())
-    assert answers.pop("memory", "") == "refused", child.stdout + child.stderr
-    assert answers.pop("name") == "done" or kind == "file"
-    if not has_landlock():
-        assert (answers.pop("read"), answers.pop("passwd")) == ("done", "done")
-    assert answers.pop("socket") == ("refused" if kind == "file" else "done")
-    if seccomp_program(platform.machine(), has_network=True):
-        assert set(answers.values()) == {"refused"}, answers
-    assert (tmp_path / "x.kept").exists()
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-@pytest.mark.promise("reading-process-is-confined")
-def test_the_filter_is_one(machine: str) -> None:
-    program = seccomp_program(machine, has_network=False)
-    assert len(program) % 8 == 0
-    for at in range(0, len(program), 8):
-        code, yes, no, _ = struct.unpack_from("=HBBI", program, at)
-        if code in (0x15, 0x35):
-            assert at // 8 + 1 + max(yes, no) < len(program) // 8, "a jump out of the program"

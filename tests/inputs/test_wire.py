@@ -14,12 +14,13 @@ from msrecd.flow.units import Presentation
 from msrecd.inputs import wire
 from msrecd.libav.values import Demuxed, StreamInfo
 
+NUT = b"nut/multimedia container\0"
 VIDEO = StreamInfo(
-    index=0, kind="video", codec="h264", extradata=b"\x01abc", header=b"nut", width=1920, height=1080, frame_rate=29.97,
+    index=0, kind="video", codec="h264", extradata=b"\x01abc", header=NUT, width=1920, height=1080, frame_rate=29.97,
     presentation=Presentation(rotation=90, pixel_aspect=(16, 11), color_range="full", color_matrix=5), reorder_depth=2,
 )  # fmt: skip
 AUDIO = StreamInfo(
-    index=1, kind="audio", codec="aac", extradata=b"", header=b"n", sample_rate=48000, channels=6, layout="5.1"
+    index=1, kind="audio", codec="aac", extradata=b"", header=NUT, sample_rate=48000, channels=6, layout="5.1"
 )
 OPENED = wire.Description(streams=(VIDEO, AUDIO), is_live=True, times="rtp", skipped=("audio stream 2: nothing",))
 BATCH = [
@@ -112,7 +113,7 @@ def test_silence_has_an_end() -> None:
 def test_more_parameter_sets_than_a_muxer_can_count_are_refused(codec: str) -> None:
     for count, good in ((60, True), (70, False)):
         info = StreamInfo(
-            index=0, kind="video", codec=codec, extradata=b"\0\0\1\x42\x01" * count, header=b"x", width=64, height=64
+            index=0, kind="video", codec=codec, extradata=b"\0\0\1\x42\x01" * count, header=NUT, width=64, height=64
         )
         body = wire.description(wire.Description(streams=(info,), is_live=True, times="rtp"))[wire.HEADER.size :]
         if good:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import shutil
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -387,3 +389,29 @@ def test_a_file_of_another_size_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "recordings" / lines[0]["file"], 8 << 40)
     (finding,) = verify(tmp_path / "recordings").findings
     assert (finding.fault, finding.file) == (Fault.ALTERED, lines[0]["file"])
+
+
+def test_a_year_of_lines_takes_no_memory_at_a_start(tmp_path: Path) -> None:
+    """A manifest is read line by line: four hundred thousand of them would fill a small board."""
+    store = make_store(tmp_path)
+    store.open()
+    record(store, 1)
+    store.close()
+    (path,) = (tmp_path / "recordings").rglob("*-*.jsonl")
+    first = json.loads(path.read_bytes().splitlines()[0])
+    first.pop("line_sha256")
+    previous, lines = first.pop("prev"), []
+    for number in range(1, 10_001):
+        name = first["file"].replace("-0001.", f"-{number:04d}.")
+        lines.append(manifest.encode_line(first | {"seq": number, "file": name}, previous))
+        previous = hashlib.sha256(lines[-1]).hexdigest()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    del lines
+    shutil.rmtree(tmp_path / "state")
+    again = make_store(tmp_path)
+    tracemalloc.start()
+    again.open(everywhere=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    again.close()
+    assert peak < 12 << 20, f"{peak >> 20} MiB for 10 000 lines"

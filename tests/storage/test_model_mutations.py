@@ -95,7 +95,7 @@ def whatever_has_the_name_of_a_chunk_is_ours(patch: Patch) -> None:
     real = listing.Listing._listed_files
 
     def found(self: Any, root: int, manifest_file: str, recording_id: str, *more: Any) -> list[Any]:
-        refs = real(self, root, manifest_file, recording_id, *more)
+        refs = list(real(self, root, manifest_file, recording_id, *more))
         day = manifest_file.rpartition("/")[0]
         with files.closing_fd(files.open_folder(root, day)) as folder:
             for name in os.listdir(folder):  # noqa: PTH208
