@@ -108,6 +108,7 @@ _WORDS = {
     "layout": r"[\w().+ -]{0,60}",
     "color_range": r"limited|full",
 }
+_FLAGS = ("needs_hidden",)
 _MAY_BE_NONE = ("frame_rate", "color_range")
 _BEGINS = (b"nut/multimedia container", b"\x1a\x45\xdf\xa3")  # of the small file that describes a stream
 
@@ -145,6 +146,8 @@ def _checked(name: str, value: Any) -> Any:
         return tuple(value)
     if value is None and name in _MAY_BE_NONE:
         return None
+    if name in _FLAGS and isinstance(value, bool):
+        return value
     if name in _BYTES:
         data = base64.b64decode(value, validate=True)
         if len(data) > _BYTES[name]:

@@ -28,12 +28,12 @@ from msrecd.inputs import decoder, decoding, wire
 from msrecd.inputs.processes import helpers
 from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.values import Demuxed, LibavError
-from tests.fuzz.player import Deaths
+from msrecd.media import streamdecoding
+from tests.fuzz.player import BOARD_BYTES, Deaths
 from tests.fuzz.seeds import spoiled
 
 AT_ONCE = 4
 GIVEN_UP_S = 90.0
-BOARD_BYTES = 512 << 20  # how large a frame may be encoded goes by the memory of the board
 STRANGE: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 25, 255, 256, 65535, 65536, 1 << 31, 1 << 63, 1 << 70, -(1 << 63), 0.0, 1e-300,
     1e-9, 0.5, 499.9, 1e308, float("nan"), float("inf"), "", "x", "x" * 99, "x" * 5000, "\x1b[2J", "\ud800", "h264",
@@ -155,15 +155,15 @@ class Liar(threading.Thread):
             data = bytes(packet.data)
             step = (number * 8 + at) * 40_000_000
             flags = packet.is_keyframe | packet.is_damaged << 1
-            fields = [packet.stream, flags, len(data), step, step, 40_000_000, wire._NONE]
+            fields = [packet.stream, flags, len(data), step, step, 40_000_000, wire._NONE, 0]
             if not honest and chance.random() < 0.5:
                 data = chance.choice((b"", b"\0", spoiled(data, chance), chance.randbytes(40), data * 30))
                 fields[2] = len(data)
             if not honest and chance.random() < 0.5:
-                which = chance.randrange(7)
+                which = chance.randrange(8)
                 fields[which] = chance.choice(
-                    ((*indexes, 0, 1, 7, 65535), range(4), (0, len(data) + 1, 0xFFFFFFFF), TIMES, TIMES,
-                     (0, 1, (1 << 50) - 1, 1 << 50, -1), TIMES)[which]
+                    ((*indexes, 0, 1, 7, 65535), range(8), (0, len(data) + 1, 0xFFFFFFFF), TIMES, TIMES,
+                     (0, 1, (1 << 50) - 1, 1 << 50, -1), TIMES, (0, 1, 40_000_000, 0xFFFFFFFF))[which]
                 )  # fmt: skip
             heads += wire._PACKET.pack(*fields)
             datas += data
@@ -234,7 +234,7 @@ async def main(folder: Path, seconds: float, seed: str) -> Counter[str]:
         return liar.theirs, liar.end, liar.status
 
     helpers.fork = fork  # type: ignore[method-assign]
-    decoding.board_bytes = lambda: BOARD_BYTES
+    decoding.board_bytes = streamdecoding.board_bytes = lambda: BOARD_BYTES
     ends = time.monotonic() + seconds
 
     async def work(worker: int) -> None:

@@ -13,9 +13,12 @@ import sys
 from typing import Any
 
 import msrecd
+from msrecd.inputs import decoding
+from msrecd.media import streamdecoding
 
 AT_ONCE = 4
 TIMEOUT_S = 1.0
+BOARD_BYTES = 512 << 20  # how large a frame may be encoded goes by the memory of the board
 GIVEN_UP_S = 90.0  # far beyond every time-out: a hang
 
 
@@ -70,6 +73,7 @@ async def guarded(task: dict[str, Any]) -> dict[str, Any]:
 
 
 async def main() -> None:
+    decoding.board_bytes = streamdecoding.board_bytes = lambda: BOARD_BYTES
     deaths = Deaths()
     logging.getLogger().addHandler(deaths)
     lines: asyncio.Queue[str] = asyncio.Queue(AT_ONCE)

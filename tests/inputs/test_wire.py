@@ -42,6 +42,12 @@ def test_what_is_written_is_read() -> None:
     ] == [(p.data, p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged) for p in BATCH]
 
 
+def test_each_field_of_a_stream_is_known() -> None:
+    """A new one needs its bounds in wire.py."""
+    for info in (VIDEO, AUDIO):
+        assert wire._stream(json.loads(body_of(wire.description(OPENED)))["streams"][info.index]) == info
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
