@@ -70,7 +70,7 @@ def error(message: str, code: int) -> int:
 
 
 class Progress:
-    """A line on the terminal that says how far a long work is; nothing at all where stderr is no terminal.
+    """A progress line on the terminal; prints nothing where stderr is not a terminal.
 
     Used by one thread; `clear()`, or the end of the `with` block, takes the line away.
     """

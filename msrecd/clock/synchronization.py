@@ -2,7 +2,7 @@
 
 chrony, ntpd and timesyncd all tell the kernel when they have set its clock, and adjtimex(2) says so to everyone. A
 virtual machine whose host sets its clock tells nothing: there the kernel answers unsynchronised, as it does after a
-start and after every setting by hand, and that is the answer here, too. Whoever knows better says so in a marker file.
+start and after every setting by hand, and that is the answer here. A service that knows better makes a marker file.
 The unit's sandbox forbids the call, also for reading: timedated is asked then, which gives the same answer.
 """
 

@@ -93,7 +93,7 @@ class Corrections:
         return min((m.offset_ns for m in self._boots.get(boot_id, ()) if m.trusted), default=None)
 
     def correct(self, boot_id: str, untrusted_utc_ns: int) -> int | None:
-        """What an untrusted UTC time of that boot was in truth; None while nobody knows, or for another boot.
+        """What an untrusted UTC time of that boot was in truth; None while that is unknown, or for another boot.
 
         The truth is the next trusted offset, and where none followed (the clock was set by hand) the last one before.
         """
@@ -123,7 +123,7 @@ class WallTime:
     """The clock-trust model of this boot. Any thread may call any method.
 
     Trust, once given, lasts until the clock steps or the machine starts again: a clock that was set does not go wrong
-    by hours by itself. After a step whoever keeps the clock has to vouch for it anew; setting it by hand ends trust.
+    by hours by itself. After a step the service that keeps it has to vouch for it again; setting it by hand ends trust.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class WallTime:
         """
         Args:
             state_path: keeps the boot counter and the clock's history; created when missing.
-            marker: exists once timesyncd, or whoever else knows, has set the clock.
+            marker: exists once timesyncd, or another service that knows, has set the clock.
             kernel: whether the kernel's clock is synchronised; None: ask the kernel.
             trusted: True or False instead of asking anybody (a test).
         """

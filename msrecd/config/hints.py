@@ -1,4 +1,4 @@
-"""What somebody meant who wrote something else: words of other programs, slips of TOML. Pure.
+"""What was meant where something else was written: words of other programs, slips of TOML. Pure.
 
 A technician reads these lines at the foot of a mast, without the manual: each says what to write instead.
 """

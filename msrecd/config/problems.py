@@ -42,7 +42,7 @@ class InvalidConfigError(ConfigError):
 
 
 def _lines(problems: Sequence[Problem]) -> Iterator[str]:
-    """One for each mistake: what a key of a file has in many tables is told of the first, and where else it is."""
+    """A line for each mistake: one that a key has in many tables is one line, which names where else it stands."""
     at: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
         at.setdefault((_NUMBER.sub("[]", problem.path), problem.message, problem.file), []).append(problem)

@@ -32,7 +32,7 @@ class ListOf:
         return tuple(read_or_example(self.item, item, f"{path}[{i}]", report) for i, item in enumerate(value))
 
     def _lacks_brackets(self, value: list[Any]) -> bool:
-        """Whether a list of lists of lists was written with one pair of brackets less."""
+        """Whether a list of lists of lists was written with one pair of brackets too few."""
         if not isinstance(self.item, ListOf) or not isinstance(self.item.item, ListOf) or not value:
             return False
         return all(isinstance(one, list) and one and not any(isinstance(e, list) for e in one) for one in value)
@@ -48,7 +48,7 @@ class ListOf:
         return f"{count}, {self.max_items} are the most"
 
     def _written(self, path: str) -> str:
-        """How one writes it."""
+        """How it is written."""
         if self.form:
             return self.form
         if isinstance(self.item, Table):
@@ -148,7 +148,7 @@ class Key:
 
 
 def key(kind: Kind, doc: str, *, default: Any = MISSING, default_doc: str = "", name: str = "") -> Any:
-    """A field of the model. Without `default` the key is required; `default_doc` explains one that is made up later."""
+    """A field of the model. Without `default` the key is required; `default_doc` explains one computed later."""
     metadata = {"kind": kind, "doc": doc, "default_doc": default_doc, "name": name}
     if default is MISSING:
         return field(metadata=metadata)

@@ -1,1 +1,1 @@
-"""Commands, states and events, whoever asks or listens: knows no transport."""
+"""Commands, states and events, for every adapter alike: knows no transport."""

@@ -151,7 +151,7 @@ class Dedupe:
 
 
 class Commands:
-    """Runs commands: those of one recorder one after another, in the order of their arrival, whoever sent them."""
+    """Runs commands: those of one recorder one after another, in the order of their arrival, from all adapters."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _LONGEST_S = 30.0
 _POLL_INTERVAL_S = 1.0
 _SHORTEST_S = 0.05
-_SLICE_S = 1.0  # nothing wakes a sleeper when somebody sets the clock
+_SLICE_S = 1.0  # nothing wakes a sleeper when the clock is set
 _STEP_NS = NS // 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -357,7 +357,7 @@ class Conductor:
         )
 
     def _trust(self) -> Trust:
-        """What schedules go by. Once believed, the clock is not waited for again when somebody sets it by hand: that
+        """What schedules go by. Once believed, the clock is not waited for again when it is set by hand: that
         would end recordings."""
         synchronized = self._owner.walltime.trusted
         self._was_trusted = self._was_trusted or synchronized

@@ -9,7 +9,7 @@ from msrecd.vocabulary.secrets import web_password_command
 
 
 def config_checks() -> Checks:
-    """For everyone who loads the configuration: daemon, reload and commands judge alike."""
+    """For all that load the configuration: daemon, reload and commands judge alike."""
     return Checks(time=_time_problem, mime_type=_mime_type_problem, url=_url_problem, hash_file=_hash_problem)
 
 

@@ -61,7 +61,7 @@ _GRAVE_FINDINGS = ("fat_limit", "read_only", "writeback")  # the others are advi
 _EXTEND_US = 10_000_000
 _EXTEND_S = 5.0
 _START_EXTENSIONS = 180  # a quarter of an hour: what a power cut left may be hashed at 10 MB a second
-_DEVICE_LOOK_S = 0.5  # recorders that start or stop together are one look
+_DEVICE_LOOK_S = 0.5  # one look serves recorders that start or stop together
 
 
 class Daemon:
@@ -308,7 +308,7 @@ class Daemon:
             log.warning("a device did not close: %s", exc or "no answer in 5 s")
 
     async def _extend_timeout(self, times: int | None = None) -> None:
-        """Ask systemd for more time, again and again; so many `times`, for a start that hangs is to end some day."""
+        """Ask systemd for more time, `times` times at most: a start that hangs must end at some point."""
         for _ in itertools.count() if times is None else range(times):
             await asyncio.sleep(_EXTEND_S)
             systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_US}")
@@ -393,7 +393,7 @@ class Daemon:
 
         Raises: CommandError.
         """
-        from msrecd.recorder.looking import look_at  # here: what few want
+        from msrecd.recorder.looking import look_at  # here: few ask for it
 
         unit = self.recorders.units.get(name)
         if unit is None:

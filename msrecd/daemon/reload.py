@@ -145,7 +145,7 @@ class Reloader:
             try:
                 return await self._reload()
             except CommandError as exc:
-                log.error("%s", exc.message)  # each time: somebody waits for the answer
+                log.error("%s", exc.message)  # each time: a client waits for the answer
                 self._publisher.report_error(exc.code, exc.message, logged=True)
                 raise
             finally:

@@ -23,7 +23,7 @@ from msrecd.storage.store import Usage
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
-LEAST_S = 3.0  # between two that nobody has asked for
+LEAST_S = 3.0  # between two that were not asked for
 DISK_DEADLINE_S = 5.0
 
 

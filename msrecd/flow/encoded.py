@@ -1,4 +1,4 @@
-"""Encoded feeds: what a recorder asks for and what it gets, whoever does the encoding."""
+"""Encoded feeds: what a recorder asks for and what it gets, wherever it is encoded."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class EncodedFeed:
             request_key_frame: makes the next frame a key frame.
             key_frame_at: makes the first frame at or after a monotonic time (ns) a key frame; the better of the two.
             coming_ns: capture time of the oldest unit that is on its way through the encoder; None when none is.
-            hurry: somebody waits for what was captured up to this time: no batches until it is delivered.
+            hurry: a consumer waits for what was captured up to this time: no batches until it is delivered.
         """
         self.feed: Feed[Packet] = Feed(on_demand)
         self.facts = EncodingFacts()
@@ -239,6 +239,6 @@ class EncodedFeed:
         return None if self._coming_ns is None else self._coming_ns()
 
     def hurry(self, until_ns: int) -> None:
-        """Somebody waits for what was captured up to `until_ns`; an encoder that works in batches goes without."""
+        """A consumer waits for what was captured up to `until_ns`; an encoder that works in batches goes without."""
         if self._hurry is not None:
             self._hurry(until_ns)

@@ -1,4 +1,4 @@
-"""KeyFrameRequests: the moments at which somebody wants a key frame of an encoder."""
+"""KeyFrameRequests: the moments at which a key frame is wanted of an encoder."""
 
 from __future__ import annotations
 

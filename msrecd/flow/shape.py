@@ -57,7 +57,7 @@ def _even(number: int) -> int:
 
 
 def reshaped(frame: VideoFrame, shape: Size, *, crops: bool) -> VideoFrame:
-    """The part of the frame that has this shape, or the frame with black beside it; scaling is somebody else's.
+    """The part of the frame that has this shape, or the frame with black beside it; scaling is done elsewhere.
 
     Raises:
         ValueError: see `cut`.

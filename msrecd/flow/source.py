@@ -131,7 +131,7 @@ class Source(ABC):
 class Gate:
     """Whether a track lets its source through: closed (muted or disabled) means black and silence. For any thread.
 
-    is_lost: it is closed because the source gives nothing, not because somebody disabled the track.
+    is_lost: it is closed because the source gives nothing, not because the track was disabled.
     """
 
     __slots__ = ("_on_change", "is_lost", "is_open")

@@ -1,6 +1,6 @@
 """What moves between threads: raw frames and blocks, encoded packets. Times in ns of CLOCK_MONOTONIC.
 
-Nobody changes a unit once it is made: many threads hold it. Units are not frozen by their type all the same, because
+A unit is never changed once it is made: many threads hold it. Units are not frozen by their type all the same, because
 making a frozen one takes twice as long, and there are thousands a minute.
 """
 
@@ -13,7 +13,7 @@ Kind = Literal["audio", "video"]
 Rotation = Literal[0, 90, 180, 270]
 ColorRange = Literal["limited", "full"]
 
-UNSPECIFIED = 2  # the code point of ITU-T H.273 for primaries, transfer and matrix that nobody has named
+UNSPECIFIED = 2  # the code point of ITU-T H.273 for primaries, transfer and matrix that were not named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

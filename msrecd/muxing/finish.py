@@ -76,7 +76,7 @@ def _finish_wav(fd: int, size: int) -> None:
 
 
 def _finish_flac(fd: int, *, is_foreign: bool) -> None:
-    from msrecd.inputs.flac import facts_of_flac  # what decodes; whoever writes no FLAC need not load it
+    from msrecd.inputs.flac import facts_of_flac  # what decodes; a program that writes no FLAC need not load it
     from msrecd.libav.values import LibavError
 
     head = bytearray(os.pread(fd, 8 + _STREAMINFO_BYTES, 0))

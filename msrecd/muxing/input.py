@@ -149,7 +149,7 @@ class TrackInput(ABC):
         return None if self._live is None else self._live.output.coming_ns()
 
     def hurry(self, until_ns: int) -> None:
-        """Somebody waits for what was captured up to this time."""
+        """A consumer waits for what was captured up to this time."""
         if self._live is not None:
             self._live.output.hurry(until_ns)
 

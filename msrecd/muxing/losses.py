@@ -1,7 +1,7 @@
 """LossLedger: everything that one recording lacks, entered once and read by its chunks. In the worker's thread.
 
 Who enters: the sources' and encoders' counters (`poll`), the queue between them and the worker, the writing itself
-(holes between packets, packets that have no place), the shedding of blobs that nobody takes, black and silence that
+(holes between packets, packets that have no place), blobs that the consumer does not take, black and silence that
 stand in for a device that gives nothing, and tracks that ended while others go on. Times are those of capture
 (CLOCK_MONOTONIC); they become places on the recording's time line, where pauses have no length. A loss that was entered
 already, by whomever, is not entered again: of overlapping ones only the rest counts.

@@ -60,7 +60,7 @@ class PreRoll:
             _, packet = self._packets.popleft()
             self._bytes -= len(packet.data)
         while self._packets and self._cuts and not self._is_cut(*self._packets[0]):
-            _, packet = self._packets.popleft()  # sound of the very time of the cut
+            _, packet = self._packets.popleft()  # sound captured at the time of the cut
             self._bytes -= len(packet.data)
 
     def _is_cut(self, index: int, packet: Packet) -> bool:

@@ -192,7 +192,7 @@ class Recording:
 
     def stop(self, at_ns: int) -> None:
         """What is captured from `at_ns` on is not part of the recording."""
-        self.holes.count(min(at_ns, self._clock.monotonic_ns()))  # what comes later is lost by nobody
+        self.holes.count(min(at_ns, self._clock.monotonic_ns()))  # what comes later is no loss
         self._stop_ns = self._losses.until_ns = at_ns
 
     def _last_end_ns(self) -> int:
@@ -227,7 +227,7 @@ class Recording:
         return not self._sheds(index, packet)
 
     def _sheds(self, index: int, packet: Packet) -> bool:
-        """Whether the packet is dropped because nobody takes the blobs."""
+        """Whether the packet is dropped because the consumer does not take the blobs."""
         if self.options.timeslice_ns is None:
             return False  # everything is kept for the one blob at the end, as the specification has it
         chunk = self._chunk

@@ -1,4 +1,4 @@
-"""When packets are dropped because nobody takes the blobs. Pure; belongs to one thread."""
+"""When packets are dropped because the consumer does not take the blobs. Pure; belongs to one thread."""
 
 from __future__ import annotations
 

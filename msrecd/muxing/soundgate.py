@@ -14,7 +14,7 @@ from msrecd.clock import MS
 from msrecd.codecs.silence import Silence
 from msrecd.flow.units import Packet
 
-_CUT_OFF_NS = 100 * MS  # what a device had under way when it was muted, and gives to nobody
+_CUT_OFF_NS = 100 * MS  # what a device had under way when it was muted, and does not deliver
 _MAX_CLOSED = 64  # spans of which packets may still come; more of them become one: rather silence than a word too many
 
 

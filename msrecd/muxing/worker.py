@@ -27,7 +27,7 @@ DRAIN_DEADLINE_NS = 1 * NS  # for a track that gives nothing more
 LAGGING_DEADLINE_NS = 8 * NS  # for an encoder that is late but at work: what it was given belongs to the recording
 OPENING_DEADLINE_NS = 4 * NS  # for black whose encoder is still being opened; it begins in the past
 EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives frames when it likes, and has given none so far
-_MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # nobody meets them on purpose
+_MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # never raised on purpose
 _BATCH = 128
 _MAX_UNITS = 20_000
 
@@ -371,7 +371,7 @@ class RecorderWorker(threading.Thread):
                 self._recording.holes.end_stand_in(index, command.at_ns)
 
     def _hurry(self, stop_ns: int) -> None:
-        """The end is awaited: nobody gathers batches any more."""
+        """The end is awaited: packets are no longer gathered in batches."""
         self._queue.set_batch(1)
         for track in self._inputs if stop_ns > 0 else ():
             track.hurry(stop_ns)
@@ -404,5 +404,5 @@ class RecorderWorker(threading.Thread):
         if coming_ns is not None and coming_ns < stop_ns:
             return False
         flows = track.kind == "audio" or track.request.frame_rate is not None
-        is_still = newest is None and not flows and not track.is_blank  # a canvas that nobody has painted on
+        is_still = newest is None and not flows and not track.is_blank  # a canvas that was not painted on
         return waited_ns >= (EMPTY_TRACK_DEADLINE_NS if is_still else deadline_ns)

@@ -283,7 +283,7 @@ class RecorderController:
         await self.files.sync()
 
     async def close(self, cause: str = "shutdown") -> None:
-        """End whatever is going on, for good: at the end of the program, or when a reload replaces it."""
+        """End what is under way, for good: at the end of the program, or when a reload replaces it."""
         self._arming.close()
         await self.stop(cause)
         self._supervisor.cancel()
@@ -433,7 +433,7 @@ class RecorderController:
         self.status.changed()
 
     def _medium_changed(self, before: str, chunks: int, size: int) -> None:
-        """The recording goes on under another recording_id: for who follows ids, one has ended and one begun."""
+        """The recording continues under another recording_id: to a reader of ids one has ended and another begun."""
         self._reporter.event("stopped", recording_id=before, cause=_OTHER_MEDIUM, chunks=chunks, bytes=size)
         self._reporter.event("started", cause=_OTHER_MEDIUM, tracks=self.tracks)
         self.status.changed()
@@ -487,7 +487,7 @@ class RecorderController:
             self.status.changed()
 
     def _pause_again(self) -> None:
-        """A new attempt goes on as the last one was."""
+        """A new attempt is paused if the last one was."""
         if self._is_paused and self.attempts.current is not None:
             if self.state is State.RECORDING:
                 self._machine.do(Trigger.PAUSE)

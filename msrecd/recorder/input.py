@@ -277,7 +277,7 @@ def beyond(
     for low, high in (one.band for one in triggers if one.kind == "sound"):
         if low >= half:
             asked.append(("trigger.band", low))
-        elif high > half and (low, high) != USUAL_BAND:  # that one nobody has asked for
+        elif high > half and (low, high) != USUAL_BAND:  # the usual one was not asked for
             asked.append(("trigger.band", high))
     return [
         {"kind": "audio", "constraint": name, "asked": _plain(frequency), "got": _plain(half)}

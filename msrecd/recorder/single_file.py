@@ -81,7 +81,7 @@ async def record_input(
 
 
 async def _nothing() -> None:
-    """A device needs no beginning."""
+    """Nothing to do: a device runs already."""
 
 
 async def _record(
@@ -230,10 +230,10 @@ class _SingleFile:
         """There is no manifest."""
 
     def abandon(self) -> None:
-        """It stays as it is."""
+        """Leave the `.part` as it is."""
 
     def close(self) -> None:
-        """A `.part` in which nothing is goes."""
+        """Remove a `.part` that holds nothing."""
         self._file.close()
         with contextlib.suppress(OSError):
             if not self._part.stat().st_size:

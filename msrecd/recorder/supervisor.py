@@ -68,7 +68,7 @@ class Supervisor:
             hurry.set()
 
     def cancel(self) -> None:
-        """Try nothing any more."""
+        """End all tries."""
         for task in self._under_way.values():
             if task is not asyncio.current_task():
                 task.cancel()
@@ -114,5 +114,5 @@ def retry_limit_s(problem: Problem | None, *, is_network: bool, gave_nothing: bo
         since_ns = None if problem is None else problem.since_ns
         away_ns = 0 if since_ns is None else SYSTEM_CLOCK.monotonic_ns() - since_ns
         return _INPUT_RETRY_S if away_ns < _INPUT_QUICKLY_NS else _INPUT_RETRY_LIMIT_S
-    # A device that is missing may come at any moment; one that is there and refuses, less so.
+    # A missing device may be plugged in at any moment; one that is there and refuses will hardly change soon.
     return _DEVICE_RETRY_LIMIT_S if problem is None or problem.code == "device_missing" else _RETRY_LIMIT_S

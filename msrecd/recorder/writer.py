@@ -143,7 +143,7 @@ class ChunkWriter:
     async def close(self, until_ns: int = 0) -> None:
         """Wait for what is under way; the open chunk is the recording's last.
 
-        Whoever stops waiting (cancelled, a deadline) leaves the work to the thread, which does it as soon as it can.
+        A caller that stops waiting (cancelled, a deadline) leaves the work to the thread, which still does it.
 
         Args:
             until_ns: when the recording was ended, which ends a loss that is still under way.

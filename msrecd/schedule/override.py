@@ -2,15 +2,15 @@
 
     state      means                                    leaves
     Follow     the schedule alone decides               start, stop
-    Started    somebody started it, or autostart did    stop; the end of its duration
+    Started    a command started it, or autostart did   stop; the end of its duration
     Held       not before the end of the open window    start; that end
     Triggered  a trigger found something                stop; start; so long after that has ended
 
 - A start outside of windows records until a stop, its duration or `max_duration`, across windows that come and go.
 - A start within an open window goes on with the window; with a duration it records until the later of both ends.
 - A stop within an open window holds until that window's end; the next window begins as planned.
-- A trigger begins a recording where nobody decided otherwise, and extends one that has an end. A stop holds until it
-  finds something new.
+- A trigger begins a recording where no command decided otherwise, and extends one that has an end. A stop holds
+  until it finds something new.
 - `max_duration` limits one recording, whatever started it, and acts like a stop.
 What was asked for by hand is counted in monotonic time: a step of the wall clock neither cuts nor lengthens it.
 """
@@ -109,7 +109,7 @@ class Decision:
 
 
 def start(state: Override, facts: Facts, *, duration_s: float | None = None, cause: Cause = Cause.COMMAND) -> Override:
-    """Somebody starts it, by hand or by `autostart`."""
+    """It is started, by a command or by `autostart`."""
     if duration_s is not None:
         asked = facts.now_ns + round(duration_s * _NS)
         if isinstance(state, Triggered):
@@ -138,7 +138,7 @@ def trigger(state: Override, facts: Facts, *, kind: str, until_ns: int | None) -
 
 
 def stop(state: Override, facts: Facts, *, cause: Cause = Cause.COMMAND) -> Override:
-    """Somebody stops it, or a limit does."""
+    """It is stopped, by a command or by a limit."""
     if facts.window is None:
         return state if isinstance(state, Held) else Follow(cause=cause)
     return Held(until=facts.window.stop, until_ns=facts.ns_of(facts.window.stop), cause=cause)

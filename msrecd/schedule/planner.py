@@ -141,7 +141,7 @@ class Planner:
 
         Looks a year ahead for the next window, but only a week past an open one that lasts that long; an endless
         chain of overlapping windows ends, for this purpose, about then. Plan again when the clock stepped, and at
-        least every 30 s: nobody says how far the wall clock will be after a long sleep.
+        least every 30 s: after a long sleep the wall clock may stand anywhere.
         """
         rules = [rule for rule in self._rules if rule.believes_clock or clock_usable(now, trust)]
         if not rules:
@@ -157,7 +157,7 @@ class Planner:
             plan = known.plan(now, waiting=waiting)
             if plan is not None:
                 break
-        assert plan is not None  # the last look always tells
+        assert plan is not None  # the last look always has an answer
         return plan
 
 

@@ -183,7 +183,7 @@ class ChunkFile:
     def close(self) -> None:
         """Let go of the file as it is; an error of the close is logged: all has been synced, or is a `.part`."""
         if self._fd >= 0:
-            with contextlib.suppress(OSError):  # it was synced; its pages would push out those that somebody needs
+            with contextlib.suppress(OSError):  # it was synced; its pages would push out those that are needed
                 os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         for fd in (self._fd, self._folder):
             if fd >= 0:

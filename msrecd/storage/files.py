@@ -99,7 +99,7 @@ def require_no_file(path: Path) -> None:
                 raise StorageError(f"{path} cannot be a folder: {what}", "exists") from None
             continue
         except OSError:
-            return  # whoever opens it says why
+            return  # opening it says why
         if is_folder:
             return
         what = f"{at} is a file; move it away, or name another folder"

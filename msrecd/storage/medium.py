@@ -32,7 +32,7 @@ IDENTITY = "medium.json"
 _LOCK = "lock"
 _MEMORY = "media.json"
 _FIRST_EDITION_NOTE = "storage.json"
-_LOCK_TIMEOUT_S = 1.0  # a command that looks whether somebody records holds the lock for a moment
+_LOCK_TIMEOUT_S = 1.0  # a command that looks whether a daemon records holds the lock for a moment
 _MAX_BOOTS = 200
 _MAX_MEDIA = 100
 
@@ -100,7 +100,7 @@ class Medium:
         try:
             with files.closing_fd(self.folder()) as folder:
                 fd = files.open_file(folder, _LOCK, os.O_RDWR | os.O_CREAT)
-        except OSError as exc:  # it takes no file, so nobody records here
+        except OSError as exc:  # it takes no file, so nothing records here
             log.debug("no lock on %s: %s", self.path, exc)
             return
         deadline = time.monotonic() + _LOCK_TIMEOUT_S

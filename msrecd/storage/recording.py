@@ -243,7 +243,7 @@ class Recording:
             self._store.root.append_line(root, self.manifest, line)
 
     def close(self) -> None:
-        """The recording has ended; called by the last chunk's `finish(final=True)`, else by whoever ends it."""
+        """The recording has ended; called by the last chunk's `finish(final=True)`, else by its owner."""
         self._store.forget(self)
         with self._lock:
             self._is_closed = True

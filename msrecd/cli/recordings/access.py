@@ -70,9 +70,9 @@ def store_of(config: Config) -> Iterator[Store]:
 
 
 def become_owner(folder: Path) -> None:
-    """Go on as the user whose folder this is, if root called.
+    """Become the user who owns this folder, if root called.
 
-    What root creates in the state of a daemon that runs as another user, that daemon could not open any more.
+    A daemon that runs as another user could not open files that root has created in its state folder.
 
     Raises:
         StorageError: it is not allowed.
@@ -82,7 +82,7 @@ def become_owner(folder: Path) -> None:
     try:
         status = folder.stat()
         if status.st_uid != 0:
-            # Python loads this one when it is first used, from where that user perhaps may not read.
+            # Python loads this module when it is first used, from a place that this user may not be able to read.
             importlib.import_module("_strptime")
             os.setgroups([])
             os.setgid(status.st_gid)
@@ -111,7 +111,7 @@ def require_access(path: Path, *, to_change: bool) -> None:
 
 
 def known_recorder(config: Config, name: str) -> str:
-    """The name, if a recorder is or was called so.
+    """The name, if a recorder has it or had it.
 
     Raises:
         UsageError: neither the configuration nor the storage knows it.
