@@ -33,6 +33,7 @@ from msrecd.vocabulary.verbs import SWITCH_VERB
 
 log = logging.getLogger(__name__)
 
+SHOWN_RECORDERS = 8  # in the answer to a name that is none of them
 QUEUE_LIMIT = 64
 COPIES_LIMIT = 64
 TIMEOUT_S = 120.0
@@ -327,8 +328,11 @@ class CommandPort:
         if len(request.payload) > PAYLOAD_LIMIT_BYTES:
             raise CommandError("bad_payload", f"{len(request.payload)} bytes; at most {PAYLOAD_LIMIT_BYTES} are read")
         verb = check_verb(address, self._allow_verbs)
-        if address.recorder is not None and address.recorder not in self._commands.recorders():
-            raise CommandError("unknown_recorder", f"this device has no recorder {shorten(address.recorder)}")
+        known = self._commands.recorders()
+        if address.recorder is not None and address.recorder not in known:
+            there = ", ".join(sorted(known)[:SHOWN_RECORDERS]) + (", ..." if len(known) > SHOWN_RECORDERS else "")
+            message = f"this device has no recorder {shorten(address.recorder)}; there are: {there or 'none'}"
+            raise CommandError("unknown_recorder", message)
         if verb == SWITCH_VERB:
             job.address = replace(address, verb=decode_switch(request.payload, self._allow_verbs))
         else:

@@ -92,6 +92,7 @@ def test_what_a_device_refuses_is_1(fleet: Fleet) -> None:
     unknown = ctl(fleet.config, "cam9", "start", "--json")
     assert unknown.returncode == 1
     assert json.loads(unknown.stdout)["error"]["code"] == "unknown_recorder"
+    assert "; there are: cam0" in json.loads(unknown.stdout)["error"]["message"]
 
 
 @pytest.mark.slow
