@@ -48,6 +48,7 @@ class Listing:
         self._path: Path | None = None
         self._corrected_revision = -1
         self._has_fallen_back = False
+        self._is_beside = False
         self._sent: dict[str, tuple[int, int]] = {}  # while the index is built: lines that a store has, and all
         self._proven: dict[str, set[int]] = {}  # what a store has, by recording
         self._lock = threading.RLock()
@@ -66,6 +67,7 @@ class Listing:
         medium = self._root.medium
         self._corrected_revision = -1
         self._has_fallen_back = False
+        self._is_beside = beside
         if not medium.is_kept:
             self._path, self._index = None, Index(None)  # nothing can be recorded there either
             self._build(progress)
@@ -86,6 +88,8 @@ class Listing:
     def fall_back(self, reason: Exception, progress: Progress | None = None) -> None:
         """Keep the index on the recordings' medium, because the state folder takes nothing; until the next `open`.
 
+        Beside a daemon, which may keep its own there, and where that takes nothing either, it is kept in memory.
+
         Raises:
             StorageError: it cannot be kept there either.
         """
@@ -93,6 +97,11 @@ class Listing:
             if self._has_fallen_back:
                 raise StorageError(f"the index of the recordings cannot be written: {reason}", "index") from reason
             self._has_fallen_back = True
+            if self._is_beside:
+                self.close()
+                self._path, self._index = None, Index(None)
+                self._build(progress)
+                return
             report_unwritable(self._root.state_path, "the index, which lies beside the recordings meanwhile", reason)
             self.close()
             self._path = self._root.path / FOLDER / "index.sqlite"

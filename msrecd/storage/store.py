@@ -180,8 +180,14 @@ class Store:
         is_beside = is_in_use(self.path)
         if not medium.is_kept and not is_beside:
             medium = self.root.open(create=True)
-        self._listing.open(beside=is_beside)
-        self._listing.reconcile()
+        try:
+            self._listing.open(beside=is_beside)
+            self._listing.reconcile()
+        except StorageError as exc:
+            if exc.code != "index":
+                raise
+            self._listing.fall_back(exc)  # on a full disk, where `prune` is needed most
+            self._listing.reconcile()
         self._current_id = medium.id
 
     def unfinished(self) -> list[Unfinished]:
@@ -308,8 +314,8 @@ class Store:
     def _can_write(self) -> bool:
         try:
             self.root.probe()
-        except StorageError:
-            return False
+        except StorageError as exc:
+            return exc.code == "no_space"  # it is full, and no other one: the lock stays
         return True
 
     # --- upkeep ---

@@ -23,7 +23,7 @@ from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.storage import files, recovery
 from msrecd.storage.fragments import scan
-from msrecd.storage.medium import open_medium
+from msrecd.storage.medium import is_in_use, open_medium
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
 from msrecd.storage.verify import verify
@@ -99,6 +99,31 @@ def test_on_a_full_disk_the_open_chunk_is_finished_and_the_recording_goes_on(tmp
         assert chunk.finish(ChunkFacts(final=True))["seq"] == 2
         store.close()
         assert [entry["seq"] for entry in assert_true_to_its_manifests(root)] == [1, 2]
+
+
+@needs_root
+@pytest.mark.promise("full-disk-stays-locked")
+def test_a_full_disk_stays_this_daemons_and_a_command_prunes_beside_it(tmp_path: Path) -> None:
+    """The state lies on it as well, so the index takes nothing either."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as disk:
+        store = make_store(disk)
+        store.open()
+        recording = store.begin("cam0", "video/mp4")
+        for _ in range(3):
+            chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+            chunk.write([storage_media.make("mp4")])
+            chunk.finish(ChunkFacts(final=False, duration_s=2.0, tracks={}))
+        fill(disk)
+        with pytest.raises(StorageError, match="are free") as caught:
+            store.check_writable("cam0")
+        assert caught.value.code == "no_space"
+        assert is_in_use(disk / "recordings")
+        command = make_store(disk, limits=Limits(min_free_bytes=8 << 20))
+        command.open_beside()
+        assert [entry.seq for entry in command.rotate()] == [1, 2, 3]
+        command.close()
+        assert is_in_use(disk / "recordings")
+        store.close()
 
 
 @needs_root
