@@ -95,7 +95,9 @@ def test_the_list_says_what_the_manifests_say(site: Site) -> None:
     assert [(c["seq"], c["bytes"], c["duration_s"], c["mime_type"]) for c in found["chunks"]] == [
         (line["seq"], line["bytes"], line["duration_s"], line["mime_type"]) for line in lines
     ]
-    assert found["gaps"] == []
+    assert sorted((gap["duration_s"], gap["reason"]) for gap in found["gaps"]) == sorted(
+        (gap["duration_s"], gap["reason"]) for line in lines for gap in line["gaps"]
+    )  # a busy machine loses frames, and says so
     assert site.json("/api/recordings?recorder=cam0&to=2001-01-01T00:00:00Z")["recordings"] == []
     days = site.json("/api/days?recorder=cam0")["recordings"]
     assert [one["recording_id"] for one in days] == [found["recording_id"]]
