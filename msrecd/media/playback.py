@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
+from msrecd.codecs.jpeg import jpeg_size
 from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
 from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
@@ -156,6 +157,7 @@ class StreamSource(Source):
         self._passed: list[Packet] = []  # until nothing follows for a while
         self._is_decoding = False
         self._parameter_sets: tuple[bytes, ...] = ()
+        self._jpeg_size: tuple[int, int] | None = None
         self._broken = True  # until the first key frame
         self._keys = KeyFrameDecoding(info, label) if info.kind == "video" else None
         sound = self._format if isinstance(self._format, AudioFormat) else None
@@ -207,8 +209,8 @@ class StreamSource(Source):
         if self.kind == "video" and not self._follows(packet):
             self.stats.dropped += 1
             return
-        if packet.is_keyframe and self.info.codec in PARAMETER_SETS and self._playback.is_live:
-            self._check_parameter_sets(packet.data)
+        if packet.is_keyframe and self._playback.is_live:
+            self._check_description(packet.data)
         duration_ns = unit.duration_ns
         if self.info.codec == "opus" and not packet.duration_ns and (samples := packet_samples(packet.data)):
             duration_ns = samples * NS // 48_000
@@ -252,12 +254,21 @@ class StreamSource(Source):
         if self._gop is not None and self.info.needs_hidden:  # for a decoder that begins later
             self._gop.add(hidden)
 
-    def _check_parameter_sets(self, key_frame: bytes | memoryview) -> None:
+    def _check_description(self, key_frame: bytes | memoryview) -> None:
         """
         Raises:
             ReaderError: the stream is not the one that was described any more (another size, another profile): whoever
                 records it begins anew, with a header that is right.
         """
+        if self.info.codec == "mjpeg":
+            size = jpeg_size(key_frame)
+            if size and self._jpeg_size and size != self._jpeg_size:
+                raise ReaderError("its frames changed (size or coding)")
+            self._jpeg_size = size or self._jpeg_size
+        elif self.info.codec in PARAMETER_SETS:
+            self._check_parameter_sets(key_frame)
+
+    def _check_parameter_sets(self, key_frame: bytes | memoryview) -> None:
         units = nal_units(bytes(key_frame[:2048]))[:-1]  # the last one may be cut
         codec = self.info.codec
         found = [unit for unit in units if is_parameter_set(unit, codec) and not _is_pps(unit, codec)]

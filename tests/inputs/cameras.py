@@ -358,14 +358,18 @@ class RtspScript(Server):
 class HttpCamera(Server):
     """`http://127.0.0.1:<port>/stream`: JPEGs, so many a second, without end (or until `closes_after_s`)."""
 
-    def __init__(self, rate: float = 5.0, closes_after_s: float = 1e9) -> None:
+    def __init__(self, rate: float = 5.0, closes_after_s: float = 1e9, grows_after_s: float = 1e9) -> None:
         super().__init__()
-        self._rate, self._closes_after_s = rate, closes_after_s
+        self._rate, self._closes_after_s, self._grows_after_s = rate, closes_after_s, grows_after_s
         self.url = f"http://127.0.0.1:{self.port}/stream"
+        self._jpeg, self._larger = self._made(160, 120), self._made(320, 240)
+
+    @staticmethod
+    def _made(width: int, height: int) -> bytes:
         codec: Any = av.CodecContext.create("mjpeg", "w")
-        codec.width, codec.height, codec.pix_fmt, codec.time_base = 160, 120, "yuvj420p", Fraction(1, 25)
-        picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 120, np.uint8), format="rgb24")
-        self._jpeg = bytes(codec.encode(picture.reformat(format="yuvj420p"))[0])
+        codec.width, codec.height, codec.pix_fmt, codec.time_base = width, height, "yuvj420p", Fraction(1, 25)
+        picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 120, np.uint8), format="rgb24")
+        return bytes(codec.encode(picture.reformat(format="yuvj420p"))[0])
 
     def serve(self, connection: socket.socket) -> None:
         connection.recv(65536)
@@ -375,8 +379,9 @@ class HttpCamera(Server):
         while not self.stopping.wait(max(0.0, begun + number / self._rate - time.monotonic())):
             if time.monotonic() - begun > self._closes_after_s:
                 return
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self._jpeg)}\r\n\r\n"
-            connection.sendall(head.encode() + self._jpeg + b"\r\n")
+            jpeg = self._jpeg if time.monotonic() - begun < self._grows_after_s else self._larger
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            connection.sendall(head.encode() + jpeg + b"\r\n")
             number += 1
 
 

@@ -18,6 +18,7 @@ import pytest
 from pyav import needs_sender_reports
 
 from msrecd.clock import MS, NS
+from msrecd.codecs.jpeg import jpeg_size
 from msrecd.dom.exceptions import DOMException, NotReadableError
 from msrecd.flow.units import Packet
 from msrecd.inputs.address import SourceOptions
@@ -275,6 +276,15 @@ def test_jpegs_that_end_are_an_error() -> None:
         error = played.taken["video"].wait_end()
         assert isinstance(error, NotReadableError)
         assert camera.url in error.message
+
+
+def test_jpegs_that_change_their_size_end() -> None:
+    """As other streams do: a recorder continues in a chunk with the right header."""
+    with HttpCamera(rate=10, grows_after_s=2.0) as camera, Played(camera.url) as played:
+        error = played.taken["video"].wait_end()
+        assert "changed" in str(error)
+        sizes = {jpeg_size(frame.data) for frame in played.taken["video"].packets}
+    assert sizes == {(160, 120)}
 
 
 def test_a_file_whose_server_cannot_go_back_says_what_to_do() -> None:
