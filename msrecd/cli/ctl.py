@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument("--all", action="store_true", help="every device of the broker")
     parser.add_argument("--duration", metavar="D", help="of a start, for example 10m")
     parser.add_argument("--full", action="store_true", help="a snapshot of the sensor's full resolution")
+    parser.add_argument("--dng", action="store_true", help="so, and the sensor's raw frame beside it")
     parser.add_argument(
         "--timeout", metavar="D", help="how long to wait for replies (default: 15s; 5s with --group and --all)"
     )
@@ -80,13 +81,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _arguments(args: argparse.Namespace) -> dict[str, object]:
     arguments: dict[str, object] = {}
-    for option, verb in (("duration", "start"), ("full", "snapshot")):
+    for option, verb in (("duration", "start"), ("full", "snapshot"), ("dng", "snapshot")):
         if getattr(args, option) and args.verb != verb:
             raise UsageError(f"--{option} goes with {verb} only")
     if args.duration is not None:
         arguments["duration_s"] = _seconds(args.duration, "--duration")
     if args.full:
         arguments["full"] = True
+    if args.dng:
+        arguments["dng"] = True
     return arguments
 
 

@@ -67,6 +67,12 @@ class Snapshots:
         "counts.",
         default=5.0,
     )
+    dng: bool = key(
+        Flag(),
+        "Beside each JPEG, then of the sensor's full resolution, its raw frame as a DNG: of cameras at the board's own "
+        "connector only; while the recorder records, each is a gap of a second or so.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,8 @@ def _check_recorder(recorder: Recorder, at: str, report: Report, checks: Checks)
 def _check_snapshots(snapshots: Snapshots, recorder: Recorder, at: str, report: Report, checks: Checks) -> None:
     if recorder.video is False and recorder.source is None and not report.concerns(f"{at[: -len('.snapshots')]}.video"):
         report.add(at, "needs video")
+    if snapshots.dng and recorder.source is not None and not report.concerns(f"{at}.dng"):
+        report.add(f"{at}.dng", "needs the sensor's own frames; a file or network camera gives finished ones only")
     if snapshots.at is not None and snapshots.every_s is not None:
         report.add(f"{at}.at", "cannot stand together with every; remove one of them")
     elif snapshots.at is None or report.concerns(f"{at}.at"):

@@ -34,7 +34,7 @@ class Actions:
         reload: Callable[[], Awaitable[bool]],
         measure: Callable[[], Awaitable[Mapping[str, Any]]],
         protect: Callable[[RecorderController, Arguments], Awaitable[Mapping[str, Any]]],
-        snapshot: Callable[[RecorderController, bool], Awaitable[Mapping[str, Any] | None]],
+        snapshot: Callable[[RecorderController, bool, bool], Awaitable[Mapping[str, Any] | None]],
     ) -> None:
         """
         Args:
@@ -107,18 +107,18 @@ class Actions:
             case "protect":
                 return Result(changed=True, data=await self._protect(unit, args))
             case "snapshot":
-                return await self._snapshot(unit, is_full=args.get("full") is True)
+                return await self._snapshot(unit, is_full=args.get("full") is True, is_dng=args.get("dng") is True)
             case _:
                 raise CommandError("unknown_verb", f"unknown verb {verb}")
         return Result(changed=changed, data=_data(unit))
 
-    async def _snapshot(self, unit: RecorderController, *, is_full: bool) -> Result:
+    async def _snapshot(self, unit: RecorderController, *, is_full: bool, is_dng: bool) -> Result:
         from msrecd.recorder.snapshot import take_snapshot  # here: the JPEG encoder, for those few who want one
 
-        facts = await self._save_snapshot(unit, is_full) or {}
+        facts = await self._save_snapshot(unit, is_full, is_dng) or {}
         jpeg = await take_snapshot(unit, self._devices)
         self._bus.show(unit.name, jpeg)
-        file = {name: facts[name] for name in ("file", "sha256") if name in facts}
+        file = {name: facts[name] for name in ("file", "sha256", "dng") if name in facts}
         return Result(changed=True, data=_data(unit) | {"bytes": len(jpeg)} | file)
 
 

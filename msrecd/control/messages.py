@@ -28,9 +28,9 @@ _KEYS = ("id", "issued_at", "args")
 _ARGS: Mapping[str, tuple[str, ...]] = {
     "start": ("duration_s",),
     "protect": ("last_s", "from", "to", "whole"),
-    "snapshot": ("full",),
+    "snapshot": ("full", "dng"),
 }
-_FLAGS = ("whole", "full")
+_FLAGS = ("whole", "full", "dng")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

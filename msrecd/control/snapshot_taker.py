@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 KEEPS_OPEN_S = 30.0  # an idle camera that is photographed more often than this stays open
 _LOOK_S = 0.5
 _AHEAD = timedelta(minutes=1)
-Save = Callable[[RecorderController, bytes, int], Awaitable[Mapping[str, Any]]]
+Save = Callable[[RecorderController, bytes, int, str], Awaitable[Mapping[str, Any]]]
 
 
 class SnapshotTimes:
@@ -102,7 +102,8 @@ class SnapshotTaker:
     ) -> None:
         """
         Args:
-            save: puts a JPEG, taken then on CLOCK_MONOTONIC, on the disk; its facts for the event. Raises StorageError.
+            save: puts a JPEG or DNG, taken then on CLOCK_MONOTONIC, on the disk, by its MIME type; its facts for the
+                event. Raises StorageError.
             show: publishes the JPEG of a recorder.
         """
         self._recorders = recorders
@@ -137,21 +138,24 @@ class SnapshotTaker:
                     part.task.cancel()
                 part.close()
 
-    async def take_now(self, unit: RecorderController, *, is_full: bool = False) -> Mapping[str, Any] | None:
-        """One by command, where snapshots are configured, or one of full resolution; the facts of its file.
+    async def take_now(
+        self, unit: RecorderController, *, is_full: bool = False, is_dng: bool = False
+    ) -> Mapping[str, Any] | None:
+        """One by command, where snapshots are configured, or one of full resolution or with its raw frame; the facts
+        of its file.
 
         Raises:
             CommandError, StorageError: there is none.
         """
         recorder = self._recorders.config.recorder(unit.name)
-        if recorder is None or (recorder.snapshots is None and not is_full):
+        if recorder is None or (recorder.snapshots is None and not is_full and not is_dng):
             return None
         from msrecd.recorder.snapshot import Photographer  # here: the JPEG encoder, for those few who want one
 
         settings = recorder.snapshots or Snapshots()
         photographer = Photographer(unit, self._devices, settle_s=settings.settle_s)
         try:
-            _, facts = await self._take(unit, photographer, is_full=is_full)
+            _, facts = await self._take(unit, photographer, is_full=is_full, is_dng=is_dng or settings.dng)
             return facts
         finally:
             photographer.close()
@@ -201,7 +205,7 @@ class SnapshotTaker:
             part.photographer = Photographer(unit, self._devices, settle_s=part.settings.settle_s)
         recorded = unit.input if unit.is_recording else None
         try:
-            jpeg, _ = await self._take(unit, part.photographer)
+            jpeg, _ = await self._take(unit, part.photographer, is_dng=part.settings.dng)
             part.has_failed = False
             await self._publish(unit, part.photographer, jpeg)
         except CommandError as exc:
@@ -237,12 +241,16 @@ class SnapshotTaker:
             unit.log.debug("the snapshot is not published: %s", exc.message)
 
     async def _take(
-        self, unit: RecorderController, photographer: Photographer, *, is_full: bool = False
+        self, unit: RecorderController, photographer: Photographer, *, is_full: bool = False, is_dng: bool = False
     ) -> tuple[bytes, Mapping[str, Any]]:
-        photo = await photographer.take(is_full=is_full)
-        facts = await self._save(unit, photo.jpeg, photo.taken_ns)
-        self._count(unit.name, "taken")
+        photo = await photographer.take(is_full=is_full, is_dng=is_dng)
+        facts = await self._save(unit, photo.jpeg, photo.taken_ns, "image/jpeg")
         self._publisher.happened(unit, "snapshot", facts)
+        if photo.dng is not None:
+            raw = await self._save(unit, photo.dng, photo.taken_ns, "image/x-adobe-dng")
+            self._publisher.happened(unit, "snapshot", raw)
+            facts = {**facts, "dng": raw["file"]}
+        self._count(unit.name, "taken")
         return photo.jpeg, facts
 
     def _count(self, recorder: str, name: str) -> None:

@@ -121,19 +121,22 @@ class DaemonArchive:
             )
         return facts
 
-    async def add_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> dict[str, Any]:
+    async def add_snapshot(
+        self, unit: RecorderController, data: bytes, taken_ns: int, mime_type: str
+    ) -> dict[str, Any]:
         """Put a snapshot on the disk; the facts of its event.
 
         Raises:
             StorageError: it is not there.
         """
-        save = partial(self.store.add_snapshot, taken_ns=taken_ns, recording=unit.files.recording)
-        written = await asyncio.to_thread(save, unit.name, jpeg)
+        recording = unit.files.recording
+        save = partial(self.store.add_snapshot, mime_type=mime_type, taken_ns=taken_ns, recording=recording)
+        written = await asyncio.to_thread(save, unit.name, data)
         line = written.line
         return {
             "recording_id": written.recording_id,
             "snapshot": line["snapshot"],
-            **{name: line[name] for name in ("file", "bytes", "sha256", "taken", "clock")},
+            **{name: line[name] for name in ("file", "bytes", "sha256", "mime_type", "taken", "clock")},
         }
 
     async def make_room(self, recorder: str) -> StorageError | None:

@@ -369,18 +369,22 @@ class Daemon:
         assert self.archive is not None
         return await self.archive.protect(unit, args)
 
-    async def _take_snapshot(self, unit: RecorderController, is_full: bool) -> Mapping[str, object] | None:
+    async def _take_snapshot(
+        self, unit: RecorderController, is_full: bool, is_dng: bool
+    ) -> Mapping[str, object] | None:
         """
         Raises: CommandError.
         """
         try:
-            return await self.snapshots.take_now(unit, is_full=is_full)
+            return await self.snapshots.take_now(unit, is_full=is_full, is_dng=is_dng)
         except StorageError as exc:
             raise CommandError("no_space", exc.message) from exc
 
-    async def _save_snapshot(self, unit: RecorderController, jpeg: bytes, taken_ns: int) -> Mapping[str, object]:
+    async def _save_snapshot(
+        self, unit: RecorderController, data: bytes, taken_ns: int, mime_type: str
+    ) -> Mapping[str, object]:
         assert self.archive is not None
-        return await self.archive.add_snapshot(unit, jpeg, taken_ns)
+        return await self.archive.add_snapshot(unit, data, taken_ns, mime_type)
 
     def _keep_snapshots(self) -> None:
         """Begin to take them, where a recorder has some: at the start, or after a reload."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msrecd.dom.exceptions import NotReadableError
+from msrecd.dom.exceptions import NotReadableError, NotSupportedError
 from msrecd.flow.feed import Feed
 from msrecd.flow.shutdown import end_with_process
 from msrecd.flow.units import AudioBlock, AudioFormat, Kind, VideoFormat, VideoFrame
@@ -29,6 +29,14 @@ class SourceStats:
     dropped: int = 0
     xruns: int = 0
     lost_samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawStill:
+    """A still, and what the sensor gave for it, as a DNG."""
+
+    frame: VideoFrame
+    dng: bytes
 
 
 class Source(ABC):
@@ -110,6 +118,14 @@ class Source(ABC):
             NotReadableError: there was none; the device goes on as before, or has ended.
         """
         raise NotReadableError(f"{self.label} has no stills of its own")
+
+    def take_raw_still(self) -> RawStill:
+        """A still of the sensor's full resolution, and its raw frame. As `take_still`, and some seconds more.
+
+        Raises:
+            NotSupportedError: the device gives no raw frames; the message says why. NotReadableError: as `take_still`.
+        """
+        raise NotSupportedError(f"{self.label} gives no raw frames; a DNG needs a camera at the board's own connector")
 
     @property
     def reorders(self) -> bool:

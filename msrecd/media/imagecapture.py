@@ -15,6 +15,7 @@ from msrecd.media.inits import PhotoSettings
 from msrecd.media.track import MediaStreamTrack, ReadyState
 
 FRAME_DEADLINE_S = 10.0
+DNG = "image/x-adobe-dng"
 
 
 class ImageCapture:
@@ -62,6 +63,25 @@ class ImageCapture:
         except libav.LibavError as exc:
             raise UnknownError(f"the photo could not be encoded: {exc}") from exc
         return Blob([jpeg], {"type": "image/jpeg"})
+
+    async def take_raw_photo(self) -> tuple[Blob, Blob]:
+        """A still of the camera's own as a JPEG, and the sensor's raw frame of it as a DNG (an extension).
+
+        The camera switches its mode for that, and its tracks are muted meanwhile, as with `{"full": True}`.
+
+        Raises:
+            NotSupportedError: the camera gives no raw frames; the message says why.
+            InvalidStateError, UnknownError: as `take_photo`.
+        """
+        self._check_live()
+        try:
+            still = await asyncio.to_thread(self._track._source.take_raw_still)
+            jpeg = await asyncio.to_thread(_encode, still.frame, None)
+        except NotReadableError as exc:
+            raise UnknownError(exc.message) from exc
+        except libav.LibavError as exc:
+            raise UnknownError(f"the photo could not be encoded: {exc}") from exc
+        return Blob([jpeg], {"type": "image/jpeg"}), Blob([still.dng], {"type": DNG})
 
     async def grab_frame(self) -> VideoFrame:
         """The next frame as it is, in I420 or RGB.

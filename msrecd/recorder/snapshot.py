@@ -18,10 +18,11 @@ _WIDTHS = (1920, 1280, 640, 320)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
-    """A JPEG of the whole frame, and when it was taken on CLOCK_MONOTONIC."""
+    """A JPEG of the whole frame, its raw frame where that was wanted, and when it was taken on CLOCK_MONOTONIC."""
 
     jpeg: bytes
     taken_ns: int
+    dng: bytes | None = None
 
 
 async def take_snapshot(recorder: RecorderController, devices: MediaDevices) -> bytes:
@@ -64,14 +65,15 @@ class Photographer:
         self._settle_s = settle_s
         self._opened: RecorderInput | None = None
 
-    async def take(self, width: int | None = None, *, is_full: bool = False) -> Photo:
+    async def take(self, width: int | None = None, *, is_full: bool = False, is_dng: bool = False) -> Photo:
         """
         Args:
             width: scaled down to it.
             is_full: of the sensor's full resolution, which may cost a recording a second.
+            is_dng: so, and with the sensor's raw frame as a DNG.
 
         Raises:
-            CommandError: no video, device missing or busy, no frame in time.
+            CommandError: no video, device missing or busy, no frame in time, a camera without raw frames.
         """
         recorder = self._recorder
         try:
@@ -98,10 +100,15 @@ class Photographer:
             if is_new and self._settle_s:
                 await settle(capture, self._settle_s)
             taken_ns = SYSTEM_CLOCK.monotonic_ns()
-            recorder.is_taking_still = is_full
+            recorder.is_taking_still = is_full or is_dng
+            if is_dng:
+                photo, dng = await capture.take_raw_photo()
+                return Photo(jpeg=bytes(photo), taken_ns=taken_ns, dng=bytes(dng))
             jpeg = bytes(await capture.take_photo({"image_width": width, "full": is_full}))
             return Photo(jpeg=jpeg, taken_ns=taken_ns)
         except DOMException as exc:
+            if is_dng and exc.name == "NotSupportedError":
+                raise CommandError("bad_args", exc.message) from exc
             if exc.name in ("UnknownError", "InvalidStateError"):
                 raise CommandError("device_busy", exc.message) from exc
             raise problem_of(exc, is_input=recorder.settings.url is not None).error() from exc

@@ -25,7 +25,9 @@ EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 _CHUNK = re.compile(
     rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>{'|'.join(EXTENSIONS)})(?P<part>\.part)?\Z", re.ASCII
 )
-_SNAPSHOT = re.compile(rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.jpg(?P<part>\.part)?\Z", re.ASCII)
+_SNAPSHOT = re.compile(
+    rf"(?P<id>{RECORDING_ID})-(?P<seq>\d{{4,9}})\.(?P<extension>jpg|dng)(?P<part>\.part)?\Z", re.ASCII
+)
 _MANIFEST_PIECE = re.compile(r"(?P<name>.+\.jsonl)\.(?P<number>\d{6,9})\Z", re.ASCII)
 _BOOT_FOLDER = re.compile(r"[^/]+/boot(\d{4,})/", re.ASCII)
 _DAY = re.compile(r"(\d{4}/\d{2}/\d{2}|boot\d{4,})\Z", re.ASCII)
@@ -128,9 +130,9 @@ def parse_manifest_name(name: str) -> str | None:
     return recording_id if name.endswith(MANIFEST) and parse_recording_id(recording_id) is not None else None
 
 
-def snapshot_name(recording_id: str, number: int) -> str:
-    """The final name of a snapshot; snapshots are counted apart from chunks."""
-    return f"{recording_id}-{number:04d}.jpg"
+def snapshot_name(recording_id: str, number: int, extension: str = "jpg") -> str:
+    """The final name of a snapshot, of a JPEG or a DNG; both are counted together, and apart from chunks."""
+    return f"{recording_id}-{number:04d}.{extension}"
 
 
 def parse_snapshot_name(name: str) -> tuple[str, int] | None:
@@ -138,7 +140,8 @@ def parse_snapshot_name(name: str) -> tuple[str, int] | None:
     match = _SNAPSHOT.match(name)
     if match is None or match["part"] or parse_recording_id(match["id"]) is None or int(match["seq"]) < 1:
         return None
-    return (match["id"], int(match["seq"])) if name == snapshot_name(match["id"], int(match["seq"])) else None
+    known = match["id"], int(match["seq"])
+    return known if name == snapshot_name(*known, match["extension"]) else None
 
 
 def manifest_piece(manifest: str, number: int) -> str:

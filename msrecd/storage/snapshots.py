@@ -1,6 +1,6 @@
-"""Snapshots: JPEG files beside the chunks, each with its line in the manifest. Everything here blocks.
+"""Snapshots: JPEG and DNG files beside the chunks, each with its line in the manifest. Everything here blocks.
 
-The line is written before the file has its name: after a power cut in between, a start finds the `.jpg.part` that the
+The line is written before the file has its name: after a power cut in between, a start finds the `.part` that the
 line speaks of, and gives it its name. So there is no snapshot that no manifest knows.
 """
 
@@ -23,8 +23,8 @@ from msrecd.vocabulary.times import format_utc
 
 log = logging.getLogger(__name__)
 
-_PART = ".jpg.part"
-_LARGEST_BYTES = 64 << 20
+_EXTENSIONS = {"image/jpeg": "jpg", "image/x-adobe-dng": "dng"}
+_LARGEST_BYTES = 256 << 20  # 64 megapixels of 16 bits are half of it
 
 
 class Albums:
@@ -68,8 +68,10 @@ class Written:
     line: SnapshotLine
 
 
-def write(root: StorageRoot, listing: Listing, recording: Recording | Place, jpeg: bytes, stamp: Stamp) -> Written:
-    """Put a JPEG on the disk, with its line.
+def write(
+    root: StorageRoot, listing: Listing, recording: Recording | Place, data: bytes, mime_type: str, stamp: Stamp
+) -> Written:
+    """Put a file on the disk, with its line.
 
     Args:
         recording: of the recorder, while it records; else the place that `Albums` has given.
@@ -79,13 +81,13 @@ def write(root: StorageRoot, listing: Listing, recording: Recording | Place, jpe
         StorageError: it is not there.
     """
     place = recording.place_snapshot(stamp) if isinstance(recording, Recording) else recording
-    name = layout.snapshot_name(place.recording_id, place.number)
+    name = layout.snapshot_name(place.recording_id, place.number, _EXTENSIONS[mime_type])
     line = SnapshotLine(
         snapshot=place.number,
         file=f"{place.folder}/{name}",
-        bytes=len(jpeg),
-        sha256=hashlib.sha256(jpeg).hexdigest(),
-        mime_type="image/jpeg",
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        mime_type=mime_type,
         taken=format_utc(stamp.utc_ns),
         clock=stamp.clock,
     )
@@ -99,7 +101,7 @@ def write(root: StorageRoot, listing: Listing, recording: Recording | Place, jpe
         part = name + layout.PART
         try:
             with files.closing_fd(files.open_file(folder, part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as fd:
-                files.write_all(fd, [jpeg])
+                files.write_all(fd, [data])
                 os.fsync(fd)
             os.fsync(folder)
             root.append_line(top, place.manifest, dict(line))
@@ -125,7 +127,7 @@ def recover(root: StorageRoot) -> None:
             for day in tree.newest_days(top, recorder):
                 at = f"{recorder}/{day}"
                 for name in tree.names_in(top, at):
-                    if name.endswith(_PART):
+                    if name.endswith(layout.PART):
                         _recover(top, at, name)
 
 

@@ -269,12 +269,18 @@ class Store:
         return self.recordings.begin(recorder, mime_type, time_lapse)
 
     def add_snapshot(
-        self, recorder: str, jpeg: bytes, *, taken_ns: int, recording: Recording | None
+        self,
+        recorder: str,
+        data: bytes,
+        *,
+        mime_type: str = "image/jpeg",
+        taken_ns: int,
+        recording: Recording | None,
     ) -> snapshots.Written:
         """Put a snapshot on the disk: in the recording that is under way, else under an id of its own.
 
         Args:
-            taken_ns: when, on CLOCK_MONOTONIC.
+            mime_type: of a JPEG or a DNG. taken_ns: when, on CLOCK_MONOTONIC.
 
         Raises:
             StorageError: it is not there.
@@ -282,10 +288,10 @@ class Store:
         self.require_room()
         stamp = self.walltime.stamp(taken_ns)
         if recording is not None:
-            return snapshots.write(self.root, self._listing, recording, jpeg, stamp)
+            return snapshots.write(self.root, self._listing, recording, data, mime_type, stamp)
         with self._album_lock:
             place = self._albums.next(recorder, stamp, self.root.medium.id)
-            return snapshots.write(self.root, self._listing, place, jpeg, stamp)
+            return snapshots.write(self.root, self._listing, place, data, mime_type, stamp)
 
     def require_room(self) -> None:
         """Rotate if needed.

@@ -21,7 +21,9 @@ import fake_picamera2 as fake
 import numpy as np
 import pytest
 import real_picamera2
+from dng_reader import read_dng
 from fake_picamera2 import FakeCamera, imx219, imx296, imx477, imx708, ov5647, usb
+from libcamera_stub import raw_samples
 from overlay_reader import read_overlay
 
 from msrecd.clock import MS, NS, SystemClock
@@ -35,7 +37,13 @@ from msrecd.devices.camera import source as camera_source
 from msrecd.devices.camera import watch
 from msrecd.devices.camera.modes import fits_hardware_encoder
 from msrecd.devices.camera.source import CameraSource
-from msrecd.dom.exceptions import NotAllowedError, NotFoundError, NotReadableError, OverconstrainedError
+from msrecd.dom.exceptions import (
+    NotAllowedError,
+    NotFoundError,
+    NotReadableError,
+    NotSupportedError,
+    OverconstrainedError,
+)
 from msrecd.flow.encoded import EncodingRequest, Overlay, StreamParameters
 from msrecd.flow.units import Packet, VideoFrame
 from msrecd.media.devices import MediaDevices
@@ -1453,6 +1461,85 @@ def test_the_still_of_a_usb_camera_is_its_largest_frame(rig: Rig) -> None:
     sink = Sink()
     source.raw().add(sink)
     assert sink.wait_for(2)[0].format == source.format
+
+
+@pytest.fixture
+def real_rig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Rig]:
+    """On the real picamera2 only: it makes the DNG."""
+    if not real_picamera2.is_installed():
+        pytest.skip("scripts/setup.sh --tests installs picamera2 for this")
+    rig = Rig(real_picamera2, monkeypatch, tmp_path)
+    yield rig
+    for source in rig.sources:
+        source.close()
+    for backend in rig.backends:
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "board", "bits"),
+    [
+        (imx477, (1280, 720), "pi4", 12),
+        (imx477, (1280, 720), "pi5", 16),
+        (imx219, (640, 480), "pi4", 10),
+        (ov5647, (2592, 1944), "pi4", 10),  # its frames are that large already
+    ],
+)
+@pytest.mark.promise("raw-stills")
+def test_a_raw_still_is_what_the_sensor_gave(
+    real_rig: Rig, make: Callable[[], FakeCamera], size: tuple[int, int], board: str, bits: int
+) -> None:
+    """All samples of the largest mode, bit-exact, in a file that says what they are; the recording goes on."""
+    rig, camera = real_rig, make()
+    mode = max(camera.modes, key=lambda mode: (mode["size"], mode["bit_depth"]))
+    source = rig.open(rig.backend(camera, board=board), {"width": size[0], "height": size[1], "frame_rate": 10.0})
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(2)
+    still = source.take_raw_still()
+    assert (still.frame.format.width, still.frame.format.height) == mode["size"]
+    dng = read_dng(still.dng)
+    assert (dng.size, dng.white_level, dng.pattern) == (mode["size"], (1 << bits) - 1, str(mode["format"])[1:5])
+    assert dng.black_levels == [4096 >> (16 - bits)] * 4
+    assert (dng.model, dng.exposure_s, dng.iso) == (source.label, 0.01, 200)
+    for row, pair in enumerate(raw_samples(bits)):
+        for column, sample in enumerate(pair):
+            assert (dng.samples[row::2, column::2] == sample).all()
+    count = len(sink.units)
+    sink.wait_for(count + 2)
+    assert source.format == sink.units[-1].format
+    assert rig.muted == [True, False]
+    assert rig.ended == []
+
+
+def test_a_sensor_without_colour_filters_gives_linear_samples(real_rig: Rig) -> None:
+    camera = imx296()
+    camera.modes = [{**mode, "format": "R10_CSI2P"} for mode in camera.modes]
+    dng = read_dng(real_rig.open(real_rig.backend(camera), {"width": 640, "height": 480}).take_raw_still().dng)
+    assert (dng.size, dng.pattern, dng.black_levels) == ((1456, 1088), None, [64])
+
+
+def test_cameras_without_raw_frames_say_why(rig: Rig) -> None:
+    source = rig.open(rig.backend(usb()), {"width": 640, "height": 480})
+    with pytest.raises(NotSupportedError, match=r"C920 gives no DNG: .* needs a camera at the board's own connector"):
+        source.take_raw_still()
+    assert rig.muted == [], "nothing was interrupted"
+
+
+def test_a_raw_still_in_a_format_that_nobody_asked_for_costs_a_moment_only(
+    real_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A libcamera that packs all the same: the reason is told, and the camera goes on."""
+    source = real_rig.open(real_rig.backend(imx219()))
+    take = source._device._raw_frame  # type: ignore[attr-defined]
+    packed = lambda request: replace(take(request), pixel_format="SRGGB10_CSI2P")  # noqa: E731
+    monkeypatch.setattr(source._device, "_raw_frame", packed)
+    with pytest.raises(NotReadableError, match=r"imx219: no DNG: raw frames in SRGGB10_CSI2P"):
+        source.take_raw_still()
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(3)
+    assert real_rig.ended == []
 
 
 SENSORS = {"ov5647": ov5647, "imx219": imx219, "imx477": imx477, "imx708": imx708, "imx296": imx296}

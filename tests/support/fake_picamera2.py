@@ -453,6 +453,11 @@ class Picamera2:
         return {"Model": self.fake.model} | ({"ColorFilterArrangement": 0} if self.fake.is_rpi else {})
 
     @property
+    def sensor_format(self) -> str:
+        """Of its largest mode."""
+        return str(self.fake.modes[-1]["format"])
+
+    @property
     def camera_controls(self) -> dict[str, tuple[Any, Any, Any]]:
         fake = self.fake
         if not fake.is_rpi:

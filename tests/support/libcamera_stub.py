@@ -193,6 +193,21 @@ class CameraConfiguration:
     def __iter__(self) -> Any:
         return iter(self._streams)
 
+    def _take_raw(self, stream: StreamConfiguration, name: str, status: Status) -> Status:
+        """The sensor's mode decides. A Pi 5 compresses to eight bits (pisp.cpp, platformValidate)."""
+        if self.sensor_config is not None:
+            stream.size = self.sensor_config.output_size
+        width, height = stream.size.to_tuple()
+        if machine.is_pisp and name.startswith("S") and not name.endswith("16"):
+            is_packed = "_CSI2P" in name
+            name = f"{name[1:5]}_PISP_COMP1" if is_packed else f"{name[:5]}16"
+            stream.pixel_format, status = PixelFormat(name), CameraConfiguration.Status.Adjusted
+        bits = 8 if "PISP" in name else _bits(name) if "_CSI2P" in name else 16
+        stream.stride = -(-width * bits // 8 // 32) * 32
+        stream.frame_size = stream.stride * height
+        stream.stream.configuration = stream
+        return status
+
     def validate(self) -> CameraConfiguration.Status:
         status = CameraConfiguration.Status.Valid
         for stream in self._streams:
@@ -201,6 +216,9 @@ class CameraConfiguration:
                 name = self._fake.formats[-1]
                 stream.pixel_format, status = PixelFormat(name), CameraConfiguration.Status.Adjusted
             width, height = stream.size.to_tuple()
+            if self._fake.is_rpi and _is_raw(name):
+                status = self._take_raw(stream, name, status)
+                continue
             per_line, rest = _BYTES.get(name, (2, 1))
             stream.stride = -(-width // _GRAIN) * _GRAIN * (per_line if rest == 1 and name != "MJPEG" else 1)
             stream.frame_size = stream.stride * height * (per_line if rest == 2 or name == "MJPEG" else 1) // rest
@@ -211,7 +229,23 @@ class CameraConfiguration:
 
 
 def _is_raw(name: str) -> bool:
-    return name.startswith("S") and name[1:5].isalpha()
+    is_bayer = name.startswith("S") and name[1:5].isalpha()
+    return is_bayer or "_PISP_" in name or (name[:1] == "R" and name[1:2].isdigit())
+
+
+def _bits(name: str) -> int:
+    return int("".join(filter(str.isdigit, name.partition("_")[0])))
+
+
+def raw_samples(bits: int) -> list[list[int]]:
+    """What the sensor sees, by place in its pattern of two by two."""
+    return [[(1 << bits) // 3, (1 << bits) // 5], [(1 << bits) // 7, (1 << bits) // 2 + 1]]
+
+
+def _raw_line(name: str, pair: list[int], width: int) -> bytes:
+    """Unpacked: two bytes a sample, the lower one first."""
+    assert "_" not in name, f"{name}: nobody asks for it"
+    return b"".join(sample.to_bytes(2, "little") for sample in pair) * (width // 2)
 
 
 class FrameBuffer:
@@ -225,8 +259,12 @@ class FrameBuffer:
 
     def paint(self, stream: StreamConfiguration) -> None:
         """What the camera writes into it; always the same, so once."""
-        if not self.is_painted and not _is_raw(str(stream.pixel_format)):
-            name = str(stream.pixel_format)
+        name = str(stream.pixel_format)
+        if not self.is_painted and _is_raw(name) and "_PISP_" not in name:
+            width, height = stream.size.to_tuple()
+            lines = [_raw_line(name, pair, width).ljust(stream.stride, b"\xee") for pair in raw_samples(_bits(name))]
+            os.pwrite(self.planes[0].fd, b"".join(lines) * (height // 2), 0)
+        elif not self.is_painted and not _is_raw(name):
             data = machine.paint(name, *stream.size.to_tuple(), stream.stride)
             if name == "MJPEG":
                 self.metadata.planes[0].bytes_used = data.rindex(b"\xff\xd9", 0, data.index(b"\x55" * 9)) + 2
@@ -362,6 +400,9 @@ class Camera:
                 at_ns = taken_ns + later * 1_000_000
                 lens = {"LensPosition": 2.0, "AfState": 2} if "AfMode" in fake.controls else {}
                 told = {"SensorTimestamp": at_ns, "ExposureTime": 10_000, "FocusFoM": 812, "AnalogueGain": 2.0, **lens}
+                if fake.is_rpi:  # ipa_base.cpp, reportMetadata
+                    told |= {"DigitalGain": 1.0, "ColourGains": (2.0, 1.5), "SensorBlackLevels": (4096,) * 4}
+                    told["ColourCorrectionMatrix"] = (1.6, -0.4, -0.2, -0.4, 1.7, -0.3, -0.1, -0.6, 1.7)
                 request.metadata = {control(name): value for name, value in told.items()}
                 for stream, buffer in request.buffers.items():
                     buffer.paint(stream.configuration)

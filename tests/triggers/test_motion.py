@@ -15,6 +15,8 @@ from msrecd.triggers.decide import MOTION, Progress, step
 from msrecd.triggers.motion import MotionDetector, Polygon, block_means, counted_blocks
 
 IS_LONG = bool(os.environ.get("MSRECD_LONG"))
+if IS_LONG:  # an hour of a scene is minutes of work, on a machine that has other work many
+    pytestmark = pytest.mark.timeout(3600)
 VTEST = Path("/usr/share/doc/opencv-doc/examples/data/vtest.avi")  # Debian's package opencv-doc
 Event = tuple[float, float, float]  # detected, began, ended, in seconds
 

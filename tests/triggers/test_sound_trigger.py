@@ -12,6 +12,8 @@ from msrecd.triggers.decide import SOUND, Progress, step
 from msrecd.triggers.sound import SoundDetector
 
 IS_LONG = bool(os.environ.get("MSRECD_LONG"))
+if IS_LONG:  # six hours of sound are minutes of work, on a machine that has other work many
+    pytestmark = pytest.mark.timeout(3600)
 
 
 def play(duration_s: float, *, chirps_db: float | None, threshold_db: float = 3.0) -> tuple[list[float], list[Chirp]]:

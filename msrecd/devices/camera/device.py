@@ -53,6 +53,26 @@ class EncoderSpec:
     frame_skip: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFrame:
+    """A frame as the sensor gave it; stride: bytes from line to line, metadata by libcamera's names."""
+
+    buffer: memoryview
+    pixel_format: str
+    size: Size
+    stride: int
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """A frame in the still mode, as it was in its buffer."""
+
+    shape: StreamShape
+    buffer: memoryview
+    raw: RawFrame | None
+
+
 class EncoderHandle(Protocol):
     """A running encoder."""
 
@@ -86,10 +106,17 @@ class CameraDevice(Protocol):
     def still_size(self) -> Size | None:
         """Of its stills, where they are larger than its frames. Any thread."""
 
-    def take_still(self, timeout_s: float) -> tuple[StreamShape, memoryview]:
-        """Stop, switch to the still mode, and take one frame in it, as it was in the buffer.
+    @property
+    def no_raw(self) -> str | None:
+        """Why there are no raw frames of it; None: there are. Any thread."""
+
+    def take_still(self, timeout_s: float, *, with_raw: bool = False) -> Still:
+        """Stop, switch to the still mode, and take one frame in it.
 
         The camera is stopped then, also after an exception: `configure` and `start` have it go on. No encoder runs.
+
+        Args:
+            with_raw: with the sensor's own frame; only where `no_raw` is None.
 
         Raises:
             TimeoutError: no frame came in time. Else what picamera2 raises.

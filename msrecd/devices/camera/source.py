@@ -13,17 +13,18 @@ from typing import Any
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.devices.camera.controls import exposure_s, figures
-from msrecd.devices.camera.device import CameraDevice, ParametersMaker, StreamShape
+from msrecd.devices.camera.device import CameraDevice, ParametersMaker, RawFrame, StreamShape
+from msrecd.devices.camera.dng import make_dng
 from msrecd.devices.camera.encodings import CameraEncodings
 from msrecd.devices.camera.frames import FrameReader, RawFrames, Request, flip, raw_format
 from msrecd.devices.camera.modes import FrameGaps, Size
 from msrecd.devices.camera.packets import SensorTimes
 from msrecd.devices.camera.watch import FrameWatch
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.dom.exceptions import NotReadableError, OverconstrainedError
+from msrecd.dom.exceptions import NotReadableError, NotSupportedError, OverconstrainedError
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.feed import Feed
-from msrecd.flow.source import Source, ZombieThread
+from msrecd.flow.source import RawStill, Source, ZombieThread
 from msrecd.flow.units import UPRIGHT, Kind, Presentation, VideoFormat, VideoFrame
 
 log = logging.getLogger(__name__)
@@ -193,10 +194,14 @@ class CameraSource(Source):
 
     def take_still(self) -> VideoFrame:
         """See Source.take_still; for a thread that may wait."""
+        frame, _ = self._take(with_raw=False)
+        return frame
+
+    def _take(self, *, with_raw: bool) -> tuple[VideoFrame, RawFrame | None]:
         self._is_held = True
         try:
             self._change_muted(True)
-            return self._worker.call("taking a still", self._still, _STILL_S)
+            return self._worker.call("taking a still", lambda: self._still(with_raw=with_raw), _STILL_S)
         except NotReadableError:
             raise
         except Exception as exc:
@@ -204,6 +209,26 @@ class CameraSource(Source):
         finally:
             self._change_muted(False)
             self._is_held = False
+
+    def take_raw_still(self) -> RawStill:
+        """See Source.take_raw_still; the camera goes on while the DNG is made."""
+        if self._device.no_raw is not None:
+            raise NotSupportedError(f"{self.label} gives no DNG: {self._device.no_raw}")
+        frame, raw = self._take(with_raw=True)
+        assert raw is not None
+        try:
+            dng = make_dng(
+                raw.buffer,
+                pixel_format=raw.pixel_format,
+                size=raw.size,
+                stride=raw.stride,
+                metadata=raw.metadata,
+                model=self.label,
+                rotation=self._presentation.rotation,
+            )
+        except ValueError as exc:
+            raise NotReadableError(f"{self.label}: no DNG: {exc}") from exc
+        return RawStill(frame, dng)
 
     def close(self) -> None:
         try:
@@ -253,20 +278,22 @@ class CameraSource(Source):
         self._device.stop()
         self._device.start()
 
-    def _still(self) -> VideoFrame:
+    def _still(self, *, with_raw: bool) -> tuple[VideoFrame, RawFrame | None]:
         if self._is_shut:
             raise NotReadableError(f"{self.label} has ended")
         try:
             self._encodings.pause()
-            shape, buffer = self._device.take_still(STILL_FRAME_S)
+            still = self._device.take_still(STILL_FRAME_S, with_raw=with_raw)
         finally:
             self._go_on()
+        shape = still.shape
         with closing(FrameReader(shape.size, shape.stride, shape.pixel_format)) as reader:
-            data = reader.read(buffer)
+            data = reader.read(still.buffer)
         if shape.is_mirrored_here:
             to_flip = {"hflip": shape.hflip, "vflip": shape.vflip}
             data = flip(data, *shape.size, **to_flip, pixel_format=raw_format(shape.pixel_format))
-        return VideoFrame(pts_ns=self._clock.monotonic_ns(), format=self._format_of(shape), data=data)
+        frame = VideoFrame(pts_ns=self._clock.monotonic_ns(), format=self._format_of(shape), data=data)
+        return frame, still.raw
 
     def _go_on(self) -> None:
         """After a still, or the attempt to take one."""

@@ -22,7 +22,8 @@ from typing import Any
 
 from msrecd.devices.board import read_board
 from msrecd.devices.camera.controls import to_libcamera
-from msrecd.devices.camera.device import EncoderSpec, StreamName, StreamShape
+from msrecd.devices.camera.device import EncoderSpec, RawFrame, Still, StreamName, StreamShape
+from msrecd.devices.camera.dng import parse_format, unpacked
 from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, jpeg_of
 from msrecd.devices.camera.modes import (
     BUFFERS,
@@ -32,6 +33,7 @@ from msrecd.devices.camera.modes import (
     CameraPlan,
     SensorMode,
     Size,
+    StillPlan,
     sensor_modes,
     video_modes,
 )
@@ -139,6 +141,7 @@ class Camera:
         self.is_hardware_encoder = is_hardware_encoder
         self.encoder_name = "v4l2" if is_hardware_encoder else "libx264"
         self.has_lores = "ColorFilterArrangement" in camera.camera_properties  # a sensor behind a Raspberry Pi's ISP
+        self.no_raw = _why_no_raw(camera, has_sensor=self.has_lores)
 
     def configure(self, *, lores: Size | None) -> StreamShape:
         """
@@ -147,10 +150,12 @@ class Camera:
         """
         return self._configure(self._plan.size, self._plan.mode, lores, BUFFERS)
 
-    def _configure(self, size: Size, mode: SensorMode | None, lores: Size | None, buffers: int) -> StreamShape:
+    def _configure(
+        self, size: Size, mode: SensorMode | None, lores: Size | None, buffers: int, *, raw: Size | None = None
+    ) -> StreamShape:
         got = ""
         for name in self._formats(size):
-            got = self._try_format(name, size, mode, lores, buffers)
+            got = self._try_format(name, size, mode, lores, buffers, raw)
             if got == name:
                 break  # otherwise libcamera has taken another one, without a word
         if got not in PIXEL_FORMATS:
@@ -174,7 +179,13 @@ class Camera:
         return format_order(_offered(self._camera), size) or ["YUV420"]
 
     def _try_format(
-        self, pixel_format: str, size: Size, mode: SensorMode | None, lores: Size | None, buffers: int
+        self,
+        pixel_format: str,
+        size: Size,
+        mode: SensorMode | None,
+        lores: Size | None,
+        buffers: int,
+        raw: Size | None,
     ) -> str:
         """The format that came of it."""
         camera, plan = self._camera, self._plan
@@ -184,7 +195,7 @@ class Camera:
         config = camera.create_video_configuration(
             main={"format": pixel_format, "size": size},
             lores=None if lores is None else {"format": "YUV420", "size": lores},
-            raw=None,
+            raw=None if raw is None else {"size": raw, "format": unpacked(camera.sensor_format)},
             buffer_count=buffers,
             queue=False,
             transform=libcamera.Transform(hflip=plan.hflip, vflip=plan.vflip),
@@ -260,9 +271,8 @@ class Camera:
     def still_size(self) -> Size | None:
         return None if self._plan.still is None else self._plan.still.size
 
-    def take_still(self, timeout_s: float) -> tuple[StreamShape, memoryview]:
-        still = self._plan.still
-        assert still is not None  # or nobody asks
+    def take_still(self, timeout_s: float, *, with_raw: bool = False) -> Still:
+        still = self._plan.still or StillPlan(size=self._plan.size, mode=self._plan.mode)
         taken: SimpleQueue[Request] = SimpleQueue()
 
         def take(request: Request) -> None:
@@ -271,13 +281,15 @@ class Camera:
                 taken.put(request)
 
         self.stop()
-        shape = self._configure(still.size, still.mode, None, STILL_BUFFERS)
+        raw = (still.mode.size if still.mode is not None else still.size) if with_raw else None
+        shape = self._configure(still.size, still.mode, None, STILL_BUFFERS, raw=raw)
         self.watch_requests(take)
         self.start()
         try:
             request = taken.get(timeout=timeout_s)
             try:
-                return shape, memoryview(request.make_buffer("main")).cast("B")
+                buffer = memoryview(request.make_buffer("main")).cast("B")
+                return Still(shape=shape, buffer=buffer, raw=self._raw_frame(request) if with_raw else None)
             finally:
                 request.release()
         except Empty:
@@ -285,6 +297,16 @@ class Camera:
         finally:
             self.watch_requests(None)
             self.stop()
+
+    def _raw_frame(self, request: Request) -> RawFrame:
+        raw = self._camera.camera_configuration()["raw"]
+        return RawFrame(
+            buffer=memoryview(request.make_buffer("raw")).cast("B"),
+            pixel_format=str(raw["format"]),
+            size=tuple(raw["size"]),
+            stride=int(raw["stride"]),
+            metadata=request.get_metadata(),
+        )
 
     def set_controls(self, settings: Mapping[str, Any]) -> None:
         self._altered |= settings
@@ -294,6 +316,13 @@ class Camera:
         controls = to_libcamera(settings, self._camera.camera_controls, streams=self._streams)
         if controls:
             self._camera.set_controls(controls)
+
+
+def _why_no_raw(camera: Picamera2, *, has_sensor: bool) -> str | None:
+    if not has_sensor:
+        return "it gives finished frames only; a DNG needs a camera at the board's own connector"
+    known = parse_format(unpacked(camera.sensor_format))
+    return None if known is not None and known.bits > 8 else f"its sensor gives {camera.sensor_format}"
 
 
 class _PassJpegs(Encoder):
