@@ -33,14 +33,14 @@ class _SockFprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def confine(*, rights: Rights = NOTHING, memory: int = _MEMORY, file: str | None = None) -> None:
+def confine(*, rights: Rights = NOTHING, memory: int = _MEMORY, files: int = _FILES, file: str | None = None) -> None:
     """Give up what reading does not need (but for `file`); what this kernel does not know is left out."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _limit(resource.RLIMIT_AS, _address_space() + memory)
-    _limit(resource.RLIMIT_NOFILE, _FILES)
+    _limit(resource.RLIMIT_NOFILE, files)
     _limit(resource.RLIMIT_NPROC, _tasks_of_this_user() + _TASKS)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)

@@ -8,18 +8,15 @@ process, or keeps it for longer than `DECODE_S`, is the end of the input (Reader
 from __future__ import annotations
 
 import base64
-import fcntl
 import logging
-import mmap
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from msrecd.flow.units import Presentation, VideoFormat, VideoFrame
 from msrecd.inputs import decoder, wire
 from msrecd.inputs.limits import board_bytes, pixels_that_fit
-from msrecd.inputs.processes import Process, ReaderError
+from msrecd.inputs.processes import Process, ReaderError, SharedMemory
 from msrecd.libav.values import LibavError, StreamInfo, decoded_presentation
 
 log = logging.getLogger(__name__)
@@ -28,7 +25,6 @@ DECODE_S = 10.0  # for one packet, on a slow and busy board
 _AT_ONCE = 16  # packets of sound that are sent before the first answer is read: together less than a socket holds
 _AT_ONCE_BYTES = 32 << 10
 _MOST_FRAMES = 64
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class _Decoder:
@@ -97,27 +93,12 @@ class _Decoder:
         self._process.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """Memory for one frame, which the process cannot make smaller under the program's reading."""
-
-    map: mmap.mmap
-    fd: int
-
-    @classmethod
-    def make(cls) -> _Shared:
-        fd = os.memfd_create("msrecd-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, decoder.SHARED_BYTES)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return cls(mmap.mmap(fd, decoder.SHARED_BYTES, prot=mmap.PROT_READ), fd)
-
-
 class ConfinedVideoDecoder(_Decoder):
     """Packets of one video stream to 8-bit YUV frames of limited range."""
 
     def __init__(self, info: StreamInfo, name: str) -> None:
         try:
-            shared = _Shared.make()
+            shared = SharedMemory.make(decoder.SHARED_BYTES)
         except OSError as exc:
             raise ReaderError(f"no memory to decode with: {exc.strerror}") from exc
         try:

@@ -31,6 +31,7 @@ from msrecd.inputs.confine import confine, give_back_memory, narrow
 from msrecd.inputs.decoder import FAILED, decode_flac, decode_input
 from msrecd.inputs.places import stay_on
 from msrecd.inputs.rtspinput import NAP_S, RtspInput, open_rtsp
+from msrecd.inputs.shared import place_of, serve_inputs
 from msrecd.inputs.syscalls import INTERNET, LOCAL, Rights
 from msrecd.libav.demuxer import Demuxer, load_rest
 from msrecd.libav.values import Demuxed, LibavError
@@ -93,7 +94,10 @@ def read_input(connection: socket.socket) -> None:
         except OSError:
             pass  # the program wants no more
         except Exception as exc:
-            connection.sendall(wire.frame(FAILED, f"internal error of its process ({_place(exc)})".encode()))
+            connection.sendall(wire.frame(FAILED, f"internal error of its process ({place_of(exc)})".encode()))
+        return
+    if "share" in request:
+        serve_inputs(connection, fds[0])
         return
     if request["network"]:
         confine(rights=Rights(families=_families(request["url"]), may_fork=True))
@@ -112,6 +116,13 @@ def read_input(connection: socket.socket) -> None:
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
+            if request["may_share"] and isinstance(demuxer, RtspInput):
+                given = demuxer.hand_over(indexes)
+                if given is not None:
+                    wire.send_parts(connection, [wire.HEADER.pack(wire.HANDOVER, len(given[1])), given[1]])
+                    socket.send_fds(connection, [b"c"], [given[0]])
+                    demuxer = None  # its camera plays on
+                    return
             while True:
                 own = demuxer.batches(indexes) if isinstance(demuxer, RtspInput) else batches(demuxer, indexes)
                 for batch in own:
@@ -127,7 +138,7 @@ def read_input(connection: socket.socket) -> None:
     except OSError:
         pass  # nobody reads any more
     except Exception as exc:  # whatever it is, the program has to hear of it
-        connection.sendall(wire.text(wire.END, {"error": f"internal error of its reading process ({_place(exc)})"}))
+        connection.sendall(wire.text(wire.END, {"error": f"internal error of its reading process ({place_of(exc)})"}))
     finally:
         if demuxer is not None:
             demuxer.close()  # a camera that is told frees its session
@@ -200,15 +211,6 @@ def _described(demuxer: Demuxer | RtspInput) -> wire.Description:
         times=demuxer.times,
         skipped=tuple(text[:200] for text in skipped[: wire.MAX_STREAMS]),
     )
-
-
-def _place(exc: Exception) -> str:
-    """Which error, and where; its words may hold the address."""
-    trace = exc.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-    return f"{type(exc).__name__}{where}"
 
 
 def _request(connection: socket.socket) -> tuple[bytes, list[int]]:

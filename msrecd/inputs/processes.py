@@ -6,6 +6,8 @@ See helper.py for the other side.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import mmap
 import os
 import select
 import signal
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msrecd.inputs import wire
@@ -107,6 +110,28 @@ class Helpers:
 # Nothing else of the environment: it may hold secrets of the service.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
 helpers = Helpers()
+
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """Memory that a process writes, and cannot make smaller under the program's reading."""
+
+    map: mmap.mmap
+    fd: int  # to be given to the process, and closed
+
+    @classmethod
+    def make(cls, size: int) -> SharedMemory:
+        """
+        Raises:
+            OSError: there is no memory.
+        """
+        fd = os.memfd_create("msrecd-shared", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        return cls(mmap.mmap(fd, size, prot=mmap.PROT_READ), fd)
 
 
 class Process:

@@ -9,7 +9,7 @@ RFC 3551 (G.711), RFC 7587 (Opus).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msrecd.clock import NS
@@ -17,6 +17,7 @@ from msrecd.libav.values import Demuxed
 
 CODECS = ("h264", "hevc", "aac", "opus", "pcm_mulaw", "pcm_alaw")
 MAX_FRAME = 8 << 20  # bytes
+_MAX_LOST = 1 << 20  # bytes that tell where a packet begins
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
 _HEAD = struct.Struct(
@@ -59,6 +60,7 @@ class _Stream:
         self.stream, self.clock_rate = track.stream, track.clock_rate
         self._stamp: int | None = None
         self._time = 0
+        self.first_stamp: int | None = None
         self._report: tuple[int, int] | None = None  # (wall clock, time of RTP)
         self.has_ended = False
 
@@ -69,6 +71,17 @@ class _Stream:
 
     def flush(self, out: list[Demuxed]) -> None:
         """Nothing more has come for now."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of what is not whole yet."""
+        return 0
+
+    def follow(self, first_stamp: int, pts_ns: int) -> None:
+        """Its times go on as if it had been read since `first_stamp`, the time zero, up to `pts_ns`."""
+        self.first_stamp = first_stamp
+        self._time = round(pts_ns * self.clock_rate / NS)
+        self._stamp = (first_stamp + self._time) % _WRAP
 
     def report(self, data: bytes, begin: int, stop: int) -> None:
         """RTCP: sender reports and farewells."""
@@ -86,6 +99,8 @@ class _Stream:
         """(time, the sender's wall clock) at a time of RTP."""
         if self._stamp is not None:
             self._time += (stamp - self._stamp + _HALF) % _WRAP - _HALF
+        else:
+            self.first_stamp = stamp
         self._stamp = stamp
         sender_ns = None
         if self._report is not None:
@@ -111,6 +126,10 @@ class _Frames(_Stream):
         self._is_whole = False  # its last packet has come
         self._gave_whole_at: int | None = None
         self._marks_slices = False  # the mark of the last packet is set on each slice: it says nothing
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
 
     def take(
         self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
@@ -328,10 +347,20 @@ _STREAMS: dict[str, type[_Stream]] = {
 class Unpacker:
     """The bytes of an RTSP connection, as packets of its streams. Belongs to one thread."""
 
-    def __init__(self, tracks: Sequence[Track]) -> None:
+    def __init__(self, tracks: Sequence[Track], follows: Mapping[int, tuple[int, int]] | None = None) -> None:
+        """
+        Args:
+            follows: the connection has been read by another process, which is gone, and goes on anywhere in a packet;
+                for the streams that had given something, their first time of RTP and the time of their last packet.
+        """
         self._streams = {track.channel: _STREAMS[track.codec](track) for track in tracks}
         self._kinds = {track.channel: track.payload_type for track in tracks}
         self._reports = {track.reports: self._streams[track.channel] for track in tracks}
+        self._frames = {track.channel for track in tracks if track.codec in ("h264", "hevc")}
+        self._is_lost = follows is not None
+        for stream in self._streams.values():
+            if follows is not None and stream.stream in follows:
+                stream.follow(*follows[stream.stream])
         self._rest = b""
         self.packets = 0  # of RTP and of anything else so far
         self.messages: list[bytes] = []  # of RTSP that came between, without their bodies
@@ -348,6 +377,14 @@ class Unpacker:
         """
         if self._rest:
             data = self._rest + data
+        if self._is_lost:
+            begin = self._beginning(data)
+            if begin is None:
+                self._rest = data
+                if len(data) > _MAX_LOST:
+                    raise RtpError("what comes is no RTP any more")
+                return []
+            data, self._is_lost = data[begin:], False
         out: list[Demuxed] = []
         at, end = 0, len(data)
         streams, kinds, unpack = self._streams, self._kinds, _HEAD.unpack_from
@@ -377,6 +414,44 @@ class Unpacker:
         self._rest = data[at:]
         self.packets += packets
         return out
+
+    @property
+    def first_stamps(self) -> dict[int, int]:
+        """The time of RTP that is zero, by stream."""
+        return {one.stream: one.first_stamp for one in self._streams.values() if one.first_stamp is not None}
+
+    @property
+    def held_bytes(self) -> int:
+        """Of what is not whole yet."""
+        return len(self._rest) + sum(one.held_bytes for one in self._streams.values())
+
+    def _beginning(self, data: bytes) -> int | None:
+        """Where to begin with what goes on anywhere: with a whole packet, and a whole frame where there are frames.
+
+        None: more has to come.
+        """
+        at, first = -1, None
+        while (at := data.find(b"$", at + 1)) >= 0:
+            if not self._is_packet(data, at):
+                continue
+            while at + 16 <= len(data) and self._is_packet(data, at):
+                _, channel, size, _, _, _, stamp, _ = _HEAD.unpack_from(data, at)
+                if not self._frames or (channel in self._frames and stamp != (first := first or (stamp,))[0]):
+                    return at
+                at += 4 + size
+        return None
+
+    def _is_packet(self, data: bytes, at: int) -> bool:
+        """Whether a packet of these streams seems to begin here, and another one behind it."""
+        for _ in range(2):
+            if at + 16 > len(data):
+                return False
+            magic, channel, size, flags, kind, _, _, _ = _HEAD.unpack_from(data, at)
+            known = kind & 0x7F == self._kinds[channel] if channel in self._kinds else channel in self._reports
+            if magic != _DOLLAR or not known or flags >> 6 != 2 or size < 8:
+                return False
+            at += 4 + size
+        return True
 
     def flush(self) -> list[Demuxed]:
         """What is whole although nothing has followed yet."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import os
 import re
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from msrecd.clock import NS
@@ -22,8 +24,8 @@ from msrecd.inputs.rtp import Track
 _MAX_DESCRIPTION = 16 << 10
 _MAX_ANSWER = 64 << 10
 _USUAL_TIMEOUT_S = 60
-_SEND_S = 1.0  # a camera that does not take a request for so long has gone
 _PIECE = 1 << 16
+_MAX_FACT = 4096  # characters
 _CODECS = {"H264": "h264", "H265": "hevc", "MPEG4-GENERIC": "aac", "PCMU": "pcm_mulaw", "PCMA": "pcm_alaw"}
 _STATIC = {0: "PCMU/8000", 8: "PCMA/8000"}
 _AAC_HBR = {"mode": "aac-hbr", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
@@ -176,8 +178,117 @@ class Media:
         return "video" if self.track.codec in ("h264", "hevc") else "audio"
 
 
-class Session:
-    """A camera that plays. Blocking; belongs to one thread.
+_REQUEST_FACTS: dict[str, type] = {
+    "user": str, "password": str, "control": str, "session": str, "number": int, "keep_alive": str,
+}  # fmt: skip
+_OF_THE_USER = ("user", "password")
+
+
+def _checked(name: str, value: Any, kind: type) -> Any:
+    """
+    Raises:
+        ValueError: it is not of this kind, or out of bounds.
+    """
+    if type(value) is not kind:
+        raise ValueError(name)
+    if isinstance(value, int) and not 0 <= value < 1 << 31:
+        raise ValueError(name)
+    if isinstance(value, str) and (len(value) > _MAX_FACT or not (value.isprintable() or name in _OF_THE_USER)):
+        raise ValueError(name)
+    return value
+
+
+class Playing:
+    """A camera that plays, over the connection that it was asked on. Waits for nothing; belongs to one thread.
+
+    `facts` and `of` carry it to another process, together with the connection.
+    """
+
+    def __init__(self, connection: socket.socket, requests: Requests, session_s: int) -> None:
+        self.socket, self.requests, self.session_s = connection, requests, session_s
+        self.is_over = False
+
+    def facts(self) -> dict[str, Any]:
+        requests = self.requests
+        return {
+            "session_s": self.session_s,
+            "login": asdict(requests.login),
+            **{name: getattr(requests, name) for name in _REQUEST_FACTS},
+        }
+
+    @classmethod
+    def of(cls, connection: socket.socket, facts: dict[str, Any]) -> Playing:
+        """
+        Raises:
+            ValueError, KeyError, TypeError: the facts are none.
+        """
+        requests = Requests("rtsp://")
+        login = Login(**facts["login"])
+        for name, kind in _REQUEST_FACTS.items():
+            setattr(requests, name, _checked(name, facts[name], kind))
+        for name, one in asdict(login).items():
+            _checked(name, one, int if name == "count" else str)
+        requests.login = login
+        return cls(connection, requests, _checked("session_s", facts["session_s"], int))
+
+    def waiting(self) -> bytes:
+        """What has come, b"" for nothing; `is_over` when nothing will.
+
+        Raises:
+            OSError: the connection broke off.
+        """
+        if self.socket.gettimeout() != 0:
+            self.socket.setblocking(False)
+        try:
+            data = self.socket.recv(_PIECE)
+        except BlockingIOError:
+            return b""
+        self.is_over = not data
+        return data
+
+    def keep_alive(self) -> None:
+        """Tell the camera that this client is still there; the answer comes between the packets."""
+        self._send(self.requests.write(self.requests.keep_alive))
+
+    def read_messages(self, messages: Sequence[bytes]) -> bool:
+        """What came between the packets. True: the camera wants the last request again, signed anew."""
+        for head in messages:
+            answer = read_answer(head)
+            if answer is None:
+                self._refuse(head)
+            elif answer.status == 401:
+                with contextlib.suppress(Unsuited):
+                    login = self.requests.login
+                    before = login.nonce
+                    return login.learn(answer.headers.get("www-authenticate", [])) and login.nonce != before
+        return False
+
+    def _refuse(self, head: bytes) -> None:
+        """A request of the camera's, which nobody here serves."""
+        number = re.search(rb"(?im)^cseq:\s*(\d{1,10})\s*$", head)
+        if number is not None:
+            self._send(b"RTSP/1.0 501 Not Implemented\r\nCSeq: " + number[1] + b"\r\n\r\n")
+
+    def _send(self, message: bytes) -> None:
+        """
+        Raises:
+            OSError: the camera has taken none of the last requests, or has gone.
+        """
+        self.socket.setblocking(False)
+        if self.socket.send(message) < len(message):
+            raise TimeoutError(errno.ETIMEDOUT, "it takes no request")
+
+    def end(self) -> None:
+        """Free the camera's session, and end the connection for all who hold it."""
+        with contextlib.suppress(OSError):
+            self._send(self.requests.write("TEARDOWN"))
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
+class Session(Playing):
+    """A camera that is asked to play. Its constructor and `more` wait.
 
     Raises:
         Unsuited: libav should open it.
@@ -186,13 +297,12 @@ class Session:
     """
 
     def __init__(self, url: str, *, timeout_s: float, kinds: Sequence[str] = ()) -> None:
-        self.requests = Requests(url)
+        requests = Requests(url)
         self._deadline = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._buffer = b""
-        self.is_over = False
-        self.session_s = _USUAL_TIMEOUT_S
-        self.socket = socket.create_connection((self.requests.host, self.requests.port), timeout_s)
+        connection = socket.create_connection((requests.host, requests.port), timeout_s)
+        super().__init__(connection, requests, _USUAL_TIMEOUT_S)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._begin(kinds)
@@ -323,55 +433,13 @@ class Session:
             return data
         return self._received(time.monotonic() + self._timeout_s)
 
+    @property
+    def rest(self) -> bytes:
+        """What has come and was not asked for yet."""
+        return self._buffer
+
     def waiting(self) -> bytes:
-        """What has come, b"" for nothing; `is_over` when nothing will.
-
-        Raises:
-            OSError: the connection broke off.
-        """
-        if self._buffer:
-            return self.more()
-        if self.socket.gettimeout():
-            self.socket.settimeout(0.0)
-        try:
-            data = self.socket.recv(_PIECE)
-        except BlockingIOError:
-            return b""
-        self.is_over = not data
-        return data
-
-    def keep_alive(self) -> None:
-        """Tell the camera that this client is still there; the answer comes between the packets."""
-        self._send(self.requests.write(self.requests.keep_alive))
-
-    def read_messages(self, messages: Sequence[bytes]) -> bool:
-        """What came between the packets. True: the camera wants the last request again, signed anew."""
-        for head in messages:
-            answer = read_answer(head)
-            if answer is None:
-                self._refuse(head)
-            elif answer.status == 401:
-                with contextlib.suppress(Unsuited):
-                    login = self.requests.login
-                    before = login.nonce
-                    return login.learn(answer.headers.get("www-authenticate", [])) and login.nonce != before
-        return False
-
-    def _refuse(self, head: bytes) -> None:
-        """A request of the camera's, which nobody here serves."""
-        number = re.search(rb"(?im)^cseq:\s*(\d{1,10})\s*$", head)
-        if number is not None:
-            self._send(b"RTSP/1.0 501 Not Implemented\r\nCSeq: " + number[1] + b"\r\n\r\n")
-
-    def _send(self, message: bytes) -> None:
-        self.socket.settimeout(_SEND_S)
-        self.socket.sendall(message)
-
-    def end(self) -> None:
-        """Free the camera's session."""
-        with contextlib.suppress(OSError):
-            self._send(self.requests.write("TEARDOWN"))
-        self.socket.close()
+        return self.more() if self._buffer else super().waiting()
 
 
 def _stream_of(kind: str, payload_type: int, part: Sequence[str], base: str, number: int) -> Media:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
 from msrecd.clock import NS
 from msrecd.inputs import wire
 from msrecd.inputs.confine import in_child
-from msrecd.inputs.rtp import RtpError, Unpacker
-from msrecd.inputs.rtsp import Media, Refused, Session, Unsuited
+from msrecd.inputs.rtp import CODECS, RtpError, Track, Unpacker
+from msrecd.inputs.rtsp import Media, Playing, Refused, Session, Unsuited
 from msrecd.libav.demuxer import KEY_FRAME_S, explain, stream_info_of_annexb
 from msrecd.libav.rawsound import sound_info
 from msrecd.libav.values import MAX_PIXELS, Demuxed, LibavError, StreamInfo
@@ -31,6 +33,9 @@ _MAX_EARLY = 16 << 20  # bytes of what comes before the streams are known
 _MAX_AT_ONCE = 4 << 20
 _PIECE = 1 << 16
 _PACKETS_A_SECOND = 40_000  # of RTP: what comes faster waits, and with it its sender
+_MOST = round(_PACKETS_A_SECOND * NAP_S)  # in one look
+_MAX_HANDED = 4 << 20  # bytes that go to another process, by way of the program
+_REQUESTS_LOST = 1000  # more than a process that is gone can have sent
 _MAX_SETS = 16
 
 
@@ -74,7 +79,7 @@ class RtspInput:
         self._session, self._timeout_s = session, timeout_s
         self._unpacker = Unpacker([one.track for one in session.media])
         self._early: list[Demuxed] = []
-        self._keep_alive_at = time.monotonic() + session.session_s / 2
+        self._raw: list[bytes] = []  # what came until it is known
         self.streams: list[StreamInfo] = []
         self.skipped: list[str] = []
         self._look()
@@ -92,12 +97,19 @@ class RtspInput:
         begun = time.monotonic()
         size = 0
         while not self._is_known(time.monotonic() - begun):
-            data = self._received(self._session.more)
+            data = self._more()
             size += len(data)
             if size > _MAX_EARLY or time.monotonic() - begun > KEY_FRAME_S:
                 raise LibavError("what came is no media that is known")
-            self._early += self._fed(data)
+            before = self._unpacker.packets
+            try:
+                self._early += self._unpacker.feed(data)
+            except RtpError as exc:
+                raise LibavError(str(exc)) from None
             self._early += self._unpacker.flush()
+            self._raw.append(data)
+            if (came := self._unpacker.packets - before) > _PIECE // 100:  # small ones, too many for a time this short
+                time.sleep(came / _PACKETS_A_SECOND)
         found = wire.read_description(in_child(self._description))
         self.streams, self.skipped = list(found.streams), list(found.skipped)
 
@@ -130,24 +142,27 @@ class RtspInput:
 
     # --- what it sends -----------------------------------------------------------------------------------------------
 
-    def _received(self, ask: Any) -> bytes:
+    def _more(self) -> bytes:
         try:
-            data: bytes = ask()
+            return self._session.more()
         except TimeoutError:
             raise LibavError(f"silent for {self._timeout_s:g} s") from None
         except OSError as exc:
             raise LibavError(_explained(exc)) from None
-        return data
 
-    def _fed(self, data: bytes) -> list[Demuxed]:
-        before = self._unpacker.packets
-        try:
-            packets = self._unpacker.feed(data)
-        except RtpError as exc:
-            raise LibavError(str(exc)) from None
-        if (came := self._unpacker.packets - before) > _PIECE // 100:  # small ones, too many for a time this short
-            time.sleep(came / _PACKETS_A_SECOND)
-        return packets
+    def hand_over(self, indexes: Sequence[int]) -> tuple[int, bytes] | None:
+        """(connection, what another process has to know to read on, see `Flow.of`); None: it is too much."""
+        raw = b"".join(self._raw) + self._session.rest
+        if len(raw) > _MAX_HANDED:
+            return None
+        facts = {
+            "session": self._session.facts(),
+            "tracks": [asdict(one.track) for one in self._session.media],
+            "indexes": list(indexes),
+            "timeout_s": self._timeout_s,
+            "stamps": [list(one) for one in self._unpacker.first_stamps.items()],
+        }
+        return self._session.socket.fileno(), wire.handover(json.dumps(facts).encode(), b"", raw)
 
     def batches(self, indexes: Sequence[int]) -> Iterator[list[Demuxed]]:
         """What comes within 0.3 s, together, until the end of the input.
@@ -155,37 +170,101 @@ class RtspInput:
         Raises:
             LibavError: it is silent, or breaks off.
         """
-        wanted = set(indexes)
-        batch, self._early = [packet for packet in self._early if packet.stream in wanted], []
-        heard_at = time.monotonic()
+        flow = Flow(self._session, self._unpacker, indexes, self._timeout_s)
+        batch, self._early, self._raw = [one for one in self._early if one.stream in flow.wanted], [], []
         while True:
             if batch:
                 yield batch
-            if self._unpacker.has_ended:
+            if flow.is_over:
                 return
-            time.sleep(NAP_S)
-            got = 0
-            batch = []
-            while (
-                got < _MAX_AT_ONCE
-                and len(batch) < wire.MAX_BATCH // 2
-                and (data := self._received(self._session.waiting))
-            ):
+            time.sleep(flow.pause_s)
+            batch = flow.look()
+
+
+class Flow:
+    """What a camera that plays sends from now on. Waits for nothing; belongs to one thread."""
+
+    def __init__(self, session: Playing, unpacker: Unpacker, wanted: Sequence[int], timeout_s: float) -> None:
+        self._session, self._unpacker, self._timeout_s = session, unpacker, timeout_s
+        self.wanted = set(wanted)
+        self.is_over = unpacker.has_ended
+        self.pause_s = NAP_S  # until the next look
+        self._heard_at = time.monotonic()
+        self._keep_alive_at = self._heard_at + session.session_s / 2
+
+    @classmethod
+    def of(cls, connection: socket.socket, body: bytes) -> tuple[Flow, list[Demuxed]]:
+        """What another process has read so far, as `RtspInput.hand_over` gives it, with its first packets.
+
+        Raises:
+            ValueError: it is none.
+            LibavError: what came is out of bounds.
+        """
+        try:
+            text, times, raw = wire.read_handover(body)
+            facts = json.loads(text)
+            session = Playing.of(connection, facts["session"])
+            tracks = [_checked_track(one) for one in facts["tracks"]]
+            wanted = [int(one) for one in facts["indexes"]]
+            timeout_s = float(facts["timeout_s"])
+            follows = _followed(facts["stamps"], times) if times else None
+            if not 0 < len(tracks) <= wire.MAX_STREAMS or not 0 < timeout_s < 1e5:
+                raise ValueError("bounds")
+            unpacker = Unpacker(tracks, follows)
+        except (wire.WireError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as exc:
+            raise ValueError("no camera that plays") from exc
+        flow = cls(session, unpacker, wanted, timeout_s)
+        if follows is not None:
+            session.requests.number += _REQUESTS_LOST
+            session.requests.login.count += _REQUESTS_LOST
+        return flow, flow._wanted_of(raw) if raw else []
+
+    @property
+    def held_bytes(self) -> int:
+        return self._unpacker.held_bytes
+
+    def close(self) -> None:
+        self._session.end()
+
+    def look(self) -> list[Demuxed]:
+        """What has come since the last look.
+
+        Raises:
+            LibavError: the camera is silent, or has broken off.
+            Misbehaves: what it sends is out of bounds.
+        """
+        batch: list[Demuxed] = []
+        got = 0
+        before = self._unpacker.packets
+        try:
+            while got < _MAX_AT_ONCE and len(batch) < wire.MAX_BATCH // 2 and self._unpacker.packets - before < _MOST:
+                if not (data := self._session.waiting()):
+                    break
                 got += len(data)
                 batch += self._fed(data)
-            batch += self._unpacker.flush()
-            batch = [packet for packet in batch if packet.stream in wanted]
-            now = time.monotonic()
-            if batch:
-                heard_at = now
-            elif now - heard_at > self._timeout_s:
-                raise LibavError(f"silent for {self._timeout_s:g} s")
-            if now >= self._keep_alive_at or self._unpacker.messages:
-                self._keep_alive(now)
-            if self._session.is_over:
-                if batch:
-                    yield batch
-                return
+        except OSError as exc:
+            raise LibavError(_explained(exc)) from None
+        batch += self._unpacker.flush()
+        batch = [packet for packet in batch if packet.stream in self.wanted]
+        now = time.monotonic()
+        if batch:
+            self._heard_at = now
+        elif now - self._heard_at > self._timeout_s:
+            raise LibavError(f"silent for {self._timeout_s:g} s")
+        if now >= self._keep_alive_at or self._unpacker.messages:
+            self._keep_alive(now)
+        self.is_over = self._session.is_over or self._unpacker.has_ended
+        return batch
+
+    def _wanted_of(self, data: bytes) -> list[Demuxed]:
+        batch = self._fed(data) + self._unpacker.flush()
+        return [packet for packet in batch if packet.stream in self.wanted]
+
+    def _fed(self, data: bytes) -> list[Demuxed]:
+        try:
+            return self._unpacker.feed(data)
+        except RtpError as exc:
+            raise Misbehaves(str(exc)) from None
 
     def _keep_alive(self, now: float) -> None:
         messages, self._unpacker.messages = self._unpacker.messages, []
@@ -196,6 +275,39 @@ class RtspInput:
                 self._session.keep_alive()
         except OSError as exc:
             raise LibavError(_explained(exc)) from None
+
+
+class Misbehaves(LibavError):
+    """What comes is out of bounds: the input is not read together with others any more."""
+
+
+def _checked_track(item: dict[str, Any]) -> Track:
+    """
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    track = Track(**item)
+    numbers = {
+        "stream": wire.MAX_STREAMS, "channel": 256, "reports": 256, "payload_type": 128, "clock_rate": 192_001,
+        "unit_ns": NS,
+    }  # fmt: skip
+    for name, end in numbers.items():
+        value = getattr(track, name)
+        if type(value) is not int or not 0 <= value < end:
+            raise ValueError(name)
+    if track.codec not in CODECS or not track.clock_rate:
+        raise ValueError("codec")
+    return track
+
+
+def _followed(stamps: Any, times: bytes) -> dict[int, tuple[int, int]]:
+    """
+    Raises:
+        ValueError, TypeError: they are none.
+    """
+    last = {int(stream): int(pts_ns) for stream, pts_ns in json.loads(times)}
+    first = {int(stream): int(stamp) % (1 << 32) for stream, stamp in stamps}
+    return {stream: (first[stream], last[stream]) for stream in first.keys() & last.keys()}
 
 
 def _sets_of(one: Media) -> bytes:

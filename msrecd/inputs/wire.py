@@ -20,7 +20,7 @@ from msrecd.flow.units import Presentation
 from msrecd.libav.values import Demuxed, StreamInfo, Times
 
 HEADER = struct.Struct("<cI")
-DESCRIPTION, PACKETS, END = b"D", b"P", b"E"
+DESCRIPTION, PACKETS, END, HANDOVER = b"D", b"P", b"E", b"H"
 REQUEST = b"Q"  # the other way
 MAX_FRAME = 32 << 20  # a batch, or one packet that is larger
 MAX_TEXT_FRAME = 1 << 20  # of a description: JSON takes some twenty times its length in memory
@@ -28,7 +28,9 @@ MAX_BATCH = 10_000  # packets
 MAX_EXTRADATA = 64 << 10
 MAX_PARAMETER_SETS = 64  # of H.264 and HEVC; a muxer counts them in a field that can overflow (CVE-2026-75141)
 MAX_STREAMS = 16
+MAX_HANDED = 8 << 20  # of what one process gives to another
 _COUNT = struct.Struct("<I")
+_LENGTHS = struct.Struct("<II")
 _NONE = -(1 << 63)
 _FAR = 1 << 61  # times beyond some thousand years cannot be counted with
 # stream, flags (1 key frame, 2 damaged, 4 hidden), bytes, pts, dts, duration, the sender's clock, hidden ns
@@ -214,13 +216,42 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
     return batch
 
 
+def handover(facts: bytes, times: bytes, raw: bytes) -> bytes:
+    """What one process knows of a camera that plays, for another one.
+
+    facts: JSON, as `inputs/rtspinput.py` writes and reads it. times: JSON: [stream, last time] of those that have given
+    something, where the connection goes on anywhere; b"": `raw` is all that has come so far.
+    """
+    return _LENGTHS.pack(len(facts), len(times)) + facts + times + raw
+
+
+def read_handover(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """(facts, times, raw).
+
+    Raises:
+        WireError: it is none.
+    """
+    if len(body) < _LENGTHS.size:
+        raise WireError("nothing is handed over")
+    facts, times = _LENGTHS.unpack_from(body)
+    behind = _LENGTHS.size + facts
+    if facts > MAX_EXTRADATA or behind + times > len(body):
+        raise WireError("nothing is handed over")
+    return body[_LENGTHS.size : behind], body[behind : behind + times], body[behind + times :]
+
+
+_MOST_BYTES = {DESCRIPTION: MAX_TEXT_FRAME, END: MAX_TEXT_FRAME, HANDOVER: MAX_HANDED}
+
+
 class FrameReader:
-    """Reads frames from a socket. Belongs to one thread."""
+    """Reads frames from a socket. Belongs to one thread. After a TimeoutError it goes on where it was."""
 
     def __init__(self, connection: socket.socket, kinds: Sequence[bytes] = (DESCRIPTION, PACKETS, END)) -> None:
         self._socket = connection
         self._kinds = kinds
         self._timeout_s: float | None = -1.0
+        self._kind, self._size = b"", 0  # of the frame whose body is coming
+        self._parts: list[bytes] = []
 
     def read(self, timeout_s: float | None) -> tuple[bytes, bytes]:
         """(kind, body) of the next frame.
@@ -233,21 +264,27 @@ class FrameReader:
             self._timeout_s = timeout_s
             self._socket.settimeout(None)
             _set_receive_timeout(self._socket, timeout_s)
-        kind, size = HEADER.unpack(self._filled(HEADER.size))
-        if kind not in self._kinds or size > (MAX_TEXT_FRAME if kind in (DESCRIPTION, END) else MAX_FRAME):
-            raise WireError("no frame")
-        return kind, self._filled(size)
+        if not self._kind:
+            kind, size = HEADER.unpack(self._filled(HEADER.size))
+            if kind not in self._kinds or size > _MOST_BYTES.get(kind, MAX_FRAME):
+                raise WireError("no frame")
+            self._kind, self._size = kind, size
+        body = self._filled(self._size)
+        kind, self._kind = self._kind, b""
+        return kind, body
 
     def _filled(self, size: int) -> bytes:
         """So many bytes."""
-        body = self._received(size)
-        if len(body) == size:
-            return body
-        parts, missing = [body], size - len(body)
-        while missing:  # a signal came between, or the time-out when a part was there
-            parts.append(self._received(missing))
-            missing -= len(parts[-1])
-        return b"".join(parts)
+        if not self._parts:
+            body = self._received(size)
+            if len(body) == size:
+                return body
+            self._parts.append(body)
+        while missing := size - sum(map(len, self._parts)):  # a signal came between, or the time-out
+            self._parts.append(self._received(missing))
+        body = b"".join(self._parts)
+        self._parts.clear()
+        return body
 
     def _received(self, size: int) -> bytes:
         if not size:

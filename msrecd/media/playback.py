@@ -473,6 +473,10 @@ class Playback:
         for batch in self._reader.batches(list(streams)):
             if stopping.is_set():
                 break
+            if not batch:
+                for source in self.sources:
+                    source.interrupt()
+                continue
             placed = line.place(batch, self.clock.monotonic_ns())
             if self._playing.is_set():
                 for unit in placed:

@@ -15,6 +15,8 @@ import pytest
 
 from msrecd.dom.exceptions import DOMException
 from msrecd.inputs.address import SourceOptions
+from msrecd.inputs.processes import Process
+from msrecd.inputs.sharing import Sharing
 from msrecd.media.playback import Playback
 from tests.inputs.cameras import Clip, RtspCamera, RtspScript, clip
 from tests.inputs.test_network import Played
@@ -63,8 +65,15 @@ def test_a_hostile_rtsp_server_costs_its_own_input_alone(media: Clip, name: str)
         assert max(steps) < 80, "no frame of the other one is lost"
 
 
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each input has a process of its own; tests/inputs/test_sharing.py is about the one that reads many."""
+    monkeypatch.setattr(Sharing, "takes", lambda self, address: False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.promise("silent-process-is-killed")
+@pytest.mark.usefixtures("apart")
 def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, number: signal.Signals) -> None:
     """SIGSTOP stands for one that hangs: it is killed when nothing has come for the time-out."""
     with (
@@ -74,7 +83,9 @@ def test_a_reading_process_that_dies_or_stops_is_a_lost_input(media: Clip, numbe
     ):
         victim.taken["video"].wait(10)
         count = len(other.taken["video"].wait(10))
-        signal.pidfd_send_signal(victim.playback._reader._process.pidfd, number)
+        process = victim.playback._reader._process
+        assert isinstance(process, Process), "it is not read together with others"
+        signal.pidfd_send_signal(process.pidfd, number)
         error = victim.taken["video"].wait_end(30)
         assert isinstance(error, DOMException)
         assert ("silent for" if number == signal.SIGSTOP else number.name) in error.message

@@ -249,3 +249,44 @@ def test_the_work_of_a_second_of_a_camera() -> None:
     assert len(packets) == 29
     assert calls["call"] < 2 * unpacker.packets
     assert calls["c_call"] < 7 * unpacker.packets
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 17, 40, 90, 333])
+@pytest.mark.promise("cameras-outlive-their-process")
+def test_another_process_follows_from_anywhere_in_a_packet(cut: int) -> None:
+    """It begins with a whole frame, and with the times that the first one would have given."""
+    video, sound = Sender(), Sender(2, 0)
+    pieces = []
+    for number in range(12):
+        stamp = 0xFFFFF000 + 3600 * number
+        pieces += [video(SPS, stamp, False), video(PPS, stamp, False), *video.fragments(IDR, stamp)]
+        pieces += [sound(b"$" * 160, 0xFFFFFF00 + 320 * number)]  # looks like the beginning of a packet all over
+        if number == 6:
+            pieces += [b"RTSP/1.0 200 OK\r\nCSeq: 7\r\n\r\n"]
+    data = b"".join(pieces)
+    first = Unpacker([VIDEO, MULAW])
+    whole = first.feed(data) + first.flush()
+    half = len(data) // 3 + cut
+    before = Unpacker([VIDEO, MULAW])
+    given = before.feed(data[:half])
+    stamps, last = before.first_stamps, {one.stream: one.pts_ns or 0 for one in given}
+    second = Unpacker([VIDEO, MULAW], {stream: (stamps[stream], last[stream]) for stream in last})
+    found: list[Demuxed] = []
+    for at in range(half, len(data), 50):
+        found += second.feed(data[at : at + 50])
+    found += second.flush()
+    frames = [one for one in found if one.stream == 0]
+    assert not any(one.is_damaged for one in frames)
+    assert len(frames) >= 12 - (len([one for one in given if one.stream == 0]) + 2)
+    expected = {(one.stream, one.pts_ns): one.data for one in whole}
+    for one in found:
+        near = min(expected, key=lambda key: (key[0] != one.stream, abs((key[1] or 0) - (one.pts_ns or 0))))
+        assert abs((near[1] or 0) - (one.pts_ns or 0)) < 200_000, "within a tick of RTP"
+        assert expected[near] == one.data
+
+
+def test_what_is_no_rtp_any_more_is_given_up() -> None:
+    follower = Unpacker([VIDEO], {})
+    with pytest.raises(RtpError, match="no RTP"):
+        for _ in range(40):
+            follower.feed(b"$\0" * 20_000)
