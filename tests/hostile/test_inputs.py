@@ -108,10 +108,12 @@ def test_the_first_process_dies_and_another_takes_its_place(media: Clip) -> None
 
 
 def test_nothing_is_left_behind(media: Clip) -> None:
-    before = _open_files()
-    threads = threading.active_count()
     with RtspCamera(media, has_sound=False) as camera:
-        for _ in range(3):
+        with Played(camera.url) as first:  # two processes stay, for the next input
+            first.taken["video"].wait(3)
+        before = _open_files()
+        threads = threading.active_count()
+        for _ in range(8):
             with Played(camera.url) as played:
                 played.taken["video"].wait(3)
         deadline = time.monotonic() + 20
