@@ -41,10 +41,11 @@ bench: $(STAMP) ## what recording costs, beside ffmpeg, GStreamer and mediamtx o
 soak: $(STAMP) ## two hours of recording with rotation: does memory grow? (ARGS="--minutes 10" for less)
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
-fidelity: $(STAMP) ## sync over 24 simulated hours on six sound clocks, 100 seams of each codec, 200 starts (half an hour)
+fidelity: $(STAMP) ## sync over 24 simulated hours on six sound clocks and twenty minutes of each way, 100 seams, 200 starts (an hour)
 	MSRECD_STARTS_TIMED=200 $(BIN)/python -m pytest -s tests/fidelity/test_start_reaches.py
 	MSRECD_DAY_S=86400 MSRECD_SEAMS=100 $(BIN)/python -m pytest -n 2 -rP tests/fidelity/test_sync_over_days.py \
 	    tests/fidelity/test_seams_of_chunks.py $(ARGS)
+	MSRECD_PATHS_S=1200 $(BIN)/python -m pytest -n 6 -rP tests/fidelity/test_sync_over_paths.py $(ARGS)
 
 # Parts run side by side: they mostly wait. What fails is told, and the table is printed all the same.
 faults: $(STAMP)-tests ## 500 kills of a writer and of the daemon, cuts, failing calls, stalls, torn writes: a table (12 minutes)

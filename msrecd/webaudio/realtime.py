@@ -41,7 +41,7 @@ from msrecd.webaudio.straight import Straight, fades_within, straight
 log = logging.getLogger(__name__)
 
 BLOCK_S = 0.08  # rendered at a time: a wake-up costs more than the filters
-PATIENT_BLOCK_S = 0.25  # where only recordings listen, whose encoders take so much at a time anyway
+PATIENT_BLOCK_S = 0.5  # where only recordings listen: their encoders gather sound anyway, and each wake-up costs
 LATEST_S = 1.0  # after its moment a block is rendered, whoever is late
 _STEP_S = 0.02
 _SETTLED_BLOCKS = 20  # without a change before a straight graph is computed in one go again
