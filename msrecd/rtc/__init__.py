@@ -1,1 +1,1 @@
-"""WebRTC over aiortc (extra `rtc`), in a thread and a loop of its own. Only `aio.py` imports aiortc and aioice."""
+"""WebRTC over aiortc (extra `rtc`), in a thread and a loop of its own. Only `aio/` imports aiortc and aioice."""

@@ -66,6 +66,11 @@ def description_of(given: object) -> tuple[str, str]:
     return str(type_), text
 
 
+def ice_name_of(sdp: str) -> str:
+    """The name under which the side of this description is reached; a restart has another one."""
+    return next((line for line in sdp.splitlines() if line.startswith("a=ice-ufrag:")), "")
+
+
 class RTCIceCandidate:
     """A way by which a peer may be reached (https://w3c.github.io/webrtc-pc/#rtcicecandidate-interface)."""
 

@@ -29,12 +29,14 @@ from msrecd.rtc.descriptions import (
     RTCTrackEvent,
     check_configuration,
     description_of,
+    ice_name_of,
 )
 from msrecd.rtc.peerlink import PeerLink
 from msrecd.rtc.transceiver import DIRECTIONS, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
 
 if TYPE_CHECKING:
-    from msrecd.rtc.aio import Peer, Snapshot, TransceiverState
+    from msrecd.rtc.aio.aiopeer import Peer
+    from msrecd.rtc.aio.peerstates import Snapshot, TransceiverState
 
 _connected: set[RTCPeerConnection] = set()  # they can still be heard of
 
@@ -87,6 +89,7 @@ class RTCPeerConnection(EventTarget):
         self._keys = itertools.count(1)
         self._has_channels = self._channels_negotiated = False
         self._asks_negotiation = False
+        self._wants_ice_restart = False
         self._operations = asyncio.Lock()
         self._is_closed = False
         self._link = PeerLink(self, given, changed="_take", channel_opened="_channel_opened")
@@ -251,14 +254,33 @@ class RTCPeerConnection(EventTarget):
     # --- negotiation -------------------------------------------------------------------------------------------------
 
     async def create_offer(self, options: Mapping[str, Any] | None = None) -> RTCSessionDescription:
-        """Raises: InvalidStateError (closed)."""
-        del options  # ICE restart is not supported; the rest is retired
-        return await self._create("offer")
+        """
+        Args:
+            options: `{"ice_restart": True}`: as after `restart_ice`; the rest is retired.
+
+        Raises:
+            InvalidStateError: the connection is closed.
+        """
+        restarts = bool((options or {}).get("ice_restart", (options or {}).get("iceRestart", False)))
+        restarts = restarts or self._wants_ice_restart
+        made_type, text = await self._operate(lambda peer: peer.create("offer", restarts_ice=restarts))
+        return RTCSessionDescription({"type": made_type, "sdp": text})
+
+    def restart_ice(self) -> None:
+        """Look for a way to the peer again; `negotiationneeded` follows, and the next offer says so to the peer.
+
+        What is sent and received goes on, on the way that was found before until there is another one.
+        """
+        if self._is_closed or self._local is None:
+            return
+        self._wants_ice_restart = True
+        self._update_negotiation()
 
     async def create_answer(self, options: Mapping[str, Any] | None = None) -> RTCSessionDescription:
         """Raises: InvalidStateError (closed, or there is no offer)."""
         del options
-        return await self._create("answer")
+        made_type, text = await self._operate(lambda peer: peer.create("answer"))
+        return RTCSessionDescription({"type": made_type, "sdp": text})
 
     async def set_local_description(self, description: Description | None = None) -> None:
         """Take a description of `create_offer` or `create_answer`, or make one; done when candidates are gathered.
@@ -269,7 +291,10 @@ class RTCPeerConnection(EventTarget):
             OperationError: it cannot be used.
         """
         given = None if description is None else description_of(description)
-        await self._operate(lambda peer: peer.set_local(given))
+        before, restarts = self._local, self._wants_ice_restart
+        await self._operate(lambda peer: peer.set_local(given, restarts_ice=restarts))
+        if before is not None and self._local is not None and ice_name_of(before.sdp) != ice_name_of(self._local.sdp):
+            self._wants_ice_restart = False
         for transceiver in self._transceivers.values():
             transceiver._negotiated = transceiver._direction
         self._channels_negotiated = self._has_channels
@@ -344,10 +369,6 @@ class RTCPeerConnection(EventTarget):
         async with self._operations:
             self._refuse_closed()
             return await self._link.ask(call)
-
-    async def _create(self, type_: str) -> RTCSessionDescription:
-        made_type, text = await self._operate(lambda peer: peer.create(type_))
-        return RTCSessionDescription({"type": made_type, "sdp": text})
 
     async def _stats(self, key: int | None, part: str) -> dict[str, dict[str, Any]]:
         if self._is_closed:
@@ -478,7 +499,7 @@ class RTCPeerConnection(EventTarget):
     def _needs_negotiation(self) -> bool:
         if self._is_closed or self._signaling != "stable":
             return False
-        if self._has_channels and not self._channels_negotiated:
+        if self._wants_ice_restart or (self._has_channels and not self._channels_negotiated):
             return True
         return any(
             one._negotiated is None or one._negotiated != one._direction

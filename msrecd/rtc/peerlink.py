@@ -12,7 +12,7 @@ from msrecd.dom.exceptions import InvalidStateError
 from msrecd.rtc.loop import RtcLoop
 
 if TYPE_CHECKING:
-    from msrecd.rtc.aio import Peer
+    from msrecd.rtc.aio.aiopeer import Peer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class PeerLink:
         take, channel = _weakly(owner, changed), _weakly(owner, channel_opened)
 
         def begin() -> None:
-            from msrecd.rtc.aio import Peer
+            from msrecd.rtc.aio.aiopeer import Peer
 
             def opened(inner: Any) -> None:
                 early: list[Any] = []  # messages can come before the program knows of the channel

@@ -14,6 +14,7 @@ from msrecd.flow.units import Kind
 
 _JUMP_NS = 10 * NS  # a stream whose times move by more has a new clock
 _BACK_NS = NS
+_NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
 
 
 class PeerClock:
@@ -107,3 +108,14 @@ class PeerTimes:
             at_ns = max(at_ns, stream.last_ns + MS)
         stream.last_ns = at_ns
         return at_ns
+
+
+def ntp_of(wall_ns: int) -> int:
+    """NTP time stamp, 32.32 bits."""
+    seconds, rest = divmod(wall_ns, NS)
+    return (seconds + _NTP_EPOCH_S << 32) | (rest << 32) // NS
+
+
+def wall_of(ntp: int) -> int:
+    """The reverse; 0 for a time stamp that is none."""
+    return 0 if not ntp else ((ntp >> 32) - _NTP_EPOCH_S) * NS + ((ntp & 0xFFFFFFFF) * NS >> 32)

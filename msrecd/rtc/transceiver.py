@@ -13,7 +13,7 @@ from msrecd.rtc.receiving import ReceivedSource
 from msrecd.rtc.sending import Outgoing, Sent
 
 if TYPE_CHECKING:
-    from msrecd.rtc.aio import TransceiverState
+    from msrecd.rtc.aio.peerstates import TransceiverState
     from msrecd.rtc.peerconnection import RTCPeerConnection
 
 DIRECTIONS = ("inactive", "sendonly", "recvonly", "sendrecv")

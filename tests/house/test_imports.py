@@ -54,8 +54,8 @@ VENDORS: dict[str, str | tuple[str, ...] | None] = {
     "av": "msrecd/libav/",
     # frames as arrays; arithmetic on sound; arithmetic on both, which only recorders with triggers load
     "numpy": ("msrecd/pixels.py", "msrecd/webaudio/", "msrecd/triggers/"),
-    "aiortc": None,
-    "aioice": None,
+    "aiortc": "msrecd/rtc/aio/",
+    "aioice": "msrecd/rtc/aio/",
     "alsaaudio": None,
     "picamera2": None,
     "libcamera": None,

@@ -1,4 +1,4 @@
-"""The private seams of aiortc that msrecd/rtc/aio.py uses are where they were; unused, WebRTC costs nothing."""
+"""The private seams of aiortc that msrecd/rtc/aio uses are where they were; unused, WebRTC costs nothing."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def test_seams() -> None:
     source = inspect.getsource(sys.modules[receiver.__module__])
     assert "self.__jitter_buffer.add(packet)" in source
     assert "packet._data = depayload(" in source
+    source = inspect.getsource(sys.modules[aiortc.RTCIceTransport.__module__])
+    for name in (
+        *("self._recv = self._connection.recv", "self._send = self._connection.send", "def __setState(self, state"),
+        *("self.__iceGatherer = ", "self.__monitor_task = asyncio.ensure_future(self._monitor())"),
+    ):
+        assert name in source
+    source = inspect.getsource(sys.modules[aiortc.RTCDtlsTransport.__module__])
+    assert "await self.transport._recv()" in source
+    assert "await self.transport._send(data)" in source
+    assert "def __updateIceGatheringState(self" in inspect.getsource(aiortc.RTCPeerConnection)
 
 
 def test_unused_it_is_not_loaded() -> None:

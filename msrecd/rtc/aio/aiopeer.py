@@ -1,282 +1,38 @@
-"""The only importer of aiortc and aioice: one peer connection, in the thread of WebRTC.
-
-aiortc decodes whatever it receives and encodes whatever it sends. Frames pass through by these of its private seams,
-the same from 1.11 to 1.16 (`tests/rtc/test_aiortc_seams.py` holds them):
-
-- `RTCRtpSender._next_encoded_frame(codec)` gives the next frame to a loop that sends it; ours comes from an `Outgoing`,
-  and is sent without that loop, by `transport._send_rtp`. So `_retransmit(number)` is ours as well.
-- `RTCRtpSender._send_keyframe()` is called when the peer asks for a key frame; aiortc's own asks its encoder.
-- `RTCRtpSender._send_rtcp(packets)` sends reports: theirs say when a packet was sent, and are zeros at first; ours say
-  when it was captured.
-- `RTCRtpReceiver.__jitter_buffer.add(packet)` is given each packet behind decryption and retransmission; ours gives
-  aiortc no frame back, so that nothing is decoded.
-"""
+"""One peer connection of aiortc's, in the thread of WebRTC."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import aiortc
 from aioice import stun
-from aiortc import rtcrtpsender, rtp, sdp
+from aiortc import sdp
 from aiortc.exceptions import InternalError
 from aiortc.exceptions import InvalidAccessError as _InvalidAccessError
 from aiortc.exceptions import InvalidStateError as _InvalidStateError
 from aiortc.exceptions import OperationError as _OperationError
-from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 
-from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock import SYSTEM_CLOCK
 from msrecd.dom.exceptions import DOMException, InvalidAccessError, InvalidStateError, OperationError
 from msrecd.flow.units import Kind
-from msrecd.rtc.loop import RtcLoop, Spaced
-from msrecd.rtc.packetline import Extension, PacketLine, bursts
+from msrecd.rtc.aio.aioreceiver import Receiving
+from msrecd.rtc.aio.aiosender import Edge, Sending
+from msrecd.rtc.aio.icerestart import IceWay
+from msrecd.rtc.aio.peerstates import Snapshot, TransceiverState, candidates_of, plain_stats
+from msrecd.rtc.loop import RtcLoop
 from msrecd.rtc.peertimes import PeerTimes
-from msrecd.rtc.receiving import SILENT_NS, Incoming, ReceivedSource
-from msrecd.rtc.sending import Outgoing, Unit
-
-log = logging.getLogger(__name__)
+from msrecd.rtc.sending import Outgoing
 
 # Of aiortc's codecs the ones that pass through, the best first. All peers have Opus: no other sound is offered.
 _WANTED = {"video": ("video/h264", "video/vp8", "video/rtx"), "audio": ("audio/opus",)}
-_NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
 _LOOKS_EVERY_S = 0.5
 
 for _name in ("aiortc", "aioice"):
     if logging.getLogger(_name).level == logging.NOTSET:
         logging.getLogger(_name).setLevel(logging.ERROR)  # their warnings are tracebacks; what matters is a state here
-
-
-@dataclass(frozen=True, slots=True)
-class TransceiverState:
-    """key: of our own, given when it is made; on either side of the threads."""
-
-    key: int
-    kind: Kind
-    mid: str | None
-    direction: str
-    current_direction: str | None
-    stopped: bool
-    received: ReceivedSource | None
-    track_id: str
-    stream_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the owner of a connection may know of it."""
-
-    signaling: str
-    connection: str
-    ice_connection: str
-    ice_gathering: str
-    local: tuple[str, str] | None  # type, SDP
-    remote: tuple[str, str] | None
-    candidates: tuple[tuple[str, str | None, int], ...]  # candidate, mid, index of its media section
-    transceivers: tuple[TransceiverState, ...]
-
-
-class _Edge(aiortc.MediaStreamTrack):
-    """Stands for a track of ours in aiortc, which asks it for nothing."""
-
-    def __init__(self, kind: Kind) -> None:
-        super().__init__()
-        self.kind = kind
-
-    async def recv(self) -> Any:
-        raise MediaStreamError
-
-
-class _Sending:
-    """One sender of aiortc's, made to send what an Outgoing gives."""
-
-    def __init__(self, sender: Any) -> None:
-        self.sender = sender
-        self.outgoing: Outgoing | None = None
-        self._changed = asyncio.Event()
-        self._line: PacketLine | None = None
-        self._origin = random.getrandbits(32)
-        self._packets = self._octets = 0
-        self._send_rtcp, self._retransmit = sender._send_rtcp, sender._retransmit
-        sender._next_encoded_frame = self._next
-        sender._send_keyframe = self._key_frame_asked
-        sender._send_rtcp = self._report
-        sender._retransmit = self._send_again
-
-    def set(self, outgoing: Outgoing | None) -> None:
-        if self.outgoing is not None:
-            self.outgoing.close()
-        self.outgoing = outgoing
-        self._changed.set()
-
-    async def _next(self, codec: Any) -> None:
-        """In place of RTCRtpSender._next_encoded_frame, and of the loop around it, which takes twice the time.
-
-        One that raises would end the sender for good.
-        """
-        name = codec.mimeType.partition("/")[2].lower()
-        while True:
-            outgoing = self.outgoing
-            if outgoing is not None and name in ("h264", "vp8", "opus"):
-                try:
-                    unit = await outgoing.next(name)
-                except EOFError:
-                    pass  # until there is another track
-                except asyncio.CancelledError:
-                    raise
-                except Exception:
-                    log.exception("sending a track failed; it is no longer sent")
-                else:
-                    if outgoing is self.outgoing and self.sender._enabled:
-                        await self._send(unit, codec.payloadType)
-                    continue
-            while outgoing is self.outgoing:
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def _send(self, unit: Unit, payload_type: int) -> None:
-        """
-        Raises:
-            ConnectionError: the peer has gone; aiortc ends the sender then.
-        """
-        sender, line = self.sender, self._line
-        if line is None or line.payload_type != payload_type:
-            number = random.getrandbits(15) if line is None else line.number
-            line = self._line = PacketLine(payload_type, sender._ssrc, number, self._extension())
-        timestamp = (self._origin + unit.rtp_time) & 0xFFFFFFFF
-        send = sender.transport._send_rtp
-        parts, pause_s = bursts(unit.payloads)
-        for index, part in enumerate(parts):
-            if index:
-                await asyncio.sleep(pause_s)
-            send_time = ntp_of(time.time_ns()) >> 14 & 0xFFFFFF
-            for packet in line.packets(part, timestamp, index + 1 == len(parts), send_time):
-                await send(packet)
-        is_first = not self._packets
-        self._packets += len(unit.payloads)
-        self._octets += sum(map(len, unit.payloads))
-        sender._RTCRtpSender__rtp_timestamp = timestamp
-        sender._RTCRtpSender__packet_count, sender._RTCRtpSender__octet_count = self._packets, self._octets
-        if is_first:  # aiortc's own first report takes up to 1.5 s, and until then peers guess
-            info = RtcpSenderInfo(
-                ntp_timestamp=0, rtp_timestamp=timestamp, packet_count=self._packets, octet_count=self._octets
-            )
-            await self._report([RtcpSrPacket(ssrc=sender._ssrc, sender_info=info)])
-
-    def _extension(self) -> Extension:
-        """As the peer has agreed to it."""
-        values = rtp.HeaderExtensions(mid=self.sender._RTCRtpSender__mid, abs_send_time=0xA5A5A5)
-        profile, data = self.sender._RTCRtpSender__rtp_header_extensions_map.set(values)
-        if not data:
-            return Extension(b"", -1)
-        whole = profile.to_bytes(2, "big") + (len(data) // 4).to_bytes(2, "big") + data
-        return Extension(whole, whole.rfind(b"\xa5\xa5\xa5"))
-
-    async def _send_again(self, number: int) -> None:
-        """In place of _retransmit, whose packets are not kept by aiortc."""
-        kept = None if self._line is None else self._line.sent(number)
-        if self._line is None or kept is None:
-            return
-        packet = rtp.RtpPacket(
-            payload_type=self._line.payload_type,
-            marker=kept.marker,
-            sequence_number=number,
-            timestamp=kept.timestamp,
-            ssrc=self.sender._ssrc,
-            payload=kept.payload,
-        )
-        packet.extensions.mid = self.sender._RTCRtpSender__mid
-        size = cast(Any, rtcrtpsender).RTP_HISTORY_SIZE
-        self.sender._RTCRtpSender__rtp_history = {number % size: packet}
-        await self._retransmit(number)
-
-    def _key_frame_asked(self) -> None:
-        if self.outgoing is not None:
-            self.outgoing.request_key_frame()
-
-    async def _report(self, packets: list[Any]) -> None:
-        """In place of _send_rtcp: what is captured now has this RTP time. Nothing before the first frame."""
-        for packet in packets:
-            if isinstance(packet, RtcpSrPacket):
-                info = packet.sender_info
-                if not info.packet_count or self.outgoing is None:
-                    return
-                wall_ns, now_ns = time.time_ns(), SYSTEM_CLOCK.monotonic_ns()
-                info.ntp_timestamp = ntp_of(wall_ns)
-                info.rtp_timestamp = (self._origin + self.outgoing.rtp_time_of(now_ns)) & 0xFFFFFFFF
-                # By these the round-trip time is known when the peer answers.
-                self.sender._RTCRtpSender__lsr = info.ntp_timestamp >> 16 & 0xFFFFFFFF
-                self.sender._RTCRtpSender__lsr_time = wall_ns / NS
-        await self._send_rtcp(packets)
-
-
-class _PassingBuffer:
-    """In place of a receiver's jitter buffer."""
-
-    def __init__(self, receiving: _Receiving) -> None:
-        self._receiving = receiving
-
-    def add(self, packet: Any) -> tuple[bool, None]:
-        self._receiving.add(packet)
-        return False, None
-
-
-class _Receiving:
-    """One receiver of aiortc's, made to give its packets to an Incoming."""
-
-    def __init__(self, receiver: Any, kind: Kind, loop: RtcLoop) -> None:
-        self.receiver = receiver
-        self._loop = loop
-        self.source = ReceivedSource(kind, lambda: loop.post(self._requests.ask))
-        self._incoming: Incoming | None = None
-        self.ssrc: int | None = None
-        self.packets = 0
-        self._requests = Spaced(self._send_pli)
-        if not hasattr(receiver, "_RTCRtpReceiver__jitter_buffer"):
-            raise OperationError(f"aiortc {aiortc.__version__} is not supported")
-        receiver._RTCRtpReceiver__jitter_buffer = _PassingBuffer(self)
-        self._handle_rtcp, self._handle_disconnect = receiver._handle_rtcp_packet, receiver._handle_disconnect
-        receiver._handle_rtcp_packet = self._rtcp
-        receiver._handle_disconnect = self._disconnected
-
-    def begin(self, times: PeerTimes, index: int, codecs: dict[int, str]) -> None:
-        self._incoming = Incoming(self.source, times, index, codecs)
-
-    @property
-    def has_begun(self) -> bool:
-        return self._incoming is not None
-
-    def add(self, packet: Any) -> None:
-        self.ssrc = packet.ssrc
-        self.packets += 1
-        if self._incoming is not None and self._incoming.add(packet):
-            self._requests.ask()
-
-    def look(self, now_ns: int) -> None:
-        if self._incoming is not None and now_ns - self._incoming.last_ns > SILENT_NS:
-            self.source.silent()
-
-    def _send_pli(self) -> None:
-        if self.ssrc is not None:
-            self._loop.tasks.spawn(self.receiver._send_rtcp_pli(self.ssrc), "asking for a key frame")
-
-    async def _rtcp(self, packet: Any) -> None:
-        if isinstance(packet, RtcpSrPacket) and self._incoming is not None:
-            info = packet.sender_info
-            self._incoming.report(wall_of(info.ntp_timestamp), info.rtp_timestamp)
-        await self._handle_rtcp(packet)
-        if isinstance(packet, RtcpByePacket):
-            self.source.finish(None)
-
-    def _disconnected(self) -> None:
-        self._handle_disconnect()
-        self.source.finish(None)
 
 
 class Peer:
@@ -294,11 +50,14 @@ class Peer:
     ) -> None:
         self._loop = loop
         self._changed = changed
-        self.connection = aiortc.RTCPeerConnection(_configuration(configuration))
+        self._configuration = _configuration(configuration)
+        self.connection = aiortc.RTCPeerConnection(self._configuration)
         self._transceivers: dict[int, Any] = {}
-        self._senders: dict[int, _Sending] = {}
-        self._receivers: dict[int, _Receiving] = {}
+        self._senders: dict[int, Sending] = {}
+        self._receivers: dict[int, Receiving] = {}
         self._streams: dict[str, tuple[str, ...]] = {}  # ids of the peer's streams, by media section
+        self._ways: dict[Any, IceWay] = {}  # by transport of aiortc's
+        self._restarts: dict[IceWay, Any] = {}  # what the peer says of itself, until our answer is set
         self._next_remote = -1  # keys of those that the peer has asked for
         self._looking: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -324,7 +83,7 @@ class Peer:
             ice_gathering=connection.iceGatheringState,
             local=None if local is None else (local.type, local.sdp),
             remote=None if remote is None else (remote.type, remote.sdp),
-            candidates=_candidates(local.sdp)
+            candidates=candidates_of(local.sdp)
             if local is not None and connection.iceGatheringState == "complete"
             else (),
             transceivers=tuple(self._state_of(key) for key in self._transceivers),
@@ -357,9 +116,9 @@ class Peer:
         wanted = _WANTED[transceiver.kind]
         chosen = [one for one in capabilities if one.mimeType.lower() in wanted]
         transceiver.setCodecPreferences(sorted(chosen, key=lambda one: wanted.index(one.mimeType.lower())))
-        transceiver.sender.replaceTrack(_Edge(transceiver.kind))
-        self._senders[key] = _Sending(transceiver.sender)
-        self._receivers[key] = _Receiving(transceiver.receiver, transceiver.kind, self._loop)
+        transceiver.sender.replaceTrack(Edge(transceiver.kind))
+        self._senders[key] = Sending(transceiver.sender)
+        self._receivers[key] = Receiving(transceiver.receiver, transceiver.kind, self._loop)
 
     def prefer(self, key: int, mime_types: Sequence[str]) -> None:
         """Which codecs are wanted, in this order; retransmission always."""
@@ -394,22 +153,41 @@ class Peer:
 
     # --- negotiation -------------------------------------------------------------------------------------------------
 
-    async def create(self, type_: str) -> tuple[str, str]:
+    async def create(self, type_: str, *, restarts_ice: bool = False) -> tuple[str, str]:
         """An offer or an answer: (type, SDP)."""
         with _dom_errors():
             if type_ == "offer":
-                made = await self.connection.createOffer()
+                made = await self._offer(restarts_ice)
             else:
                 made = await self.connection.createAnswer()
         return made.type, made.sdp
 
-    async def set_local(self, description: tuple[str, str] | None) -> None:
+    async def _offer(self, restarts_ice: bool) -> Any:
+        credentials: tuple[str, str] | None = None
+        in_use = dict.fromkeys(self._ways_in_use().values()) if restarts_ice else {}  # sections share one
+        ways = [way for way in in_use if way.has_begun and not way.is_restarting]
+        for way in ways:
+            credentials = way.offer(credentials)
+        try:
+            return await self.connection.createOffer()
+        finally:
+            for way in ways:
+                way.offered()
+
+    async def set_local(self, description: tuple[str, str] | None, *, restarts_ice: bool = False) -> None:
         with _dom_errors():
             if description is None:  # aiortc 1.11 does not make one
                 answers = self.connection.signalingState == "have-remote-offer"
-                description = await self.create("answer" if answers else "offer")
-            given = aiortc.RTCSessionDescription(description[1], description[0])
-            await self.connection.setLocalDescription(given)
+                description = await self.create("answer" if answers else "offer", restarts_ice=restarts_ice)
+            type_, text = description
+            ways = self._ways_in_use()
+            for media in sdp.SessionDescription.parse(text).media if type_ == "offer" else ():
+                if media.rtp.muxId in ways:
+                    ways[media.rtp.muxId].begin_if_offered(media.ice, self._gathering)
+            await self.connection.setLocalDescription(aiortc.RTCSessionDescription(text, type_))
+            self._ways_in_use()
+        if type_ == "answer":
+            self._finish_restarts()
         self._begin_receiving()
         self.publish()
 
@@ -420,12 +198,38 @@ class Peer:
             parsed = sdp.SessionDescription.parse(text)
             if type_ == "offer":
                 self._make_room(parsed)
+            ways = self._ways_in_use()
             for media in parsed.media:
                 ids = (media.msid or "").split()[:1]
                 self._streams[media.rtp.muxId] = tuple(one for one in ids if one != "-")
+                way = ways.get(media.rtp.muxId)
+                if way is not None and type_ == "offer" and way.is_new(media.ice) and not way.is_restarting:
+                    way.begin(self._gathering)
+                if way is not None and way.is_restarting:
+                    self._restarts.setdefault(way, media.ice)
             await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(text, type_))
+            self._ways_in_use()
+        if type_ == "answer":
+            self._finish_restarts()
         self._begin_receiving()
         self.publish()
+
+    def _ways_in_use(self) -> dict[str, IceWay]:
+        """By media section; of each transport, from before it is connected."""
+        transports = {one.mid: one.receiver.transport.transport for one in self.connection.getTransceivers()}
+        if self.connection.sctp is not None:
+            transports[self.connection.sctp.mid] = self.connection.sctp.transport.transport
+        known = self._ways
+        self._ways = {one: known.get(one) or IceWay(one, self._configuration) for one in transports.values()}
+        return {mid: self._ways[transport] for mid, transport in transports.items() if mid is not None}
+
+    def _finish_restarts(self) -> None:
+        restarts, self._restarts = self._restarts, {}
+        for way, ice in restarts.items():
+            self._loop.tasks.spawn(way.finish(ice), "an ICE restart")
+
+    def _gathering(self) -> None:
+        self.connection._RTCPeerConnection__updateIceGatheringState()  # type: ignore[attr-defined]
 
     def _make_room(self, offer: Any) -> None:
         """Transceivers for what the peer offers, before aiortc makes them: codecs must be chosen before."""
@@ -490,7 +294,7 @@ class Peer:
                 report = await self.connection.getStats()
             else:
                 report = await getattr(self._transceivers[key], part).getStats()
-        stats = {id_: _plain(one) for id_, one in report.items()}
+        stats = {id_: plain_stats(one) for id_, one in report.items()}
         for receiving in self._receivers.values():
             # aiortc writes the counts of retransmissions over those of the stream itself.
             one = stats.get(f"inbound-rtp_{id(receiving.receiver)}")
@@ -554,17 +358,6 @@ class _dom_errors:  # noqa: N801 - reads like a statement
             raise OperationError(text) from exc
 
 
-def ntp_of(wall_ns: int) -> int:
-    """NTP time stamp, 32.32 bits."""
-    seconds, rest = divmod(wall_ns, NS)
-    return (seconds + _NTP_EPOCH_S << 32) | (rest << 32) // NS
-
-
-def wall_of(ntp: int) -> int:
-    """The reverse; 0 for a time stamp that is none."""
-    return 0 if not ntp else ((ntp >> 32) - _NTP_EPOCH_S) * NS + ((ntp & 0xFFFFFFFF) * NS >> 32)
-
-
 def _configuration(given: dict[str, Any]) -> Any:
     servers = [
         aiortc.RTCIceServer(urls=one["urls"], username=one.get("username"), credential=one.get("credential"))
@@ -579,28 +372,3 @@ def _configuration(given: dict[str, Any]) -> Any:
 
         made.iceTransportPolicy = RTCIceTransportPolicy(given["ice_transport_policy"])
     return made
-
-
-def _candidates(text: str) -> tuple[tuple[str, str | None, int], ...]:
-    """The candidates of a description."""
-    found: list[tuple[str, str | None, int]] = []
-    index, mid = -1, None
-    own: list[str] = []
-    for line in [*text.splitlines(), "m="]:
-        if line.startswith("m="):
-            found += [(one, mid, index) for one in own]
-            index, mid, own = index + 1, None, []
-        elif line.startswith("a=mid:"):
-            mid = line[6:]
-        elif line.startswith("a=candidate:"):
-            own.append(line[2:])
-    return tuple(found)
-
-
-def _plain(stats: Any) -> dict[str, Any]:
-    """A dataclass of aiortc's by the W3C's names in snake_case; times in ms since 1970."""
-    plain: dict[str, Any] = {}
-    for name, value in vars(stats).items():
-        snake = "".join(f"_{one.lower()}" if one.isupper() else one for one in name)
-        plain[snake] = value.timestamp() * 1000 if hasattr(value, "timestamp") else value
-    return plain
