@@ -17,13 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "coverage"
 GOAL = 95.0
-# Percent of a package's branches that must be taken: what was measured, rounded down; raise them towards the goal.
-# vocabulary, storage, schedule and config: by their own tests alone. 0: not measured by a complete run yet.
-GATES = {"vocabulary": 97.0, "storage": 82.0, "schedule": 97.0, "control": 0.0, "recorder": 0.0, "config": 86.0}
+# Percent of a package's branches that must be taken: what was measured, with some room for what depends on the moment;
+# raise them towards the goal. storage, control and recorder: measured with nine tenths of the tests below.
+GATES = {"vocabulary": 97.0, "storage": 88.0, "schedule": 97.0, "control": 88.0, "recorder": 76.0, "config": 86.0}
 TESTS = [
     *(f"tests/{name}" for name in ("config", "schedule", "control", "recorder", "storage", "mqtt", "cli", "daemon")),
-    "tests/vocabulary",
-    "tests/system",
+    *(f"tests/{name}" for name in ("vocabulary", "triggers", "local", "offload", "system")),
 ]
 CONFIG = """
 [run]
