@@ -47,7 +47,7 @@ def default_backends(
             if not _is_installed(library):  # so that our own modules for it take no memory either
                 _report_absent(library)
                 continue
-            backends.append(_load(module, name)(**options))
+            backends.append(_load(module, name, options))
         except ModuleNotFoundError as exc:
             log.debug("%s left out: %s", name, exc)
         except Exception as exc:
@@ -55,19 +55,30 @@ def default_backends(
     return backends
 
 
-def _load(module: str, name: str) -> Any:
-    """A class of a module that imports a vendor library; picamera2 that was too early on a Pi 5 is tried again."""
+def _load(module: str, name: str, options: dict[str, Any]) -> Backend:
+    """A backend of a module that imports a vendor library.
+
+    picamera2 that was too early on a Pi 5 is tried again, and then at each look at the devices.
+    """
     from msrecd.devices.picamera.guard import WrongPlatform
+
+    def make() -> Backend:
+        made: Backend = getattr(importlib.import_module(module), name)(**options)
+        return made
 
     for tries_left in reversed(range(_TRIES)):
         try:
-            return getattr(importlib.import_module(module), name)
+            return make()
         except WrongPlatform as exc:
             if not tries_left:
-                raise WrongPlatform(f"{exc}; restart the service when the camera is ready") from exc
+                log.warning("%s; its cameras come as soon as they are", exc)
+                break
             log.info("%s; importing it again", exc)
             time.sleep(_TRY_AGAIN_S)
-    raise AssertionError("unreachable")
+    from msrecd.devices.board import has_pisp
+    from msrecd.devices.late import LateBackend
+
+    return LateBackend("libcamera", make, is_ready=has_pisp)
 
 
 def _report_absent(library: str) -> None:

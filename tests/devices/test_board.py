@@ -95,26 +95,56 @@ def test_picamera2_that_takes_the_board_for_another_is_forgotten(monkeypatch: py
     assert os.environ["LIBCAMERA_RPI_CONFIG_FILE"] == "/etc/own.yaml"  # set by a person
 
 
-@pytest.mark.parametrize(("failures", "is_found"), [(0, True), (2, True), (3, False)])
-def test_the_import_is_tried_again(
-    failures: int, is_found: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class Early:
+    """In place of the module that imports picamera2: too early `failures` times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+        self.left = failures
+        real = importlib.import_module
+
+        def import_module(name: str) -> Any:
+            if name != "msrecd.devices.picamera.backend":
+                return real(name)
+            if self.left:
+                self.left -= 1
+                raise WrongPlatform("picamera2 takes this Raspberry Pi 5 for a VC4")
+            return SimpleNamespace(PicameraBackend=lambda **options: SimpleNamespace(**self.backend))
+
+        self.backend: dict[str, Any] = {"name": "libcamera", "describe": lambda: ["a camera"], "close": lambda: None}
+        monkeypatch.setattr(importlib, "import_module", import_module)
+        monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]
+        monkeypatch.setattr(devices, "_TRY_AGAIN_S", 0.0)
+
+
+def cameras() -> list[Any]:
+    (backend,) = (backend for backend in devices.default_backends() if backend.name == "libcamera")
+    return backend.describe()
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_the_import_is_tried_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    Early(monkeypatch, failures)
+    assert cameras() == ["a camera"]
+
+
+@pytest.mark.promise("pi5-is-waited-for")
+def test_an_image_processor_that_comes_minutes_later_needs_no_restart(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    left = [WrongPlatform("picamera2 takes this Raspberry Pi 5 for a VC4")] * failures
-    real = importlib.import_module
-
-    def import_module(name: str) -> Any:
-        if name != "msrecd.devices.picamera.backend":
-            return real(name)
-        if left:
-            raise left.pop()
-        return SimpleNamespace(PicameraBackend=lambda **options: SimpleNamespace(name="libcamera", **options))
-
-    monkeypatch.setattr(importlib, "import_module", import_module)
-    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]
-    monkeypatch.setattr(devices, "_TRY_AGAIN_S", 0.0)
-    names = [backend.name for backend in devices.default_backends()]
-    assert ("libcamera" in names) is is_found
-    assert ("restart the service when the camera is ready" in caplog.text) is not is_found
+    """A recorder that waits for its camera looks again every few seconds, and udev tells when the nodes are there."""
+    is_there = False
+    monkeypatch.setattr(board_module, "has_pisp", lambda: is_there)
+    early = Early(monkeypatch, 4)
+    (backend,) = (backend for backend in devices.default_backends() if backend.name == "libcamera")
+    assert early.left == 1
+    assert "its cameras come as soon as they are" in caplog.text
+    assert backend.describe() == []
+    assert early.left == 1, "it was imported without an image processor"
+    is_there = True
+    assert backend.describe() == []  # one of several nodes; picamera2 still takes it for the other board
+    assert early.left == 0
+    assert backend.describe() == ["a camera"]
+    backend.close()
 
 
 def test_a_pi_without_picamera2_is_told_what_to_install(

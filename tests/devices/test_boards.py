@@ -127,7 +127,7 @@ def test_the_default_is_a_mode_that_the_board_records_at_full_speed(machine: Mac
         "imx219": (1920, 1080, 47.57),
         "imx708": (1920, 1080, 56.03),
         "imx477": (1920, 1080, 50.03),
-        "ov5647": (1920, 1080, 30.62),
+        "ov5647": (1920, 1080, 32.81),
         "imx296": (1456, 1088, 60.38),
     }
     assert (default.width, default.height, default.frame_rate) == expected[machine.description.label]

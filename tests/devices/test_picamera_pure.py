@@ -40,10 +40,10 @@ class TestControls:
     def test_a_camera_with_a_lens_motor(self) -> None:
         found = capabilities(facts.IMX708_CONTROLS)
         assert found["focus_mode"] == ("continuous", "manual", "single-shot")
-        assert found["focus_distance"] == (0.031, 100.0, 1.0)
+        assert found["focus_distance"] == (0.067, 100.0, 1.0)
         assert found["exposure_mode"] == ("continuous", "manual")
-        assert found["iso"] == (100.0, 1600.0, 100.0)
-        assert found["exposure_time"][0] == 0.75
+        assert found["iso"] == pytest.approx((112.28, 1600.0, 112.28), abs=0.01)  # the sensor has no gain of 1
+        assert found["exposure_time"] == (0.26, 2204168.02, 200.0)
         assert found["zoom"] == (1.0, 16.0, 1.0)
         assert found["brightness"] == (-1.0, 1.0, 0.0)
 
@@ -70,13 +70,14 @@ class TestControls:
             ({"exposure_mode": "manual"}, {"AeEnable": False}),
             ({"exposure_mode": "continuous", "exposure_time": 100}, {"AeEnable": True}),
             ({"iso": 999_999}, {"AnalogueGain": 16.0}),
+            ({"iso": 100}, {"AnalogueGain": 1.1228070259094238}),
             ({"white_balance_mode": "continuous"}, {"AwbEnable": True}),
             ({"color_temperature": 5000}, {"AwbEnable": False, "ColourTemperature": 5000}),
             ({"focus_mode": "continuous"}, {"AfMode": 2}),
             ({"focus_mode": "single-shot"}, {"AfMode": 1, "AfTrigger": 0}),
             ({"focus_distance": 0.25}, {"AfMode": 0, "LensPosition": 4.0}),
             ({"focus_distance": 100.0}, {"AfMode": 0, "LensPosition": 0.0}),
-            ({"focus_distance": 0.0}, {"AfMode": 0, "LensPosition": 32.0}),
+            ({"focus_distance": 0.0}, {"AfMode": 0, "LensPosition": 15.0}),
             ({"frame_rate": 50}, {"FrameDurationLimits": (20_000, 20_000)}),  # faster than the mode it was read in
             ({"zoom": 1.0}, {"ScalerCrop": (0, 0, 4608, 2592)}),
             ({"zoom": 2.0}, {"ScalerCrop": (1152, 648, 2304, 1296)}),

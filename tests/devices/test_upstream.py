@@ -52,13 +52,14 @@ ROWS = (
     Row(
         number="A3",
         habit="picamera2 decides what board this is when it is imported, VC4 while no image processor's node is there",
-        answer="compared with the device tree; pispbe is waited for; a wrong import is undone and tried again",
+        answer="compared with the device tree; pispbe is waited for; a wrong import is undone, and tried at each look",
         tests=(
             "devices/test_board.py::test_the_image_processor_of_a_pi_5_is_waited_for",
             "devices/test_board.py::test_picamera2_that_takes_the_board_for_another_is_forgotten",
             "devices/test_board.py::test_the_import_is_tried_again",
+            "devices/test_board.py::test_an_image_processor_that_comes_minutes_later_needs_no_restart",
         ),
-        without="no WrongPlatform; picamera2 stays in sys.modules with the configuration file of the other board",
+        without="no WrongPlatform; picamera2 stays, with the other board's file; no backend until a restart",
     ),
     Row(
         number="A4",

@@ -2,8 +2,9 @@
 
 Sizes, rates and crops of the sensor modes are what `rpicam-hello --list-cameras` prints: IMX219 and IMX477 in
 Raspberry Pi's documentation (raspberrypi/documentation#2587, rpicam-apps#336; kernels from 2025 on have faster IMX477
-modes, raspberrypi/linux#6208), IMX296 and its controls in AllskyTeam/allsky#3632, OV5647 and IMX708 in the same
-documentation and picamera2's manual. Ranges of controls as libcamera's Raspberry Pi pipeline announces them.
+modes, raspberrypi/linux#6208), IMX296 in AllskyTeam/allsky#3632. OV5647 and IMX708 follow from their drivers.
+Ranges of controls as libcamera's Raspberry Pi pipeline announces them for the largest mode: IpaBase::setMode and
+setCameraInfo in src/ipa/rpi/common/ipa_base.cpp, with the gains and limits of src/ipa/rpi/cam_helper/cam_helper_*.cpp.
 """
 
 from __future__ import annotations
@@ -72,12 +73,15 @@ IMX219_MODES = _modes(
     (1920, 1080, 47.57, 10),
     (3280, 2464, 21.19, 10),
 )
+# drivers/media/i2c/imx708.c of raspberrypi/linux: 595.2, 585.6 and 566.4 MHz, vblank of 58, 40 and 40 lines.
 IMX708_MODES = _modes((1536, 864, 120.13, 10), (2304, 1296, 56.03, 10), (4608, 2592, 14.35, 10))
 IMX477_MODES = _modes((1332, 990, 120.05, 10), (2028, 1080, 50.03, 12), (2028, 1520, 40.01, 12), (4056, 3040, 10.0, 12))
 
 
+# drivers/media/i2c/ov5647.c of raspberrypi/linux: pixel rate / (hts * (height + vblank of 24 lines)). Kernels since 6.6
+# read all modes at 87.5 MHz but VGA; older ones had 43.25 and 30.62 frames a second here (81.7 MHz).
 OV5647_MODES = _modes(
-    (640, 480, 58.92, 10), (1296, 972, 43.25, 10), (1920, 1080, 30.62, 10), (2592, 1944, 15.63, 10), order="SGBRG"
+    (640, 480, 58.92, 10), (1296, 972, 46.34, 10), (1920, 1080, 32.81, 10), (2592, 1944, 15.63, 10), order="SGBRG"
 )
 IMX296_MODES = _modes((1456, 1088, 60.38, 10))
 
@@ -109,33 +113,59 @@ STATIC_LENS_CONTROLS: Controls = {"AfMode": (0, 2, 0), "AfTrigger": (0, 1, 0), "
 STATIC_PISP_CONTROLS: Controls = {"ScalerCrops": ((0, 0, 0, 0), (65535, 65535, 65535, 65535), (0, 0, 0, 0))}
 
 
-def _controls(width: int, height: int, *, gain: float, slowest_us: int) -> Controls:
+def _controls(
+    width: int,
+    height: int,
+    *,
+    gain: tuple[float, float],
+    exposure_us: tuple[int, int],
+    frame_us: tuple[int, int],
+) -> Controls:
+    """What is the sensor's own: gain, exposure and length of a frame, from the least to the most."""
     return {
         "Brightness": (-1.0, 1.0, 0.0),
         "Contrast": (0.0, 32.0, 1.0),
         "Saturation": (0.0, 32.0, 1.0),
         "Sharpness": (0.0, 16.0, 1.0),
         "ExposureValue": (-8.0, 8.0, 0.0),
-        "AeEnable": (False, True, None),
-        "ExposureTime": (75, 11_766_829, None),
-        "AnalogueGain": (1.0, gain, None),
+        "AeEnable": (False, True, True),
+        "ExposureTime": (*exposure_us, 20_000),
+        "AnalogueGain": (*gain, 1.0),
         "AwbEnable": (False, True, None),
         "ColourTemperature": (100, 100_000, None),
         "ColourGains": (0.0, 32.0, None),
         "ScalerCrop": ((0, 0, 64, 64), (0, 0, width, height), (0, 0, width, height)),
-        "FrameDurationLimits": (slowest_us, 11_767_556, None),
+        "FrameDurationLimits": (*frame_us, (33333, 33333)),
         "NoiseReductionMode": (0, 4, 0),
     }
 
 
-IMX219_CONTROLS = _controls(3280, 2464, gain=10.666666984558105, slowest_us=47183)
-IMX477_CONTROLS = _controls(4056, 3040, gain=22.2608642578125, slowest_us=100_000)
-OV5647_CONTROLS = _controls(2592, 1944, gain=63.9375, slowest_us=63_979)
-IMX296_CONTROLS = _controls(1456, 1088, gain=251.188644, slowest_us=16_562)
+# gain 256 / (256 - code), code 0 to 232; as picamera2 prints them (`camera_controls`).
+IMX219_CONTROLS = _controls(
+    3280, 2464, gain=(1.0, 10.666666984558105), exposure_us=(75, 11_766_829), frame_us=(47_183, 11_767_556)
+)
+# gain 1024 / (1024 - code), code 0 to 978; frames of up to 65500 lines, 128 times as long (longExposureShiftMax = 7).
+IMX477_CONTROLS = _controls(
+    4056, 3040, gain=(1.0, 22.2608699798584), exposure_us=(114, 694_422_939), frame_us=(100_000, 694_434_742)
+)
+# gain code / 16, code 16 to 1023 (ov5647_init_controls); 4 lines of 32.5 us at least; frames of Linux 6.12's driver.
+OV5647_CONTROLS = _controls(2592, 1944, gain=(1.0, 63.9375), exposure_us=(130, 3_066_985), frame_us=(63_965, 3_067_365))
+# gain 10 ** (code / 200), code 0 to 480; exposure of a line of 14.8 us and 14.26 us more.
+IMX296_CONTROLS = _controls(
+    1456, 1088, gain=(1.0, 251.188644), exposure_us=(29, 15_534_385), frame_us=(16_562, 15_534_444)
+)
+# gain 1024 / (1024 - code), code 112 to 960, so that 1.0 is not to be had; one line of 26.3 us at least; frames of up
+# to 65535 lines, 128 times as long (IMX708_LONG_EXP_SHIFT_MAX). The lens: "map" of rpi.af in libcamera's imx708.json.
 IMX708_CONTROLS: Controls = {
-    **_controls(4608, 2592, gain=16.0, slowest_us=69_669),
+    **_controls(
+        4608,
+        2592,
+        gain=(1.1228070259094238, 16.0),
+        exposure_us=(26, 220_416_802),
+        frame_us=(69_669, 220_535_845),
+    ),
     "AfMode": (0, 2, 0),
     "AfTrigger": (0, 1, 0),
-    "LensPosition": (0.0, 32.0, 1.0),
+    "LensPosition": (0.0, 15.0, 1.0),
 }
 USB_CONTROLS: Controls = {"Brightness": (-1.0, 1.0, 0.0), "Contrast": (0.0, 2.0, 1.0)}
