@@ -116,6 +116,28 @@ await new Promise(resolve => {
 return pc.localDescription.toJSON();
 """
 
+# ICE restarts: the page offers one; the page answers one.
+OFFER_ANEW = """
+const pc = window[args[0]].pc;
+await pc.setLocalDescription(await pc.createOffer({iceRestart: true}));
+await new Promise(resolve => {
+    if (pc.iceGatheringState === "complete") resolve();
+    else pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve();
+});
+return pc.localDescription.toJSON();
+"""
+TAKE = """
+const pc = window[args[0]].pc;
+await pc.setRemoteDescription(args[1]);
+if (pc.signalingState === "stable") return null;
+await pc.setLocalDescription(await pc.createAnswer());
+await new Promise(resolve => {
+    if (pc.iceGatheringState === "complete") resolve();
+    else pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve();
+});
+return pc.localDescription.toJSON();
+"""
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
@@ -280,3 +302,32 @@ def test_page_asks_with_data(browser: chromium.Browser) -> None:
             return [*got, *heard]
 
     assert run(scenario()) == ["hello", b"\x01\x02\x03", "hello", [1, 2, 3]]
+
+
+def test_both_restart_ice(browser: chromium.Browser) -> None:
+    """The page goes on showing frames after a restart of its own, and after one that is asked for here."""
+
+    async def scenario() -> list[int]:
+        with Scene("v", size=(320, 192)) as scene:
+            connection = await watch(browser, scene.stream, "restarted")
+            first = await seen_by(browser, "restarted", 20)
+            names = [connection.local_description.sdp.split("a=ice-ufrag:")[1][:4]]  # type: ignore[union-attr]
+            await connection.set_remote_description(await call(browser, OFFER_ANEW, "restarted"))
+            await connection.set_local_description()
+            assert connection.local_description is not None
+            await call(browser, TAKE, "restarted", connection.local_description.to_json())
+            names.append(connection.local_description.sdp.split("a=ice-ufrag:")[1][:4])
+            second = await seen_by(browser, "restarted", len(first["numbers"]) + 30)
+            await connection.set_local_description(await connection.create_offer({"ice_restart": True}))
+            answer = await call(browser, TAKE, "restarted", connection.local_description.to_json())
+            await connection.set_remote_description(answer)
+            names.append(connection.local_description.sdp.split("a=ice-ufrag:")[1][:4])
+            third = await seen_by(browser, "restarted", len(second["numbers"]) + 60)
+            assert len(set(names)) == 3
+            assert "failed" not in third["states"]
+            connection.close()
+            numbers: list[int] = third["numbers"]
+            return numbers
+
+    numbers = run(scenario())
+    assert numbers == sorted(numbers)
