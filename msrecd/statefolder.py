@@ -1,11 +1,19 @@
-"""A state folder that takes nothing: many parts of the program notice it, and an operator reads it once."""
+"""The state folder. One that takes nothing: many parts of the program notice it, and an operator reads it once.
+
+And the databases in it: a view or a trigger that was put in could keep a query busy for ever.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 log = logging.getLogger(__name__)
 
@@ -35,3 +43,21 @@ def report_unwritable(folder: Path, what: str, exc: Exception) -> None:
             reason,
         )
     log.debug("%s: not kept in %s: %s", what, folder, reason)
+
+
+def has_schema(database: sqlite3.Connection, script: str) -> bool:
+    """Whether a database has the tables, indexes and triggers that `script` makes, and nothing else. Runs none of them.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(":memory:")) as made:
+        made.executescript(script)
+        return _schema(database) == _schema(made)
+
+
+def _schema(database: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    sql = "SELECT type, name, sql FROM sqlite_master WHERE substr(name, 1, 7) <> 'sqlite_'"
+    return {(str(kind), str(name), str(text)) for kind, name, text in database.execute(sql)}

@@ -20,7 +20,7 @@ from pathlib import Path
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.control.bus import Mark
 from msrecd.control.messages import encode
-from msrecd.statefolder import report_unwritable
+from msrecd.statefolder import has_schema, report_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -264,6 +264,8 @@ class SpoolStore:
         # FULL: an event is about a finished file, and must outlive a power cut as the file does.
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(_SCHEMA)
+        if not has_schema(db, _SCHEMA):
+            raise sqlite3.DatabaseError("tables of another kind in it")
         memory = dict(self._sizes)
         rows = db.execute("SELECT seq, length(topic) + length(payload) FROM event ORDER BY seq").fetchall()
         marks = db.execute("SELECT topic, recording_id, seq FROM mark").fetchall()

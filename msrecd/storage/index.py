@@ -16,6 +16,7 @@ from typing import Any
 
 from msrecd.clock import MS
 from msrecd.errors import StorageError
+from msrecd.statefolder import has_schema
 from msrecd.storage.retention import ChunkRef
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ _FOR_EACH_CHUNK = {
   ON CONFLICT (recorder) DO UPDATE SET bytes = bytes + NEW.bytes, chunks = chunks + (NEW.seq > 0); END""",
 }
 _SCHEMA = _TABLES + "".join(f"CREATE {name} {what};\n" for name, what in _FOR_EACH_CHUNK.items())
-_TOTALS = "INSERT OR REPLACE INTO total SELECT recorder, sum(bytes), sum(seq > 0) FROM chunk GROUP BY recorder"
+_BYTES = "CAST(total(bytes) AS INTEGER)"  # sum() fails where manifests claim more than a number holds
+_TOTALS = f"INSERT OR REPLACE INTO total SELECT recorder, {_BYTES}, sum(seq > 0) FROM chunk GROUP BY recorder"
 _COLUMNS = "recording_id, recorder, seq, file, bytes, started_ns, ended_ns, trusted, protected, boot_id, proven"
 _INSERT_AT = f"INSERT OR IGNORE INTO chunk (ord, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PROVEN = " AND proven = 1"
@@ -205,18 +207,16 @@ class Index:
             )
 
     def protected_bytes(self) -> int:
-        return int(self._all("SELECT coalesce(sum(bytes), 0) FROM chunk WHERE protected = 1")[0][0])
+        return int(self._all(f"SELECT {_BYTES} FROM chunk WHERE protected = 1")[0][0])
 
     def loose_bytes(self, recording_id: str, low: int, high: int) -> int:
         """Bytes of a recording's chunks in a range of seq that are not protected."""
-        sql = (
-            "SELECT coalesce(sum(bytes), 0) FROM chunk WHERE recording_id = ? AND seq BETWEEN ? AND ? AND protected = 0"
-        )
+        sql = f"SELECT {_BYTES} FROM chunk WHERE recording_id = ? AND seq BETWEEN ? AND ? AND protected = 0"
         return int(self._all(sql, (recording_id, low, high))[0][0])
 
     def seqs(self, recording_id: str, low: int = 1, high: int = 1 << 31) -> tuple[int, int, int, int]:
         """The first and last seq (0: there is none), number and bytes of a recording's chunks in a range of seq."""
-        sql = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*), coalesce(sum(bytes), 0) FROM chunk"
+        sql = f"SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*), {_BYTES} FROM chunk"
         row = self._all(f"{sql} WHERE recording_id = ? AND seq BETWEEN ? AND ?", (recording_id, low, high))[0]
         return int(row[0]), int(row[1]), int(row[2]), int(row[3])
 
@@ -314,7 +314,7 @@ class Index:
 
     def unproven_totals(self) -> tuple[int, int, int | None]:
         """Number and bytes of what no store has proven, and when the oldest of it began."""
-        sql = "SELECT count(*), coalesce(sum(bytes), 0), min(started_ns) FROM chunk WHERE proven = 0"
+        sql = f"SELECT count(*), {_BYTES}, min(started_ns) FROM chunk WHERE proven = 0"
         row = self._all(sql)[0]
         return int(row[0]), int(row[1]), None if row[2] is None else int(row[2])
 
@@ -357,7 +357,7 @@ class Index:
     def totals(self, recorder: str | None = None) -> tuple[int, int]:
         """Bytes and number of finished chunks."""
         where, values = ("", ()) if recorder is None else (" WHERE recorder = ?", (recorder,))
-        row = self._all(f"SELECT coalesce(sum(bytes), 0), coalesce(sum(chunks), 0) FROM total{where}", values)[0]
+        row = self._all(f"SELECT {_BYTES}, coalesce(sum(chunks), 0) FROM total{where}", values)[0]
         return int(row[0]), int(row[1])
 
     def recorders(self) -> list[str]:
@@ -416,8 +416,8 @@ class Index:
     def _check(self) -> None:
         with _errors():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != VERSION:
-            raise StorageError("the index is of another version")
+            if version != VERSION or not has_schema(self._db, _SCHEMA):
+                raise StorageError("the index is of another version")
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -426,7 +426,7 @@ class Index:
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             self.is_fresh = True
-        elif version != VERSION:
+        elif version != VERSION or not has_schema(self._db, _SCHEMA):
             raise StorageError("the index is of another version")
         self._db.execute("SELECT count(*) FROM total").fetchone()
         self._db.execute("SELECT * FROM chunk ORDER BY ord LIMIT 1").fetchone()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,10 @@ from test_store import index_of, make_store, record
 
 from msrecd.clock import NS
 from msrecd.clock.wall import Corrections, WallTime, read_history
+from msrecd.mqtt.spool import SpoolStore
 from msrecd.storage import files, fragments, manifest
 from msrecd.storage.catalog import open_catalog
+from msrecd.storage.index import Index
 from msrecd.storage.journal import Journal
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
@@ -415,3 +419,65 @@ def test_a_year_of_lines_takes_no_memory_at_a_start(tmp_path: Path) -> None:
     tracemalloc.stop()
     again.close()
     assert peak < 12 << 20, f"{peak >> 20} MiB for 10 000 lines"
+
+
+def test_sizes_that_no_number_holds_together_stop_no_start(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    record(store, 3)
+    store.close()
+    (path,) = (tmp_path / "recordings").rglob("*-*.jsonl")
+    previous, lines = "", []
+    for line in path.read_bytes().splitlines():
+        values = json.loads(line) | {"bytes": 1 << 62}
+        del values["prev"], values["line_sha256"]
+        lines.append(manifest.encode_line(values, previous))
+        previous = hashlib.sha256(lines[-1]).hexdigest()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    shutil.rmtree(tmp_path / "state")
+    again = make_store(tmp_path)
+    again.open(everywhere=True)
+    index = Index(index_of(tmp_path))
+    assert index.totals()[1] == 3
+    assert index.unproven_totals()[0] == index.seqs(path.stem)[2] == 3
+    index.protect(path.stem, [(1, 3)])
+    assert index.protected_bytes() > 1 << 60
+    index.close()
+    again.close()
+
+
+ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"DROP TABLE total; CREATE VIEW total AS {ENDLESS} 'cam0' AS recorder, n AS bytes, n AS chunks FROM t",
+        f"CREATE TRIGGER more AFTER INSERT ON chunk BEGIN INSERT INTO total {ENDLESS} 'x' || n, n, n FROM t; END",
+    ],
+)
+@pytest.mark.timeout(60)
+def test_an_index_that_computes_for_ever_is_built_again(tmp_path: Path, script: str) -> None:
+    store = make_store(tmp_path)
+    store.open()
+    record(store, 2)
+    store.close()
+    with contextlib.closing(sqlite3.connect(index_of(tmp_path))) as database:
+        database.executescript(script)
+    again = make_store(tmp_path)
+    again.open(everywhere=True)
+    record(again, 1)
+    again.close()
+    with contextlib.closing(Index(index_of(tmp_path))) as index:
+        assert index.totals()[1] == 3
+
+
+@pytest.mark.timeout(60)
+def test_a_spool_that_computes_for_ever_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "mqtt-events.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(f"CREATE VIEW event AS {ENDLESS} n AS seq, 'x' AS topic, x'00' AS payload FROM t")
+    spool = SpoolStore(path, "device/1")
+    spool.append([("event/recorder/cam0", {"event_type": "started"})])
+    spool.close()
+    assert path.with_suffix(".damaged").exists()
