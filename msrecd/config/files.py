@@ -69,7 +69,11 @@ def read_files(main: Path) -> Merged:
 def _fragments(folder: Path, merged: Merged) -> list[Path]:
     """The files in conf.d; a folder that cannot be read is a problem, one that is not there is none."""
     try:
-        return sorted(path for path in folder.iterdir() if path.match("*.toml"))
+        found = sorted(path for path in folder.iterdir() if path.match("*.toml"))
+        if found and folder.stat().st_mode & stat.S_IWOTH:
+            words = "every user of this machine can put files into it; chmod o-w it"
+            merged.problems.append(Problem(path="", message=words, file=str(folder)))
+        return found
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as exc:

@@ -376,6 +376,17 @@ def test_a_fragment_that_everyone_may_write_to_is_refused(tmp_path: Path) -> Non
     assert check(main) == []
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_fragments_in_a_folder_that_everyone_may_write_to_are_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "msrecd.toml").write_text("config_version = 1\n")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d").chmod(mode)
+    assert not [problem for problem in check(tmp_path / "msrecd.toml") if "put files into it" in problem.message]
+    (tmp_path / "conf.d" / "a.toml").write_text("")
+    (problem,) = [found for found in check(tmp_path / "msrecd.toml") if "put files into it" in found.message]
+    assert problem.file == str(tmp_path / "conf.d")
+
+
 def test_checks_of_other_packages_are_asked(tmp_path: Path) -> None:
     text = RECORDER + "[[recorder.schedule]]\nstart = '61 6 * * *'\nduration = '1h'\n"
     checks = Checks(time=lambda text: f"bad {text}", mime_type=lambda text: f"no {text}")

@@ -39,3 +39,9 @@ def test_drivers_are_loaded_before_the_service(settings: dict[str, list[str]]) -
 def test_memory_is_bounded_by_the_size_of_the_board(settings: dict[str, list[str]]) -> None:
     (high,), (limit,) = settings["MemoryHigh"], settings["MemoryMax"]
     assert 50 <= int(high.removesuffix("%")) < int(limit.removesuffix("%")) <= 80
+
+
+def test_an_input_that_takes_too_much_does_not_end_the_service(settings: dict[str, list[str]]) -> None:
+    """Without it systemd stops the whole unit when the kernel has ended one process of it."""
+    assert settings["OOMPolicy"] == ["continue"]
+    assert settings["OOMScoreAdjust"] == ["-200"]

@@ -183,6 +183,33 @@ print(in_child(work))
     assert child.stdout.strip() == "b'.'", child.stdout + child.stderr
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
+def test_nobody_reads_the_daemons_memory(tmp_path: Path) -> None:
+    """As systemd starts it, another process of its user cannot; it can read its own files all the same."""
+    (tmp_path / "own").write_text("own")
+    tmp_path.chmod(0o755)
+    code = """
+import os, subprocess, sys
+if sys.argv[1] == "private":
+    from msrecd.cli.run import keep_memory_private
+    keep_memory_private()
+fd = os.open("own", os.O_RDONLY)
+print(open(f"/proc/self/fd/{fd}").read(), end=" ", flush=True)
+read = "import sys; open(f'/proc/{sys.argv[1]}/mem', 'rb'); print('read', flush=True)"
+subprocess.run([sys.executable, "-c", read, str(os.getpid())], stderr=subprocess.DEVNULL)
+"""
+    for kind, expected in (("open", "own read"), ("private", "own")):
+        child = subprocess.run(
+            [sys.executable, "-c", code, kind], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+            user=65534, group=65534, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        if "own" not in child.stdout:
+            pytest.skip("another user cannot run this Python")
+        if kind == "open" and child.stdout.strip() == "own":
+            pytest.skip("this kernel (Yama) allows no process to read another's memory")
+        assert child.stdout.strip() == expected, child.stdout + child.stderr
+
+
 # --- the filter itself ----------------------------------------------------------------------------------------------
 
 KINDS = [Rights(), Rights(families=(*INTERNET, LOCAL)), Rights(families=INTERNET, may_fork=True, may_open=False)]

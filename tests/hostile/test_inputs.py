@@ -101,6 +101,7 @@ def test_the_first_process_dies_and_another_takes_its_place(media: Clip) -> None
             played.taken["video"].wait(5)
         process = helpers._process
         assert process is not None
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "500", "it goes before the daemon"
         process.kill()
         process.wait()
         with Played(camera.url) as played:
