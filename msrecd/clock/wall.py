@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.synchronization import KernelClock
@@ -252,7 +253,7 @@ class WallTime:
             "trusted": mapping.trusted,
         }
         try:
-            with (self._state_path / "clock.jsonl").open("ab+") as file:
+            with _open_to_append(self._state_path / "clock.jsonl") as file:
                 end = file.seek(0, os.SEEK_END)
                 torn = b""
                 if end:
@@ -307,6 +308,20 @@ def read_history(state_path: Path) -> list[ClockOffset]:
         if abs(offset.monotonic_ns) < _MAX_NS and abs(offset.offset_ns) < _MAX_NS:
             mappings.append(offset)
     return mappings
+
+
+def _open_to_append(path: Path) -> BinaryIO:
+    """A regular file of the state, for reading and appending; no link is followed.
+
+    Raises:
+        OSError: it is none, or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, 0o640), "ab+")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.ELOOP, "not a regular file", str(path))
+    return file
 
 
 def _read(path: Path) -> bytes:

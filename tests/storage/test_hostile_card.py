@@ -481,3 +481,19 @@ def test_a_spool_that_computes_for_ever_is_put_aside(tmp_path: Path) -> None:
     spool.append([("event/recorder/cam0", {"event_type": "started"})])
     spool.close()
     assert path.with_suffix(".damaged").exists()
+
+
+@special
+def test_the_clocks_history_is_written_to_no_other_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    make(state / "clock.jsonl")
+    other = tmp_path / "other"
+    other.write_text("kept")
+    if (state / "clock.jsonl").is_symlink():
+        (state / "clock.jsonl").unlink()
+        (state / "clock.jsonl").symlink_to(other)
+    walltime = WallTime(state)
+    walltime.poll()
+    assert read_history(state) == []
+    assert other.read_text() == "kept"
