@@ -105,6 +105,17 @@ def test_what_is_wrong_and_what_to_do(
     assert can_record(diagnose(changed)) is (level is not Level.ERROR)
 
 
+def test_a_configuration_that_is_not_there_is_not_checked_but_written() -> None:
+    problems = ("/etc/msrecd/msrecd.toml: there is no such file", 'recorder cam0: "vidoe" is no key')
+    absent, wrong_key = (
+        finding.remedy
+        for finding in diagnose(replace(ZERO_2_W, config_problems=problems))
+        if finding.area == "configuration"
+    )
+    assert "write one" in absent
+    assert "check-config" in wrong_key
+
+
 def test_what_no_recorder_wants_is_no_reason_to_fail() -> None:
     sound_only = replace(ZERO_2_W, devices=(MICROPHONE,), wants=frozenset({"audio"}))
     findings = diagnose(sound_only)

@@ -74,9 +74,13 @@ def _words(bits: object) -> str:
 
 def _configuration(facts: Facts) -> Iterator[Finding]:
     for problem in facts.config_problems:
-        yield Finding(
-            area="configuration", level=Level.ERROR, message=problem, remedy="msrecd check-config names every problem"
+        is_absent = problem.endswith("there is no such file")
+        remedy = (
+            "write one (man msrecd.toml), or name another: msrecd doctor --config FILE"
+            if is_absent
+            else "msrecd check-config names every problem"
         )
+        yield Finding(area="configuration", level=Level.ERROR, message=problem, remedy=remedy)
     if not facts.config_problems:
         yield Finding(area="configuration", level=Level.OK, message="valid")
 
