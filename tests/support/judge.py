@@ -16,6 +16,7 @@ import numpy as np
 CELLS = 32
 BEEP_HZ = 1000.0
 _BURST_S = 0.1
+_PIECE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,17 @@ def onsets(mono: Any, rate: int) -> list[float]:
     """Begins of 1 kHz bursts, in seconds from the first sample.
 
     The envelope is that of the 1 kHz part over a window of whole periods: symmetric, so it passes half of the
-    burst's height exactly at the edge, and a codec's noise hardly moves it.
+    burst's height exactly at the edge, and a codec's noise hardly moves it. Long sound is taken in pieces that overlap:
+    twenty minutes at once would take 3 GB.
     """
+    piece, shared = round(_PIECE_S * rate), round(2 * _BURST_S * rate)
+    if len(mono) > 2 * piece:
+        found = []
+        for begin in range(0, len(mono), piece):
+            part = onsets(mono[max(0, begin - shared) : begin + piece], rate)
+            times = [max(0, begin - shared) / rate + one for one in part]
+            found += [one for one in times if not found or one > found[-1] + _BURST_S]
+        return found
     window = max(1, round(2 * rate / BEEP_HZ))
     phase = np.exp(-2j * np.pi * BEEP_HZ / rate * np.arange(len(mono)))
     summed = np.concatenate(([0], np.cumsum(mono * phase)))
