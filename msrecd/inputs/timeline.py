@@ -31,6 +31,8 @@ _TICK_NS = MS  # two packets of a stream lie at least this far apart: Matroska c
 _USUAL_NS = 40 * MS
 _WALL_STEP_NS = NS  # between two sender reports: the sender sets its clock; less is their jitter
 _WALL_RATE = 2000  # ppm at which their jitter is followed
+_WALL_RATE_FAR = 20_000  # ... when they agree for a while that a stream is a frame or more away
+_AGREED_NS = 6 * NS  # two reports, as they are usually sent
 _CONTRADICTS_NS = 3 * NS  # sender reports that place a stream so far from another one than it arrives are wrong
 
 
@@ -153,6 +155,7 @@ class _Stream:
     """What is known of one stream of an input."""
 
     __slots__ = (
+        "agreed_ns",
         "duration_ns",
         "fit",
         "last_arrival",
@@ -160,6 +163,7 @@ class _Stream:
         "last_end",
         "last_raw",
         "order",
+        "report",
         "shift",
         "wall_offset",
     )
@@ -174,6 +178,8 @@ class _Stream:
         self.last_arrival = 0
         self.last_dts: int | None = None  # monotonic
         self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
+        self.report = 0  # what the last one said
+        self.agreed_ns = 0  # for how long they have agreed
 
     def follow_report(self, reported: int, duration_ns: int) -> None:
         """Take what the last report says: a little with each packet, for reports jitter; all if a clock was set."""
@@ -181,7 +187,10 @@ class _Stream:
         if self.wall_offset is None or abs(off) > _WALL_STEP_NS:
             self.wall_offset = reported
         else:
-            most = duration_ns * _WALL_RATE // 1_000_000
+            self.agreed_ns = self.agreed_ns + duration_ns if abs(reported - self.report) < _USUAL_NS else 0
+            self.report = reported
+            is_far = self.agreed_ns > _AGREED_NS and abs(off) > _USUAL_NS
+            most = duration_ns * (_WALL_RATE_FAR if is_far else _WALL_RATE) // 1_000_000
             self.wall_offset += max(-most, min(most, off))
 
 

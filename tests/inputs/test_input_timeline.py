@@ -242,6 +242,17 @@ def test_reports_that_become_right_are_believed() -> None:
     assert abs(found[-1] + 300 * MS) < FRAME
 
 
+def test_a_first_report_that_is_off_is_soon_left() -> None:
+    """By 150 ms, as a sender on a busy machine gives it; those every five seconds that follow agree."""
+    found = distance(
+        reported(
+            lambda stream, true_ns: YEAR + true_ns + (150 * MS if stream and true_ns < 5 * NS else true_ns // 5 % 7)
+        )
+    )
+    assert max(map(abs, found[20 * 50 :])) < FRAME + MS
+    assert max(abs(b - a) for a, b in pairwise(found)) < 2 * MS
+
+
 def test_reports_that_jitter_move_nothing() -> None:
     """Each second one says up to 150 ms too much or too little: neither order nor distance of frames show it."""
     noise = random.Random(1)

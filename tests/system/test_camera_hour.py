@@ -33,6 +33,7 @@ ROUND = ROUND_S * RATE
 SIZE = (640, 352)
 CHUNK_S = 60.0 if LIVE_S > 300 else 4.0
 FRAME_S = 1 / RATE
+UNREPORTED_S = 20  # GStreamer sends sender reports every five seconds; two of them have to agree
 
 
 def _frame(number: int, noise: Any) -> Any:
@@ -140,34 +141,43 @@ def _judge(daemon: DaemonProcess, name: str, passed: float, given: float) -> Non
     lines = daemon.chunk_lines(name)
     length = sum(line["duration_s"] for line in lines)
     lost, offsets, errors, before = 0, [], [], None
-    count = samples = 0
+    early: list[float] = []
+    count = samples = disordered = 0
     holes: list[float] = []
     for path in daemon.chunks(name):
         judged = read_chunk(path)
         numbers = judged.numbers if before is None else [before, *judged.numbers]
-        lost += sum((after - one - 1) % ROUND for one, after in pairwise(numbers))
+        steps = [(after - one + ROUND // 2) % ROUND - ROUND // 2 for one, after in pairwise(numbers)]
+        lost += sum(step - 1 for step in steps if step > 1)
+        disordered += sum(step < 1 for step in steps)
         before = numbers[-1]
         count += len(judged.numbers)
         samples += len(judged.samples)
         holes += [seconds for _, seconds in judged.audio_gaps]
-        offsets += [offset - given for offset in judged.av_offsets_ms]
+        late = [offset - given for offset in judged.av_offsets_ms]
+        offsets += late if offsets or early else late[UNREPORTED_S:]
+        early = early or late[:UNREPORTED_S]
         places = [
             time - (number - judged.numbers[0]) % ROUND / RATE
             for number, time in zip(judged.numbers, judged.times, strict=True)
         ]
         errors.append(max(places) - min(places))
     dropped = sum(line["tracks"]["video"]["dropped"] for line in lines)
-    gaps = sum(gap["duration_s"] for line in lines for gap in line["gaps"])
+    reported = [gap["duration_s"] for line in lines for gap in line["gaps"]]
+    gaps = sum(reported)
     print(
         f"{name}: {passed:.1f} s passed, {length:.2f} s in {len(lines)} chunks; {count} frames ({count / RATE:.2f} s), "
         f"{samples / SOUND_RATE:.2f} s of sound, {lost} frames lost, {dropped} counted, {gaps:.2f} s of gaps, "
         f"holes in the sound: {[round(one, 4) for one in holes]}; A/V {min(offsets):+.1f} to {max(offsets):+.1f} ms; "
+        f"before the first sender reports {min(early):+.1f} to {max(early):+.1f} ms; {disordered} frames out of order; "
         f"frames in their chunks within {max(errors) * 1000:.1f} ms"
     )
     # A recording begins with what the camera sent while its connection was made, and ends with a stop's moment.
     assert abs(length - passed) < 0.001 * passed + 2.0
     assert abs(length - (count + lost) / RATE) < 0.001 * passed + 0.1
     assert max(map(abs, offsets)) < 1000 * FRAME_S
-    assert lost <= dropped
+    assert max(map(abs, early)) < 100  # as they arrive, on a busy machine
+    assert disordered == 0
+    assert lost <= dropped + gaps * RATE + len(reported)
     if not gaps:
         assert abs(samples / SOUND_RATE - length) < 0.001 * passed + 0.1
