@@ -288,6 +288,8 @@ class _Forker:
         pid, status = self._ends.pop(pidfd)
         _, code = os.waitpid(pid, 0)
         words = f"killed by {signal.Signals(os.WTERMSIG(code)).name}" if os.WIFSIGNALED(code) else ""
+        if os.WIFEXITED(code) and os.WEXITSTATUS(code):
+            words = "ended by a failure of its own"
         with contextlib.suppress(OSError):
             os.write(status, words.encode())
         os.close(status)

@@ -81,12 +81,13 @@ class _Life:
     def ending(self) -> tuple[str, int]:
         """(what killed it, "" for nothing; the number of the camera that is to blame, 0 for none). Ends it.
 
-        That is the one which it looked at, unless it was killed from outside (by the kernel, for its memory, say).
+        That is the one which it looked at, unless it was killed from outside (by the kernel, for its memory, say) or
+        ended with the process that starts the others.
         """
         with self._lock:
             if self._ending is None:
                 how = self.process.how_it_ended()
-                is_from_outside = how.endswith("SIGKILL") and not self._is_stuck
+                is_from_outside = not how or (how.endswith("SIGKILL") and not self._is_stuck)
                 self._ending = how, 0 if is_from_outside else BOARD.unpack_from(self._board)[1]
                 self.process.close()
                 if self.cameras:

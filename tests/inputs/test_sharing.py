@@ -20,6 +20,7 @@ import pytest
 from msrecd.dom.exceptions import DOMException
 from msrecd.inputs import shared, sharing, wire
 from msrecd.inputs.address import SourceOptions
+from msrecd.inputs.processes import helpers
 from msrecd.inputs.rtspinput import Flow
 from msrecd.inputs.sharing import SharedInput, Sharing
 from msrecd.inputs.syscalls import this_machine
@@ -125,6 +126,18 @@ def test_cameras_outlive_the_process_that_reads_them(
         assert max(b.pts_ns - a.pts_ns for a, b in pairwise(sound)) < 1.2e9
 
 
+@pytest.mark.promise("cameras-outlive-their-process")
+def test_cameras_outlive_the_process_that_starts_the_others(own: Sharing, cameras: list[RtspCamera]) -> None:
+    """With it, all end, at any moment; where memory ends, the kernel kills it before the recorders."""
+    with contextlib.ExitStack() as stack:
+        found = playing(stack, cameras)
+        counts = [len(one.taken["video"].packets) for one in found]
+        assert helpers._process is not None
+        helpers._process.kill()
+        for one, count in zip(found, counts, strict=True):
+            one.taken["video"].wait(count + 60, DEADLINE_S)
+
+
 @pytest.mark.promise("dead-process-is-a-lost-input")
 def test_the_camera_that_was_looked_at_is_alone_from_then_on(
     own: Sharing, cameras: list[RtspCamera], monkeypatch: pytest.MonkeyPatch
@@ -153,12 +166,12 @@ def test_processes_that_die_young_end_the_sharing(own: Sharing, cameras: list[Rt
     with contextlib.ExitStack() as stack:
         (one,) = playing(stack, cameras[:1])
         deadline = time.monotonic() + DEADLINE_S
-        killed: set[int] = set()
+        killed: list[sharing._Life] = []
         while not one.taken["video"]._ended:
             assert time.monotonic() < deadline
             life = own._life
-            if life is not None and life.cameras and id(life) not in killed:
-                killed.add(id(life))
+            if life is not None and life.cameras and life not in killed:
+                killed.append(life)
                 life.kill()
             time.sleep(0.01)
         assert 2 <= len(killed) <= sharing._SHORT_LIVES + 1
