@@ -254,13 +254,14 @@ def test_the_work_of_a_second_of_a_camera() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 5, 17, 40, 90, 333])
 @pytest.mark.promise("cameras-outlive-their-process")
 def test_another_process_follows_from_anywhere_in_a_packet(cut: int) -> None:
-    """It begins with a whole frame, and with the times that the first one would have given."""
+    """It begins with a whole frame, and with the times that the first one would have given; the sound is full of what
+    looks like the beginning of a packet."""
     video, sound = Sender(), Sender(2, 0)
     pieces = []
     for number in range(12):
         stamp = 0xFFFFF000 + 3600 * number
-        pieces += [video(SPS, stamp, False), video(PPS, stamp, False), *video.fragments(IDR, stamp)]
-        pieces += [sound(b"$" * 160, 0xFFFFFF00 + 320 * number)]  # looks like the beginning of a packet all over
+        pieces += [video(SPS, stamp, False), video(PPS, stamp, False), *video.fragments(IDR + bytes((number,)), stamp)]
+        pieces += [sound(b"$" * 159 + bytes((number,)), 0xFFFFFF00 + 320 * number)]
         if number == 6:
             pieces += [b"RTSP/1.0 200 OK\r\nCSeq: 7\r\n\r\n"]
     data = b"".join(pieces)
