@@ -84,6 +84,12 @@ class Offload:
         default=(),
         default_doc="always",
     )
+    metered: Literal["ignore", "pause"] = key(
+        Text(choices=("ignore", "pause")),
+        'What a link that NetworkManager calls metered changes, a mobile one for instance: "ignore", nothing; "pause",'
+        " no file begins while the default route is such a link. Without NetworkManager no link is metered.",
+        default="ignore",
+    )
     max_rate_bytes: int | None = key(
         Size(minimum=1024, maximum=2**40), "At most so much a second.", default=None, default_doc="no limit"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from msrecd.config.offload_table import Offload
 from msrecd.control.publisher import Publisher
 from msrecd.offload.awscredentials import read_credentials
+from msrecd.offload.metered import MeteredLink
 from msrecd.offload.pace import parse_window
 from msrecd.offload.rclone import RcloneTarget
 from msrecd.offload.rcloneconfig import RcloneSettings
@@ -74,6 +75,7 @@ class Offloading:
             lambda: target_of(offload, store.path),
             Listener(proven=proven, failed=failed),
             windows=tuple(map(parse_window, offload.windows)),
+            is_metered=MeteredLink() if offload.metered == "pause" else lambda: False,
         )
         self._sender.start()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import time
+from typing import Literal
 
 _WINDOW = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
 BLOCK_BYTES = 256 << 10
@@ -40,6 +41,13 @@ def parse_window(text: str) -> Window:
 def may_send(windows: Sequence[Window], now: time) -> bool:
     """Whether files may be sent at a time of the local day; without windows always."""
     return not windows or any(window.holds(now) for window in windows)
+
+
+def pause_of(windows: Sequence[Window], now: time, *, is_metered: bool) -> Literal["closed", "metered"] | None:
+    """Why no file may begin now, in the words of `state/health`; None: one may."""
+    if not may_send(windows, now):
+        return "closed"
+    return "metered" if is_metered else None
 
 
 class TokenBucket:

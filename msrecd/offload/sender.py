@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from msrecd.errors import ConfigError, StorageError
-from msrecd.offload.pace import Window, hours_to_clear, may_send
+from msrecd.offload.pace import Window, hours_to_clear, pause_of
 from msrecd.offload.target import Refused, Stopped, StoreError, Target, Unfit, Unreachable
 from msrecd.storage import layout
 from msrecd.storage.outgoing import Backlog, Outgoing, OutgoingFile
@@ -54,6 +54,7 @@ class Sender:
         listener: Listener,
         *,
         windows: Sequence[Window] = (),
+        is_metered: Callable[[], bool] = lambda: False,
         local_now: Callable[[], datetime] = datetime.now,
         monotonic_s: Callable[[], float] = time.monotonic,
         back_off: BackOff | None = None,
@@ -61,6 +62,7 @@ class Sender:
         """
         Args:
             connect: gives the store; raises ConfigError while it cannot be named, without its keys for instance.
+            is_metered: whether files have to wait for a link that costs nothing; called in the sender's thread.
             local_now: the local time; monotonic_s: of the monotonic clock.
         """
         self._outgoing = outgoing
@@ -70,6 +72,7 @@ class Sender:
         self._looked_s = 0.0
         self._listener = listener
         self._windows = windows
+        self._is_metered = is_metered
         self._local_now = local_now
         self._monotonic_s = monotonic_s
         self._back_off = back_off or BackOff(1.0, _LONGEST_WAIT_S, spread=uniform)
@@ -154,8 +157,8 @@ class Sender:
     def turn(self) -> float:
         """Send one file, or some lines; how long to wait before the next turn."""
         self._look()
-        if not may_send(self._windows, self._local_now().time()):
-            self._state = "closed"
+        if pause := pause_of(self._windows, self._local_now().time(), is_metered=self._is_metered()):
+            self._note_pause(pause)
             return LOOK_S
         now_s = self._monotonic_s()
         self._skipped = {file: at_s for file, at_s in self._skipped.items() if at_s > now_s}
@@ -188,6 +191,11 @@ class Sender:
         self._back_off.reset()
         self._error = None
         return 0.0
+
+    def _note_pause(self, pause: str) -> None:
+        if pause == "metered" != self._state:
+            log.info("off-load waits: the link is metered")
+        self._state = pause
 
     def _send(self, file: OutgoingFile) -> None:
         begun_s = self._monotonic_s()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dbusservice import Service, real_bus
 
 from msrecd.clock import timedate
-from msrecd.clock.timedate import BusError, TimedateClock, ask_timedated
+from msrecd.clock.timedate import TimedateClock, ask_timedated
+from msrecd.systembus import BusError
 
 TRUE, FALSE = b"\x01b\0\0\x01\0\0\0", b"\x01b\0\0\0\0\0\0"
 
@@ -123,66 +123,22 @@ def test_it_is_asked_seldom_and_never_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def real_bus(tmp_path: Path) -> Iterator[Path]:
-    program = shutil.which("dbus-daemon")
-    if program is None:
-        pytest.skip("there is no dbus-daemon here (apt install dbus-daemon)")
-    path = tmp_path / "real"
-    config = tmp_path / "bus.conf"
-    config.write_text(
-        f"<busconfig><type>session</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>"
-        '<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/>'
-        '<allow own="*"/></policy></busconfig>'
-    )
-    with subprocess.Popen(
-        [program, f"--config-file={config}", "--nofork", "--print-address"], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
+def bus(tmp_path: Path) -> Iterator[Path]:
+    with real_bus(tmp_path) as path:
         yield path
-        process.terminate()
 
 
-def _serve_timedated(path: Path, ready: threading.Event, answer: bytes) -> None:
-    """A service that owns timedated's name and answers one call."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
-        connection.connect(str(path))
-        timedate._authenticate(connection)
-        bus = timedate._BUS
-        connection.sendall(timedate._call(1, bus, "/org/freedesktop/DBus", bus, "Hello"))
-        timedate._answer_to(connection, 1)
-        name = timedate._string(timedate._TIMEDATE)
-        body = name + bytes(-len(name) % 4) + struct.pack("<I", 0)
-        call = timedate._call(2, bus, "/org/freedesktop/DBus", bus, "RequestName", body)
-        connection.sendall(call.replace(b"\x08\x01g\0\x02ss\0", b"\x08\x01g\0\x02su\0"))
-        timedate._answer_to(connection, 2)
-        ready.set()
-        sender = None
-        while sender is None:
-            head = timedate._exactly(connection, 16)
-            size, serial, length = struct.unpack("<III", head[4:])
-            fields = timedate._exactly(connection, timedate._padded(length, 8))
-            timedate._exactly(connection, size)
-            at = fields.find(b":1.")
-            if head[1] == 1 and at > 0:
-                sender = fields[at : fields.index(0, at)]
-        to = struct.pack("<BBcBI", 5, 1, b"u", 0, serial)
-        to += struct.pack("<BBcBI", 6, 1, b"s", 0, len(sender)) + sender + b"\0"
-        to += bytes(-len(to) % 8) + struct.pack("<BBcBB", 8, 1, b"g", 0, 1) + b"v\0"
-        reply = struct.pack("<cBBBIII", b"l", 2, 0, 1, len(answer), 3, len(to)) + to
-        connection.sendall(reply + bytes(-len(reply) % 8) + answer)
-        connection.recv(1)
+def test_a_real_bus_understands_the_question_and_passes_on_the_answer(bus: Path) -> None:
+    path = "/org/freedesktop/timedate1"
+    with Service(bus, "org.freedesktop.timedate1", path, {"NTPSynchronized": (b"b", 1)}) as service:
+        assert ask_timedated(bus, 20) is True
+        service.properties["NTPSynchronized"] = (b"b", 0)
+        assert ask_timedated(bus, 20) is False
+        service.properties["NTPSynchronized"] = (b"u", 1)
+        with pytest.raises(BusError, match="not of the type b"):
+            ask_timedated(bus, 20)
 
 
-def test_a_real_bus_understands_the_question_and_passes_on_the_answer(real_bus: Path) -> None:
-    ready = threading.Event()
-    service: Callable[..., None] = _serve_timedated
-    threading.Thread(target=service, args=(real_bus, ready, TRUE), daemon=True).start()
-    assert ready.wait(20)
-    assert ask_timedated(real_bus, 20) is True
-
-
-def test_a_real_bus_without_timedated_is_no_answer(real_bus: Path) -> None:
+def test_a_real_bus_without_timedated_is_no_answer(bus: Path) -> None:
     with pytest.raises(BusError, match="refuses"):
-        ask_timedated(real_bus, 20)
+        ask_timedated(bus, 20)

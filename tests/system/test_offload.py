@@ -9,11 +9,13 @@ import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from config_text import camera, configuration, microphone
 from console import Console
 from daemon import DaemonFor, DaemonProcess
+from dbusservice import Service, real_bus
 from ports import free_port
 from s3server import KEYS, VERSITYGW, StandIn, versitygw
 from waiting import until
@@ -234,6 +236,42 @@ def test_a_window_that_is_closed_and_a_store_that_refuses(
             )
 
 
+@pytest.mark.promise("metered-links")
+@pytest.mark.effect("config: offload.metered")
+def test_a_metered_link_is_spared_until_it_is_none(daemon_for: DaemonFor, console: Console, tmp_path: Path) -> None:
+    """A stand-in for NetworkManager, with its name, path and property, on a bus where the system's is looked for."""
+
+    def state() -> dict[str, Any]:
+        health: dict[str, Any] = console.command("daemon/health")["data"]["offload"]
+        return health
+
+    name, path = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
+    recorder = camera(chunk_duration="1s", autostart=True)
+    with StandIn() as server, real_bus(tmp_path) as bus, Service(bus, name, path, {"Metered": (b"u", 1)}) as manager:
+        environment = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={bus}"}
+        pausing = recorder + offload(tmp_path, server.endpoint, 'metered = "pause"')
+        with daemon_for(pausing, environment=environment) as daemon:
+            daemon.wait_for_chunks(2)
+            until(lambda: state()["backlog_files"] >= 2, lambda: daemon.log.read_text())
+            assert (state()["state"], state()["sent_files"], server.requests) == ("metered", 0, 0)
+            manager.properties["Metered"] = (b"u", 4)
+            until(lambda: state()["sent_files"] >= 2, lambda: daemon.log.read_text())
+            manager.properties["Metered"] = (b"u", 3)  # the cable is pulled; a phone is what is left
+            until(lambda: state()["state"] == "metered", lambda: daemon.log.read_text())
+            sent = server.requests
+            there = len(daemon.chunks())
+            daemon.wait_for_chunks(there + 2)
+            assert (state()["state"], server.requests) == ("metered", sent)
+            manager.close()  # no NetworkManager, no metered link: once the last answer is a minute old
+            until(lambda: server.requests > sent, lambda: daemon.log.read_text(), timeout=150)
+            assert daemon.log.read_text().count("NetworkManager does not say") == 1
+            daemon.config.write_text(daemon.config.read_text().replace('metered = "pause"', ""))
+        with Service(bus, name, path, {"Metered": (b"u", 1)}) as again, daemon:
+            sent = server.requests
+            until(lambda: server.requests > sent, "without the key a metered link changes nothing")
+            assert again.asked == 0
+
+
 @pytest.mark.effect("config: offload.max_rate")
 def test_max_rate_holds(daemon_for: DaemonFor, tmp_path: Path) -> None:
     """At 20 KiB a second a chunk of sound takes as long as that says."""
@@ -285,6 +323,7 @@ def test_proven_keeps_what_is_not_proven(daemon_for: DaemonFor, console: Console
         ("#more", 'windows = ["22-05"]', "offload.windows[0]"),
         ("#more", 'max_rate = "10B"', "offload.max_rate"),
         ("#more", 'delete = "always"', "offload.delete"),
+        ("#more", 'metered = "yes"', "offload.metered"),
     ],
 )
 def test_stores_that_cannot_be(tmp_path: Path, before: str, after: str, at: str) -> None:
