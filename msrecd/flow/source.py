@@ -64,6 +64,30 @@ class Source(ABC):
         self.on_muted: Callable[[bool], None] = _ignore
         self.on_restarted: Callable[[float], None] = _ignore
         self.on_silence: Callable[[bool], None] = _ignore
+        self._announced = 0
+        self._announced_changed = threading.Condition()
+
+    def announce(self) -> Callable[[], None]:
+        """A consumer connects in a moment, from a thread of its own; it calls the result then (once counts). Any
+        thread."""
+        is_open = True
+        with self._announced_changed:
+            self._announced += 1
+
+        def connected() -> None:
+            nonlocal is_open
+            with self._announced_changed:
+                if is_open:
+                    is_open = False
+                    self._announced -= 1
+                    self._announced_changed.notify_all()
+
+        return connected
+
+    def wait_for_announced(self, timeout_s: float) -> bool:
+        """Whether all that were announced have connected. For sources that can wait: files."""
+        with self._announced_changed:
+            return self._announced_changed.wait_for(lambda: not self._announced, timeout_s)
 
     @property
     @abstractmethod

@@ -36,6 +36,7 @@ from msrecd.vocabulary.secrets import read_secret
 
 log = logging.getLogger(__name__)
 
+_CONNECTS_WITHIN_NS = 10 * NS  # the thread of a recorder that was started; a busy machine needs a second
 _PASSES_THROUGH = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "aac", "opus", "flac"})
 
 
@@ -458,10 +459,19 @@ class Playback:
             )
             for source in self.sources
         }
+        self._wait_for_recorders(stopping)
         if self.is_live:
             self._play_live(streams, stopping)
         else:
             self._play_file(streams, stopping)
+
+    def _wait_for_recorders(self, stopping: threading.Event) -> None:
+        """Recorders that were started before the playback have the first frame, however late their threads begin."""
+        deadline_ns = self.clock.monotonic_ns() + _CONNECTS_WITHIN_NS
+        for source in self.sources:
+            while not source.wait_for_announced(0.1):
+                if stopping.is_set() or self.clock.monotonic_ns() > deadline_ns:
+                    return
 
     def _play_live(self, streams: dict[int, StreamTimes], stopping: threading.Event) -> None:
         line = LiveLine(

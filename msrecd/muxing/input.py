@@ -87,6 +87,7 @@ class TrackInput(ABC):
         self.error: BaseException | None = None
         self._live: hub.Lease | None = None
         self._lane: Lane | None = None
+        self._connected = source.announce()
 
     def connect(
         self,
@@ -107,11 +108,14 @@ class TrackInput(ABC):
             NotSupportedError: the source cannot give what is wanted.
         """
         self._deliver, self._nudge = deliver, nudge
-        self.takes_past = self.source.has_past and not self.source.stats.delivered
-        self._live = self._acquire()
-        self._live.output.when_parameters(lambda _: nudge())
-        self._lane = Lane(self.track, False, deliver, nudge, flush, deliver_all)
-        self._live.output.feed.add(self._lane)
+        try:
+            self.takes_past = self.source.has_past and not self.source.stats.delivered
+            self._live = self._acquire()
+            self._live.output.when_parameters(lambda _: nudge())
+            self._lane = Lane(self.track, False, deliver, nudge, flush, deliver_all)
+            self._live.output.feed.add(self._lane)
+        finally:
+            self._connected()
 
     def _acquire(self) -> hub.Lease:
         """The share in an encoding; a viewer's is another."""
@@ -171,6 +175,7 @@ class TrackInput(ABC):
 
     def disconnect(self) -> None:
         """Give the encodings back."""
+        self._connected()
         if self._live is not None and self._lane is not None:
             self._live.output.feed.remove(self._lane)
             self._live.close()
