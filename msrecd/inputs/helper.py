@@ -210,6 +210,7 @@ def _described(demuxer: Demuxer | RtspInput) -> wire.Description:
         is_live=demuxer.is_live,
         times=demuxer.times,
         skipped=tuple(text[:200] for text in skipped[: wire.MAX_STREAMS]),
+        absent=tuple(demuxer.absent) if isinstance(demuxer, RtspInput) else (),
     )
 
 

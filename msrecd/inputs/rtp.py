@@ -41,7 +41,7 @@ class Track:
     """A stream of RTP, as it was set up.
 
     channel: of the connection; that of its reports is `reports`. unit_ns: what a packet of sound lasts where several
-    come in one packet of RTP.
+    come in one packet of RTP. zero_stamp: the time of RTP at which, says the camera, all its streams begin.
     """
 
     stream: int
@@ -51,16 +51,16 @@ class Track:
     payload_type: int
     clock_rate: int
     unit_ns: int = 0
+    zero_stamp: int | None = None
 
 
 class _Stream:
-    """Takes the packets of RTP of one stream. Its times are those of RTP, from zero on."""
+    """Takes the packets of RTP of one stream. Its times are those of RTP, from `zero_stamp` on, or its first packet."""
 
     def __init__(self, track: Track) -> None:
         self.stream, self.clock_rate = track.stream, track.clock_rate
-        self._stamp: int | None = None
+        self._stamp = self.first_stamp = track.zero_stamp
         self._time = 0
-        self.first_stamp: int | None = None
         self._report: tuple[int, int] | None = None  # (wall clock, time of RTP)
         self.has_ended = False
 

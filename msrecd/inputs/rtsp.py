@@ -14,7 +14,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -26,6 +26,7 @@ _MAX_ANSWER = 64 << 10
 _USUAL_TIMEOUT_S = 60
 _PIECE = 1 << 16
 _MAX_FACT = 4096  # characters
+_MAX_INFOS = 16
 _CODECS = {"H264": "h264", "H265": "hevc", "MPEG4-GENERIC": "aac", "PCMU": "pcm_mulaw", "PCMA": "pcm_alaw"}
 _STATIC = {0: "PCMU/8000", 8: "PCMA/8000"}
 _AAC_HBR = {"mode": "aac-hbr", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
@@ -162,6 +163,46 @@ def read_answer(head: bytes) -> Answer | None:
         if colon:
             headers.setdefault(name.strip().lower(), []).append(value.strip())
     return Answer(int(match[1]), headers)
+
+
+_ENTRY = re.compile(r"(?:^|,)\s*url\s*=\s*", re.IGNORECASE)
+_ENTRY_FACTS = re.compile(r"[\s;:]+(?:ssrc|seq|rtptime)\s*=", re.IGNORECASE)
+_RTP_TIME = re.compile(r"(?:^|[\s;:])rtptime\s*=\s*(\d{1,10})(?!\d)", re.IGNORECASE)
+
+
+def read_rtp_info(values: Sequence[str], controls: Sequence[str]) -> list[int | None]:
+    """The times of RTP at the beginning of what is played, for streams with these addresses; None for all of them where
+    one is not told.
+
+    RFC 2326, 12.33, and RFC 7826, 18.45. Addresses may be whole or relative, of another host, and have commas and
+    semicolons in them; where they fit no stream, the order counts.
+    """
+    found: list[tuple[str, int | None]] = []
+    for value in values[:_MAX_INFOS]:
+        ends = [*_ENTRY.finditer(value[:_MAX_FACT])][:_MAX_INFOS]
+        for entry, following in zip(ends, [*ends[1:], None], strict=False):
+            text = value[entry.end() : following.start() if following else _MAX_FACT]
+            if text.startswith('"'):
+                url, _, facts = text[1:].partition('"')
+            else:
+                split = _ENTRY_FACTS.search(text)
+                url, facts = (text[: split.start()], text[split.start() :]) if split else (text, "")
+            time_of_rtp = _RTP_TIME.search(facts)
+            stamp = int(time_of_rtp[1]) if time_of_rtp else -1
+            found.append((url.strip(), stamp if 0 <= stamp < 1 << 32 else None))
+    by_name = {_last_part(url): stamp for url, stamp in found}
+    names = [_last_part(control) for control in controls]
+    if len(by_name) == len(found) and len(set(names)) == len(names) and all(name in by_name for name in names):
+        stamps = [by_name[name] for name in names]
+    elif len(found) == len(controls):
+        stamps = [stamp for _, stamp in found]
+    else:
+        stamps = [None]
+    return [None] * len(controls) if None in stamps else stamps
+
+
+def _last_part(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +368,11 @@ class Session(Playing):
         wanted = self._wanted(lines, base, kinds)
         for number, one in enumerate(wanted):
             self._set_up(number, one)
-        self.media = tuple(wanted)
-        self._ask("PLAY", "", "Range: npt=0.000-")
+        answer = self._ask("PLAY", "", "Range: npt=0.000-")
+        begins = read_rtp_info(answer.headers.get("rtp-info", []), [one.control for one in wanted])
+        self.media = tuple(
+            replace(one, track=replace(one.track, zero_stamp=stamp)) for one, stamp in zip(wanted, begins, strict=True)
+        )
 
     def _set_up(self, number: int, one: Media) -> None:
         transport = f"Transport: RTP/AVP/TCP;unicast;interleaved={2 * number}-{2 * number + 1}"

@@ -23,12 +23,12 @@ from msrecd.inputs.rtp import CODECS, RtpError, Track, Unpacker
 from msrecd.inputs.rtsp import Media, Playing, Refused, Session, Unsuited
 from msrecd.libav.demuxer import KEY_FRAME_S, explain, stream_info_of_annexb
 from msrecd.libav.rawsound import sound_info
-from msrecd.libav.values import MAX_PIXELS, Demuxed, LibavError, StreamInfo
+from msrecd.libav.values import MAX_PIXELS, Demuxed, LibavError, StreamInfo, Times
 
 NAP_S = 0.3  # between two looks at the network: draining it in one go costs half of waking for each packet
 _LOOK_NS = NS * 4 // 10  # of a stream of frames, to know its rate
 _LOOK_S = 0.5
-_SOUND_S = 2.0  # sound that has not come by then does not come
+_SOUND_S = 2.0  # sound that has not come by then is known by the description alone
 _MAX_EARLY = 16 << 20  # bytes of what comes before the streams are known
 _MAX_AT_ONCE = 4 << 20
 _PIECE = 1 << 16
@@ -72,7 +72,6 @@ class RtspInput:
     """As libav's Demuxer; see there."""
 
     is_live = True
-    times = "rtp"
     transport = "tcp"
 
     def __init__(self, session: Session, timeout_s: float) -> None:
@@ -82,6 +81,9 @@ class RtspInput:
         self._raw: list[bytes] = []  # what came until it is known
         self.streams: list[StreamInfo] = []
         self.skipped: list[str] = []
+        self.absent: list[int] = []
+        has_zero = all(one.track.zero_stamp is not None for one in session.media)
+        self.times: Times = "rtp_aligned" if has_zero else "rtp"
         self._look()
 
     def close(self) -> None:
@@ -111,22 +113,28 @@ class RtspInput:
             if (came := self._unpacker.packets - before) > _PIECE // 100:  # small ones, too many for a time this short
                 time.sleep(came / _PACKETS_A_SECOND)
         found = wire.read_description(in_child(self._description))
-        self.streams, self.skipped = list(found.streams), list(found.skipped)
+        self.streams, self.skipped, self.absent = list(found.streams), list(found.skipped), list(found.absent)
 
     def _description(self) -> bytes:
         """By libav, in a process that ends with it: reading needs nothing of what it touches, some 6 MiB."""
         streams: list[StreamInfo] = []
-        skipped = []
+        skipped, absent = [], []
         for one in self._session.media:
             own = [packet for packet in self._early if packet.stream == one.track.stream]
             try:
                 streams.append(_described(one, own))
+                if not own:
+                    absent.append(one.track.stream)
             except LibavError as exc:
                 skipped.append(f"{one.kind} stream {one.track.stream}: {exc}"[:200])
-        found = wire.Description(streams=tuple(streams), is_live=True, times=self.times, skipped=tuple(skipped))
+        found = wire.Description(
+            streams=tuple(streams), is_live=True, times=self.times, skipped=tuple(skipped), absent=tuple(absent)
+        )
         return wire.description(found)[wire.HEADER.size :]
 
     def _is_known(self, waited_s: float) -> bool:
+        if not self._early:
+            return False
         for one in self._session.media:
             own = [packet for packet in self._early if packet.stream == one.track.stream]
             if one.kind == "audio":
@@ -297,6 +305,8 @@ def _checked_track(item: dict[str, Any]) -> Track:
             raise ValueError(name)
     if track.codec not in CODECS or not track.clock_rate:
         raise ValueError("codec")
+    if track.zero_stamp is not None and (type(track.zero_stamp) is not int or not 0 <= track.zero_stamp < 1 << 32):
+        raise ValueError("zero_stamp")
     return track
 
 

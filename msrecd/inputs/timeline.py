@@ -33,6 +33,8 @@ _WALL_STEP_NS = NS  # between two sender reports: the sender sets its clock; les
 _WALL_RATE = 2000  # ppm at which their jitter is followed
 _WALL_RATE_FAR = 20_000  # ... when they agree for a while that a stream is a frame or more away
 _AGREED_NS = 6 * NS  # two reports, as they are usually sent
+_AGREES_NS = 300 * MS  # a common zero of two streams that lies no further from how they arrive is believed
+_REPORT_JITTER_NS = 200 * MS  # a first sender report that is off by less is followed, not jumped to
 _CONTRADICTS_NS = 3 * NS  # sender reports that place a stream so far from another one than it arrives are wrong
 
 
@@ -213,6 +215,8 @@ class LiveLine:
     shares_clock: the times of all streams come from one clock (MPEG-TS, FLV, Matroska, …). RTP's do not, until sender
     reports say how they lie to each other; without them each stream has an offset of its own, by arrival.
     trusts_dts: decode times of the input are right. Those that libav makes of RTP are guesses.
+    is_aligned: such streams say that their times have the same zero (RTP-Info). It is believed where it fits how they
+    arrive, until there are sender reports.
     on_arrival: the input has no times that mean anything (JPEGs over HTTP): the time of arrival is the time.
     """
 
@@ -222,6 +226,7 @@ class LiveLine:
         *,
         shares_clock: bool = True,
         trusts_dts: bool = True,
+        is_aligned: bool = False,
         on_arrival: bool = False,
     ) -> None:
         common = ClockFit()
@@ -232,6 +237,7 @@ class LiveLine:
         self._video = {index for index, times in streams.items() if times.is_video}
         self._shares_clock = shares_clock or len(streams) == 1
         self._trusts_dts = trusts_dts
+        self._is_aligned = is_aligned
         self._on_arrival = on_arrival
         self._by_wall = False  # the streams' clock is the sender's wall clock
         self._held: list[tuple[Demuxed, int]] = []
@@ -247,8 +253,11 @@ class LiveLine:
         self._held = []
         if self._on_arrival:
             return [self._finish(packet, at, at, at) for packet, at in batch]
+        had_begun = self._have_begun
         if not self._find_beginnings(batch, now_ns):
             return []
+        if self._is_aligned and not had_begun:
+            self._join_aligned(batch)
         if not self._shares_clock:
             self._take_reports(batch)
         timed = [(packet, *self._on_sender_clock(packet, at)) for packet, at in batch]
@@ -286,6 +295,27 @@ class LiveLine:
                 shown = [time for time in times if time is not None][:64]
                 stream.order.depth = max(stream.order.depth, DecodeOrder.depth_of(shown))
         return True
+
+    def _join_aligned(self, batch: Sequence[tuple[Demuxed, int]]) -> None:
+        """Streams that begin share the clock of the others, if what they say of their zero fits how they arrive."""
+
+        def delay_of(index: int) -> int | None:
+            return min(
+                (at - raw for one, at in batch if one.stream == index and (raw := _raw(one)) is not None), default=None
+            )
+
+        begun = [index for index, stream in self._streams.items() if stream.last_raw is not None]
+        for index in sorted(self._streams, key=lambda index: index not in self._video):
+            stream = self._streams[index]
+            if stream.last_raw is not None or (delay_ns := delay_of(index)) is None:
+                continue
+            if begun:
+                other = self._streams[begun[0]]
+                its_delay_ns = delay_of(begun[0]) if other.fit.offset_ns is None else other.fit.offset_ns
+                is_near = its_delay_ns is not None and abs(delay_ns - its_delay_ns) < _AGREES_NS
+                if is_near and other.shift == 0:
+                    stream.fit = other.fit
+            begun.append(index)
 
     def _on_sender_clock(self, packet: Demuxed, arrival_ns: int) -> tuple[int, int]:
         """(pts, dts) on the sender's clock, as it was at the beginning of the connection."""
@@ -363,6 +393,16 @@ class LiveLine:
             return
         shared = first.fit
         for stream in streams:
+            assert stream.wall_offset is not None
+            assert first.wall_offset is not None
+            off = stream.wall_offset - first.wall_offset
+            if (
+                self._is_aligned
+                and stream.fit is shared
+                and stream.shift == first.shift
+                and abs(off) < _REPORT_JITTER_NS
+            ):
+                stream.wall_offset = first.wall_offset  # they are aligned; the next reports tell how well
             offset = stream.wall_offset or 0
             if stream is first:
                 shared.moved(offset - stream.shift)

@@ -44,12 +44,13 @@ class WireError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """An opened input. The fields are those of `libav.Demuxer`."""
+    """An opened input. The fields are those of `libav.Demuxer`; absent: streams that have given nothing so far."""
 
     streams: tuple[StreamInfo, ...]
     is_live: bool
     times: str
     skipped: tuple[str, ...] = ()
+    absent: tuple[int, ...] = ()
 
 
 def frame(kind: bytes, body: bytes) -> bytes:
@@ -70,7 +71,13 @@ def description(value: Description) -> bytes:
     ]
     return text(
         DESCRIPTION,
-        {"streams": streams, "is_live": value.is_live, "times": value.times, "skipped": list(value.skipped)},
+        {
+            "streams": streams,
+            "is_live": value.is_live,
+            "times": value.times,
+            "skipped": list(value.skipped),
+            "absent": list(value.absent),
+        },
     )
 
 
@@ -82,8 +89,9 @@ def read_description(body: bytes) -> Description:
     try:
         value = _object(json.loads(body))
         streams, skipped, times = value["streams"], value["skipped"], value["times"]
-        if not isinstance(streams, list) or not isinstance(skipped, list) or times not in get_args(Times):
-            raise ValueError("streams, skipped or times")
+        absent = value["absent"]
+        if not all(isinstance(part, list) for part in (streams, skipped, absent)) or times not in get_args(Times):
+            raise ValueError("streams, skipped, absent or times")
         if len(streams) > MAX_STREAMS:
             raise ValueError("too many streams")
         infos = tuple(_stream(_object(item)) for item in streams)
@@ -93,7 +101,8 @@ def read_description(body: bytes) -> Description:
     if len({info.index for info in infos}) != len(infos):
         raise WireError("a stream that is there twice")
     reasons = tuple(str(item)[:200] for item in skipped[:MAX_STREAMS])
-    return Description(streams=infos, is_live=is_live, times=times, skipped=reasons)
+    missing = tuple(info.index for info in infos if info.index in absent)
+    return Description(streams=infos, is_live=is_live, times=times, skipped=reasons, absent=missing)
 
 
 # The numbers of a description: (least, most). A stream of frames has a size, sound a rate and channels; see `_stream`.

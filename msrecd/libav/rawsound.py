@@ -12,20 +12,20 @@ from msrecd.libav.common import close_quietly, plain
 from msrecd.libav.demuxer import stream_info
 from msrecd.libav.values import LibavError, StreamInfo
 
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1"}  # ISO/IEC 14496-3, 1.6.3.4
 _RAW = {"pcm_mulaw": "mulaw", "pcm_alaw": "alaw"}
 
 
 def sound_info(codec: str, packets: Sequence[bytes], *, clock_rate: int, channels: int, config: bytes) -> StreamInfo:
-    """Of AAC, by its AudioSpecificConfig and a few packets; of G.711.
+    """Of AAC, by its AudioSpecificConfig and a few packets; of G.711. Without packets as of one of silence.
 
     Raises:
         LibavError: nothing can be said of it.
     """
-    if not packets:
-        raise LibavError("nothing of it comes")
     if codec == "aac":
-        data, format, options = _with_headers(packets, config), "aac", {}
+        data, format, options = _with_headers(packets or _silent_aac(config), config), "aac", {}
     else:
+        packets = packets or [bytes(160)]
         data, format = b"".join(packets), _RAW[codec]
         options = {"sample_rate": str(clock_rate), "ch_layout": "mono" if channels == 1 else "stereo"}
     try:
@@ -39,6 +39,28 @@ def sound_info(codec: str, packets: Sequence[bytes], *, clock_rate: int, channel
     if info is None:
         raise LibavError(f"not {codec}")
     return info
+
+
+def _silent_aac(config: bytes) -> list[bytes]:
+    """Of the channels of a configuration.
+
+    Raises:
+        LibavError: they are not known.
+    """
+    layout = _LAYOUTS.get(config[1] >> 3 & 15) if len(config) > 1 else None
+    if layout is None:
+        raise LibavError("nothing of it comes, and its description does not tell what it is")
+    try:
+        encoder = av.CodecContext.create("aac", "w")
+        encoder.sample_rate, encoder.layout, encoder.format = 48_000, layout, "fltp"  # the rate stands in the header
+        frame = av.AudioFrame("fltp", layout, 1024)
+        frame.sample_rate = 48_000
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        packets = [bytes(packet) for unit in (frame, None) for packet in encoder.encode(unit)]
+    except (av.error.FFmpegError, ValueError) as exc:
+        raise LibavError(f"nothing of it comes, and it cannot be told what it is: {plain(exc)}") from exc
+    return packets
 
 
 def _with_headers(packets: Sequence[bytes], config: bytes) -> bytes:

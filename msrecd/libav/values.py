@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 
 from msrecd.flow.units import UNSPECIFIED, UPRIGHT, Kind, Presentation
 
-Times: TypeAlias = Literal["container", "presentation", "rtp", "arrival"]  # what those of an input are worth
+Times: TypeAlias = Literal[
+    "container", "presentation", "rtp", "rtp_aligned", "arrival"
+]  # what those of an input are worth
 MAX_PIXELS = 4096 * 4096  # of a frame that is decoded: more than a camera's has
 
 

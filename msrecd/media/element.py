@@ -6,6 +6,8 @@ Of HTMLMediaElement it has what a headless program uses: load, play, pause, ende
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -272,7 +274,19 @@ class MediaElement(EventTarget):
             except RuntimeError:
                 return  # the loop is closed, nobody listens
 
+        def muted_in_thread(source: StreamSource, muted: bool) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens
+                loop.call_soon_threadsafe(self._muted_by_input, source, muted)
+
         playback.on_end = ended
+        for source in playback.sources:
+            source.on_muted = functools.partial(muted_in_thread, source)
+
+    def _muted_by_input(self, source: StreamSource, muted: bool) -> None:
+        for _, tracks in self._streams:
+            for track in tracks:
+                if track._source is source:
+                    track._shared.mute_all(muted)
 
     def _stream_loaded(self) -> None:
         """Something has come of `src_object`."""

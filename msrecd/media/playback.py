@@ -204,6 +204,10 @@ class StreamSource(Source):
 
     def deliver(self, unit: Placed) -> None:
         packet = unit.packet
+        if self.muted:
+            self.muted = False
+            log.info("%s: its %s has come", self.label, "sound" if self.kind == "audio" else "first frame")
+            self.on_muted(False)
         if packet.is_hidden:
             self._deliver_hidden(unit)
             return
@@ -370,6 +374,13 @@ class Playback:
         for info in found.streams:
             if info.kind not in chosen and (info.kind == "audio" or info.width):
                 chosen[info.kind] = StreamSource(info, self, name)
+                if info.index in found.absent:
+                    chosen[info.kind].muted = True
+                    log.warning(
+                        "%s: its description names %s, but none has come; it is recorded from when it comes",
+                        self.address.shown,
+                        "sound" if info.kind == "audio" else "frames",
+                    )
         if not chosen:
             self._reader.close()
             wanted = " or ".join(options.tracks) or "audio or video"
@@ -476,10 +487,12 @@ class Playback:
     def _play_live(self, streams: dict[int, StreamTimes], stopping: threading.Event) -> None:
         line = LiveLine(
             streams,
-            shares_clock=self._times != "rtp",
+            shares_clock=self._times not in ("rtp", "rtp_aligned"),
+            is_aligned=self._times == "rtp_aligned",
             trusts_dts=self._times == "container",
             on_arrival=self._times == "arrival",
         )
+        first_ns: int | None = None
         for batch in self._reader.batches(list(streams)):
             if stopping.is_set():
                 break
@@ -492,7 +505,11 @@ class Playback:
                 for unit in placed:
                     self._by_index[unit.packet.stream].deliver(unit)
                 if placed:
-                    self._position_ns = placed[-1].packet.pts_ns or placed[-1].packet.dts_ns or 0
+                    at_ns = placed[-1].packet.pts_ns or placed[-1].packet.dts_ns or 0
+                    if self._times == "rtp_aligned":  # whose zero may lie anywhere
+                        first_ns = at_ns if first_ns is None else first_ns
+                        at_ns -= first_ns
+                    self._position_ns = at_ns
                 self._give_gathered()
             else:
                 for source in self.sources:

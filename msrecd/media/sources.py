@@ -162,7 +162,7 @@ class SharedSource:
         self._post(self._end_all)
 
     def _muted_in_thread(self, muted: bool) -> None:
-        self._post(lambda: self._mute_all(muted))
+        self._post(lambda: self.mute_all(muted))
 
     def _restarted_in_thread(self, silent_s: float) -> None:
         self._post(lambda: self._restart_all(silent_s))
@@ -183,7 +183,8 @@ class SharedSource:
         for user in self._reachable():
             user._end_by_implementation()
 
-    def _mute_all(self, muted: bool) -> None:
+    def mute_all(self, muted: bool) -> None:
+        """The source has nothing to give for now, or has again. On the loop."""
         for user in self._reachable():
             user._mute_by_implementation(muted)
 

@@ -26,6 +26,7 @@ import numpy as np
 RATE = 25
 GOP = 25
 NTP = 2_208_988_800  # seconds from 1900 to 1970
+STAMPS = {1: 12_345, 2: 0xFFFF_F000}  # the times of RTP at which frames and sound begin
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Faults:
 
     login: user and password it wants. refuses: "tcp" or "udp". closes_after_s, silent_after_s: of playing. reports:
     whether sender reports are sent. sound_late_s: how much later sound is sent than the frames of its time.
+    sound_begins_s: from when on sound is sent. rtp_info: of the answer to PLAY, for the address of the session.
     changes: clip that is sent from this second on. hangs: never answers DESCRIBE.
     """
 
@@ -131,6 +133,8 @@ class Faults:
     silent_after_s: float = 1e9
     reports: bool = True
     sound_late_s: float = 0.0
+    sound_begins_s: float = 0.0
+    rtp_info: Callable[[str], str] | None = None
     changes: tuple[float, Clip] | None = None
     hangs: bool = False
     loses: Callable[[int], bool] = field(default=lambda number: False)  # by the number of the RTP packet of frames
@@ -210,7 +214,8 @@ class RtspCamera(Server):
         elif method == "SETUP":
             self._set_up(connection, lock, channels, int(url[-1]), headers.get("transport", ""), reply)
         elif method == "PLAY":
-            reply("200 OK", "Session: 77", "Range: npt=0.000-")
+            said = [] if self.faults.rtp_info is None else [f"RTP-Info: {self.faults.rtp_info(self.url)}"]
+            reply("200 OK", "Session: 77", "Range: npt=0.000-", *said)
             threading.Thread(target=self._play, args=(connection, channels), daemon=True).start()
         else:
             reply("200 OK", "Session: 77")
@@ -276,7 +281,7 @@ class RtspCamera(Server):
         begun, wall = time.monotonic(), time.time()
         sequence, count, octets = {1: 100, 2: 500}, {1: 0, 2: 0}, {1: 0, 2: 0}
         reported = {1: -10.0, 2: -10.0}
-        rates, bases = {1: 90_000, 2: self.media.sound_rate}, {1: 12_345, 2: 0xFFFF_F000}
+        rates, bases = {1: 90_000, 2: self.media.sound_rate}, STAMPS
         with contextlib.suppress(OSError):
             for due, at, track, units in self._units():
                 if self.stopping.wait(max(0.0, begun + due - time.monotonic())):
@@ -285,6 +290,8 @@ class RtspCamera(Server):
                     connection.shutdown(socket.SHUT_RDWR)
                     return
                 if due >= self.faults.silent_after_s or track not in channels:
+                    continue
+                if track == 2 and due < self.faults.sound_begins_s:
                     continue
                 stamp = (bases[track] + round(self.faults.stamp_s(at) * rates[track])) & 0xFFFF_FFFF
                 if self.faults.reports and due - reported[track] >= 1.0:

@@ -6,7 +6,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from msrecd.dom.exceptions import DOMException, NotReadableError
 from msrecd.flow.units import Packet
 from msrecd.inputs.address import SourceOptions
 from msrecd.media.playback import Playback
-from tests.inputs.cameras import Clip, Faults, FileServer, HttpCamera, RtspCamera, UdpCamera, clip
+from tests.inputs.cameras import STAMPS, Clip, Faults, FileServer, HttpCamera, RtspCamera, UdpCamera, clip
 
 QUICK = SourceOptions(timeout_s=3.0)
 
@@ -117,6 +117,55 @@ def test_sender_reports_tell_the_distance(media: Clip, late_s: float) -> None:
     zero = first_key.pts_ns - number * NS // 25
     offset = (sound[250].pts_ns - 250 * 1024 * NS // 48000) - zero
     assert abs(offset) < 60 * MS, f"{offset / MS:.0f} ms"
+
+
+def _told(url: str) -> str:
+    return ",".join(f"url={url}/track{track};seq={track};rtptime={stamp}" for track, stamp in STAMPS.items())
+
+
+def _distance_ns(played: Played) -> int:
+    """Of the sound from the frames of the same time, where all has come from the first packet on."""
+    frames, sound = played.taken["video"].wait(60), played.taken["audio"].wait(90)
+    return (sound[80].pts_ns - 80 * 1024 * NS // 48000) - (frames[50].pts_ns - 50 * NS // 25)
+
+
+@pytest.mark.parametrize(
+    ("told", "is_right"),
+    [
+        (_told, True),
+        (lambda url: _told(url).replace(url, "rtsp://10.0.0.9:554/cam"), True),  # its own address, behind a router
+        (None, False),
+        (lambda url: _told(url).replace("rtptime", "time"), False),
+        (lambda url: f"url={url}/track1;seq=1;rtptime=0,url={url}/track2;seq=1;rtptime=0", False),
+    ],
+)
+@pytest.mark.promise("rtp-info")
+def test_the_answer_to_play_tells_the_distance(media: Clip, told: Callable[[str], str] | None, is_right: bool) -> None:
+    """Sound that is sent 150 ms behind its frames lies beside them from the first packet on, without sender reports.
+    Where the camera says nothing, or what contradicts arrival, both lie as they arrive."""
+    faults = Faults(sound_late_s=0.15, reports=False, rtp_info=told)
+    with RtspCamera(media, faults) as camera, Played(camera.url, SourceOptions(timeout_s=5, transport="tcp")) as played:
+        off = _distance_ns(played)
+    assert abs(off - (0 if is_right else 150 * MS)) < 60 * MS, f"{off / MS:.0f} ms"
+    assert played.playback.position_s < 60
+
+
+@pytest.mark.parametrize("told", [None, _told])
+@pytest.mark.promise("late-sound")
+def test_sound_that_begins_late_is_taken(media: Clip, told: Callable[[str], str] | None) -> None:
+    """Its description names it, and nothing of it comes for four seconds: it is muted until then."""
+    faults = Faults(sound_begins_s=4.0, rtp_info=told)
+    muted: list[bool] = []
+    with RtspCamera(media, faults) as camera:
+        played = Played(camera.url, SourceOptions(timeout_s=5, transport="tcp"))
+        source = next(source for source in played.playback.sources if source.kind == "audio")
+        assert source.muted
+        source.on_muted = muted.append
+        with played:
+            frames, sound = played.taken["video"].wait(150), played.taken["audio"].wait(50)
+    assert (source.info.codec, source.info.sample_rate, source.info.channels) == ("aac", 48000, 1)
+    assert muted == [False]
+    assert abs((sound[0].pts_ns - frames[0].pts_ns) / NS - 4.0) < 0.5
 
 
 @pytest.mark.parametrize("jump_s", [-20.0, 20.0, 5.0])

@@ -7,6 +7,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FrameType
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from msrecd.clock import NS
 from msrecd.inputs import rtp
 from msrecd.inputs.rtp import RtpError, Track, Unpacker
-from msrecd.inputs.rtsp import Login, Requests, Unsuited, _stream_of, read_answer
+from msrecd.inputs.rtsp import Login, Requests, Unsuited, _stream_of, read_answer, read_rtp_info
 from msrecd.inputs.rtspinput import _rate_of
 from msrecd.libav.values import Demuxed
 
@@ -215,6 +216,42 @@ def test_what_is_unusual_is_left_to_libav(part: list[str]) -> None:
     words = part[0].removeprefix("m=").split()
     with pytest.raises(Unsuited):
         _stream_of(words[0], int(words[3]), part, "rtsp://cam/", 0)
+
+
+CONTROLS = ["rtsp://cam/live/trackID=1", "rtsp://cam/live/trackID=2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "stamps"),
+    [
+        (["url=rtsp://cam/live/trackID=1;seq=9;rtptime=4294967295,url=rtsp://cam/live/trackID=2;seq=3;rtptime=0"],
+         [4294967295, 0]),
+        (["url=trackID=2;seq=1;rtptime=7, url=trackID=1;rtptime=5"], [5, 7]),  # relative; no seq; the other order
+        (["url=rtsp://x:554/a,b;c/trackID=1;seq=1;rtptime=5", "url=rtsp://x/a,b;c/trackID=2/;seq=1;rtptime=7"], [5, 7]),
+        (['url="rtsp://cam/live/trackID=2" ssrc=0A13C760:seq=45102;rtptime=7,'
+          'url="rtsp://cam/live/trackID=1" ssrc=9A9DE123:seq=30211;rtptime=5'], [5, 7]),
+        (["url=rtsp://cam/live;seq=1;rtptime=5,url=rtsp://cam/live;seq=1;rtptime=7"], [5, 7]),  # by their order
+        (["url=rtsp://cam/live/trackID=1;seq=1;rtptime=5"], [None, None]),  # of one alone
+        (["url=trackID=1;seq=1;rtptime=5,url=trackID=2;seq=1"], [None, None]),
+        (["url=trackID=1;seq=1;rtptime=99999999999,url=trackID=2;rtptime=-1"], [None, None]),
+        (["url=trackID=1;rtptime=4294967296,url=trackID=2;rtptime=7"], [None, None]),
+        (["rtptime=5", "", "url=", ",,url=;,url"], [None, None]),
+        ([], [None, None]),
+    ],
+)  # fmt: skip
+def test_what_the_answer_to_play_says(values: list[str], stamps: list[int | None]) -> None:
+    assert read_rtp_info(values, CONTROLS) == stamps
+
+
+def test_times_are_counted_from_what_the_answer_to_play_says() -> None:
+    send = Sender()
+    track = replace(VIDEO, zero_stamp=(1 << 32) - 9000)
+    unpacker = Unpacker([track])
+    packets = given(unpacker, send(SLICE, -18000) + send(SLICE, 9000))
+    assert [packet.pts_ns for packet in packets] == [-100_000_000, 200_000_000]
+    follower = Unpacker([track], {0: (unpacker.first_stamps[0], 200_000_000)})
+    (packet,) = given(follower, b"".join(send(SLICE, stamp) for stamp in (12_600, 16_200, 19_800)))[:1]
+    assert packet.pts_ns == 280_000_000
 
 
 def test_an_answer_that_is_none() -> None:
