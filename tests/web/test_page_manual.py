@@ -231,6 +231,31 @@ def test_a_card_says_what_is_wrong_with_a_remedy_and_when_the_schedule_begins(de
         assert "fine" not in machine.inner_text()
 
 
+@pytest.mark.promise("page-store")
+def test_what_is_sent_to_a_store_and_what_it_waits_for(device: Device, browser: Any) -> None:
+    """As a daemon with [offload] says it; this one has none, and no card of it."""
+    offload = {"state": "metered", "backlog_files": 3, "backlog_bytes": 4_000_000, "error": None}
+
+    def sending(route: Any) -> None:
+        route.fulfill(json=route.fetch().json() | {"offload": offload})
+
+    with device.page(browser) as opened:
+        page = opened.show("health")
+        page.get_by_role("heading", name="Storage").wait_for()
+        store = page.locator("main .card", has=page.get_by_role("heading", name="Store", exact=True))
+        assert store.count() == 0
+        nothing = {"content_type": "text/event-stream", "body": ": what comes later says nothing of a store\n\n"}
+        page.route("**/api/events**", lambda route: route.fulfill(**nothing))
+        page.route("**/api/health", sending)
+        page.reload()
+        store.get_by_text("waits: the network connection is metered").wait_for()
+        store.get_by_text("3 files, 4").wait_for()
+        offload |= {"state": "failing", "error": "off-load: no such bucket"}
+        page.reload()
+        store.get_by_text("does not work; it is tried again").wait_for()
+        store.get_by_text("off-load: no such bucket").wait_for()
+
+
 # --- Look back -------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ export function health(root) {
     const key = JSON.stringify([state.health, state.daemon, state.devices, state.errors, Math.floor(now() / 10000)]);
     if (key === last) return;
     last = key;
-    put(cards, storage(state.health), machine(state.health), time(), broker(state.health), recorders(state.health), devices(), errors());
+    put(cards, storage(state.health), machine(state.health), time(), broker(state.health), store(state.health), recorders(state.health), devices(), errors());
   };
   update();
   const ends = ["health", "daemon", "devices", "errors", "states"].map(type => on(type, update));
@@ -70,6 +70,16 @@ function broker(of) {
   return card(w.health.network, facts([
     [w.health.broker, !mqtt ? w.health.noBroker : mqtt.connected ? w.health.connected : w.health.disconnected, mqtt && !mqtt.connected ? "warn" : ""],
     mqtt && [w.health.waiting, String(mqtt.spooled)],
+  ]));
+}
+
+function store(of) {
+  const offload = of?.offload;
+  if (!offload) return null;
+  return card(w.health.store, facts([
+    [w.health.sending, w.health.offload[offload.state] || offload.state, offload.state === "failing" ? "bad" : ""],
+    offload.backlog_files !== null && [w.health.backlog, w.health.files(offload.backlog_files, size(offload.backlog_bytes))],
+    offload.error && [w.health.fault, offload.error, "warn"],
   ]));
 }
 

@@ -189,6 +189,8 @@ export const w = {
     same: "the same", ahead: text => `${text} ahead of the device`, behind: text => `${text} behind the device`,
     deviceTime: "Device time",
     broker: "MQTT broker", connected: "connected", disconnected: "not connected", noBroker: "none is configured", waiting: "Events waiting",
+    store: "Store", sending: "Sending", backlog: "Not sent yet", fault: "Fault", files: (n, bytes) => `${count(n, "file", "files")}, ${bytes}`,
+    offload: { idle: "all is sent", sending: "now", closed: "waits for its time of day", metered: "waits: the network connection is metered", failing: "does not work; it is tried again" },
     states: { free: "free", busy: "in use", missing: "missing" }, kinds: { videoinput: "camera", audioinput: "microphone" },
     noDevices: "No camera and no microphone was found.",
     noErrors: "None since the recorder program started.",
