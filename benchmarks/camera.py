@@ -102,7 +102,7 @@ class Client:
 
     async def serve(self) -> None:
         try:
-            while True:
+            while not self._writer.is_closing():
                 if (first := await self._reader.readexactly(1)) == b"$":
                     _, size = struct.unpack(">BH", await self._reader.readexactly(3))
                     await self._reader.readexactly(size)
@@ -134,6 +134,8 @@ class Client:
         self._writer.write(("\r\n".join(head) + "\r\n\r\n" + body).encode())
         if method == "PLAY":
             self._playing = asyncio.ensure_future(self._play())
+        elif method == "TEARDOWN":
+            self._writer.close()
 
     async def _play(self) -> None:
         begun, wall = time.monotonic(), time.time()
@@ -145,6 +147,8 @@ class Client:
                 at += rounds * self._media.length_s
                 if (wait_s := begun + at - time.monotonic()) > 0.001:
                     await asyncio.sleep(wait_s)
+                if self._writer.is_closing():
+                    return  # the client has gone; there is no pause in which that is told while this camera is behind
                 if self._writer.transport.get_write_buffer_size() > 64 << 20:
                     return  # the client does not read
                 if track in self._channels:
