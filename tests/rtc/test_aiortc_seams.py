@@ -63,6 +63,17 @@ def test_seams() -> None:
     assert "def __updateIceGatheringState(self" in inspect.getsource(aiortc.RTCPeerConnection)
 
 
+def test_seams_of_aioice() -> None:
+    import aioice.ice
+
+    source = inspect.getsource(aioice.ice.Connection)
+    for name in ("create_task(self.query_consent())", "self._query_consent_task = None", "self._nominated.values()"):
+        assert name in source
+    assert list(inspect.signature(aioice.ice.Connection.build_request).parameters) == ["self", "pair", "nominate"]
+    request = inspect.signature(aioice.ice.StunProtocol.request).parameters
+    assert {"integrity_key", "retransmissions"} <= set(request)
+
+
 def test_unused_it_is_not_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", UNUSED], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from typing import Any
 import chromium
 import judge
 import pytest
+from browserviewer import RECEIVE, SEEN
 from peers import Peers, unmuted
 from recording import Log, Scene, delivered, judged, run, streams_of
 
@@ -23,64 +24,6 @@ pytestmark = [
     pytest.mark.timeout(200),
     pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing())),
 ]
-
-# Answers an offer and looks at what comes: numbers[] of the frames that were shown, levels[] of the sound.
-RECEIVE = """
-const [offer, name] = args;
-const pc = new RTCPeerConnection();
-const seen = window[name] = {pc, numbers: [], size: null, level: 0, states: []};
-const video = document.createElement("video");
-video.muted = true;
-document.body.append(video);
-const stream = new MediaStream();
-pc.ontrack = event => {
-    stream.addTrack(event.track);
-    video.srcObject = stream;
-    video.play().catch(() => {});
-    if (event.track.kind === "audio") {
-        const context = new AudioContext();
-        const analyser = context.createAnalyser();
-        context.createMediaStreamSource(new MediaStream([event.track])).connect(analyser);
-        const samples = new Float32Array(analyser.fftSize);
-        setInterval(() => {
-            analyser.getFloatTimeDomainData(samples);
-            seen.level = Math.max(seen.level, ...samples.map(Math.abs));
-        }, 20);
-    }
-};
-pc.onconnectionstatechange = () => seen.states.push(pc.connectionState);
-const canvas = new OffscreenCanvas(16, 16);
-const brush = canvas.getContext("2d", {willReadFrequently: true});
-const look = () => {
-    const width = video.videoWidth, height = video.videoHeight;
-    seen.size = [width, height];
-    canvas.width = width; canvas.height = height;
-    brush.drawImage(video, 0, 0);
-    const cell = Math.floor(width / 32), row = Math.floor(height / 32);
-    const line = brush.getImageData(0, row, width, 1).data;
-    let number = 0;
-    for (let index = 0; index < 32; index++)
-        number = number * 2 + (line[4 * (index * cell + Math.floor(cell / 2))] > 125 ? 1 : 0);
-    seen.numbers.push(number);
-    video.requestVideoFrameCallback(look);
-};
-video.requestVideoFrameCallback(look);
-await pc.setRemoteDescription(offer);
-await pc.setLocalDescription(await pc.createAnswer());
-await new Promise(resolve => {
-    if (pc.iceGatheringState === "complete") resolve();
-    else pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve();
-});
-return pc.localDescription.toJSON();
-"""
-
-SEEN = """
-const seen = window[args[0]];
-const stats = {};
-for (const one of (await seen.pc.getStats()).values())
-    if (one.type === "inbound-rtp") stats[one.kind] = one;
-return {numbers: seen.numbers, size: seen.size, level: seen.level, states: seen.states, stats};
-"""
 
 # Offers a canvas whose frames carry numbers, and a tone.
 SEND = """

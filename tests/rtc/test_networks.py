@@ -15,6 +15,8 @@ import msrecd
 
 pytest.importorskip("aiortc")
 
+from msrecd.rtc.aio import consent
+
 
 async def negotiate_over(network: Network, caller: msrecd.RTCPeerConnection, callee: msrecd.RTCPeerConnection) -> None:
     await caller.set_local_description(await caller.create_offer())
@@ -116,6 +118,37 @@ def test_a_restart_that_finds_no_way_changes_nothing() -> None:
     run(scenario())
 
 
+def test_a_slow_way_is_a_way_and_one_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that take longer than aioice waits keep the connection; none for EXPIRES_S end it and its tracks."""
+    monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(consent, "CHECKS_EVERY_S", 0.1)
+    monkeypatch.setattr(consent, "EXPIRES_S", 6.0)
+
+    async def scenario() -> Log:
+        network = Network()
+        async with Peers() as peers:
+            with Scene("av") as scene:
+                caller, callee, received = await connected_over(network, peers, scene.stream)
+                recorder = msrecd.MediaRecorder(received)
+                log = Log(recorder)
+                recorder.start(200)
+                await log.until("start")
+                network.delay_s = 0.35  # for a round trip of 0.7 s
+                await log.until_media(6.0)  # aioice gives up after 3.6 s
+                assert (caller.connection_state, callee.connection_state) == ("connected", "connected")
+                network.is_cut = True
+                for side in (caller, callee):
+                    is_over = lambda side=side: side.connection_state == "closed"  # noqa: E731
+                    await until(side, "connectionstatechange", is_over)
+                await log.until("stop")
+                assert {track.ready_state for track in received.get_tracks()} == {"ended"}
+        network.close()
+        return log
+
+    log = run(scenario())
+    assert judged(log.data()).times[-1] > 5.5
+
+
 @pytest.mark.promise("thin-link")
 def test_a_viewer_on_a_thin_link_costs_the_recorder_nothing() -> None:
     """One datagram in eight is lost: the viewer gets whole frames only, fewer of them; the recorder has every one."""
@@ -143,7 +176,8 @@ def test_a_viewer_on_a_thin_link_costs_the_recorder_nothing() -> None:
                     one.stop()
                     await its_log.until("stop")
                 (sent,) = [one for one in stats.values() if one["type"] == "outbound-rtp"]
-                return log, seen, sent
+        network.close()
+        return log, seen, sent
 
     log, seen, _ = run(scenario())
     recorded = judged(log.data())

@@ -27,6 +27,7 @@ class Network:
         self.is_cut = False
         self.drops: Callable[[bytes], bool] = lambda _: False
         self.forwarded = 0
+        self.delay_s = 0.0  # of each datagram, either way
         self._transports: list[Any] = []
 
     def close(self) -> None:
@@ -59,12 +60,12 @@ class Network:
             if self._passes(data):
                 if sender not in exits:
                     exits[sender] = asyncio.ensure_future(exit_for(sender))
-                exits[sender].add_done_callback(lambda made: made.result().sendto(data, target))
+                exits[sender].add_done_callback(lambda made: self._later(made.result().sendto, data, target))
 
         async def exit_for(sender: Any) -> Any:
             def back(data: bytes, _: Any) -> None:
                 if self._passes(data):
-                    entrance.sendto(data, sender)
+                    self._later(entrance.sendto, data, sender)
 
             transport, _ = await loop.create_datagram_endpoint(lambda: _Port(self, back), local_addr=("127.0.0.1", 0))
             self._transports.append(transport)
@@ -73,6 +74,12 @@ class Network:
         entrance, _ = await loop.create_datagram_endpoint(lambda: _Port(self, enter), local_addr=("127.0.0.1", 0))
         self._transports.append(entrance)
         return int(entrance.get_extra_info("sockname")[1])
+
+    def _later(self, send: Callable[[bytes, Any], None], data: bytes, target: Any) -> None:
+        if self.delay_s:
+            asyncio.get_running_loop().call_later(self.delay_s, send, data, target)
+        else:
+            send(data, target)
 
     def _passes(self, data: bytes) -> bool:
         if self.is_cut or (data[0] >= 128 and self.drops(data)):  # RTP and RTCP begin with their version, 2

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import chromium
+import judge
 import pytest
+from browserviewer import SEEN, WHEP
 from config_text import camera, configuration
 from daemon import DaemonProcess
 from pageclient import Answer, PageClient, web_table
@@ -78,3 +82,42 @@ def test_whep(tmp_path: Path) -> None:
         assert client.request("POST", "/api/recorders/cam0/whep", b"v=0", foreign).status == 403
         until(lambda: viewers(daemon) == 0, "a refused offer is counted as a viewer")
         assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.promise("api-whep")
+@pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+def test_two_browsers_watch_what_is_recorded(tmp_path: Path) -> None:
+    """Their canvases show the very frames of the file; it has all of them, though one viewer leaves."""
+    port = free_port()
+    recorder = camera(mime_type="video/mp4;codecs=avc1", autostart=True)
+    text = web_table(port, tmp_path, with_passwords=False) + recorder
+    with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=text)) as daemon:
+        daemon.wait_for_chunks(1)
+        with chromium.browser(tmp_path) as browser:
+            browser.open(f"http://127.0.0.1:{port}/api/recorders")  # of its origin; the page itself would watch too
+            sessions = [browser.run(WHEP, "/api/recorders/cam0/whep", name, ["video"]) for name in ("one", "two")]
+
+            def saw(name: str, frames: int) -> dict[str, Any] | None:
+                seen: dict[str, Any] = browser.run(SEEN, name)
+                return seen if len(seen["numbers"]) >= frames else None
+
+            seen = [until(lambda name=name: saw(name, 60), f"{name} sees nothing") for name in ("one", "two")]
+            assert viewers(daemon) == 2
+            assert browser.run("return (await fetch(args[0], {method: 'DELETE'})).status", sessions[1]) == 204
+            until(lambda: viewers(daemon) == 1, "the session is kept")
+            seen_before = len(seen[0]["numbers"])
+            seen.append(until(lambda: saw("one", seen_before + 30), "the one that stays sees nothing more"))
+            browser.run("window.one.pc.close()")
+            until(lambda: viewers(daemon) == 0, "a peer that is gone is watching still")
+        assert daemon.stop() == 0
+        recorded = judge.numbers_of(daemon.chunks())
+        dropped = sum(line["tracks"]["video"]["dropped"] for line in daemon.chunk_lines())
+    print(f"{len(recorded)} frames recorded, {dropped} dropped; seen {[len(one['numbers']) for one in seen]}")
+    if not dropped:  # a busy machine drops frames, and says so
+        judge.assert_consecutive(recorded)
+    for one in seen:
+        assert one["size"] == [320, 240]
+        assert one["numbers"] == sorted(one["numbers"])
+        assert set(one["numbers"]) <= set(recorded)  # pixels of the very frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import aiortc
@@ -12,6 +13,8 @@ from msrecd.flow.units import Kind
 from msrecd.rtc.loop import RtcLoop, Spaced
 from msrecd.rtc.peertimes import PeerTimes, wall_of
 from msrecd.rtc.receiving import SILENT_NS, Incoming, ReceivedSource
+
+log = logging.getLogger(__name__)
 
 
 class _PassingBuffer:
@@ -51,10 +54,19 @@ class Receiving:
         return self._incoming is not None
 
     def add(self, packet: Any) -> None:
+        """One that raises would end all tracks of the connection, and tell nobody."""
         self.ssrc = packet.ssrc
         self.packets += 1
-        if self._incoming is not None and self._incoming.add(packet):
-            self._requests.ask()
+        try:
+            if self._incoming is not None and self._incoming.add(packet):
+                self._requests.ask()
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        self._incoming = None
+        log.error("receiving a track failed; it ends", exc_info=exc)
+        self.source.finish(exc)
 
     def look(self, now_ns: int) -> None:
         if self._incoming is not None and now_ns - self._incoming.last_ns > SILENT_NS:

@@ -66,16 +66,15 @@ class Sending:
             if outgoing is not None and name in ("h264", "vp8", "opus"):
                 try:
                     unit = await outgoing.next(name)
-                except EOFError:
-                    pass  # until there is another track
-                except asyncio.CancelledError:
-                    raise
-                except Exception:
-                    log.exception("sending a track failed; it is no longer sent")
-                else:
                     if outgoing is self.outgoing and self.sender._enabled:
                         await self._send(unit, codec.payloadType)
                     continue
+                except EOFError:
+                    pass  # until there is another track
+                except (asyncio.CancelledError, ConnectionError):
+                    raise
+                except Exception:
+                    log.exception("sending a track failed; it is no longer sent")
             while outgoing is self.outgoing:
                 self._changed.clear()
                 await self._changed.wait()

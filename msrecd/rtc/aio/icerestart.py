@@ -13,6 +13,8 @@ from typing import Any
 
 from aiortc import rtcicetransport
 
+from msrecd.rtc.aio.consent import keep_consent
+
 log = logging.getLogger(__name__)
 
 
@@ -23,6 +25,7 @@ class IceWay:
         self.transport = transport
         self._configuration = configuration
         self._active = transport._connection
+        keep_consent(self._active)
         self._old_gatherer: Any = None  # while a restart is under way
         self._offered: Any = None  # a gatherer whose credentials an offer of ours may name
         self._decided: asyncio.Future[None] | None = None
@@ -88,6 +91,7 @@ class IceWay:
         self._set_gatherer(gatherer)
         self.transport._connection = gatherer._connection
         gatherer._connection.ice_controlling = self._active.ice_controlling
+        keep_consent(gatherer._connection)
 
     async def finish(self, ice: Any) -> None:
         """Both sides have described themselves: find the way, and take it."""
