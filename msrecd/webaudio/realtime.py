@@ -47,6 +47,7 @@ _STEP_S = 0.02
 _SETTLED_BLOCKS = 20  # without a change before a straight graph is computed in one go again
 _SOONER = 0.95  # a block is looked for a little sooner each time, until it is not there yet
 _MUTED_S = 1.0  # a destination to which nothing has come for so long is muted, as a device is
+_PAUSE_S = 0.002  # between blocks, however late: only while its thread does not hold it can a context be collected
 _CLOSE_S = 5.0
 
 
@@ -146,21 +147,24 @@ class AudioContext(BaseAudioContext):
     # --- in the rendering thread -------------------------------------------------------------------------------------
 
     def _turn(self) -> float:
-        """Render what is due; seconds until the next look."""
-        while True:
-            seconds = PATIENT_BLOCK_S if self._is_patient() else BLOCK_S
-            until = self._rendered_frames + math.ceil(seconds * self._rate / QUANTUM) * QUANTUM
-            late_s = (SYSTEM_CLOCK.monotonic_ns() - self._time_of(until)) / NS
-            if late_s < self._usual_delay_s:
-                return self._usual_delay_s - late_s
-            intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
-            missing = any(intake.available_until(self._origin_ns) < until and intake.is_live for intake in intakes)
-            if missing and late_s < LATEST_S:
-                self._usual_delay_s = min(late_s + _STEP_S, LATEST_S / 2)
-                return _STEP_S
-            self._usual_delay_s *= _SOONER
-            while self._rendered_frames < until:
-                self._render(until - self._rendered_frames)
+        """Render the next block if it is due; seconds until the next look.
+
+        No more than one: between them the thread sees that it is to end, also on a machine that never catches up.
+        """
+        seconds = PATIENT_BLOCK_S if self._is_patient() else BLOCK_S
+        until = self._rendered_frames + math.ceil(seconds * self._rate / QUANTUM) * QUANTUM
+        late_s = (SYSTEM_CLOCK.monotonic_ns() - self._time_of(until)) / NS
+        if late_s < self._usual_delay_s:
+            return self._usual_delay_s - late_s
+        intakes = [tap._intake for tap in list(self._taps) if tap._intake is not None]
+        missing = any(intake.available_until(self._origin_ns) < until and intake.is_live for intake in intakes)
+        if missing and late_s < LATEST_S:
+            self._usual_delay_s = min(late_s + _STEP_S, LATEST_S / 2)
+            return _STEP_S
+        self._usual_delay_s *= _SOONER
+        while self._rendered_frames < until:
+            self._render(until - self._rendered_frames)
+        return 0.0
 
     def _is_patient(self) -> bool:
         """Whether nobody but encoders that gather their sound anyway hears or sees what is rendered."""
@@ -249,7 +253,7 @@ class _Renderer(threading.Thread):
     def run(self) -> None:
         wait_s = 0.0
         while True:
-            if self._waking.wait(wait_s):
+            if self._waking.wait(max(wait_s, _PAUSE_S)):
                 self._waking.clear()
             context = self._context()
             if context is None or self._stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -163,6 +164,34 @@ def test_graphs_that_nobody_holds_leave_nothing_behind() -> None:
         [track] = stream.get_tracks()
         assert not track._source.raw()._sinks
         track.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_graph_that_is_always_late_ends_too(monkeypatch: pytest.MonkeyPatch, closes: bool) -> None:
+    """A machine that renders slower than time passes never has nothing to do."""
+    compute = msrecd.AudioContext._compute
+
+    def slow(self: Any, plan: Any, first_frame: int, frames: int) -> None:
+        compute(self, plan, first_frame, frames)
+        time.sleep(2 * frames / 48_000)
+
+    monkeypatch.setattr(msrecd.AudioContext, "_compute", slow)
+
+    async def run() -> None:
+        context = msrecd.AudioContext()
+        context.create_oscillator().connect(context.create_media_stream_destination())
+        await until(lambda: context.current_time > 0.3)
+        thread = context._thread
+        assert thread is not None
+        if closes:
+            await context.close()
+            assert not thread.is_alive()
+        else:
+            gone = weakref.ref(context)
+            del context
+            await until(lambda: gc.collect() is not None and gone() is None and not thread.is_alive())
 
     asyncio.run(run())
 
