@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import http.client
 import json
 import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -39,6 +41,22 @@ def error_of(message: str) -> StoreError:
     """What rclone's words mean for what was tried."""
     words = " ".join("".join(char if char.isprintable() else " " for char in message).split())[:300]
     return (Unreachable if _LATER.search(words) else Refused)(words or "rclone gives no reason")
+
+
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes rclone: it asks the kernel to be killed when its parent ends.
+
+    Not by setpriv(1): that of Debian 13 sets capabilities as well, whatever it is asked for, which the unit forbids.
+    """
+    libc = ctypes.CDLL(None)  # loaded here: between fork and exec as little happens as can
+
+    def end_with_parent() -> None:
+        set_parent_death_signal = 1
+        libc.prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return end_with_parent
 
 
 class Rclone:
@@ -178,9 +196,6 @@ class Rclone:
             raise Refused("rclone is not installed; on Debian: apt install rclone")
         # rclone ends with this process, also where that is killed and no unit ends what it leaves.
         words = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
             "rclone",
             "rcd",
             "--rc-addr",
@@ -198,6 +213,7 @@ class Rclone:
                     stdout=subprocess.DEVNULL,
                     stderr=file,
                     start_new_session=True,
+                    preexec_fn=_ending_with(os.getpid()),
                 )
             self._port = self._read_port(log)
         except OSError as exc:

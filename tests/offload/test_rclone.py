@@ -363,7 +363,7 @@ def test_the_unit_serves_each_daemon_with_a_process_of_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As msrecd-rclone.socket does it: systemd listens and accepts."""
+    """As msrecd-rclone.socket does it: systemd listens and accepts; and programs that set capabilities fail there."""
     activate = shutil.which("systemd-socket-activate")
     if activate is None:
         pytest.skip("systemd-socket-activate is not installed")
@@ -374,7 +374,11 @@ def test_the_unit_serves_each_daemon_with_a_process_of_its_own(
     client = target(made, unit=address)
     with pytest.raises(Refused, match=r"systemctl enable --now msrecd-rclone\.socket"):
         client.put("a", io.BytesIO(b"abc"), size=3, sha256=sha256, mime_type="")
-    environment = [f"PYTHONPATH={os.pathsep.join(sys.path)}", f"PATH={os.environ['PATH']}"]
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "setpriv").write_text("#!/bin/sh\necho 'setpriv: activate capabilities' >&2\nexit 127\n")
+    (programs / "setpriv").chmod(0o755)
+    environment = [f"PYTHONPATH={os.pathsep.join(sys.path)}", f"PATH={programs}:{os.environ['PATH']}"]
     unit = subprocess.Popen(
         [
             *(activate, "--accept", "--inetd", "-l", str(address), *(f"-E{one}" for one in environment)),
