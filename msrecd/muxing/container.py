@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from msrecd import libav
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
+from msrecd.muxing.flacframes import FrameNumbers
 from msrecd.muxing.fragments import DecodeTimeShifter
 from msrecd.muxing.heads import with_presentation
 from msrecd.vocabulary.formats import Container
@@ -34,6 +35,9 @@ class ChunkContainer:
         head: list[bytes] = []
         self._write: Callable[[bytes], None] = head.append
         self._is_mp4 = container.muxer == "mp4"
+        # Its players seek by the numbers of the frames; the other containers have times of their own.
+        is_numbered = container.muxer in ("flac", "ogg") and streams[0].codec == "flac"
+        self._numbers = FrameNumbers() if is_numbered else None
         self._muxer = libav.Muxer(
             lambda data: self._write(data),
             format=container.muxer,
@@ -55,7 +59,7 @@ class ChunkContainer:
             dts_ns -= first
         self._muxer.write(
             stream,
-            packet.data,
+            packet.data if self._numbers is None else self._numbers.renumber(packet.data),
             pts_ns=pts_ns,
             dts_ns=dts_ns,
             duration_ns=duration_ns,

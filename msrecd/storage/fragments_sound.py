@@ -7,9 +7,9 @@ import struct
 import zlib
 from typing import BinaryIO
 
+from msrecd.muxing.flacframes import CRC16, HEADER_BYTES, frame_header
 from msrecd.storage.scan import MAX_ELEMENTS, Scan, TrackScan
 
-_FLAC_HEADER_BYTES = 16  # the longest frame header (RFC 9639 9.1)
 _FLAC_SYNC = re.compile(b"\xff[\xf8\xf9]")
 _MAX_BLOCKS = 1000  # of metadata before the sound
 _FLAC_BLOCK_BYTES = 1 << 20
@@ -101,28 +101,27 @@ def scan_flac(file: BinaryIO, size: int) -> Scan:
 
 
 def _flac_last_frame(file: BinaryIO, at: int, size: int) -> tuple[int, int, int, int]:
-    """(number of frames, offset of the last one, its first sample, its samples), read in blocks.
+    """(number of frames, offset of the last one, samples before it, its samples), read in blocks.
 
-    Headers count only with a right checksum and in order.
+    Headers count only with a right checksum and in order. The first may have any number: older recordings count their
+    frames over all chunks.
     """
-    frames = begin = position = samples = fixed = looked = 0
+    frames = begin = position = samples = next_number = looked = 0
     while at < size:
         file.seek(at)
         data = file.read(min(_FLAC_BLOCK_BYTES, size - at))
         # A header may go on in the next block, which begins before it then.
         is_end = at + len(data) >= size
-        stop = len(data) - (6 if is_end else _FLAC_HEADER_BYTES)
+        stop = len(data) - (6 if is_end else HEADER_BYTES)
         for match in _FLAC_SYNC.finditer(data, 0, max(0, stop) + 1):
             looked += 1
             if looked > MAX_ELEMENTS:
                 return frames, begin, position, samples
-            found = match.start()
-            header = _flac_header(data, found)
-            if header is not None:
-                fixed = fixed or header[1]
-                first = header[0] * fixed if data[found + 1] == 0xF8 else header[0]
-                if not frames or first == position + samples:
-                    frames, begin, position, samples = frames + 1, at + found, first, header[1]
+            header = frame_header(data, match.start())
+            if header is not None and (not frames or header.number == next_number):
+                frames, begin, position = frames + 1, at + match.start(), position + samples
+                samples = header.samples
+                next_number = header.number + (samples if header.is_variable else 1)
         if is_end or stop <= 0:
             break
         at += stop
@@ -134,42 +133,10 @@ def _flac_frame_end(data: bytes, begin: int) -> int | None:
     value = 0
     found = None
     for at in range(begin, len(data)):
-        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ data[at]]
-        if value == 0 and at + 1 >= len(data) - _FLAC_HEADER_BYTES and data[at + 1 : at + 2] in (b"", b"\xff"):
+        value = (value << 8 & 0xFFFF) ^ CRC16[value >> 8 ^ data[at]]
+        if value == 0 and at + 1 >= len(data) - HEADER_BYTES and data[at + 1 : at + 2] in (b"", b"\xff"):
             found = at + 1
     return found
-
-
-def _flac_header(data: bytes, at: int) -> tuple[int, int] | None:
-    """Coded number and block size of the frame header at `at` (RFC 9639 9.1), None when it is none."""
-    size_code, rate_code = data[at + 2] >> 4, data[at + 2] & 0xF
-    if size_code == 0 or rate_code == 15 or data[at + 3] & 1 or data[at + 3] >> 4 > 10:
-        return None
-    end = at + 4
-    lead = data[end]
-    extra = 0 if lead < 0x80 else 7 - (lead ^ 0xFF).bit_length()
-    if extra < 0 or (0x80 <= lead < 0xC0) or extra > 6:
-        return None
-    number = lead if not extra else lead & (0x3F >> extra)
-    for byte in data[end + 1 : end + 1 + extra]:
-        if byte & 0xC0 != 0x80:
-            return None
-        number = number << 6 | byte & 0x3F
-    end += 1 + extra
-    if size_code == 1:
-        samples = 192
-    elif size_code <= 5:
-        samples = 576 << (size_code - 2)
-    elif size_code <= 7:
-        width = size_code - 5
-        samples = int.from_bytes(data[end : end + width], "big") + 1
-        end += width
-    else:
-        samples = 256 << (size_code - 8)
-    end += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if end >= len(data) or _crc8(data[at:end]) != data[end]:
-        return None
-    return number, samples
 
 
 def scan_wav(file: BinaryIO, size: int) -> Scan:
@@ -200,25 +167,3 @@ def scan_wav(file: BinaryIO, size: int) -> Scan:
 def _sound(cut: int, fragments: int, samples: int, rate: int) -> Scan:
     track = TrackScan(kind="audio", units=samples, start_s=0.0, end_s=samples / rate if rate else 0.0)
     return Scan(cut=cut, fragments=fragments, tracks={"audio": track})
-
-
-def _table(polynomial: int, bits: int) -> list[int]:
-    top, mask = 1 << (bits - 1), (1 << bits) - 1
-    table = []
-    for byte in range(256):
-        value = byte << (bits - 8)
-        for _ in range(8):
-            value = (value << 1 ^ polynomial if value & top else value << 1) & mask
-        table.append(value)
-    return table
-
-
-_CRC8 = _table(0x07, 8)
-_CRC16 = _table(0x8005, 16)
-
-
-def _crc8(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = _CRC8[value ^ byte]
-    return value
