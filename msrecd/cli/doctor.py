@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     from msrecd.daemon.doctor.machine import gather
 
     config, problems = _configuration(args)
-    found = diagnose(gather(config, problems, asyncio.run(_devices(config))))
+    devices, sources = asyncio.run(_look(config, args))
+    found = diagnose(gather(config, problems, devices, sources=sources))
     works = can_record(found)
     if args.json:
         print_json({"can_record": works, "findings": [asdict(finding) for finding in found]})
@@ -49,16 +50,22 @@ def _configuration(args: argparse.Namespace) -> tuple[Config | None, list[str]]:
         return None, str(exc).splitlines()
 
 
-async def _devices(config: Config | None) -> list[dict[str, Any]]:
+async def _look(config: Config | None, args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The devices, and by recorder why its source gives nothing."""
+    from msrecd.cli.look import problem_by_daemon
     from msrecd.codecs.parameters import camera_parameters
     from msrecd.control.device_list import device_list
     from msrecd.daemon.backends import backends_for
+    from msrecd.daemon.doctor.sources import source_problems
     from msrecd.devices import default_backends
     from msrecd.media.devices import MediaDevices
 
     backends = default_backends(camera_parameters=camera_parameters) if config is None else backends_for(config)
     devices = MediaDevices(backends=backends)
     try:
-        return await device_list(devices)
+        found = await device_list(devices)
+        if config is None:
+            return found, {}
+        return found, await source_problems(config, devices, lambda name: problem_by_daemon(config, args.config, name))
     finally:
         await devices.close()

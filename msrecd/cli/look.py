@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f'there is no recorder "{args.recorder}" (there is: {known})')
     if args.trigger:
         return _follow_triggers(config, recorder, args)
-    reply = _ask_daemon(config, args) or _look(config, recorder, args)
+    reply = _ask_daemon(config, args.config, args.recorder, with_jpeg=args.output is not None) or _look(
+        config, recorder, args
+    )
     if reply["status"] != "ok":
         raise MsrecdError(f"{reply['error']['code']}: {reply['error']['message']}")
     found: dict[str, Any] = reply["data"]
@@ -73,7 +75,7 @@ def _follow_triggers(config: Config, recorder: Recorder, args: argparse.Namespac
     done = 0
     while not args.looks or done < args.looks:
         began_s = time.monotonic()
-        reply = _ask_daemon(config, args)
+        reply = _ask_daemon(config, args.config, args.recorder, with_jpeg=args.output is not None)
         if reply is None:
             raise NoAnswerError("no daemon of this configuration runs; on a file: msrecd trigger-test")
         if reply["status"] != "ok":
@@ -105,16 +107,27 @@ def _score(trigger: dict[str, Any], off: str) -> str:
     return f"{trigger['kind']} {trigger['score']:6.1f} of {threshold} {state:5}"
 
 
-def _ask_daemon(config: Config, args: argparse.Namespace) -> dict[str, Any] | None:
+def problem_by_daemon(config: Config, path: Path, recorder: str) -> str | None:
+    """Why the running daemon cannot read a recorder's input, "" where it can; None where none runs. For `doctor`."""
+    try:
+        reply = _ask_daemon(config, path, recorder, with_jpeg=False)
+    except NoAnswerError as exc:
+        return f"not asked: {exc}"
+    if reply is None or reply["status"] == "ok":
+        return None if reply is None else ""
+    return str(reply["error"]["message"])
+
+
+def _ask_daemon(config: Config, path: Path, recorder: str, *, with_jpeg: bool) -> dict[str, Any] | None:
     """The reply of the daemon of this configuration; None where none listens."""
     from msrecd.local.client import LocalDaemon, LocalError
     from msrecd.local.protocol import socket_path
 
     try:
         with LocalDaemon() as daemon:
-            if daemon.device_id != config.device.id or not daemon.has_config(args.config):
+            if daemon.device_id != config.device.id or not daemon.has_config(path):
                 return None
-            return daemon.look(args.recorder, with_jpeg=args.output is not None, timeout_s=_TIMEOUT_S)
+            return daemon.look(recorder, with_jpeg=with_jpeg, timeout_s=_TIMEOUT_S)
     except LocalError as exc:
         raise NoAnswerError(f"{socket_path()}: {exc}") from exc
     except (FileNotFoundError, ConnectionRefusedError):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import storage_media
+from config_text import configuration, recorder
+from daemon import DaemonProcess
 
 from msrecd.config import Config, load
 from msrecd.config.offload_table import Offload
@@ -22,6 +29,7 @@ from msrecd.daemon.doctor.diagnosis import Level, can_record, diagnose
 from msrecd.daemon.doctor.machine import Facts, Wanted, gather
 from msrecd.devices.board import Board
 from msrecd.devices.camera.modes import ContiguousMemory
+from tests.inputs.cameras import RtspCamera, clip
 
 CAMERA = {"kind": "videoinput", "label": "imx219", "state": "free", "detail": {}}
 MICROPHONE = {"kind": "audioinput", "label": "USB PnP Sound Device", "state": "free", "detail": {}}
@@ -391,37 +399,96 @@ def test_rclone_renews_no_token_as_another_user(tmp_path: Path, monkeypatch: pyt
     assert problem == f"not tried: rclone may renew its token; sudo -u {owner} msrecd doctor"
 
 
+@contextlib.contextmanager
+def answering(protocol: str, status: str) -> Iterator[int]:
+    """The port of a server that answers each request with this status."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                while request := connection.recv(4096):
+                    sequence = re.search(rb"CSeq: *\d+\r\n", request)
+                    more = b"Content-Length: 0\r\n" + (sequence[0] if sequence else b"")
+                    connection.sendall(f"{protocol} {status}\r\n".encode() + more + b"\r\n")
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def command(config: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msrecd", *arguments, "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.promise("doctor-opens-sources")
 def test_sources_that_give_nothing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as gone:
-        there, silent = server.getsockname()[1], gone.getsockname()[1]
+    """They are opened as a recorder opens them, so what `record` says of them is what is said here."""
+    (tmp_path / "text.mp4").write_text("no media at all\n" * 100)
+    good = storage_media.make("mp4")
+    (tmp_path / "good.mp4").write_bytes(good)
+    with (
+        answering("RTSP/1.0", "404 Not Found") as nowhere,
+        answering("RTSP/1.0", "503 Service Unavailable") as busy,
+        answering("HTTP/1.0", "404 Not Found") as absent,
+        socket.create_server(("127.0.0.1", 0)) as gone,
+    ):
+        silent = gone.getsockname()[1]
         gone.close()
-        path = tmp_path / "msrecd.toml"
         urls = {
             "file": f"{tmp_path}/absent.mp4",
-            "itself": str(path),
+            "text": f"{tmp_path}/text.mp4",
+            "good": f"{tmp_path}/good.mp4",
             "silent": f"rtsp://u:hidden@127.0.0.1:{silent}/main",
-            "there": f"http://127.0.0.1:{there}/live.m3u8",
+            "path": f"rtsp://u:hidden@127.0.0.1:{nowhere}/wrong",
+            "busy": f"rtsp://127.0.0.1:{busy}/main",
+            "page": f"http://127.0.0.1:{absent}/live.mp4",
             "listens": "udp://:5000",
         }
         tables = "".join(f'[[recorder]]\nname = "{name}"\nsource.url = "{url}"\n' for name, url in urls.items())
-        path.write_text(f'[device]\nid = "x"\n[storage]\npath = "recordings"\n{tables}')
-        found = [one for one in diagnose(gather(load(path), [], [])) if one.area == "source"]
-    assert [(one.level, one.message) for one in found] == [
-        (Level.WARNING, "recorder file: no such file"),
-        (Level.OK, "recorder itself"),
-        (Level.WARNING, "recorder silent: no answer: Connection refused"),
-        (Level.OK, "recorder there"),
-        (Level.OK, "recorder listens"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "msrecd", "check-config", "--config", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert f"warning: recorder file: source.url: there is no file {tmp_path}/absent.mp4" in done.stderr
+        config = tmp_path / "msrecd.toml"
+        config.write_text(f'[device]\nid = "x"\n[storage]\npath = "recordings"\n{tables}')
+        runtime = tmp_path / "run"
+        done = command(config, "doctor", "--json", RUNTIME_DIRECTORY=str(runtime))
+        findings = [one for one in json.loads(done.stdout)["findings"] if one["area"] == "source"]
+        for name in ("text", "silent", "path", "busy", "page"):
+            looked = command(config, "look", name, RUNTIME_DIRECTORY=str(runtime))
+            assert looked.returncode == 1
+            sentence = looked.stderr.strip().removeprefix("msrecd: device_missing: ")
+            assert f"recorder {name}: {sentence}" in [one["message"] for one in findings]
+    assert [one["level"] for one in findings] == ["warning"] * 2 + ["ok"] + ["warning"] * 4 + ["ok"]
+    said = {one["message"].split(":")[0]: one["message"] for one in findings}
+    assert "404" in said["recorder path"]
+    assert "failed to answer (5xx)" in said["recorder busy"]
+    assert "404" in said["recorder page"]
+    assert "hidden" not in done.stdout + done.stderr
+    checked = command(config, "check-config")
+    assert checked.returncode == 0
+    assert f"warning: recorder file: source.url: there is no file {tmp_path}/absent.mp4" in checked.stderr
+
+
+def test_of_a_source_that_the_daemon_reads_no_second_session_is_opened(tmp_path: Path) -> None:
+    media = clip()
+    with RtspCamera(media) as server:
+        text = configuration(tmp_path, port=None, recorders=recorder("net", autostart=True, source={"url": server.url}))
+        with DaemonProcess(tmp_path, text) as daemon:
+            daemon.wait_for_part()
+            before = server.connections
+            done = command(daemon.config, "doctor", "--json", RUNTIME_DIRECTORY=str(daemon.runtime))
+            found = [one for one in json.loads(done.stdout)["findings"] if one["area"] == "source"]
+            assert [(one["level"], one["message"]) for one in found] == [("ok", "recorder net")]
+            assert server.connections == before
 
 
 def test_when_triggers_are_armed_and_what_they_lack(tmp_path: Path) -> None:

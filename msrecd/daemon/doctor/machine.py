@@ -10,7 +10,6 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from msrecd.vocabulary.units import format_duration
 
 UNIT = "msrecd.service"
 USER = "msrecd"
-_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +109,14 @@ def gather(
     problems: Sequence[str],
     devices: Sequence[Mapping[str, Any]],
     root: Path = Path("/"),
+    *,
+    sources: Mapping[str, str] | None = None,
 ) -> Facts:
-    """The facts of this machine; reads files and asks systemd, which takes a moment."""
+    """The facts of this machine; reads files and asks systemd, which takes a moment.
+
+    Args:
+        sources: as in Facts.
+    """
     meminfo = root / "proc/meminfo"
     total, available = _memory_of(meminfo)
     storage = Path(config.storage.path) if config is not None and config.storage is not None else None
@@ -161,7 +165,7 @@ def gather(
         offload="" if offload is None else offload.endpoint or offload.remote,
         offload_problems=[] if offload is None else services.offload_problems(offload, USER, storage),
         triggers=_triggers(config),
-        sources=_sources(config),
+        sources=sources or {},
     )
 
 
@@ -222,16 +226,6 @@ def _window(schedule: Schedule) -> str:
     if schedule.stop is not None:
         return f"from {schedule.start} to {schedule.stop}{days}"
     return f"from {schedule.start} for {format_duration(schedule.duration_s or 0)}{days}"
-
-
-def _sources(config: Config | None) -> dict[str, str]:
-    """All are tried at once: each may take its deadline."""
-    recorders = [] if config is None else [recorder for recorder in config.recorders if recorder.source is not None]
-    if not recorders:
-        return {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        problems = pool.map(services.source_problem, [one.source.url for one in recorders if one.source is not None])
-        return {one.name: problem for one, problem in zip(recorders, problems, strict=True)}
 
 
 def _kinds_of(recorder: Recorder) -> frozenset[str]:

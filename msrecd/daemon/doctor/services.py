@@ -25,7 +25,6 @@ _ANSWER_S = 15.0  # rclone itself takes a second or two to start
 _NOT_MADE = "directory not found"  # rclone's words
 _MAKE_STORE = "mount the drive, or name another place"
 _LOOK_YOURSELF = "network, name, keys: try it with rclone lsd"
-_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
 _MADE_BY_SYSTEMD = Path("/var/lib/msrecd")  # StateDirectory= of the unit
 
 
@@ -101,20 +100,10 @@ def _name_of(uid: int) -> str:
         return f"#{uid}"
 
 
-def source_problem(url: str) -> str:
-    """Why a file or a server will give nothing at this moment; "": it may. Names no secret."""
+def is_source_visible(url: str) -> bool:
+    """Whether who asks may look at a file that is a source; what is no file, anybody may."""
     address = parse(url)
-    if address.is_file:
-        return "" if _is_hidden(Path(address.opened)) or Path(address.opened).exists() else "no such file"
-    port = _PORTS.get(address.scheme)
-    if port is None:
-        return ""  # it is waited for, or does not say whether it is there
-    parts = urlsplit(address.opened)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or port), timeout=_REACH_S):
-            return ""
-    except OSError as exc:
-        return f"no answer: {exc.strerror or exc}"
+    return not address.is_file or not _is_hidden(Path(address.opened))
 
 
 def _is_hidden(path: Path) -> bool:
