@@ -39,6 +39,11 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 _LARGE_VP8 = 640 * 480
 _EVEN_ONLY = frozenset({"h264", "hevc", "av1"})  # libx264, libx265, and the SVT-AV1 of Debian 13
+# What encoders refuse to be less than, in both directions, and the largest rate; measured by
+# tests/codecs/test_encoder_edges.py. The times of frames are their own: a rate tells an encoder only what to expect.
+_LEAST: Mapping[str, int] = {"h264": 2, "hevc": 16, "av1": 64}
+_MOST_RATE: Mapping[str, float] = {"av1": 240.0}
+_LEAST_RATE = 1 / 3600  # of any: libvpx refuses one frame a day
 
 
 class Decimator:
@@ -144,7 +149,7 @@ class VideoEncoding(Encoding[VideoFrame]):
             codec=request.codec,
             width=width,
             height=height,
-            frame_rate=self._frame_rate or 30.0,
+            frame_rate=encoded_rate(request.codec, self._frame_rate or 30.0),
             bit_rate=request.bit_rate,
             constant_bit_rate=request.bitrate_mode == "constant",
             options=OPTIONS.get(request.codec),
@@ -214,5 +219,16 @@ def threads_for(codec: str, width: int, height: int) -> int:
 
 
 def encoded_size(codec: str, width: int, height: int) -> tuple[int, int]:
-    """The size that a codec's encoder takes for a frame; some have even ones only."""
-    return (max(2, width & ~1), max(2, height & ~1)) if codec in _EVEN_ONLY else (max(1, width), max(1, height))
+    """The size that a codec's encoder takes for a frame: some take even ones only, some none that are tiny.
+
+    A frame that is smaller is scaled up, with black beside it where its shape differs.
+    """
+    if codec in _EVEN_ONLY:
+        width, height = width & ~1, height & ~1
+    least = _LEAST.get(codec, 1)
+    return max(least, width), max(least, height)
+
+
+def encoded_rate(codec: str, frame_rate: float) -> float:
+    """The frame rate that a codec's encoder is told."""
+    return max(_LEAST_RATE, min(_MOST_RATE.get(codec, frame_rate), frame_rate))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config_text import toml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import msrecd
@@ -115,6 +115,13 @@ def text(configuration: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def edge(codec: str, width: int, height: int, frame_rate: int = 30) -> dict[str, Any]:
+    """What is at the edge of what an encoder takes, or beyond it."""
+    video = {"width": width, "height": height, "frame_rate": frame_rate, "resize_mode": "crop-and-scale"}
+    recorder = {"video": video, "audio": False, "mime_type": f"video/x-matroska;codecs={codec}"}
+    return {"recorder": [recorder], "location": TROMSO}
+
+
 async def begin(config: Config) -> None:
     """All that a daemon does with a configuration before a recorder's first frame.
 
@@ -149,6 +156,13 @@ def test_what_is_accepted_starts(tmp_path: Path) -> None:
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(CONFIGURATIONS)
+    @example(edge("av01", 2, 2))
+    @example(edge("av01", 1, 640))
+    @example(edge("av01", 640, 480, 4000))
+    @example(edge("avc1", 1, 1))
+    @example(edge("vp8", 1, 1))
+    @example(edge("vp09", 3, 1))
+    @example(edge("mjpeg", 1, 1))
     def starts(configuration: dict[str, Any]) -> None:
         path.write_text(text(configuration))
         if not check(path, checks=config_checks()):
