@@ -19,7 +19,7 @@ factory.set_launch(
     f"( filesrc location={FILE} ! qtdemux name=d d.video_0 ! queue ! h264parse"
     f" ! rtph264pay config-interval=1 name=pay0 pt=96{SOUND} )"
 )
-factory.set_shared(not SOUND)  # of a shared one, clients that come at once get the first frames twice
+factory.set_shared(False)  # a client that joins would rewind the film for all others
 server = GstRtspServer.RTSPServer()
 server.set_address("127.0.0.1")
 server.set_service(PORT)

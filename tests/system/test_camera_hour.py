@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from config_text import configuration, recorder
 from daemon import DaemonProcess
-from judge import CELLS, read_chunk
+from judge import CELLS, assert_consecutive, number_of, read_chunk
 from ports import free_port
 from waiting import until
 
@@ -111,6 +111,19 @@ def given_ms(path: Path) -> float:
     head = path.with_name("head.mp4")
     subprocess.run(["ffmpeg", "-v", "error", "-t", "8", "-i", str(path), "-c", "copy", str(head)], check=True)
     return read_chunk(head).av_offset_ms
+
+
+@pytest.mark.timeout(300)
+def test_a_second_client_leaves_the_first_one_alone(camera: tuple[str, Path]) -> None:
+    """Of the camera of these tests: GStreamer rewinds a film that is shared, which looks like 150 frames lost."""
+    numbers: list[int] = []
+    with av.open(camera[0], options={"rtsp_transport": "tcp"}) as first:
+        frames = first.decode(video=0)
+        numbers += [number_of(next(frames).to_ndarray(format="gray")) for _ in range(30)]
+        with av.open(camera[0], options={"rtsp_transport": "tcp"}) as second:
+            assert number_of(next(second.decode(video=0)).to_ndarray(format="gray")) == 0
+            numbers += [number_of(next(frames).to_ndarray(format="gray")) for _ in range(60)]
+    assert_consecutive(numbers)
 
 
 @pytest.mark.slow
