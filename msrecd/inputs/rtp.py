@@ -72,6 +72,9 @@ class _Stream:
     def flush(self, out: list[Demuxed]) -> None:
         """Nothing more has come for now."""
 
+    def skip(self, number: int) -> None:
+        """A packet of RTP has this number and nothing for this stream."""
+
     @property
     def held_bytes(self) -> int:
         """Of what is not whole yet."""
@@ -123,6 +126,7 @@ class _Frames(_Stream):
         self._has_slice = self._is_key = self._is_damaged = False
         self._is_open = False  # a unit in fragments, whose last one has not come
         self._next_number = -1
+        self._follows_missing = False  # packets before it, of other frames, did not come
         self._is_whole = False  # its last packet has come
         self._gave_whole_at: int | None = None
         self._marks_slices = False  # the mark of the last packet is set on each slice: it says nothing
@@ -134,6 +138,9 @@ class _Frames(_Stream):
     def take(
         self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
     ) -> None:
+        if number != self._next_number:
+            self._miss(number, stamp, out)
+        self._next_number = number + 1 & 0xFFFF
         if stamp != self._frame_stamp:
             if self._has_slice:
                 self._give(out)
@@ -145,12 +152,11 @@ class _Frames(_Stream):
             if marks & 0x80:
                 self._unit(head & 0xE0 | marks & 31, data, begin + 2, stop, out)
                 self._is_open = True
-            elif self._is_open and number == self._next_number:
+            elif self._is_open:
                 self._parts.append(data[begin + 2 : stop])
                 self._bytes += stop - begin
             else:
-                self._is_open, self._is_damaged = False, True
-            self._next_number = number + 1 & 0xFFFF
+                self._is_damaged = True
             if marks & 0x40:
                 self._is_open = False
         elif kind == 24:
@@ -164,6 +170,24 @@ class _Frames(_Stream):
         self._is_whole = is_last
         if self._bytes > MAX_FRAME or len(self._parts) > 2 * _MAX_UNITS + MAX_FRAME // 1000:
             raise RtpError("a frame that is too large")
+
+    def skip(self, number: int) -> None:
+        if number == self._next_number:
+            self._next_number = number + 1 & 0xFFFF
+
+    def _miss(self, number: int, stamp: int, out: list[Demuxed]) -> None:
+        """Packets before this one did not come: some senders leave out what a slow connection does not take.
+
+        What refers to them cannot be decoded, though all of it may have come; only a key frame can.
+        """
+        if self._next_number < 0 or (number - self._next_number) & 0xFFFF >= 0x8000:
+            return  # the first one, or one that came twice
+        if stamp == self._frame_stamp or (self._has_slice and not self._is_whole):
+            self._is_open, self._is_damaged = False, True
+        if stamp != self._frame_stamp:
+            if self._has_slice:
+                self._give(out)
+            self._frame_stamp, self._follows_missing = stamp, True
 
     def _unit(self, head: int, data: bytes, begin: int, stop: int, out: list[Demuxed]) -> None:
         """A unit begins, or is there."""
@@ -201,16 +225,19 @@ class _Frames(_Stream):
 
     def _give(self, out: list[Demuxed]) -> None:
         pts_ns, sender_ns = self._times(self._frame_stamp)
-        is_damaged = self._is_damaged or self._is_open
+        is_damaged = self._is_damaged or self._is_open or (self._follows_missing and not self._is_key)
         out.append(Demuxed(self.stream, b"".join(self._parts), pts_ns, None, 0, self._is_key, sender_ns, is_damaged))
         self._parts, self._bytes = [], 0
-        self._has_slice = self._is_key = self._is_damaged = self._is_open = False
+        self._has_slice = self._is_key = self._is_damaged = self._is_open = self._follows_missing = False
 
 
 class _HevcFrames(_Frames):
     def take(
         self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
     ) -> None:
+        if number != self._next_number:
+            self._miss(number, stamp, out)
+        self._next_number = number + 1 & 0xFFFF
         if stop - begin < 3:
             return
         if stamp != self._frame_stamp:
@@ -226,12 +253,11 @@ class _HevcFrames(_Frames):
                 head = bytes((data[begin] & 0x81 | (marks & 63) << 1, data[begin + 1]))
                 self._hevc_unit(head, data, begin + 3, stop, out)
                 self._is_open = True
-            elif self._is_open and number == self._next_number:
+            elif self._is_open:
                 self._parts.append(data[begin + 3 : stop])
                 self._bytes += stop - begin
             else:
-                self._is_open, self._is_damaged = False, True
-            self._next_number = number + 1 & 0xFFFF
+                self._is_damaged = True
             if marks & 0x40:
                 self._is_open = False
         elif kind == 48:
@@ -408,6 +434,10 @@ class Unpacker:
                     stream.take(data, at + 16, after, kind > 0x7F, number, stamp, out)
                 elif (bounds := _payload(data, at + 4, after)) is not None:
                     stream.take(data, *bounds, kind > 0x7F, number, stamp, out)
+                else:
+                    stream.skip(number)
+            elif stream is not None and size >= _RTP:
+                stream.skip(number)
             elif channel in self._reports and size >= 8:
                 self._reports[channel].report(data, at + 4, after)
             at = after

@@ -23,7 +23,7 @@ from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
 from msrecd.codecs.opus import packet_samples
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.errors import ConfigError
-from msrecd.flow.encoded import EncodedFeed, EncodingRequest
+from msrecd.flow.encoded import EncodedFeed, EncodingRequest, Loss
 from msrecd.flow.feed import Feed, Sink
 from msrecd.flow.source import Source, SourceThread
 from msrecd.flow.units import AudioFormat, Packet, VideoFormat
@@ -31,6 +31,7 @@ from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
 from msrecd.inputs.processes import ReaderError
 from msrecd.inputs.reader import Reader
 from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
+from msrecd.media.lostframes import LostFrames
 from msrecd.media.streamdecoding import KeyFrameDecoding, StreamDecoding
 from msrecd.vocabulary.secrets import read_secret
 
@@ -160,6 +161,7 @@ class StreamSource(Source):
         self._parameter_sets: tuple[bytes, ...] = ()
         self._jpeg_size: tuple[int, int] | None = None
         self._broken = True  # until the first key frame
+        self._lost = LostFrames(_usual_duration_ns(info))
         self._keys = KeyFrameDecoding(info, label) if info.kind == "video" else None
         sound = self._format if isinstance(self._format, AudioFormat) else None
         self._decoding = StreamDecoding(info, label, self._raw, self.stats, sound, playback.clock)
@@ -211,9 +213,13 @@ class StreamSource(Source):
         if packet.is_hidden:
             self._deliver_hidden(unit)
             return
-        if self.kind == "video" and not self._follows(packet):
-            self.stats.dropped += 1
-            return
+        if self.kind == "video":
+            if not self._follows(packet):
+                self._refuse(unit)
+                return
+            missing, due_ns = self._lost.missing_before(unit.dts_ns)
+            if missing:
+                self._count_lost(due_ns, missing)
         if packet.is_keyframe and self._playback.is_live:
             self._check_description(packet.data)
         duration_ns = unit.duration_ns
@@ -282,9 +288,22 @@ class StreamSource(Source):
             raise ReaderError("its frames changed (size or coding)")
         self._parameter_sets = sets or self._parameter_sets
 
-    def interrupt(self) -> None:
+    def _refuse(self, unit: Placed) -> None:
+        if self._lost.has_begun:
+            self._count_lost(unit.dts_ns, 1)
+        else:
+            self.stats.dropped += 1
+        self._lost.refuse()
+
+    def _count_lost(self, at_ns: int, frames: int) -> None:
+        """For those who want raw frames, and for those who record them as they come."""
+        self.stats.dropped += frames
+        self.passing.facts.losses.add(Loss(at_ns, frames=frames))
+
+    def interrupt(self, *, is_loss: bool = True) -> None:
         """Something was left out here: nothing follows until the next key frame."""
         self._broken = True
+        self._lost.interrupt(is_loss=is_loss)
         if self._gop is not None:
             self._gop.forget()
         self._decoding.forget()
@@ -513,7 +532,7 @@ class Playback:
                 self._give_gathered()
             else:
                 for source in self.sources:
-                    source.interrupt()
+                    source.interrupt(is_loss=False)
         self._finish(None if stopping.is_set() else NotReadableError(f"{self.address.shown} ended its stream"))
 
     def _play_file(self, streams: dict[int, StreamTimes], stopping: threading.Event) -> None:

@@ -88,6 +88,44 @@ def test_a_frame_without_a_piece_is_damaged() -> None:
     assert [packet.is_damaged for packet in packets] == [True, False]
 
 
+def test_what_follows_a_frame_that_did_not_come_cannot_be_decoded() -> None:
+    """Up to the next key frame, which needs none before it; the frame whose end did not come lacks something itself."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    first = send(IDR, 0)
+    send(SLICE, 3000)
+    packets = given(unpacker, first + send(SLICE, 6000) + send(SLICE, 9000))
+    assert [packet.is_damaged for packet in packets] == [False, True, False]
+    send(SLICE, 12_000)
+    packets = given(unpacker, send(IDR, 15_000) + send(SLICE, 18_000))
+    assert [packet.is_damaged for packet in packets] == [False, False]
+    begun = send(SLICE, 21_000, False)
+    send(SECOND_SLICE, 21_000)
+    packets = given(unpacker, begun + send(IDR, 24_000))
+    assert [packet.is_damaged for packet in packets] == [True, False]
+
+
+def test_hevc_frames_that_did_not_come_are_missed_as_well() -> None:
+    send, unpacker = Sender(), Unpacker([HEVC])
+    slice_ = b"\x02\x01\x80" + b"p" * 40
+    first = send(slice_, 0)
+    send(slice_, 3600)
+    packets = given(unpacker, first + send(slice_, 7200) + send(slice_, 10_800))
+    assert [packet.is_damaged for packet in packets] == [False, True, False]
+
+
+def test_numbers_that_say_nothing_about_frames_damage_none() -> None:
+    """A packet that comes twice, one without a payload, one of another type, one that is padding only."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    first, once = send(IDR, 0), send(SLICE, 3000)
+    data = first + once + once + send(b"", 3000) + send(SLICE, 6000)
+    data += send(b"\x04" * 4, 6000, flags=0xA0) + send(SLICE, 9000)
+    send.kind = 100
+    data += send(b"other", 9000)
+    send.kind = 96
+    packets = given(unpacker, data + send(SLICE, 12_000))
+    assert not any(packet.is_damaged for packet in packets)
+
+
 def test_a_mark_on_each_slice_splits_no_frame_for_long() -> None:
     """A sender that marks every slice as its frame's last: once seen, frames end where the next one begins."""
     send, unpacker = Sender(), Unpacker([VIDEO])
