@@ -34,7 +34,8 @@ _WALL_RATE = 2000  # ppm at which their jitter is followed
 _WALL_RATE_FAR = 20_000  # ... when they agree for a while that a stream is a frame or more away
 _AGREED_NS = 6 * NS  # two reports, as they are usually sent
 _AGREES_NS = 300 * MS  # a common zero of two streams that lies no further from how they arrive is believed
-_REPORT_JITTER_NS = 200 * MS  # a first sender report that is off by less is followed, not jumped to
+_REPORT_JITTER_NS = 200 * MS  # sender reports that place an aligned stream so far away are followed, not jumped to
+_REPORTS_AGREE_WITHIN_NS = 30 * NS  # the first ones of a sender on a busy machine may be off
 _CONTRADICTS_NS = 3 * NS  # sender reports that place a stream so far from another one than it arrives are wrong
 
 
@@ -183,6 +184,14 @@ class _Stream:
         self.report = 0  # what the last one said
         self.agreed_ns = 0  # for how long they have agreed
 
+    def await_agreement(self, reported: int, duration_ns: int) -> None:
+        """Take what the last report says for what all say, as long as they agree; it is not followed yet."""
+        if self.wall_offset is None or abs(reported - self.wall_offset) >= _USUAL_NS:
+            self.wall_offset, self.agreed_ns = reported, 0
+        else:
+            self.agreed_ns += duration_ns
+        self.report = reported
+
     def follow_report(self, reported: int, duration_ns: int) -> None:
         """Take what the last report says: a little with each packet, for reports jitter; all if a clock was set."""
         off = reported - (self.wall_offset or 0)
@@ -239,6 +248,7 @@ class LiveLine:
         self._trusts_dts = trusts_dts
         self._is_aligned = is_aligned
         self._on_arrival = on_arrival
+        self._reported_since_ns: int | None = None  # of streams that are aligned
         self._by_wall = False  # the streams' clock is the sender's wall clock
         self._held: list[tuple[Demuxed, int]] = []
         self._have_begun = False  # all streams have given something
@@ -377,14 +387,19 @@ class LiveLine:
 
         The first stream of frames continues seamlessly, the others take their place beside it.
         """
-        for packet, _ in batch:
-            if packet.sender_ns is None:
-                continue
-            raw, stream = _raw(packet), self._streams[packet.stream]
-            if raw is not None and stream.wall_offset is None:
-                stream.wall_offset = packet.sender_ns - raw
         streams = list(self._streams.values())
+        are_aligned = self._is_aligned and len({(id(stream.fit), stream.shift) for stream in streams}) == 1
+        for packet, _ in batch:
+            raw, stream = _raw(packet), self._streams[packet.stream]
+            if raw is None or packet.sender_ns is None:
+                continue
+            if are_aligned:
+                stream.await_agreement(packet.sender_ns - raw, packet.duration_ns or stream.duration_ns)
+            elif stream.wall_offset is None:
+                stream.wall_offset = packet.sender_ns - raw
         if any(stream.wall_offset is None for stream in streams):
+            return
+        if are_aligned and not self._reports_count(batch[-1][1]):
             return
         first = next((self._streams[index] for index in self._video), streams[0])
         if not self._are_plausible(batch):
@@ -395,14 +410,8 @@ class LiveLine:
         for stream in streams:
             assert stream.wall_offset is not None
             assert first.wall_offset is not None
-            off = stream.wall_offset - first.wall_offset
-            if (
-                self._is_aligned
-                and stream.fit is shared
-                and stream.shift == first.shift
-                and abs(off) < _REPORT_JITTER_NS
-            ):
-                stream.wall_offset = first.wall_offset  # they are aligned; the next reports tell how well
+            if are_aligned and abs(stream.wall_offset - first.wall_offset) < _REPORT_JITTER_NS:
+                stream.wall_offset = first.wall_offset  # from where the reports are followed
             offset = stream.wall_offset or 0
             if stream is first:
                 shared.moved(offset - stream.shift)
@@ -412,6 +421,14 @@ class LiveLine:
             stream.fit, stream.shift = shared, 0
             stream.order.restart()
         self._shares_clock = self._by_wall = True
+
+    def _reports_count(self, now_ns: int) -> bool:
+        """Whether the reports of streams that are aligned agree among themselves, or will not."""
+        if self._reported_since_ns is None:
+            self._reported_since_ns = now_ns
+        if now_ns - self._reported_since_ns > _REPORTS_AGREE_WITHIN_NS:
+            return True
+        return all(stream.agreed_ns > _AGREED_NS for stream in self._streams.values())
 
     def _are_plausible(self, batch: Sequence[tuple[Demuxed, int]]) -> bool:
         """Whether the reports say about what arrival says: some cameras report a wall clock for one stream alone, or

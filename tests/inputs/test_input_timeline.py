@@ -194,20 +194,29 @@ def test_reports_tell_the_distance_of_streams() -> None:
     assert abs(distance[1999] - 400 * MS) < 5 * MS
 
 
-def reported(wall_of: Callable[[int, int], int | None]) -> dict[int, list[tuple[int, int]]]:
+def reported(
+    wall_of: Callable[[int, int], int | None], zeros: dict[int, int] | None = None
+) -> dict[int, list[tuple[int, int]]]:
     """(true time, time placed) of two streams of RTP, packets of 20 ms that arrive together; `wall_of` tells for a
-    stream and a true time what the wall clock of its last sender report would be."""
-    live = LiveLine({VIDEO: StreamTimes(is_video=True), AUDIO: StreamTimes(is_video=False)}, shares_clock=False)
+    stream and a true time what the wall clock of its last sender report would be.
+
+    zeros: the streams say that their times have the same zero; so far off it is.
+    """
+    live = LiveLine(
+        {VIDEO: StreamTimes(is_video=True), AUDIO: StreamTimes(is_video=False)}, shares_clock=False,
+        is_aligned=zeros is not None,
+    )  # fmt: skip
+    zeros = {VIDEO: 0, AUDIO: 7 * NS} if zeros is None else zeros
     found: dict[int, list[tuple[int, int]]] = {VIDEO: [], AUDIO: []}
     for number in range(3000):
         true_ns = number * 20 * MS
         batch = [
-            Demuxed(stream, b"x", true_ns + stream * 7 * NS, None, 20 * MS, True, wall_of(stream, true_ns))
+            Demuxed(stream, b"x", true_ns + zeros[stream], None, 20 * MS, True, wall_of(stream, true_ns))
             for stream in (VIDEO, AUDIO)
         ]
         for unit in live.place(batch, 1000 * NS + true_ns):
             raw = unit.packet.pts_ns or 0
-            found[unit.packet.stream].append((raw - unit.packet.stream * 7 * NS, unit.pts_ns))
+            found[unit.packet.stream].append((raw - zeros[unit.packet.stream], unit.pts_ns))
     return found
 
 
@@ -251,6 +260,28 @@ def test_a_first_report_that_is_off_is_soon_left() -> None:
     )
     assert max(map(abs, found[20 * 50 :])) < FRAME + MS
     assert max(abs(b - a) for a, b in pairwise(found)) < 2 * MS
+
+
+@pytest.mark.parametrize("stream_off", [VIDEO, AUDIO])
+@pytest.mark.promise("rtp-info")
+def test_a_first_report_that_is_off_moves_nothing_that_is_aligned(stream_off: int) -> None:
+    """The answer to PLAY said how the streams lie, and arrival agreed; the sender reports that follow do so as well."""
+
+    def wall_of(stream: int, true_ns: int) -> int | None:
+        if true_ns < (2 + stream) * NS:
+            return None
+        return YEAR + true_ns + (150 * MS if stream == stream_off and true_ns < 7 * NS else 0)
+
+    found = distance(reported(wall_of, zeros={VIDEO: 0, AUDIO: 100 * MS}))
+    assert max(abs(one - 100 * MS) for one in found[:450]) < 5 * MS
+    assert abs(found[-1]) < FRAME + MS, "in the end the reports count"
+    assert max(abs(b - a) for a, b in pairwise(found)) < 2 * MS
+
+
+@pytest.mark.parametrize("off", [400 * MS, -20 * NS])
+def test_what_contradicts_arrival_aligns_nothing(off: int) -> None:
+    found = distance(reported(lambda stream, true_ns: None, zeros={VIDEO: 0, AUDIO: off}))
+    assert max(map(abs, found)) < MS
 
 
 def test_reports_that_jitter_move_nothing() -> None:
