@@ -155,6 +155,8 @@ def test_in_sync_on_every_path(tmp_path: Path, path: Path_, mime_type: str | Non
     assert max(map(abs, apart)) <= LIMIT_MS
     assert all(before < after for before, after in pairwise(numbers)), "a frame is there twice"
     assert missing <= reported
+    if path is generators:  # each frame that its reader had no room for is counted there, gaps aside
+        assert missing <= picture.dropped + dropped
     assert len(flashes) - len(apart) <= 2 + 2 * math.ceil(sound.gap_s)
     assert chunk.audio_gaps == [] or sound.gap_s > 0
     assert abs(seconds - (chunk.times[-1] - chunk.times[0])) < 0.2

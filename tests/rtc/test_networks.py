@@ -7,7 +7,7 @@ from typing import Any
 
 import judge
 import pytest
-from peers import Peers, unmuted, until
+from peers import Peers, sent_to, unmuted, until
 from recording import Log, Scene, delivered, judged, run
 from udprelay import Network
 
@@ -16,6 +16,7 @@ import msrecd
 pytest.importorskip("aiortc")
 
 from msrecd.rtc.aio import consent
+from msrecd.rtc.receiving import Incoming
 
 
 async def negotiate_over(network: Network, caller: msrecd.RTCPeerConnection, callee: msrecd.RTCPeerConnection) -> None:
@@ -147,6 +148,32 @@ def test_a_slow_way_is_a_way_and_one_that_ends_is_told(monkeypatch: pytest.Monke
 
     log = run(scenario())
     assert judged(log.data()).times[-1] > 5.5
+
+
+def test_a_track_that_cannot_be_taken_in_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of ours on one track's packets leaves the other one, and the connection, as they are."""
+    add = Incoming.add
+
+    async def scenario() -> None:
+        async with Peers() as peers:
+            with Scene("av") as scene:
+                caller, callee, received = await sent_to(peers, scene.stream)
+                [video], [audio] = received.get_video_tracks(), received.get_audio_tracks()
+
+                def fails(self: Incoming, packet: Any) -> bool:
+                    if self.source.kind == "video":
+                        raise ArithmeticError("made by the test")
+                    return add(self, packet)
+
+                monkeypatch.setattr(Incoming, "add", fails)
+                await until(video, "ended", lambda: video.ready_state == "ended")
+                async with asyncio.timeout(20), msrecd.MediaStreamTrackReader(audio) as blocks:
+                    for _ in range(50):
+                        await anext(blocks)
+                assert audio.ready_state == "live"
+                assert {caller.connection_state, callee.connection_state} == {"connected"}
+
+    run(scenario())
 
 
 @pytest.mark.promise("thin-link")

@@ -14,7 +14,7 @@ from msrecd.flow.units import Packet
 from msrecd.rtc.jitter import Reassembly
 from msrecd.rtc.packetize import MAX_PAYLOAD, access_unit, h264_payloads, is_key_frame, vp8_payloads, vp8_size
 from msrecd.rtc.packetline import Extension, PacketLine, bursts
-from msrecd.rtc.peertimes import PeerClock, PeerTimes
+from msrecd.rtc.peertimes import PeerClock, PeerTimes, wall_of
 
 SPS, PPS = b"\x67\x42\xc0\x1e\xd9", b"\x68\xce\x3c\x80"
 IDR, SLICE = b"\x65" + bytes(range(1, 250)) * 20, b"\x41" + bytes(range(1, 100))
@@ -172,6 +172,18 @@ def test_frames_keep_the_distance_that_reports_give() -> None:
         last[1] = times.place(1, at + 5 * NS, wall + at, at + 45 * MS) - at
         last[0] = times.place(0, at + 900 * NS, wall + at if number > 20 else None, at + MS) - at
     assert abs(last[0] - last[1]) < MS
+
+
+def test_a_report_of_zeros_says_nothing() -> None:
+    """aiortc's first one: with it the stream would lie in 1900."""
+    from msrecd.rtc.receiving import Incoming, ReceivedSource
+
+    incoming = Incoming(ReceivedSource("audio", lambda: None), PeerTimes({0: "audio"}), 0, {111: "opus"})
+    incoming.report(wall_of(0), 0)
+    assert incoming._report is None
+    incoming.report(5 * NS, 48_000)
+    incoming.report(wall_of(0), 0)
+    assert incoming._report == (5 * NS, 48_000)
 
 
 def test_packets_are_numbered_and_kept_for_a_while() -> None:
