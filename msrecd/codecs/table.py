@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from msrecd.codecs.g711 import G711
 from msrecd.flow.units import Kind
 from msrecd.vocabulary.formats import (
     CONTAINERS,
@@ -30,6 +31,11 @@ class Selection:
     @property
     def extension(self) -> str:
         return self.container.extension if self.video else self.container.audio_extension
+
+
+_ADVICE: Mapping[str, str] = dict.fromkeys(
+    G711, '; "pcm" in Matroska or WAV keeps each of its samples, and without a codec of sound it is encoded'
+)
 
 
 class Unsupported(Exception):
@@ -71,7 +77,7 @@ def check_type(text: str, *, can_provide: Callable[[str], bool] = can_encode) ->
             raise Unsupported(f"{text!r} names more than one {kind} codec")
         kinds.add(kind)
         if codec not in (container.video if kind == "video" else container.audio):
-            raise Unsupported(f"{mime.essence} cannot hold {identifier}")
+            raise Unsupported(f"{mime.essence} cannot hold {identifier}{_ADVICE.get(codec, '')}")
         if kind == "video" and mime.top_level == "audio":
             raise Unsupported(f"{mime.essence} cannot hold video")
         if not can_provide(codec):

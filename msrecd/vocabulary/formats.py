@@ -130,6 +130,8 @@ _CODECS: Mapping[str, tuple[str, Literal["audio", "video"]]] = {
     "flac": ("flac", "audio"),
     "pcm": ("pcm_s16le", "audio"),
     "1": ("pcm_s16le", "audio"),
+    "pcm_mulaw": ("pcm_mulaw", "audio"),  # in no container: PyAV refuses G.711 for those that we write
+    "pcm_alaw": ("pcm_alaw", "audio"),
 }
 # Only passed through: software encoding of these is too slow for the boards this runs on.
 PASSTHROUGH_ONLY = frozenset({"hevc"})
