@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from msrecd.dom.events import Event, init_members
+from msrecd.dom.exceptions import DOMException, InvalidAccessError
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 
@@ -187,10 +189,28 @@ class RTCPeerConnectionIceEvent(Event):
 CONFIGURATION = ("ice_servers", "ice_transport_policy", "bundle_policy")
 
 
+_ICE_URL = re.compile(  # RFC 7064, RFC 7065
+    r"(?:(?P<stun>stuns?)|turns?):(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<transport>\?transport=(?:udp|tcp))?",
+    re.IGNORECASE,
+)
+
+
+def _is_ice_url(url: str) -> bool:
+    match = _ICE_URL.fullmatch(url)
+    return (
+        match is not None
+        and not (match["stun"] and match["transport"])
+        and (match["port"] is None or 0 < int(match["port"]) < 1 << 16)
+    )
+
+
 def check_configuration(configuration: Mapping[str, Any]) -> None:
-    """
+    """https://w3c.github.io/webrtc-pc/#set-the-configuration
+
     Raises:
         TypeError: a member has a wrong type or value.
+        DOMException: SyntaxError: a URL of an ICE server is none; InvalidAccessError: one of TURN has no login.
     """
     servers = configuration.get("ice_servers", ())
     if not isinstance(servers, (list, tuple)):
@@ -199,6 +219,17 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         urls = server.get("urls") if isinstance(server, Mapping) else None
         if not isinstance(urls, (str, list)):
             raise TypeError("each of ice_servers must be a mapping with urls")
+        urls = [urls] if isinstance(urls, str) else urls
+        if not urls:
+            raise DOMException("urls of an ICE server has no URL", "SyntaxError")
+        for url in urls:
+            if not isinstance(url, str):
+                raise TypeError(f"urls of an ICE server must be texts, not {type(url).__name__}")
+            if not _is_ice_url(url):
+                raise DOMException(f"{url!r} is no URL of an ICE server, such as stun:192.0.2.1:3478", "SyntaxError")
+            login = [server.get(name) for name in ("username", "credential")]
+            if url.lower().startswith("turn") and not all(isinstance(one, str) for one in login):
+                raise InvalidAccessError(f"{url} needs username and credential")
     for name, allowed in (
         ("ice_transport_policy", ("all", "relay")),
         ("bundle_policy", ("balanced", "max-compat", "max-bundle")),

@@ -67,6 +67,7 @@ class RTCPeerConnection(EventTarget):
         Raises:
             NotSupportedError: aiortc is not installed.
             TypeError: a member has a wrong type or value.
+            DOMException: SyntaxError: a URL of an ICE server is none; InvalidAccessError: one of TURN has no login.
             RuntimeError: there is no running loop.
         """
         given: dict[str, Any] = dict(configuration or {})

@@ -182,6 +182,44 @@ def test_an_unknown_option_is_one_warning() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("server", "error"),
+    [
+        ({"urls": "stunn:192.0.2.1"}, "SyntaxError"),
+        ({"urls": ["stun:192.0.2.1", "http://192.0.2.1"]}, "SyntaxError"),
+        ({"urls": "stun:"}, "SyntaxError"),
+        ({"urls": "stun:192.0.2.1:0"}, "SyntaxError"),
+        ({"urls": "stun:192.0.2.1:65536"}, "SyntaxError"),
+        ({"urls": "stun://192.0.2.1"}, "SyntaxError"),
+        ({"urls": "stun:192.0.2.1?transport=udp"}, "SyntaxError"),
+        ({"urls": "turn:192.0.2.1?transport=sctp", "username": "u", "credential": "c"}, "SyntaxError"),
+        ({"urls": []}, "SyntaxError"),
+        ({"urls": "turn:192.0.2.1"}, "InvalidAccessError"),
+        ({"urls": "turns:192.0.2.1", "username": "u"}, "InvalidAccessError"),
+        ({"urls": [1]}, "TypeError"),
+    ],
+)
+def test_a_wrong_ice_server_is_refused(server: dict[str, Any], error: str) -> None:
+    """https://w3c.github.io/webrtc-pc/#set-the-configuration"""
+
+    async def scenario() -> None:
+        with pytest.raises((msrecd.DOMException, TypeError)) as refused:
+            msrecd.RTCPeerConnection({"ice_servers": [server]})
+        assert getattr(refused.value, "name", type(refused.value).__name__) == error
+
+    run(scenario())
+
+
+def test_right_ice_servers_are_taken() -> None:
+    async def scenario() -> None:
+        login = {"username": "u", "credential": "c"}
+        urls = ["turn:host.example:3478?transport=udp", "TURNS:[2001:db8::1]:5349", "stun:host.example"]
+        connection = msrecd.RTCPeerConnection({"ice_servers": [{"urls": urls, **login}, {"urls": "stun:192.0.2.1"}]})
+        connection.close()
+
+    run(scenario())
+
+
 def test_without_aiortc_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
