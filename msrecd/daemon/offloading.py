@@ -75,6 +75,7 @@ class Offloading:
             lambda: target_of(offload, store.path),
             Listener(proven=proven, failed=failed),
             windows=tuple(map(parse_window, offload.windows)),
+            is_urgent=lambda: store.lacks_proof,
             is_metered=MeteredLink() if offload.metered == "pause" else lambda: False,
         )
         self._sender.start()

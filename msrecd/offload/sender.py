@@ -55,6 +55,7 @@ class Sender:
         *,
         windows: Sequence[Window] = (),
         is_metered: Callable[[], bool] = lambda: False,
+        is_urgent: Callable[[], bool] = lambda: False,
         local_now: Callable[[], datetime] = datetime.now,
         monotonic_s: Callable[[], float] = time.monotonic,
         back_off: BackOff | None = None,
@@ -63,6 +64,8 @@ class Sender:
         Args:
             connect: gives the store; raises ConfigError while it cannot be named, without its keys for instance.
             is_metered: whether files have to wait for a link that costs nothing; called in the sender's thread.
+            is_urgent: whether somebody cannot record before a file is proven: a store that fails is tried every few
+                seconds then; called in the sender's thread.
             local_now: the local time; monotonic_s: of the monotonic clock.
         """
         self._outgoing = outgoing
@@ -73,6 +76,7 @@ class Sender:
         self._listener = listener
         self._windows = windows
         self._is_metered = is_metered
+        self._is_urgent = is_urgent
         self._local_now = local_now
         self._monotonic_s = monotonic_s
         self._back_off = back_off or BackOff(1.0, _LONGEST_WAIT_S, spread=uniform)
@@ -132,9 +136,20 @@ class Sender:
             self._wake.clear()
             if wait_s and not self._stopping.is_set():
                 # A new chunk is no reason to try a store again that does not answer.
-                (self._stopping if self._state == "failing" else self._wake).wait(wait_s)
+                if self._state == "failing":
+                    self._rest(wait_s)
+                else:
+                    self._wake.wait(wait_s)
         if self._made is not None:
             self._made.close()
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait; no longer than a few seconds from when it is urgent."""
+        until_s = self._monotonic_s() + wait_s
+        while (left_s := until_s - self._monotonic_s()) > 0:
+            is_urgent = self._is_urgent()
+            if self._stopping.wait(min(left_s, LOOK_S)) or is_urgent:
+                return
 
     @property
     def _target(self) -> Target:

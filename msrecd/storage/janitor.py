@@ -104,6 +104,7 @@ class Janitor:
         self._is_open = is_open
         self._is_leased = is_leased
         self._deleting = threading.Lock()
+        self.lacks_proof = False  # the last chunk that wanted to begin could not, while files wait for their proof
         self._announced: set[str] = set()  # their manifests say deleted, and they could not be: tried again
 
     def plan(self) -> list[Planned]:
@@ -166,6 +167,7 @@ class Janitor:
         elif self.missing_room() is not None:
             self.rotate()
         problem = self.missing_room()
+        self.lacks_proof = problem is not None and self.requires_proof
         if problem is not None:
             raise StorageError(problem, "no_space")
 

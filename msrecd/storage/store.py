@@ -247,6 +247,11 @@ class Store:
         self._janitor.requires_proof = required
 
     @property
+    def lacks_proof(self) -> bool:
+        """Whether a recorder has no room that the proof of a store might give."""
+        return self._janitor.lacks_proof
+
+    @property
     def deleted_unproven(self) -> int:
         """How many files rotation has deleted before a store had them."""
         return self._janitor.deleted_unproven

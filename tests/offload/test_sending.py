@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import itertools
 import json
 import os
 import random
+import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -22,13 +24,15 @@ from s3server import StandIn
 
 from msrecd.cli.recordings.verify import run as verify_command
 from msrecd.clock import NS, SYSTEM_CLOCK
-from msrecd.errors import StorageError
+from msrecd.errors import ConfigError, StorageError
 from msrecd.offload.pace import parse_window
 from msrecd.offload.proof import verify_store
-from msrecd.offload.target import Refused, StoreError, Unfit, Unreachable
+from msrecd.offload.sender import Listener, Sender
+from msrecd.offload.target import Refused, StoreError, Target, Unfit, Unreachable
 from msrecd.storage.janitor import Janitor
 from msrecd.storage.retention import Limits
 from msrecd.storage.verify import verify
+from msrecd.vocabulary.backoff import BackOff
 from msrecd.vocabulary.times import parse_utc
 
 # How many chunks, ends of the program or of the store, and what part of the answers is wrong. The long version:
@@ -163,6 +167,40 @@ def test_rotation_waits_for_the_proof(make_store: MakeStore) -> None:
         bench.turns()
         assert [deleted.seq for deleted in store.rotate()] == [2]
     assert store.deleted_unproven == 0
+
+
+@pytest.mark.parametrize("is_urgent", [True, False])
+def test_a_store_is_tried_every_few_seconds_while_a_recorder_waits_for_proof(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, is_urgent: bool
+) -> None:
+    monkeypatch.setattr("msrecd.offload.sender.LOOK_S", 0.05)
+    store = make_store()
+    record(store, 2)
+    store.require_proof(True)
+    if is_urgent:
+        store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+    with contextlib.suppress(StorageError):
+        store.require_room()
+    assert store.lacks_proof == is_urgent
+    tries = threading.Semaphore(0)
+
+    def connect() -> Target:
+        tries.release()
+        raise ConfigError("the store has no keys")
+
+    listener = Listener(proven=lambda *_: None, failed=lambda *_: None)
+    sender = Sender(store.outgoing, connect, listener, back_off=BackOff(300, 300), is_urgent=lambda: store.lacks_proof)
+    sender.start()
+    try:
+        assert tries.acquire(timeout=60)
+        if not is_urgent:  # from when it is, also in the middle of a long wait
+            assert not tries.acquire(timeout=0.5)
+            store.limits = Limits(max_total_bytes=1, min_free_bytes=0)
+            with pytest.raises(StorageError):
+                store.require_room()
+        assert all(tries.acquire(timeout=60) for _ in range(3))
+    finally:
+        sender.stop(60)
 
 
 @pytest.mark.effect("state-health: deleted_unproven")
