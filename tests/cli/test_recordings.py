@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import judge
 import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
+from waiting import until
 
 from msrecd.clock import NS
 from msrecd.vocabulary.times import format_utc, parse_utc
@@ -333,7 +336,8 @@ def test_everything_but_recover_works_beside_a_daemon(tmp_path: Path) -> None:
         ok(daemon.config, "protect", recording["recording_id"])
         assert "nothing to delete" in ok(daemon.config, "prune")
         out = tmp_path / "out.mp4"
-        ok(daemon.config, "export", "--recorder", "cam0", "--from", "1h", "--to", "0s", out)
+        said = ok(daemon.config, "export", "--recorder", "cam0", "--from", "1h", "--to", "0s", out)
+        assert "behind the file's end" not in said
         judge.assert_consecutive(judge.read_chunk(out).numbers)
         count = len(daemon.chunks())
         daemon.wait_for_chunks(count + 2)
@@ -343,6 +347,21 @@ def test_everything_but_recover_works_beside_a_daemon(tmp_path: Path) -> None:
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_says_what_is_still_being_written(tmp_path: Path) -> None:
+    config = configuration(tmp_path, port=None, recorders=RECORDER.replace('"1s"', '"4s"'), more=VIRTUAL)
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.wait_for_chunks(1)
+        (chunk,) = listed(tmp_path)[0]["chunks"]
+        until(lambda: time.time() > datetime.fromisoformat(chunk["ended"]).timestamp() + 1.5, "time does not pass")
+        export = ("export", "--recorder", "cam0", "--from", "1h", "--to", "0s")
+        lines = ok(daemon.config, *export, tmp_path / "one.mp4").splitlines()
+        assert len([line for line in lines if line.startswith("still being written, from ")]) == 1
+        assert not [line for line in lines if "behind the file's end" in line]
+        daemon.kill()
+    lines = ok(daemon.config, *export, tmp_path / "two.mp4").splitlines()
+    assert [line for line in lines if line.startswith("to be recovered: msrecd recordings recover, from ")]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])

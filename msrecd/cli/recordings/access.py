@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from msrecd.daemon.checks import config_checks
 from msrecd.daemon.storing import make_store, move_old_state
 from msrecd.errors import StorageError
 from msrecd.storage.catalog import Catalog, open_catalog
-from msrecd.storage.files import require_no_file
+from msrecd.storage.files import closing_fd, open_root, require_no_file
+from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.storage.medium import FOLDER as MEDIUM_FOLDER
 from msrecd.storage.medium import IDENTITY as MEDIUM_FILE
 from msrecd.storage.store import Store
@@ -134,3 +135,12 @@ def moment(text: str | None, option: str) -> int | None:
         return parse_moment(text, time.time_ns())
     except (ValueError, OverflowError) as exc:
         raise UsageError(f"{option}: {exc}") from exc
+
+
+def open_recordings(path: Path) -> Sequence[OpenRecording]:
+    """What is being recorded there, or was when the power went; nothing where that may not be read."""
+    try:
+        with closing_fd(open_root(path)) as root:
+            return list(Journal().read_all(root))
+    except OSError:
+        return []  # not for us to read

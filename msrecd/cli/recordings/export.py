@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import Progress
-from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
+from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment, open_recordings
 from msrecd.clock import NS
 from msrecd.errors import MsrecdError, StorageError
 from msrecd.storage.catalog import ChunkEntry, GapEntry
 from msrecd.storage.files import closing_fd, open_root, rename_new
 from msrecd.storage.layout import parse_chunk_name
+from msrecd.storage.medium import is_in_use
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.units import counted, format_size
+
+_BEHIND = "behind the file's end"
+_JOINT_NS = NS // 2  # an open chunk begins where the one before it ends, but for rounding
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,13 +33,22 @@ def run(args: argparse.Namespace) -> int:
     known_recorder(config, args.recorder)
     out: Path = args.out.absolute()
     _check_target(out, config.storage.path, force=args.force)
+    # Before what is finished is looked up: what is finished meanwhile is found in one of the two.
+    open_ = [
+        entry.started_ns
+        for recording in open_recordings(config.storage.path)
+        if recording.recorder == args.recorder
+        for entry in recording.chunks
+    ]
     with catalog_of(config) as catalog:
         chunks, gaps = catalog.export_plan(args.recorder, from_ns, to_ns)
     if not chunks:
         raise MsrecdError(f"{args.recorder} recorded nothing that is finished and still there in this range")
     _write(out, config.storage.path, chunks, from_ns, to_ns, force=args.force)
+    what = "still being written" if is_in_use(config.storage.path) else "to be recovered: msrecd recordings recover"
     for gap in gaps:
-        print(f"not recorded: {gap.duration_s:g} s from {format_utc(gap.started_ns)} ({_where(gap, chunks)})")
+        for line in _missing(gap, chunks, open_, what):
+            print(line)
     return Exit.OK
 
 
@@ -115,9 +128,27 @@ def _recording_id(chunk: ChunkEntry) -> str:
     return parsed.recording_id if parsed is not None else chunk.file
 
 
+def _missing(gap: GapEntry, chunks: Sequence[ChunkEntry], open_: Sequence[int], what: str) -> Iterator[str]:
+    """What to say of a gap.
+
+    Args:
+        open_: when the chunks that are not finished began. what: they are.
+    """
+    where = _where(gap, chunks)
+    end_ns = gap.started_ns + round(gap.duration_s * NS)
+    begun_ns = min((at for at in open_ if at < end_ns), default=None)
+    if where != _BEHIND or begun_ns is None:
+        yield f"not recorded: {gap.duration_s:g} s from {format_utc(gap.started_ns)} ({where})"
+        return
+    if begun_ns - gap.started_ns > _JOINT_NS:
+        before_s = round((begun_ns - gap.started_ns) / NS, 3)
+        yield f"not recorded: {before_s:g} s from {format_utc(gap.started_ns)} ({where})"
+    yield f"{what}, from {format_utc(max(begun_ns, gap.started_ns))}"
+
+
 def _where(gap: GapEntry, chunks: Sequence[ChunkEntry]) -> str:
     if gap.started_ns < chunks[0].started_ns:
         return "before the file's beginning"
     if gap.started_ns >= max(chunk.ended_ns for chunk in chunks):
-        return "behind the file's end"
+        return _BEHIND
     return "a gap in the file"

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 
 from msrecd.cli.errors import Exit, UsageError
 from msrecd.cli.output import note, print_json, print_table
-from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment
+from msrecd.cli.recordings.access import catalog_of, configuration, known_recorder, moment, open_recordings
 from msrecd.clock import NS
 from msrecd.storage.catalog import ChunkEntry, GapEntry, OffloadEntry, RecordingEntry
-from msrecd.storage.files import closing_fd, open_root
-from msrecd.storage.journal import Journal, OpenRecording
 from msrecd.storage.medium import is_in_use
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.units import counted, format_duration, format_size
@@ -35,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         note(problem)
     if len(problems) > _MAX_PROBLEMS:
         note(f"{len(problems) - _MAX_PROBLEMS} more manifests with lines that had to be skipped")
-    open_ = {recording.recording_id: recording for recording in _open_recordings(config.storage.path)}
+    open_ = {recording.recording_id: recording for recording in open_recordings(config.storage.path)}
     is_running = is_in_use(config.storage.path)
     word = "recording" if is_running else "unfinished"
     if is_running and not is_indexed:
@@ -64,14 +60,6 @@ def run(args: argparse.Namespace) -> int:
         print()
         print_table(("GAP IN", "AT", "LENGTH", "REASON"), [_gap_row(*pair) for pair in gaps], right=(2,))
     return Exit.OK
-
-
-def _open_recordings(path: Path) -> Sequence[OpenRecording]:
-    try:
-        with closing_fd(open_root(path)) as root:
-            return list(Journal().read_all(root))
-    except OSError:
-        return []  # not for us to read
 
 
 def _row(entry: RecordingEntry, state: str) -> tuple[object, ...]:
