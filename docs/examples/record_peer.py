@@ -42,8 +42,11 @@ async def main(arguments: argparse.Namespace) -> int:
         if recorder.state != "inactive":
             recorder.stop()
         await recorder.stopped
-    except (msrecd.DOMException, TimeoutError) as exc:
-        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+    except msrecd.DOMException as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except TimeoutError:
+        print(f"nothing came within {PEER_DEADLINE_S} s", file=sys.stderr)
         return 1
     finally:
         connection.close()

@@ -6,8 +6,12 @@ import argparse
 import asyncio
 import json
 import signal
+import warnings
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msrecd.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from msrecd.recorder.single_file import Recorded
@@ -37,11 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from msrecd.cli.output import Progress, error
+    from msrecd.cli.output import Progress, error, note
     from msrecd.dom.exceptions import DOMException
     from msrecd.vocabulary.formats import TYPE_OF_FILE_NAME
     from msrecd.vocabulary.units import parse_duration
 
+    warnings.showwarning = lambda message, *_: note(str(message))  # a place in the source is nothing to a user
     out = Path(args.out)
     mime_type = args.mime_type or TYPE_OF_FILE_NAME.get(out.suffix.lower())
     if mime_type is None:
@@ -112,11 +117,25 @@ async def _record(
         }
 
         if not any(wanted.values()):
-            return None
+            if not kinds and any(value is None for value in constraints.values()):
+                return None
+            raise UsageError(_nothing_left(constraints, kinds, mime_type))
         return await record_to_file(devices, wanted, out, **how)
     finally:
         progress.clear()
         await devices.close()
+
+
+def _nothing_left(constraints: Mapping[str, Any], kinds: Container[str], mime_type: str) -> str:
+    reasons = []
+    for kind, name in (("video", "camera"), ("audio", "microphone")):
+        if constraints[kind] is False:
+            reasons.append(f"--{kind} is false")
+        elif not _fits(kind, mime_type):
+            reasons.append(f"{mime_type} holds no {kind}")
+        elif f"{kind}input" not in kinds:
+            reasons.append(f"no {name} is found")
+    return f"nothing is left to record: {', '.join(reasons)}"
 
 
 def _fits(kind: str, mime_type: str) -> bool:

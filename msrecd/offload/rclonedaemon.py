@@ -104,7 +104,7 @@ class Rclone:
             time.sleep(wait_s)
             wait_s = min(0.25, wait_s * 1.5)
         if not status.get("success"):
-            raise error_of(str(status.get("error", "")))
+            raise self._error_of(str(status.get("error", "")))
         output = status.get("output")
         return output if isinstance(output, dict) else {}
 
@@ -149,8 +149,15 @@ class Rclone:
         if not isinstance(answer, dict):
             raise Unreachable("rclone answers something else than asked")
         if "jobid" not in answer and "error" in answer and "finished" not in answer:
-            raise error_of(str(answer["error"]))
+            raise self._error_of(str(answer["error"]))
         return answer
+
+    def _error_of(self, message: str) -> StoreError:
+        """As error_of; of a file in the place of the store's folder, rclone's words do not say where."""
+        if "not a directory" in message:
+            place = self._settings.remote
+            return Refused(f"{place}: a file is in the place of a folder; move it away, or name another place")
+        return error_of(message)
 
     def _ended(self, exc: Exception) -> StoreError:
         """rclone does not answer: the next call starts another one."""

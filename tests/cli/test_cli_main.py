@@ -316,6 +316,31 @@ def test_a_full_standard_output_is_named_and_harms_no_file(tmp_path: Path, unbuf
     assert out.stat().st_size > 40_000
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--audio", "false", "x.wav"), "audio/wav holds no video, --audio is false"),
+        (("--audio", "false", "--video", "false", "x.mp4"), "--video is false, --audio is false"),
+    ],
+)
+def test_record_says_why_nothing_is_left_to_record(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, "-m", "msrecd", "record", "--virtual", *arguments[:-1], str(tmp_path / arguments[-1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, f"msrecd: nothing is left to record: {said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_of_record_is_one_line(tmp_path: Path) -> None:
+    words = ["--audio", "false", "--video", '{"widht": 320}', "--duration", "300ms", str(tmp_path / "x.webm")]
+    command = [sys.executable, "-m", "msrecd", "record", "--virtual", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("msrecd: ")
+    assert "'widht'" in line
+    assert "did you mean width?" in line
+
+
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> None:
     out = tmp_path / "a.wav"

@@ -26,7 +26,7 @@ from msrecd.offload.rclone import RcloneTarget
 from msrecd.offload.rcloneconfig import RcloneSettings, read_kind
 from msrecd.offload.rclonedaemon import error_of
 from msrecd.offload.rclonestore import RcloneStore
-from msrecd.offload.target import Refused, Stopped, Unfit, Unreachable
+from msrecd.offload.target import Refused, Stopped, StoreError, Unfit, Unreachable
 from msrecd.storage.store import Store
 
 pytestmark = pytest.mark.skipif(
@@ -406,6 +406,27 @@ def test_what_rclones_words_mean() -> None:
     assert isinstance(error_of("AccessDenied: status code: 403"), Refused)
     assert isinstance(error_of("couldn't connect: ssh: unable to authenticate\n\x1b[31m"), Refused)
     assert "\x1b" not in error_of("a\x1bb").message
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_file_in_the_place_of_the_store_is_named(
+    target: Callable[..., RcloneTarget], config_file: Path, disk: Path, made: Path, below: str
+) -> None:
+    (made / "a").write_bytes(b"abc")
+    (disk / "file").write_bytes(b"x")
+    remote = f"disk:{disk}/file{below}"
+    said = f"{remote}: a file is in the place of a folder; move it away, or name another place"
+    with pytest.raises(Refused) as refused, (made / "a").open("rb") as file:
+        target(made, remote).put("a", file, size=3, sha256=hashlib.sha256(b"abc").hexdigest(), mime_type="")
+    assert refused.value.message == said
+    for prefix in () if below else ("", "pi/"):  # of a folder that is not there there is nothing to list
+        store = RcloneStore(RcloneSettings(remote=remote, config_file=config_file, prefix=prefix))
+        try:
+            with pytest.raises(StoreError) as refused:
+                list(store.keys())
+        finally:
+            store.close()
+        assert refused.value.message == said
 
 
 def test_what_is_wrong_is_said(target: Callable[..., RcloneTarget], config_file: Path, made: Path) -> None:
