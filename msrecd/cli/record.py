@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         duration_s = None if args.duration is None else parse_duration(args.duration)
     except (TypeError, ValueError) as exc:
         return error(str(exc), 2)
+    if duration_s is not None and duration_s <= 0:
+        return error("--duration: more than 0 is expected; leave it out to record until Ctrl-C", 2)
     if args.source is not None and (args.virtual or args.video or args.audio):
         return error("--source: records what the input has; leave out --video, --audio and --virtual", 2)
     part = out.with_name(out.name + ".part")
@@ -73,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         return error(f"{out}: {exc.strerror or exc}", 1)
     if result is None:
         return error("no camera and no microphone found; `msrecd devices` shows what there is, --virtual adds some", 1)
+    if not out.exists():
+        return error("nothing was recorded: it ended before the first frame or sound came", 1)
     lost = f", {result.dropped} units lost" if result.dropped else ""
     print(f"{out}: {result.duration_s:.2f} s, {result.bytes} bytes, {result.mime_type}{lost}")
     return 0

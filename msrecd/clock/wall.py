@@ -23,7 +23,7 @@ from typing import BinaryIO
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.clock.synchronization import KernelClock
 from msrecd.statefolder import report_unwritable
-from msrecd.vocabulary.times import format_utc, parse_utc
+from msrecd.vocabulary.times import format_utc, parse_utc, within_reach
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ STEP_NS = 2 * NS
 _FAR_NS = 3600 * NS
 _MAX_HISTORY_BYTES = 8 << 20
 _MAX_NS = 1 << 62
+_LONGEST_AGE_NS = 1e20  # longer ones are not worth telling apart, and the longest that can be written is infinite
 _MAX_BOOT = 999_999
 
 
@@ -422,7 +423,7 @@ def parse_moment(text: str, now_ns: int) -> int:
         return now_ns
     if match := _DURATION.fullmatch(text.removesuffix(" ago")):
         factor = {"ms": MS, "s": NS, "m": 60 * NS, "h": 3600 * NS, "d": 86400 * NS}[match[2]]
-        return now_ns - round(float(match[1]) * factor)
+        return within_reach(now_ns - round(min(float(match[1]) * factor, _LONGEST_AGE_NS)))
     try:
         return parse_utc(text)
     except ValueError:

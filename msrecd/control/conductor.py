@@ -380,7 +380,7 @@ def _carried_over(part: _Part, recorder: Recorder) -> Override:
     if isinstance(part.state, Triggered) and part.recorder.triggers != recorder.triggers:
         return Follow(cause=Cause.TRIGGER)
     if isinstance(part.state, Started) and part.state.cause is Cause.AUTOSTART and not recorder.autostart:
-        return Follow()
+        return Follow(cause=Cause.RELOAD)
     return part.state
 
 

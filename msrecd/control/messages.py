@@ -201,7 +201,7 @@ def _check_protect(args: Mapping[str, object]) -> dict[str, object]:
         if name in checked:
             checked[name] = _seconds_of(checked[name], f"args.{name}")
     ways = [names for names in (("last_s",), ("from", "to"), ("whole",)) if any(name in args for name in names)]
-    if len(ways) != 1 or not all(name in args for name in ways[0]):
+    if len(ways) != 1 or not all(name in args for name in ways[0]) or args.get("whole") is False:
         raise CommandError("bad_args", 'args: protect takes {"last_s": seconds}, {"from", "to"} or {"whole": true}')
     if "from" in checked and not float(str(checked["from"])) < float(str(checked["to"])):
         raise CommandError("bad_args", "args: from must be before to")

@@ -126,11 +126,11 @@ class LossLog:
 
 
 class LossReader:
-    """Reads a LossLog from now on."""
+    """Reads a LossLog: first what it still has of before, whose places in time say whom it concerns."""
 
     def __init__(self, log: LossLog) -> None:
         self._log = log
-        self._number = log.count
+        self._number = 0
 
     def take(self) -> list[Loss]:
         """What was added since the last call."""

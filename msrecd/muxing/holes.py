@@ -29,6 +29,7 @@ class Holes:
         self._joining: set[int] = set()  # tracks whose next packet may begin anywhere: nothing is missing before it
         self._refused: set[int] = set()  # tracks of which packets came too late for their place
         self._absent: dict[int, int] = {}  # tracks with a stand-in: since when
+        self._past: list[tuple[int, int, int]] = []  # (track, from, to) of stand-ins that may lie in the pre-roll
         self._usual_ns = 0 if self._lapse is None else self._lapse.interval_ns  # distance of frames at present
 
     # --- what its source does not give ---
@@ -36,6 +37,10 @@ class Holes:
     def begin_stand_in(self, index: int, since_ns: int) -> None:
         """A track's source gives nothing: black or silence takes its place."""
         self._absent.setdefault(index, since_ns)
+
+    def note_stand_in(self, index: int, since_ns: int, until_ns: int) -> None:
+        """A track's source gave nothing before the recording was asked for; a pre-roll may reach back to that."""
+        self._past.append((index, since_ns, until_ns))
 
     def end_stand_in(self, index: int, at_ns: int) -> None:
         """What is captured from `at_ns` on is the source's own again."""
@@ -49,10 +54,16 @@ class Holes:
         self._losses.poll(now_ns)
 
     def _begin_absences(self) -> None:
+        if self._past and self._timeline.started:
+            for index, since_ns, until_ns in self._past:
+                self._losses.lose(index, since_ns, until_ns, self._reason_of(index))
+            self._past.clear()
         for index, since_ns in self._absent.items():
             if not self._losses.is_open(index):
-                reason: GapReason = "no_frames" if self._inputs[index].kind == "video" else "lost_sound"
-                self._losses.begin(index, since_ns, reason)
+                self._losses.begin(index, since_ns, self._reason_of(index))
+
+    def _reason_of(self, index: int) -> GapReason:
+        return "no_frames" if self._inputs[index].kind == "video" else "lost_sound"
 
     # --- between packets ---
 

@@ -78,11 +78,17 @@ class LossLedger:
     # --- entering ----------------------------------------------------------------------------------------------------
 
     def poll(self, now_ns: int) -> None:
-        """Enter what sources, encoders and queues have counted since the last call."""
+        """Enter what sources, encoders and queues have counted since the last call.
+
+        What has a place in time counts where that lies in the recording, which may begin before it is asked for
+        (pre-roll): it waits until it is known where the line begins.
+        """
         for index, track in enumerate(self._inputs):
             counted = _counters(track, self._counts_sources)
             self.drop(index, now_ns, counted - self._counted[index])
             self._counted[index] = counted
+            if not self._timeline.started:
+                continue
             for loss in self._logs[index].take():
                 self.drop(index, loss.at_ns, loss.frames)
                 if loss.duration_ns:

@@ -30,6 +30,7 @@ EMPTY_TRACK_DEADLINE_NS = 250 * MS  # for one that gives frames when it likes, a
 _MISTAKES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)  # never raised on purpose
 _BATCH = 128
 _MAX_UNITS = 20_000
+_MAX_ABSENCES = 64  # that are remembered; a pre-roll is short
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class RecorderWorker(threading.Thread):
         self._stop_seen_ns = 0
         self._late_ns = 0  # when the last packet came that a stopped recording still lacked
         self._absent: dict[int, int] = {}  # tracks whose source gives nothing: since when
-        self._returning: set[int] = set()  # tracks whose source is to give again
+        self._returning: dict[int, int] = {}  # tracks whose source is to give again: since when it did not
+        self._past_absences: deque[tuple[int, int, int]] = deque(maxlen=_MAX_ABSENCES)  # within the pre-roll
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._asked: list[_Command] = []
         self._comes_in_batches = False
@@ -278,6 +280,10 @@ class RecorderWorker(threading.Thread):
         for index, track in enumerate(self._inputs):
             if index in self._absent or track.gate.is_lost:
                 recording.holes.begin_stand_in(index, self._absent.setdefault(index, begin.at_ns))
+            elif index in self._returning:
+                recording.holes.begin_stand_in(index, self._returning[index])
+        for index, since_ns, until_ns in self._past_absences:
+            recording.holes.note_stand_in(index, since_ns, until_ns)
         for index, packet in kept:
             recording.write(index, packet)
         return recording
@@ -290,9 +296,7 @@ class RecorderWorker(threading.Thread):
                 continue
             packets = track.accept(arrival)
             if arrival.track in self._returning and packets and not arrival.blank:
-                self._returning.discard(arrival.track)
-                if self._recording is not None:
-                    self._recording.holes.end_stand_in(arrival.track, packets[-1].pts_ns)
+                self._end_absence(arrival.track, self._returning.pop(arrival.track), packets[-1].pts_ns)
             for packet in packets:
                 if self._stop_ns is not None and packet.dts_ns < self._stop_ns:
                     self._late_ns = self._clock.monotonic_ns()
@@ -360,15 +364,21 @@ class RecorderWorker(threading.Thread):
         """What stands in for a source that gives nothing is a loss, from its last packet to its next one."""
         index, end_ns = command.number, self._interleaver.end_of(command.number)
         if command.verb == "close" and command.is_lost:
-            self._returning.discard(index)
-            self._absent[index] = min(command.at_ns, end_ns) if end_ns else command.at_ns
+            lost_ns = min(command.at_ns, end_ns) if end_ns else command.at_ns
+            self._absent[index] = self._returning.pop(index, lost_ns)
             if self._recording is not None:
                 self._recording.holes.begin_stand_in(index, self._absent[index])
-        elif self._absent.pop(index, None) is not None:
+        elif (since_ns := self._absent.pop(index, None)) is not None:
             if command.verb == "open":
-                self._returning.add(index)
-            elif self._recording is not None:  # disabled meanwhile: from here on nothing is lost
-                self._recording.holes.end_stand_in(index, command.at_ns)
+                self._returning[index] = since_ns
+            else:  # disabled meanwhile: from here on nothing is lost
+                self._end_absence(index, since_ns, command.at_ns)
+
+    def _end_absence(self, index: int, since_ns: int, at_ns: int) -> None:
+        if self._recording is not None:
+            self._recording.holes.end_stand_in(index, at_ns)
+        else:
+            self._past_absences.append((index, since_ns, at_ns))
 
     def _hurry(self, stop_ns: int) -> None:
         """The end is awaited: packets are no longer gathered in batches."""

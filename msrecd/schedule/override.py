@@ -33,7 +33,9 @@ class Cause(StrEnum):
     SCHEDULE = "schedule"
     COMMAND = "command"
     AUTOSTART = "autostart"
+    DURATION = "duration"
     MAX_DURATION = "max_duration"
+    RELOAD = "reload"
     TRIGGER = "trigger"
 
 
@@ -46,10 +48,14 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """Recording was asked for; `until_ns` is the monotonic end of a given duration."""
+    """Recording was asked for; `until_ns` is the monotonic end of a given duration.
+
+    window_ns: the same of the window that was open last, if any: what ends later has ended the recording.
+    """
 
     until_ns: int | None = None
     cause: Cause = Cause.COMMAND
+    window_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,11 @@ class Facts:
         """The monotonic time of a wall time, as the clocks stand now."""
         return self.now_ns + (instant - self.now) // timedelta(microseconds=1) * 1000
 
+    @property
+    def window_ns(self) -> int | None:
+        """The monotonic end of the open window."""
+        return None if self.window is None else self.ns_of(self.window.stop)
+
     def instant_of(self, ns: int) -> datetime:
         """The wall time of a monotonic time, as the clocks stand now."""
         return self.now + timedelta(microseconds=(ns - self.now_ns) // 1000)
@@ -118,8 +129,8 @@ def start(state: Override, facts: Facts, *, duration_s: float | None = None, cau
         if isinstance(state, Started) and state.until_ns is None:
             return state  # it records without end already
         if isinstance(state, Started) and state.until_ns is not None:
-            return Started(until_ns=max(state.until_ns, asked), cause=state.cause)
-        return Started(until_ns=asked, cause=cause)
+            return replace(state, until_ns=max(state.until_ns, asked))
+        return Started(until_ns=asked, cause=cause, window_ns=facts.window_ns)
     if isinstance(state, Started):
         return state
     return Follow() if facts.window is not None and cause is Cause.COMMAND else Started(cause=cause)
@@ -146,7 +157,7 @@ def stop(state: Override, facts: Facts, *, cause: Cause = Cause.COMMAND) -> Over
 
 def step(state: Override, facts: Facts) -> tuple[Override, Decision]:
     """Let time pass: the state as it is now, and what follows from it. Call it after each change and at `until_ns`."""
-    state = _expire(state, facts)
+    state = _in_window(_expire(state, facts), facts)
     limit_ns = _limit_ns(facts)
     if limit_ns is not None and facts.now_ns >= limit_ns:
         state = stop(state, facts, cause=Cause.MAX_DURATION)
@@ -154,12 +165,12 @@ def step(state: Override, facts: Facts) -> tuple[Override, Decision]:
         return state, Decision(record=False, cause=state.cause, until=state.until, until_ns=state.until_ns)
     if isinstance(state, Follow) and facts.window is None:
         return state, Decision(record=False, cause=state.cause)
-    end_ns: int | None = None
-    if facts.window is not None:
-        end_ns = facts.ns_of(facts.window.stop)
+    end_ns = facts.window_ns
     cause = Cause.SCHEDULE
     if isinstance(state, Started):
         cause = state.cause
+        if end_ns is not None and state.until_ns is not None:
+            state = replace(state, window_ns=end_ns)
         end_ns = None if state.until_ns is None else max(state.until_ns, end_ns or state.until_ns)
     if isinstance(state, Triggered):
         cause = Cause.TRIGGER if facts.window is None else Cause.SCHEDULE
@@ -174,10 +185,15 @@ def _expire(state: Override, facts: Facts) -> Override:
     if isinstance(state, Held) and (facts.now >= state.until or facts.now_ns >= state.until_ns):
         return Follow()
     if isinstance(state, Started) and state.until_ns is not None and facts.now_ns >= state.until_ns:
-        return Follow()
+        return Follow(cause=Cause.NONE if (state.window_ns or 0) > state.until_ns else Cause.DURATION)
     if isinstance(state, Triggered) and state.until_ns is not None and facts.now_ns >= state.until_ns:
         return Follow(cause=Cause.TRIGGER)
     return state
+
+
+def _in_window(state: Override, facts: Facts) -> Override:
+    """What led to `Follow` is past when a window opens: the end of that is the schedule's."""
+    return Follow() if isinstance(state, Follow) and facts.window is not None else state
 
 
 def _limit_ns(facts: Facts) -> int | None:

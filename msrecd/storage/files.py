@@ -56,15 +56,20 @@ _ADVICE = {
     "io_error": "; the medium may be failing: look at the kernel's log",
     "missing_mount": "; connect and mount the medium",
     "permission": "; let the service's user write there",
+    "read_permission": "; let the user who runs this read there",
     "too_large": "; the file system allows no larger files: lower chunk_max_size",
     "unsafe_path": "; move it away: the storage holds folders and regular files only, no links",
 }
+
+_READING = ("read", "look")  # first words of what was tried
 
 
 def storage_error(exc: OSError, doing: str) -> StorageError:
     """The error to raise `from exc`; `doing` says what was tried with which file."""
     code = _CODES.get(exc.errno or 0, "io_error")
-    return StorageError(f"cannot {doing}: {exc.strerror or exc}{_ADVICE.get(code, '')}", code)
+    is_reading = code == "permission" and doing.partition(" ")[0] in _READING
+    advice = _ADVICE.get("read_permission" if is_reading else code, "")
+    return StorageError(f"cannot {doing}: {exc.strerror or exc}{advice}", code)
 
 
 @contextlib.contextmanager

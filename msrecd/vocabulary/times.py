@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FARTHEST_NS = 9_223_000_000 * 1_000_000_000  # from 1970, to 1677 or 2262: a signed integer of 64 bits, as in the index
 
 
 def format_utc(utc_ns: int) -> str:
@@ -15,8 +16,13 @@ def format_utc(utc_ns: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def within_reach(utc_ns: int) -> int:
+    """The time, or the one nearest to it of those that the program can keep: "from year 1" means from the beginning."""
+    return max(-_FARTHEST_NS, min(_FARTHEST_NS, utc_ns))
+
+
 def parse_utc(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO 8601 time or date; without a zone it is UTC.
+    """Nanoseconds since 1970 of an ISO 8601 time or date, as far as they reach; without a zone it is UTC.
 
     Raises:
         ValueError: the text is not a time.
@@ -25,7 +31,7 @@ def parse_utc(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+    return within_reach(((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000)
 
 
 def parse_rfc3339(text: str) -> int:

@@ -42,3 +42,20 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert both.returncode == 2
     assert "--virtual" in both.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.promise("record-duration")
+@pytest.mark.parametrize("duration", ["0s", "0m0s", "0.0000001s"])
+def test_a_recording_of_no_length_is_refused(tmp_path: Path, duration: str) -> None:
+    done = record("--virtual", "--duration", duration, tmp_path / "q.mp4")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--duration: more than 0" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.promise("record-duration")
+def test_a_file_that_is_reported_is_there(tmp_path: Path) -> None:
+    out = tmp_path / "q.mp4"
+    done = record("--virtual", "--duration", "1ms", out)
+    assert (done.returncode == 0) == out.exists(), done
+    assert out.exists() or "nothing was recorded" in done.stderr

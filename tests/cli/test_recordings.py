@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from daemon import DaemonProcess
 from waiting import until
 
 from msrecd.clock import NS
+from msrecd.muxing import ebml
 from msrecd.vocabulary.times import format_utc, parse_utc
 from msrecd.vocabulary.units import counted
 
@@ -122,6 +124,20 @@ def test_list_by_time_and_recorder(folder: Path) -> None:
     assert "nothing is recorded in this range" in ok(config_of(folder), "list", "--until", "2001-01-01")
 
 
+@pytest.mark.promise("far-times")
+@pytest.mark.parametrize("since", ["0001-01-01", "1600-01-01T00:00:00Z", "999999d"])
+@pytest.mark.parametrize("until", ["2263-01-01", "9999-12-31"])
+def test_ranges_may_reach_beyond_all_that_can_be_recorded(folder: Path, since: str, until: str) -> None:
+    config, out = config_of(folder), folder / "all.mkv"
+    (recording,) = listed(folder, "--since", since, "--until", until)
+    assert recording == listed(folder)[0]
+    assert listed(folder, "--since", until) == listed(folder, "--until", since) == []
+    ok(config, "protect", "--recorder", "cam0", "--from", since, "--to", until)
+    assert listed(folder)[0]["protected"]
+    ok(config, "export", "--recorder", "cam0", "--from", since, "--to", until, out)
+    assert len(judge.read_chunk(out).numbers) == sum(len(judge.read_chunk(path).numbers) for path in chunks(folder))
+
+
 def test_list_shows_what_is_gone(folder: Path) -> None:
     chunks(folder)[1].unlink()
     (recording,) = listed(folder)
@@ -161,6 +177,29 @@ def test_verify_names_each_finding(folder: Path) -> None:
     document = json.loads(call(None, "verify", folder / "recordings", "--json").stdout)
     assert document["proven"] is False
     assert [finding["fault"] for finding in document["findings"]] == ["altered", "missing", "torn"]
+
+
+@pytest.mark.promise("verify-says-what-cannot-be-read")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_not_called_a_wrong_folder(folder: Path) -> None:
+    recordings = folder / "recordings"
+    locked = [path for path in recordings.iterdir() if path.is_dir()]
+    try:
+        for path in locked:
+            path.chmod(0)
+        done = call(None, "verify", recordings)
+        assert done.returncode == 1
+        assert "right folder" not in done.stdout
+        assert "could not be read; let this user read there, or try with sudo" in done.stdout
+        recordings.chmod(0)
+        done = call(None, "verify", recordings)
+        assert done.returncode == 1
+        assert "let the user who runs this read there" in done.stderr
+        assert "write" not in done.stderr
+    finally:
+        recordings.chmod(0o755)
+        for path in locked:
+            path.chmod(0o755)
 
 
 @pytest.mark.promise("nothing-is-no-proof")
@@ -381,6 +420,24 @@ def test_export_joins_everything(folder: Path, tmp_path: Path, suffix: str) -> N
     assert name == str(out)
     assert float(said.split(" s from ")[0]) == pytest.approx(len(found.numbers) / 30, abs=0.05)
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(("suffix", "recorder"), [("mkv", "cam0"), ("mka", "mic")])
+@pytest.mark.promise("export-is-finished")
+def test_an_exported_file_says_how_long_it_is_and_where_its_key_frames_are(
+    folder: Path, tmp_path: Path, suffix: str, recorder: str
+) -> None:
+    out = tmp_path / f"ALL.{suffix.upper()}"
+    text = ok(config_of(folder), "export", "--recorder", recorder, "--from", "7d", "--to", "0s", out)
+    said_s = float(text.splitlines()[0].partition(": ")[2].split(" s from ")[0])
+    data = out.read_bytes()
+    content = data.index(ebml.SEGMENT.to_bytes(4, "big")) + 12
+    inside = list(ebml.elements(data[content:]))
+    info = dict(ebml.elements(dict(inside)[ebml.INFO]))
+    assert struct.unpack(">d", info[ebml.DURATION])[0] / 1000 == pytest.approx(said_s, abs=0.05)
+    cues = list(ebml.elements(dict(inside)[ebml.CUES]))
+    assert len(cues) >= 6
+    assert ebml.CUES.to_bytes(4, "big") in dict(inside)[ebml.SEEK_HEAD]
 
 
 @pytest.mark.promise("export-keeps-gaps")

@@ -86,6 +86,43 @@ async def test_a_start_by_hand_takes_a_stop_back_and_ends_with_the_window(model:
     assert [span[:2] for span in model.unit().spans][-1] == (6 * HOUR + 20 * MINUTE, 7 * HOUR)
 
 
+@pytest.mark.promise("causes-of-an-end")
+@on_model(config())
+async def test_without_schedules_none_of_them_ends_a_recording(model: Model) -> None:
+    await model.conductor.start("cam0", "mqtt", 600)
+    await model.pass_until(HOUR)
+    assert model.unit().spans == [(0, 10 * MINUTE, "duration")]
+
+
+@pytest.mark.promise("causes-of-an-end")
+@on_model(config(MORNING))
+async def test_what_ends_last_has_ended_the_recording(model: Model) -> None:
+    await model.pass_until(6 * HOUR + MINUTE)
+    await model.conductor.stop("cam0", "mqtt")
+    await model.conductor.start("cam0", "mqtt", 600)
+    await model.pass_until(30 * HOUR + MINUTE)
+    await model.conductor.stop("cam0", "mqtt")
+    await model.conductor.start("cam0", "mqtt", 7200)
+    await model.pass_until(40 * HOUR)
+    ends = [(end, cause) for _, end, cause in model.unit().spans]
+    assert ends[1::2] == [(7 * HOUR, "schedule"), (32 * HOUR + MINUTE, "duration")]
+
+
+@pytest.mark.promise("restart-forgets-a-stop")
+@on_model(config(MORNING))
+async def test_after_a_power_cut_an_open_window_is_recorded_although_it_was_stopped(model: Model) -> None:
+    await model.pass_until(6 * HOUR + 10 * MINUTE)
+    await model.conductor.stop("cam0", "mqtt")
+    await model.pass_until(6 * HOUR + 20 * MINUTE)
+    assert not model.unit().is_wanted
+    model.boot()
+    await model.pass_until(8 * HOUR)
+    assert model.unit().spans == [
+        (6 * HOUR, 6 * HOUR + 10 * MINUTE, "mqtt"),
+        (6 * HOUR + 20 * MINUTE, 7 * HOUR, "schedule"),
+    ]
+
+
 @on_model(config(MORNING))
 async def test_a_start_with_a_duration_outside_of_windows(model: Model) -> None:
     await model.pass_until(HOUR)
@@ -93,7 +130,7 @@ async def test_a_start_with_a_duration_outside_of_windows(model: Model) -> None:
     assert model.unit().status.until_ns == HOUR + 10 * MINUTE
     model.clock.error_ns = 3 * HOUR  # somebody sets the clock: what was asked for is elapsed time
     await model.pass_until(2 * HOUR)
-    assert model.unit().spans == [(HOUR, HOUR + 10 * MINUTE, "schedule")]
+    assert model.unit().spans == [(HOUR, HOUR + 10 * MINUTE, "duration")]
 
 
 @on_model(config(MORNING))

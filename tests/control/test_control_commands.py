@@ -12,6 +12,7 @@ import random
 import string
 import time
 import tracemalloc
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from msrecd.control.messages import (
     encode_reply,
     parse_path,
 )
+from msrecd.daemon.archive import protected_range
 from msrecd.errors import CommandError
 from msrecd.vocabulary.times import format_utc
 from msrecd.vocabulary.verbs import CODES, DAEMON_VERBS, RECORDER_VERBS, RETRYABLE
@@ -94,7 +96,7 @@ def test_bad_args(value):
         {}, {"last_s": 0}, {"last_s": "60"}, {"last_s": True}, {"from": "2026-11-20T18:00:00Z"},
         {"from": "2026-11-20T18:00:00Z", "to": "2026-11-20T18:00:00Z"}, {"from": 1, "to": 2},
         {"last_s": 60, "from": "2026-11-20T18:00:00Z", "to": "2026-11-20T19:00:00Z"}, {"whole": 1},
-        {"whole": True, "last_s": 60}, {"seq": 4},
+        {"whole": True, "last_s": 60}, {"seq": 4}, {"whole": False}, {"whole": False, "last_s": 60},
     ],
 )  # fmt: skip
 def test_bad_ranges_to_protect(args):
@@ -343,6 +345,35 @@ def test_any_json_is_a_command_or_a_refusal(value, verb):
         assert isinstance(value, dict)
         assert set(command.args) <= {"duration_s", "last_s", "from", "to", "whole"}
         encode_reply(command.id, Result(), TS)
+
+
+VALUES = (
+    None, True, False, 0, 1, -1, 0.5, 60, 10**17, 1e300, -0.0, "", "x", "true", "60", [], [1], {}, {"a": 1},
+    "2026-11-20T18:00:00Z", "0001-01-01T00:00:00Z", "2999-12-31T23:59:59Z", "9999-12-31T23:59:59+00:00",
+    "0001-01-01T00:00:00+14:00", "2026-11-20",
+)  # fmt: skip
+KEYS = ("duration_s", "last_s", "from", "to", "whole", "full", "dng", "x")
+
+
+@pytest.mark.promise("args-never-internal")
+@pytest.mark.parametrize("verb", [*RECORDER_VERBS, *DAEMON_VERBS])
+def test_every_set_of_arguments_with_every_kind_of_value_is_understood_or_refused(verb):
+    """What the decoder lets through must be what the one who acts can use: no key lacks, no time is too far."""
+    for count in range(4):
+        for keys in combinations(KEYS, count):
+            for values in product(VALUES, repeat=count) if count < 3 else zip(*[VALUES] * count, strict=True):
+                args = dict(zip(keys, values, strict=True))
+                try:
+                    checked = check_args(verb, args)
+                except CommandError as exc:
+                    assert exc.code == "bad_args", args  # noqa: PT017 - it may also be accepted
+                    continue
+                if verb == "protect" and "whole" not in checked:
+                    for ns in protected_range(checked, 1_795_197_600 * NS):
+                        assert -(1 << 63) <= ns < 1 << 63, args
+                elif verb == "protect":
+                    assert checked == {"whole": True}, args
+                assert isinstance(checked.get("duration_s", 1.0), (int, float))
 
 
 @settings(max_examples=500, deadline=None)

@@ -10,6 +10,7 @@ import pytest
 from msrecd.clock import MS, NS
 from msrecd.flow.encoded import EncodingFacts, Loss
 from msrecd.muxing.facts import Fact, GapSeen
+from msrecd.muxing.holes import Holes
 from msrecd.muxing.losses import ChunkLosses, LossLedger
 from msrecd.muxing.timeline import Timeline
 
@@ -32,12 +33,13 @@ class Track:
 
 
 class Ledger(LossLedger):
-    def __init__(self, *, has_encoder: bool = True) -> None:
-        self.tracks = [Track("video", has_encoder=has_encoder), Track("audio")]
+    def __init__(self, *, has_encoder: bool = True, tracks: list[Track] | None = None) -> None:
+        self.tracks = tracks or [Track("video", has_encoder=has_encoder), Track("audio")]
         self.line = Timeline(2)
         self.facts: list[Fact] = []
         super().__init__(cast(Any, self.tracks), self.line, self.facts.append)
-        self.line.start(START)
+        if tracks is None:
+            self.line.start(START)
 
     @property
     def published(self) -> list[tuple[float, float, str]]:
@@ -167,6 +169,39 @@ def test_what_a_source_counts_reaches_the_chunk() -> None:
     found = ledger.account(0, 10 * NS, is_last=True)
     assert (found.dropped, found.xruns, found.gap_ns) == ([10, 0], [0, 2], [0, 3 * NS // 4])
     assert gaps(found) == [(2.0, 0.5, "lost_sound"), (4.0, 0.25, "lost_sound")]
+
+
+def test_what_was_lost_within_a_pre_roll_is_lost_although_the_recording_was_asked_for_later() -> None:
+    tracks = [Track("video"), Track("audio")]
+    tracks[AUDIO].output.facts.losses.add(Loss(at(-20), duration_ns=NS))  # before the pre-roll
+    tracks[AUDIO].output.facts.losses.add(Loss(at(-3), duration_ns=6 * NS))  # the pre-roll begins in the midst of it
+    tracks[VIDEO].output.facts.losses.add(Loss(at(4), frames=2))
+    tracks[VIDEO].refused.append(at(5))
+    ledger = Ledger(tracks=tracks)  # now it is asked for
+    ledger.poll(at(6))  # the line has not begun yet
+    ledger.line.start(START)
+    ledger.poll(at(6))
+    found = ledger.account(0, 10 * NS, is_last=True)
+    assert gaps(found) == [(0.0, 3.0, "lost_sound")]
+    assert (found.gap_ns, found.dropped) == ([0, 3 * NS], [3, 0])
+    assert ledger.published == [(0.0, 3.0, "lost_sound")]
+
+
+def test_a_source_that_was_away_within_a_pre_roll_is_a_loss() -> None:
+    tracks = [Track("video"), Track("audio")]
+    ledger = Ledger(tracks=tracks)
+    holes = Holes(cast(Any, [with_request(track) for track in tracks]), ledger.line, ledger)
+    holes.note_stand_in(AUDIO, at(-9), at(-8))
+    holes.note_stand_in(AUDIO, at(-1), at(2))
+    holes.note_stand_in(VIDEO, at(3), at(4))
+    holes.count(at(6))
+    ledger.line.start(START)
+    holes.count(at(6))
+    assert gaps(ledger.account(0, 10 * NS, is_last=True)) == [(0.0, 2.0, "lost_sound"), (3.0, 1.0, "no_frames")]
+
+
+def with_request(track: Track) -> Any:
+    return SimpleNamespace(**vars(track), request=SimpleNamespace(time_lapse=None), take_refused=track.take_refused)
 
 
 def test_raw_frames_that_are_lost_do_not_touch_a_device_s_own_encoding() -> None:

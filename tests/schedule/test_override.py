@@ -67,8 +67,18 @@ def test_start_with_duration_ends_by_itself() -> None:
     _, decision = step(state, facts(599))
     assert (decision.record, decision.until) == (True, NOON + timedelta(seconds=600))
     state, decision = step(state, facts(600))
-    assert not decision.record
+    assert (decision.record, decision.cause) == (False, Cause.DURATION)
     assert isinstance(state, Follow)
+    later = Window(start=NOON + HOUR, stop=NOON + 2 * HOUR)
+    state, decision = step(state, facts(5000, later))
+    assert (decision.record, decision.cause) == (True, Cause.SCHEDULE)
+    assert decide(state, facts(8000)) == (False, Cause.NONE)  # the window's end, whatever ended before it
+
+
+@pytest.mark.parametrize("cause", [Cause.COMMAND, Cause.MAX_DURATION, Cause.TRIGGER, Cause.DURATION, Cause.RELOAD])
+def test_what_ended_the_recording_before_did_not_end_that_of_a_window(cause: Cause) -> None:
+    state, _ = step(Follow(cause=cause), facts(window=WINDOW))
+    assert decide(state, facts(7200)) == (False, Cause.NONE)
 
 
 def test_start_with_duration_within_a_window_lasts_until_the_later_end() -> None:
@@ -78,7 +88,8 @@ def test_start_with_duration_within_a_window_lasts_until_the_later_end() -> None
     long = start(Follow(), facts(window=WINDOW), duration_s=7200)
     assert step(long, facts(window=WINDOW))[1].until == NOON + 2 * HOUR
     assert decide(long, facts(3601, WINDOW)) == (True, Cause.COMMAND)
-    assert decide(long, facts(7201, WINDOW)) == (False, Cause.NONE)
+    assert decide(long, facts(7201, WINDOW)) == (False, Cause.DURATION)
+    assert decide(short, facts(3601, WINDOW)) == (False, Cause.NONE)  # the window ended it
 
 
 @pytest.mark.promise("stop-in-a-window")

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from test_store import index_of, make_store, record
 
+from msrecd.cli.recordings.verify import _summary as summary
 from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.clock.wall import WallTime
 from msrecd.storage.catalog import open_catalog
+from msrecd.storage.files import storage_error
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts
-from msrecd.storage.verify import Fault, verify
+from msrecd.storage.verify import Fault, Finding, Verdict, verify
+
+
+@pytest.mark.promise("verify-says-what-cannot-be-read")
+def test_a_folder_that_may_not_be_read_is_told_to_be_made_readable(tmp_path: Path) -> None:
+    """The words, also for root, who may read everything; `recordings verify` itself is called in tests/cli."""
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    assert "read there" in storage_error(denied, "read /card").message
+    assert "write" not in storage_error(denied, "read /card").message
+    assert "write there" in storage_error(denied, "create a.mp4").message
+    found = Finding(fault=Fault.UNREADABLE, file="cam0", message="cam0: cannot be read")
+    said = summary("/card", Verdict(findings=(found,), manifests=0, chunks=0, bytes=0), Counter())
+    assert said.endswith("1 folder could not be read; let this user read there, or try with sudo")
 
 
 @pytest.fixture

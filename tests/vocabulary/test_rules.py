@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from msrecd.clock.wall import parse_moment
 from msrecd.vocabulary.formats import CONTAINERS, SUFFIXES, TYPE_OF_SUFFIX, extension_for
-from msrecd.vocabulary.times import format_utc, parse_rfc3339
+from msrecd.vocabulary.times import format_utc, parse_rfc3339, parse_utc
 from msrecd.vocabulary.tls import is_loopback, mqtt_port, uses_tls
 
 
@@ -55,6 +56,22 @@ def test_types_and_suffixes_lead_to_each_other() -> None:
 def test_times_are_read_as_they_are_written() -> None:
     assert format_utc(1_795_197_600_412_999_999) == "2026-11-20T18:00:00.412Z"
     assert parse_rfc3339("2026-11-20t19:00:00.5+01:00") == 1_795_197_600_500_000_000
+
+
+@pytest.mark.promise("far-times")
+@pytest.mark.parametrize("text", ["0001-01-01", "1600-01-01T00:00:00Z", "2263-01-01", "9999-12-31T23:59:59.999999Z"])
+def test_a_time_that_no_integer_of_the_index_holds_is_the_nearest_that_one_does(text: str) -> None:
+    found = parse_utc(text)
+    assert -(1 << 63) <= found < 1 << 63
+    assert found == parse_moment(text, 0)
+    year = int(text[:4])
+    assert format_utc(found)[:4] == ("2262" if year > 2000 else "1677")
+
+
+@pytest.mark.promise("far-times")
+@pytest.mark.parametrize("age", ["999999d", "9" * 30 + "d", "9" * 400 + "ms"])
+def test_an_age_may_be_longer_than_time(age: str) -> None:
+    assert parse_moment(age, 1_795_197_600 * 10**9) == parse_utc("0001-01-01")
 
 
 @pytest.mark.parametrize("text", ["2026-11-20", "2026-11-20T18:00:00", "2026-11-20 18:00:00Z", "2026-13-01T00:00:00Z"])

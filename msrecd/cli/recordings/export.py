@@ -15,6 +15,7 @@ from msrecd.clock import NS
 from msrecd.errors import MsrecdError, StorageError
 from msrecd.storage.catalog import ChunkEntry, GapEntry
 from msrecd.storage.files import closing_fd, open_root, rename_new
+from msrecd.storage.finishing import complete
 from msrecd.storage.layout import parse_chunk_name
 from msrecd.storage.medium import is_in_use
 from msrecd.vocabulary.times import format_utc
@@ -86,7 +87,7 @@ def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int,
     # A name of its own, and only a new file: what lies there, a symbolic link for one, is not followed or written to.
     part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        with Progress() as progress, open(part, "xb", buffering=0) as file:  # noqa: PTH123  # x: O_EXCL
+        with Progress() as progress, open(part, "x+b", buffering=0) as file:  # noqa: PTH123  # x: O_EXCL
             joined = Joiner(
                 pieces,
                 container_for(out),
@@ -95,8 +96,8 @@ def _write(out: Path, storage: Path, chunks: Sequence[ChunkEntry], from_ns: int,
                 to_ns=to_ns,
                 progress=lambda done, total: progress.show(_bar(done, total)),
             ).run()
+            size, _ = complete(file.fileno(), os.fstat(file.fileno()).st_size, out.name.lower())
             os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
         if force:
             part.replace(out)
         else:

@@ -110,7 +110,10 @@ def _summary(folder: str, verdict: Verdict, faults: Counter[str]) -> str:
     if faults:
         return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"
     if not verdict.chunks:
-        if verdict.manifests:
+        unreadable = sum(finding.fault is Fault.UNREADABLE for finding in verdict.findings)
+        if unreadable:
+            what = f"{counted(unreadable, 'folder')} could not be read; let this user read there, or try with sudo"
+        elif verdict.manifests:
             what = "its manifests list no chunk that should be there"
         elif any(finding.fault is Fault.UNFINISHED for finding in verdict.findings):
             what = "no chunk is finished yet"
