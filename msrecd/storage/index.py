@@ -187,9 +187,16 @@ class Index:
             self._db.execute("INSERT OR REPLACE INTO folder VALUES (?, ?)", (folder, changed_ns))
 
     def remove(self, recording_id: str, seq: int) -> bool:
-        """Forget a chunk; whether it was the last of its recording."""
+        """Forget a chunk, and that its folder was looked into; whether it was the last of its recording.
+
+        A copy that is played back can have the time of the folder as it was when it was last looked into.
+        """
+        key = (recording_id, seq)
         with self._lock, _errors(), self._db:
-            self._db.execute("DELETE FROM chunk WHERE recording_id = ? AND seq = ?", (recording_id, seq))
+            known = "SELECT file FROM chunk WHERE recording_id = ? AND seq = ?"
+            for (file,) in self._db.execute(known, key).fetchall():
+                self._db.execute("DELETE FROM folder WHERE name = ?", (str(file).rpartition("/")[0],))
+            self._db.execute("DELETE FROM chunk WHERE recording_id = ? AND seq = ?", key)
             left = self._db.execute("SELECT 1 FROM chunk WHERE recording_id = ? LIMIT 1", (recording_id,)).fetchone()
             return left is None
 

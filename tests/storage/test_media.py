@@ -303,6 +303,30 @@ def test_a_recording_of_which_all_was_taken_can_come_back(tmp_path: Path) -> Non
     store.close()
 
 
+@pytest.mark.parametrize("times", ["kept", "of-today"])
+@pytest.mark.promise("chunks-come-back")
+def test_a_copy_that_is_played_back_brings_what_was_deleted_meanwhile(tmp_path: Path, times: str) -> None:
+    """As `cp -a` and `rsync -a` do it: the folder has the time again that it had when it was last looked into."""
+    store = make_store(tmp_path)
+    store.open()
+    lines = record(store, 2)
+    store.close()
+    store = make_store(tmp_path, limits=Limits(max_total_bytes=0))
+    store.open()
+    shutil.copytree(tmp_path / "recordings", tmp_path / "copy")
+    assert len(store.rotate()) == 2
+    store.close()
+    shutil.rmtree(tmp_path / "recordings")
+    (tmp_path / "copy").rename(tmp_path / "recordings")
+    if times == "of-today":
+        os.utime((tmp_path / "recordings" / lines[0]["file"]).parent)
+    store = make_store(tmp_path)
+    store.open()
+    assert store.index.totals()[1] == 2
+    assert sorted(listed(tmp_path)) == [line["file"] for line in lines]
+    store.close()
+
+
 def mount(point: str, kind: str = "ext4", source: str = "/dev/sda1", root: str = "/") -> checks.Mount:
     return checks.Mount(point=point, kind=kind, options=frozenset(), source=source, root=root)
 
