@@ -179,7 +179,7 @@ class Mqtt:
     )
     command_max_age_s: float = key(
         Duration(minimum=1, maximum=_DAY_S),
-        "A command whose `issued_at` is older is refused as `expired`, once the clock is trusted.",
+        "A command whose `issued_at` is older, or as far ahead, is refused as `expired`, once the clock is trusted.",
         default=60.0,
     )
     keepalive_s: float = key(

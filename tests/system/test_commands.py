@@ -155,8 +155,15 @@ def test_old_commands_expire_if_the_clock_is_trusted(
         assert (reply.get("error") or {}).get("code") == ("expired" if trusted else None)
         expected = "inactive" if trusted else "recording"
         assert console.command("recorder/cam0/get")["data"]["state"] == expected
-        observer.publish(BASE + "cmd/recorder/cam0/start", {"id": "new", "issued_at": _stamp(5)})
-        assert console.wait("reply/recorder/cam0/start", lambda r: r["id"] == "new")["status"] == "ok"
+        for number, issued_at in enumerate((_stamp(-90), "2099-01-01T00:00:00Z")):
+            observer.publish(BASE + "cmd/recorder/cam0/start", {"id": f"ahead{number}", "issued_at": issued_at})
+            reply = console.wait("reply/recorder/cam0/start", lambda r, own=f"ahead{number}": r["id"] == own)
+            assert (reply.get("error") or {}).get("code") == ("expired" if trusted else None)
+        assert console.command("recorder/cam0/get")["data"]["state"] == expected
+        for number, issued_at in enumerate((_stamp(5), _stamp(-30))):
+            observer.publish(BASE + "cmd/recorder/cam0/start", {"id": f"new{number}", "issued_at": issued_at})
+            reply = console.wait("reply/recorder/cam0/start", lambda r, own=f"new{number}": r["id"] == own)
+            assert reply["status"] == "ok"
 
 
 @pytest.mark.effect("verb: reload", "state-daemon: config_hash", "reply: message")
