@@ -26,6 +26,7 @@ import random
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -332,13 +333,22 @@ def fragment_ends() -> set[int]:
     return edges_of(storage_media.make("mp4"), "mp4")
 
 
+def new_image(folder: Path, content: bytes) -> Path:
+    """A file of its own for each medium: while anything has the loop device of the one before open, as a program that
+    looks for a free one does, `mount` would take that device again, with what it still holds of the old content."""
+    number, path = tempfile.mkstemp(prefix="cut-", dir=folder)
+    os.close(number)
+    image = Path(path)
+    image.write_bytes(content)
+    return image
+
+
 def boot_and_judge(kind: str, folder: Path, content: bytes, told: Told, going: frozenset[str], media: bytes) -> Verdict:
     """
     Args:
         going: chunks that rotation may have been deleting.
     """
-    image, point = folder / "cut", folder / "point"
-    image.write_bytes(content)
+    image, point = new_image(folder, content), folder / "point"
     if kind == "vfat":
         run("fsck.vfat", "-a", "-w", str(image), codes=(0, 1))
     point.mkdir(exist_ok=True)
@@ -374,7 +384,31 @@ def boot_and_judge(kind: str, folder: Path, content: bytes, told: Told, going: f
         is_clean = subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False).returncode == 0
     else:
         is_clean = subprocess.run(["fsck.vfat", "-n", image], capture_output=True, check=False).returncode == 0
+    image.unlink()
     return Verdict(harmed=harmed, loss_s=loss_s, tail_is_right=tail_is_right, is_clean=is_clean)
+
+
+def test_a_medium_has_nothing_of_the_one_before_whose_device_is_still_open(quick_path: Path) -> None:
+    point = quick_path / "point"
+    point.mkdir()
+    contents = []
+    for name in ("first", "second"):
+        made = new_image(quick_path, bytes(8 << 20))
+        make_file_system("ext4", made)
+        run("mount", "-t", "ext4", "-o", "loop", str(made), str(point))
+        (point / name).touch()
+        run("umount", str(point))
+        contents.append(made.read_bytes())
+    run("mount", "-t", "ext4", "-o", "loop", str(new_image(quick_path, contents[0])), str(point))
+    held = os.open(run("findmnt", "-no", "SOURCE", str(point)).strip(), os.O_RDONLY)
+    try:
+        run("umount", str(point))
+        run("mount", "-t", "ext4", "-o", "loop", str(new_image(quick_path, contents[1])), str(point))
+        assert (point / "second").exists()
+        assert not (point / "first").exists()
+        run("umount", str(point))
+    finally:
+        os.close(held)
 
 
 @pytest.mark.slow
