@@ -20,6 +20,7 @@ MAX_FRAME = 8 << 20  # bytes
 _MAX_LOST = 1 << 20  # bytes that tell where a packet begins
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
+_MOST_MISSING = 3000  # packets in a second; a larger step is a sender that begins anew (MAX_DROPOUT of RFC 3550, A.1)
 _HEAD = struct.Struct(
     ">BBHBBHII"
 )  # of RTSP's interleaving and of RTP: $, channel, size, flags, kind, number, time, who
@@ -180,8 +181,10 @@ class _Frames(_Stream):
 
         What refers to them cannot be decoded, though all of it may have come; only a key frame can.
         """
-        if self._next_number < 0 or (number - self._next_number) & 0xFFFF >= 0x8000:
+        if self._next_number < 0 or (missing := (number - self._next_number) & 0xFFFF) >= 0x8000:
             return  # the first one, or one that came twice
+        if missing > _MOST_MISSING and (stamp - self._frame_stamp) % _WRAP < self.clock_rate:
+            return  # so many cannot have been left out of less than a second: the numbers begin anew
         if stamp == self._frame_stamp or (self._has_slice and not self._is_whole):
             self._is_open, self._is_damaged = False, True
         if stamp != self._frame_stamp:

@@ -126,6 +126,14 @@ def test_numbers_that_say_nothing_about_frames_damage_none() -> None:
     assert not any(packet.is_damaged for packet in packets)
 
 
+def test_numbers_that_begin_anew_damage_none() -> None:
+    """As of an encoder that restarts within a session: the next frame in time, any number."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    data = send(IDR, 0)
+    send.number = (send.number + 20_000) & 0xFFFF
+    assert not any(packet.is_damaged for packet in given(unpacker, data + send(SLICE, 3000)))
+
+
 def test_a_mark_on_each_slice_splits_no_frame_for_long() -> None:
     """A sender that marks every slice as its frame's last: once seen, frames end where the next one begins."""
     send, unpacker = Sender(), Unpacker([VIDEO])
