@@ -1,6 +1,6 @@
 """Network cameras in one daemon: how often its threads wake up and write for them, and that it leaves in silence.
 
-Counted, not timed: beside other programs the figures are the same. docs/performance.md has what they were last.
+Counted, not timed. docs/performance.md has what they were last.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def calls(pid: int) -> Counts:
     return {name: int(number) for name, number in (line.split(": ") for line in lines)}
 
 
+@pytest.mark.alone  # a thread that waits for Python's lock goes to sleep each 5 ms while its holder has no processor
 @pytest.mark.timeout(300)
 @pytest.mark.promise("wake-ups-of-a-camera")
 @pytest.mark.parametrize("count", [1, 4])
