@@ -21,7 +21,7 @@ class Camera:
     def __init__(self, before: Any = lambda: None, *, jpegs: dict[int | None, bytes] | None = None) -> None:
         self.before, self.jpegs = before, jpegs
 
-    async def take(self, width: int | None = None, *, is_full: bool = False) -> Photo:
+    async def take(self, width: int | None = None, *, is_full: bool = False, is_dng: bool = False) -> Photo:
         self.before()
         if self.jpegs is None:
             raise CommandError("device_busy", "the track gives no frames: it has ended, is muted or disabled")
@@ -40,7 +40,7 @@ def take(unit: SimpleNamespace, camera: Camera) -> tuple[list[str], dict[str, in
     )
     recorders = SimpleNamespace(config=SimpleNamespace(mqtt=object()))
 
-    async def save(unit: Any, jpeg: bytes, taken_ns: int) -> dict[str, Any]:
+    async def save(unit: Any, jpeg: bytes, taken_ns: int, mime_type: str) -> dict[str, Any]:
         return {}
 
     taker = SnapshotTaker(
