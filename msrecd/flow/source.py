@@ -84,6 +84,11 @@ class Source(ABC):
 
         return connected
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a consumer that was announced has not connected yet."""
+        return bool(self._announced)
+
     def wait_for_announced(self, timeout_s: float) -> bool:
         """Whether all that were announced have connected. For sources that can wait: files."""
         with self._announced_changed:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from msrecd.pixels import Frame, Waves
 
 PixelFormat = Literal["RGB", "I420"]
+_CONNECT_S = 5.0  # a recorder opens its encoder; then it has failed or hangs
 
 
 class VideoFrame:
@@ -173,6 +174,7 @@ class _Generator:
         shared.listen()
         self._track = MediaStreamTrack(_CONSTRUCTION, shared)
         self._last_ns: int | None = None
+        self._turn = asyncio.Lock()  # writes come in their order, also while one waits
 
     @property
     def track(self) -> MediaStreamTrack:
@@ -193,12 +195,22 @@ class _Generator:
         """Nothing follows: the track ends; idempotent."""
         self._source.finish()
 
+    async def _put(self, unit: Any, timestamp_ns: int) -> None:
+        """Give a unit to all who use the track, also to a recorder that has just been started and connects yet."""
+        async with self._turn:
+            self._check(timestamp_ns)
+            if self._source.is_awaited:
+                await asyncio.to_thread(self._source.wait_for_announced, _CONNECT_S)
+                self._check(timestamp_ns)
+            self._last_ns = timestamp_ns
+            self._source.put(unit)
+        await asyncio.sleep(0)
+
     def _check(self, timestamp_ns: int) -> None:
         if self._source.is_over:
             raise InvalidStateError("the track has ended")
         if self._last_ns is not None and timestamp_ns <= self._last_ns:
             raise ValueError(f"timestamps must rise: {timestamp_ns} follows {self._last_ns}")
-        self._last_ns = timestamp_ns
 
 
 class VideoTrackGenerator(_Generator):
@@ -231,9 +243,7 @@ class VideoTrackGenerator(_Generator):
         if not isinstance(frame, VideoFrame):
             raise TypeError(f"a VideoTrackGenerator writes VideoFrames, not {type(frame).__name__}")
         unit = frame._unit()
-        self._check(frame.timestamp_ns)
-        self._source.put(unit)
-        await asyncio.sleep(0)
+        await self._put(unit, frame.timestamp_ns)
 
 
 class MediaStreamTrackGenerator(_Generator):
@@ -282,9 +292,7 @@ class MediaStreamTrackGenerator(_Generator):
             unit = AudioBlock(
                 pts_ns=data.timestamp_ns, format=format, samples=data.number_of_frames, data=data._pcm, lost_before=0
             )
-        self._check(data.timestamp_ns)
-        self._source.put(unit)
-        await asyncio.sleep(0)
+        await self._put(unit, data.timestamp_ns)
 
 
 class _GeneratedSource(Source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import msrecd
 from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.muxing.worker import RecorderWorker
 
 
 def numbered(number: int, *, planes: bool = False, at_ns: int) -> msrecd.VideoFrame:
@@ -30,6 +32,38 @@ async def stop_and_wait(recorder: msrecd.MediaRecorder) -> None:
     recorder.stop()
     async with asyncio.timeout(60):
         await stopped.wait()
+
+
+def test_what_is_written_right_after_the_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the recorder connects from a thread of its own, which a busy machine may begin late."""
+    record = RecorderWorker._record
+
+    def late(self: RecorderWorker) -> None:
+        time.sleep(0.3)
+        record(self)
+
+    monkeypatch.setattr(RecorderWorker, "_record", late)
+
+    async def run() -> None:
+        generator = msrecd.VideoTrackGenerator({"width": 160, "height": 120})
+        recorder = msrecd.MediaRecorder(msrecd.MediaStream([generator.track]), {"mime_type": "video/x-matroska"})
+        file = (tmp_path / "out.mkv").open("wb")
+        recorder.ondataavailable = lambda event: file.write(bytes(event.data))
+        started = asyncio.Event()
+        recorder.onstart = lambda _: started.set()
+        recorder.start()
+        begin_ns = SYSTEM_CLOCK.monotonic_ns()
+        frames = [numbered(number, at_ns=begin_ns + number * 10_000_000) for number in range(10)]
+        await asyncio.gather(*map(generator.write, frames))
+        async with asyncio.timeout(60):
+            await started.wait()
+        await asyncio.sleep(1.5)  # what is not encoded yet at the stop may be left out, which is another matter
+        await stop_and_wait(recorder)
+        file.close()
+
+    asyncio.run(run())
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert len(list(container.decode(video=0))) == 10
 
 
 def test_times_of_frames_and_sound_are_kept_to_the_file(tmp_path: Path) -> None:
