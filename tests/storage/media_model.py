@@ -193,6 +193,8 @@ class MediaModel(RuleBasedStateMachine):
             return
         number = data.draw(st.integers(0, len(self.backups) - 1))
         old = self.folders[name]
+        if self.backups[number].point == "/":
+            is_image = False  # a folder of the computer's own disk: a copy of it is files on another file system
         self.shelf(name).rename(self.base / f"old-{uuid.uuid4().hex}")
         shutil.copytree(self.base / "backups" / str(number), self.shelf(name))
         self.folders[name] = copy.deepcopy(self.backups[number])

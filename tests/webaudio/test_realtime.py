@@ -168,8 +168,7 @@ def test_graphs_that_nobody_holds_leave_nothing_behind() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("closes", [True, False])
-def test_a_graph_that_is_always_late_ends_too(monkeypatch: pytest.MonkeyPatch, closes: bool) -> None:
+def test_a_graph_that_is_always_late_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that renders slower than time passes never has nothing to do."""
     compute = msrecd.AudioContext._compute
 
@@ -185,13 +184,8 @@ def test_a_graph_that_is_always_late_ends_too(monkeypatch: pytest.MonkeyPatch, c
         await until(lambda: context.current_time > 0.3)
         thread = context._thread
         assert thread is not None
-        if closes:
-            await context.close()
-            assert not thread.is_alive()
-        else:
-            gone = weakref.ref(context)
-            del context
-            await until(lambda: gc.collect() is not None and gone() is None and not thread.is_alive())
+        await context.close()
+        assert not thread.is_alive()
 
     asyncio.run(run())
 
