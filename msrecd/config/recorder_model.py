@@ -46,7 +46,8 @@ class Source:
     )
     tracks: tuple[str, ...] = key(
         ListOf(item=Text(choices=("audio", "video")), min_items=1, max_items=2),
-        "What to record of the stream.",
+        "What to record of the stream. A camera that announces sound and never sends any is recorded with silence "
+        'and a gap in each chunk: `["video"]` then.',
         default=(),
         default_doc="all that it has",
     )

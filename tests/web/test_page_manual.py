@@ -14,7 +14,7 @@ import pytest
 from config_text import camera, configuration, microphone
 from daemon import DaemonProcess
 from pagebrowser import OpenPage
-from pageclient import PageClient, web_table
+from pageclient import PageClient, wait_for_page, web_table
 from ports import free_port
 from waiting import until
 
@@ -88,6 +88,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     recorders += f'[[recorder.schedule]]\nstart = "{at}"\nduration = "1m"\nunsynchronized = "run"\n'
     text = configuration(folder, port=None, recorders=recorders, more=web_table(port, folder) + DEVICES)
     with DaemonProcess(folder, text) as daemon:
+        wait_for_page(daemon, port)
         client = PageClient(port)
         assert client.log_in().status == 204
         made = Device(daemon, f"http://127.0.0.1:{port}", client)
@@ -135,15 +136,20 @@ def test_focus_is_judged_where_one_taps_and_a_new_peak_forgets_the_best(device: 
         figures = """() => [".focus output", ".focus .dim"].map(one =>
             Number(document.querySelector(one).textContent.replace("best", "")))"""
         opened.until(f"() => {{ const [now, best] = ({figures})(); return best > now + 1; }}")
-        now, best = page.evaluate(
-            f"""() => {{
-                const before = ({figures})();
-                [...document.querySelectorAll("button")].find(one => one.textContent === "New peak").click();
-                return before;
-            }}"""
-        )
-        opened.until(f"best => ({figures})()[1] < best", best)
+        now, best = page.evaluate(figures)
         assert now > 0
+        # Pressed again and again: what comes next may be the best once more.
+        opened.until(
+            f"""best => {{
+                if (({figures})()[1] < best) return true;
+                window.looks = (window.looks ?? 0) + 1;
+                if (window.looks % 25 === 1)
+                    [...document.querySelectorAll("button")].find(one => one.textContent === "New peak").click();
+                return false;
+            }}""",
+            best,
+        )
+        opened.page.unroute_all(behavior="ignoreErrors")  # one may be under way
 
 
 @pytest.mark.promise("page-automatic")
