@@ -78,8 +78,9 @@ IMX708_MODES = _modes((1536, 864, 120.13, 10), (2304, 1296, 56.03, 10), (4608, 2
 IMX477_MODES = _modes((1332, 990, 120.05, 10), (2028, 1080, 50.03, 12), (2028, 1520, 40.01, 12), (4056, 3040, 10.0, 12))
 
 
-# drivers/media/i2c/ov5647.c of raspberrypi/linux: pixel rate / (hts * (height + vblank of 24 lines)). Kernels since 6.6
-# read all modes at 87.5 MHz but VGA; older ones had 43.25 and 30.62 frames a second here (81.7 MHz).
+# drivers/media/i2c/ov5647.c of raspberrypi/linux: pixel rate / (hts * (height + vblank of 24 lines)). Newer kernels
+# (from which on was not looked up) read all modes at 87.5 MHz but VGA; older ones had 43.25 and 30.62 frames a second
+# here (81.7 MHz).
 OV5647_MODES = _modes(
     (640, 480, 58.92, 10), (1296, 972, 46.34, 10), (1920, 1080, 32.81, 10), (2592, 1944, 15.63, 10), order="SGBRG"
 )
@@ -148,7 +149,7 @@ IMX219_CONTROLS = _controls(
 IMX477_CONTROLS = _controls(
     4056, 3040, gain=(1.0, 22.2608699798584), exposure_us=(114, 694_422_939), frame_us=(100_000, 694_434_742)
 )
-# gain code / 16, code 16 to 1023 (ov5647_init_controls); 4 lines of 32.5 us at least; frames of Linux 6.12's driver.
+# gain code / 16, code 16 to 1023 (ov5647_init_controls); 4 lines of 32.5 us at least; the longest as a board printed.
 OV5647_CONTROLS = _controls(2592, 1944, gain=(1.0, 63.9375), exposure_us=(130, 3_066_985), frame_us=(63_965, 3_067_365))
 # gain 10 ** (code / 200), code 0 to 480; exposure of a line of 14.8 us and 14.26 us more.
 IMX296_CONTROLS = _controls(
