@@ -340,6 +340,7 @@ def test_a_browser_with_a_wrong_clock_shows_the_times_of_the_device(device: Devi
 
 
 @pytest.mark.promise("page-keyboard")
+@pytest.mark.alone  # its keys go where the focus is at that moment
 def test_a_keyboard_is_enough(device: Device, browser: Any) -> None:
     page = OpenPage(browser, device.base, *SIZES["desk"])
 
