@@ -64,35 +64,35 @@ class Source(ABC):
         self.on_muted: Callable[[bool], None] = _ignore
         self.on_restarted: Callable[[float], None] = _ignore
         self.on_silence: Callable[[bool], None] = _ignore
-        self._announced = 0
-        self._announced_changed = threading.Condition()
+        self._expected_consumers = 0
+        self._consumers_changed = threading.Condition()
 
     def announce(self) -> Callable[[], None]:
         """A consumer connects in a moment, from a thread of its own; it calls the result then (once counts). Any
         thread."""
         is_open = True
-        with self._announced_changed:
-            self._announced += 1
+        with self._consumers_changed:
+            self._expected_consumers += 1
 
         def connected() -> None:
             nonlocal is_open
-            with self._announced_changed:
+            with self._consumers_changed:
                 if is_open:
                     is_open = False
-                    self._announced -= 1
-                    self._announced_changed.notify_all()
+                    self._expected_consumers -= 1
+                    self._consumers_changed.notify_all()
 
         return connected
 
     @property
     def is_awaited(self) -> bool:
         """Whether a consumer that was announced has not connected yet."""
-        return bool(self._announced)
+        return bool(self._expected_consumers)
 
     def wait_for_announced(self, timeout_s: float) -> bool:
         """Whether all that were announced have connected. For sources that can wait: files."""
-        with self._announced_changed:
-            return self._announced_changed.wait_for(lambda: not self._announced, timeout_s)
+        with self._consumers_changed:
+            return self._consumers_changed.wait_for(lambda: not self._expected_consumers, timeout_s)
 
     @property
     @abstractmethod
