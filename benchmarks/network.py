@@ -446,7 +446,7 @@ KILL_COLUMNS = {
 
 def print_table(path: Path | None) -> None:
     """All numbers of cameras, each part when it is there; some twelve minutes."""
-    parts = ((1, 20.0, 5, ""), (8, 8.0, 3, ""), (16, 8.0, 3, ""), (64, 10.0, 1, "1M"))
+    parts = ((1, 20.0, 5, ""), (8, 8.0, 5, ""), (16, 8.0, 5, ""), (64, 10.0, 1, "1M"))
     for cameras, seconds, repeat, bit_rate in parts:
         found = run(
             cameras=cameras,
