@@ -51,17 +51,6 @@ def solid_rgb24(width: int, height: int, color: tuple[int, int, int]) -> bytes:
     return bytes(color) * (width * height)
 
 
-def solid_yuv420p(width: int, height: int, color: tuple[int, int, int]) -> bytes:
-    """A frame of one colour: (Y, U, V), 0 to 255 each; planes one after the other; odd sizes have rounded-up chroma.
-
-    Raises:
-        ValueError: a component is out of range.
-    """
-    luma, blue, red = (bytes((component,)) for component in color)
-    chroma_size = -(-width // 2) * -(-height // 2)
-    return luma * (width * height) + blue * chroma_size + red * chroma_size
-
-
 def array_from_frame(frame: VideoFrame) -> FrameArray:
     """The frame as an array of its own, shape (height, width, 3), uint8 RGB.
 

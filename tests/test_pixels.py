@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from recording import solid_yuv420p
 
 from msrecd import pixels
 from msrecd.flow.units import AudioBlock, AudioFormat, VideoFormat, VideoFrame
@@ -49,12 +50,6 @@ def test_solid_rgb24() -> None:
         pixels.solid_rgb24(2, 2, (1, 2, 256))
 
 
-@pytest.mark.parametrize(("width", "height", "chroma"), [(4, 2, 2), (3, 3, 4), (1, 1, 1)])
-def test_solid_yuv420p_rounds_chroma_up(width: int, height: int, chroma: int) -> None:
-    data = pixels.solid_yuv420p(width, height, (16, 120, 130))
-    assert data == bytes([16]) * (width * height) + bytes([120]) * chroma + bytes([130]) * chroma
-
-
 def test_a_frame_of_rgb24_comes_back_as_drawn_and_writable() -> None:
     array = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     back = pixels.array_from_frame(frame(4, 2, "rgb24", pixels.rgb24_from_array(array, 4, 2)))
@@ -76,7 +71,7 @@ def test_a_frame_of_rgb24_comes_back_as_drawn_and_writable() -> None:
 def test_a_frame_of_yuv420p_becomes_rgb(
     yuv: tuple[int, int, int], rgb: tuple[int, int, int], width: int, height: int
 ) -> None:
-    array = pixels.array_from_frame(frame(width, height, "yuv420p", pixels.solid_yuv420p(width, height, yuv)))
+    array = pixels.array_from_frame(frame(width, height, "yuv420p", solid_yuv420p(width, height, yuv)))
     assert array.shape == (height, width, 3)
     assert array.dtype == np.uint8
     assert np.abs(array.astype(int) - np.array(rgb)).max() <= 2

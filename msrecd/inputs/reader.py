@@ -33,7 +33,6 @@ class Reader:
     """
 
     def __init__(self, address: Address, options: SourceOptions) -> None:
-        self._is_file = address.is_file
         self._timeout_s = _FILE_S if address.is_file else options.timeout_s + _SILENCE_S
         self._open_s = self._timeout_s if address.is_file else self._timeout_s + options.timeout_s + KEY_FRAME_S
         self._name = address.shown

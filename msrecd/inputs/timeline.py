@@ -161,7 +161,6 @@ class _Stream:
         "agreed_ns",
         "duration_ns",
         "fit",
-        "last_arrival",
         "last_dts",
         "last_end",
         "last_raw",
@@ -178,7 +177,6 @@ class _Stream:
         self.shift = 0  # from the stream's times to the sender's clock as it was at the beginning
         self.last_raw: int | None = None
         self.last_end: int | None = None  # on the sender's clock
-        self.last_arrival = 0
         self.last_dts: int | None = None  # monotonic
         self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
         self.report = 0  # what the last one said
@@ -349,7 +347,7 @@ class LiveLine:
         else:
             sent = pts
         stream.fit.add(arrival_ns, sent)
-        stream.last_raw, stream.last_arrival = raw, arrival_ns
+        stream.last_raw = raw
         stream.last_end = max(stream.last_end or sent, sent) + duration_ns
         return pts, sent
 

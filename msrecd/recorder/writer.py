@@ -93,7 +93,6 @@ class ChunkWriter:
         """
         self.recording = recording
         self.stats = WriterStats()
-        self.answered_ns = SYSTEM_CLOCK.monotonic_ns()  # when the disk last took what was given to it
         self.is_hanging = False
         self._make_facts = make_facts
         self._on_chunk = on_chunk
@@ -176,7 +175,6 @@ class ChunkWriter:
                 self._watch()
 
     def _answered(self, future: asyncio.Future[None]) -> None:
-        self.answered_ns = SYSTEM_CLOCK.monotonic_ns()
         self._submitted_ns.popleft()
         if not future.done():
             future.set_result(None)

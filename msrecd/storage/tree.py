@@ -72,11 +72,6 @@ def last_recording_id(root: int, recorder: str, below: str) -> str | None:
     return max((known for known in ids if known is not None and known < below), default=None)
 
 
-def is_empty(root: int) -> bool:
-    """Whether no recorder has ever had a folder here."""
-    return not _names(root, "", NAME_PATTERN)
-
-
 def find_manifest(root: int, recorder: str, recording_id: str) -> str | None:
     """Where a recording's manifest lies, looked for from the newest folder back."""
     for day in reversed(list(days(root, recorder))):

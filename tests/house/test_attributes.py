@@ -71,5 +71,7 @@ def test_no_class_sets_a_private_attribute_of_its_base() -> None:
 
 def test_one_that_does_is_found() -> None:
     base = "class Source:\n    def __init__(self):\n        self._announced = 0\n"
-    paced = "class Paced(Source):\n    def __init__(self):\n        super().__init__()\n        self._announced = False\n"
+    paced = (
+        "class Paced(Source):\n    def __init__(self):\n        super().__init__()\n        self._announced = False\n"
+    )
     assert clashes([base, paced]) == {"Paced._announced"}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from recording import Log, PaintedSource, each_of, pictures, rgb_frame
+from recording import Log, PaintedSource, each_of, pictures, rgb_frame, solid_yuv420p
 
 from msrecd.flow.shape import Window, cropped, cut, padded, reshaped, same_shape
 from msrecd.flow.units import VideoFormat, VideoFrame
 from msrecd.media.reader import MediaStreamTrackReader
 from msrecd.media.recorder import MediaRecorder
 from msrecd.media.stream import MediaStream
-from msrecd.pixels import array_from_frame, solid_yuv420p
+from msrecd.pixels import array_from_frame
 
 TYPES = (
     "video/mp4;codecs=avc1",

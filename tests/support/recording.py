@@ -353,3 +353,10 @@ def each_of(name: str, values: Sequence[Any]) -> Callable[[Callable[..., Awaitab
         return run_all
 
     return decorate
+
+
+def solid_yuv420p(width: int, height: int, color: tuple[int, int, int]) -> bytes:
+    """The data of a frame of one colour, (Y, U, V); odd sizes have rounded-up chroma."""
+    luma, blue, red = (bytes((component,)) for component in color)
+    chroma_size = -(-width // 2) * -(-height // 2)
+    return luma * (width * height) + blue * chroma_size + red * chroma_size
