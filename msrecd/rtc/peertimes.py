@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 
 from msrecd.clock import MS, NS
 from msrecd.flow.units import Kind
@@ -20,48 +21,63 @@ _NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
 class PeerClock:
     """The offset from a peer's clock to CLOCK_MONOTONIC, by the packets that came earliest.
 
-    It stands still where it can: sound that passes through has as many samples as it has, and every correction would
-    part it from the frames. What the clocks drift by is followed beyond DEAD_NS.
+    Sound that passes through has as many samples as it has: every correction parts it from the frames for those who
+    count samples. So nothing moves while the times are in use, but for what the clocks drift by, beyond DEAD_NS. How
+    late the packets were by which the offset was found is no drift: it is learned, and left as it is.
     """
 
-    SETTLES_NS = 2 * NS  # an earlier packet moves it at once for so long, unless somebody uses the times already
     DEAD_NS = 10 * MS
     RATE = 0.0005
-    WINDOW = 10  # seconds whose earliest packets tell where they lie now
-    STOOD_STILL_NS = NS // 2  # later than this for all of the window: the peer's clock stood still
+    WINDOW = 30  # seconds whose earliest packets tell where they lie now; a busy machine delays all of some seconds
+    RECENT = 10  # of them, the ones that count while the times are not in use
+    LEARNS_NS = 60 * NS  # from when the times are in use on
+    MOST_LATE_NS = 100 * MS  # what is left as it is: tracks of other sources have to fit too
+    STOOD_STILL_NS = NS // 2  # later than this for ten seconds: the peer's clock stood still
 
     def __init__(self) -> None:
         self.offset_ns: int | None = None
-        self._began_ns = 0
+        self._used_since_ns: int | None = None
+        self._late_ns = 0  # by how much the offset was found too late
         self._at_ns = 0
         self._buckets: deque[tuple[int, int]] = deque(maxlen=self.WINDOW)  # (second, smallest arrival - time)
 
     def add(self, arrival_ns: int, time_ns: int, *, may_step: bool = True) -> int:
-        """Take note of a packet; the offset for what is placed now."""
+        """Take note of a packet; the offset for what is placed now.
+
+        Args:
+            may_step: no consumer uses the times.
+        """
         delay, second = arrival_ns - time_ns, arrival_ns // NS
         if self._buckets and self._buckets[-1][0] >= second:
             self._buckets[-1] = (self._buckets[-1][0], min(delay, self._buckets[-1][1]))
         else:
             self._buckets.append((second, delay))
-        if self.offset_ns is None:
-            self.offset_ns = delay
-            self._began_ns = self._at_ns = arrival_ns
-        elif may_step and arrival_ns - self._began_ns < self.SETTLES_NS:
-            self.offset_ns = min(delay, self.offset_ns)
-            self._at_ns = arrival_ns
+        if may_step or self.offset_ns is None:
+            self.offset_ns, self._used_since_ns = self._earliest(self.RECENT), None
         else:
             self.offset_ns = self._followed(self.offset_ns, arrival_ns)
+        self._at_ns = arrival_ns
         return self.offset_ns
 
+    def _earliest(self, seconds: int) -> int:
+        """Of the packets of so many seconds, the last in which any came."""
+        return min(delay for _, delay in islice(reversed(self._buckets), seconds))
+
     def _followed(self, offset_ns: int, now_ns: int) -> int:
-        passed, self._at_ns = min(max(0, now_ns - self._at_ns), NS), now_ns
-        off = min(delay for _, delay in self._buckets) - offset_ns
-        if abs(off) <= self.DEAD_NS:
+        if self._used_since_ns is None:
+            self._used_since_ns, self._late_ns = now_ns, 0
+        off = self._earliest(self.WINDOW) - offset_ns
+        if now_ns - self._used_since_ns < self.LEARNS_NS:
+            self._late_ns = min(self.MOST_LATE_NS, max(self._late_ns, -off))
+        drift_ns = off + self._late_ns
+        if abs(drift_ns) <= self.DEAD_NS:
             return offset_ns
-        if off > self.STOOD_STILL_NS and len(self._buckets) == self.WINDOW:
-            return offset_ns + off
-        step = min(abs(off), int(passed * self.RATE))
-        return offset_ns + (step if off > 0 else -step)
+        behind_ns = self._earliest(self.RECENT) - offset_ns
+        if behind_ns > self.STOOD_STILL_NS and len(self._buckets) >= self.RECENT:
+            self._buckets = deque(list(self._buckets)[-self.RECENT :], maxlen=self.WINDOW)
+            return offset_ns + behind_ns
+        step = min(abs(drift_ns), int(min(max(0, now_ns - self._at_ns), NS) * self.RATE))
+        return offset_ns + (step if drift_ns > 0 else -step)
 
 
 class _Stream:
@@ -70,6 +86,7 @@ class _Stream:
         self.wall_offset: int | None = None  # from its times to the peer's wall clock
         self.last_raw: int | None = None
         self.last_ns: int | None = None
+        self.in_use = False
 
 
 class PeerTimes:
@@ -94,7 +111,9 @@ class PeerTimes:
         stream.last_raw = raw_ns
         if sender_ns is not None:
             stream.wall_offset = sender_ns - raw_ns
-        at_ns = raw_ns + stream.fit.add(now_ns, raw_ns, may_step=not in_use)
+        stream.in_use = in_use
+        are_in_use = any(one.in_use for one in self._streams.values())  # sound places frames too
+        at_ns = raw_ns + stream.fit.add(now_ns, raw_ns, may_step=not are_in_use)
         first = self._first
         if (
             first is not None

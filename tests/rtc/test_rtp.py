@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -162,6 +165,43 @@ def test_a_peers_clock_stands_still_in_jitter() -> None:
     assert abs(offset - (7 * NS + 30_000 * 2000)) < 25 * MS
 
 
+def test_a_first_packet_that_was_late_moves_nothing() -> None:
+    """A recording begins with it: sound that passes through is as long as it is, and would part from the frames."""
+    clock, jitter = PeerClock(), random.Random(5)
+    offsets = []
+    for number in range(30_000):  # ten minutes, of which the first one and a half on a busy machine
+        time = number * 20 * MS
+        late = 27 * MS if not number else jitter.randrange(3 * MS)
+        late += jitter.randrange(8 * MS, 15 * MS) if 500 < number < 4500 else 0
+        offsets.append(clock.add(time + 7 * NS + late, time, may_step=False))
+    assert max(offsets) - min(offsets) < MS
+    for number in range(30_000, 60_000):  # ten minutes, 100 ppm fast
+        time = number * 20 * MS
+        offset = clock.add(time + 7 * NS - (number - 30_000) * 2000 + jitter.randrange(3 * MS), time, may_step=False)
+    assert abs(offset - (offsets[-1] - 30_000 * 2000)) < 15 * MS
+
+
+def test_times_that_are_not_in_use_are_found_again() -> None:
+    """What is recorded next is not as late as the first packet of the recording before."""
+    clock = PeerClock()
+    clock.add(7 * NS + 90 * MS, 0, may_step=False)
+    for number in range(1, 100):
+        clock.add(number * 20 * MS + 7 * NS, number * 20 * MS, may_step=False)
+    assert clock.offset_ns == 7 * NS + 90 * MS
+    assert clock.add(3 * NS + 7 * NS, 3 * NS) == 7 * NS
+
+
+def test_frames_stand_still_while_they_are_used_and_the_sound_is_not() -> None:
+    """Sound tells where frames lie, also where only they are recorded."""
+    times, wall = PeerTimes({0: "video", 1: "audio"}), 1_700_000_000 * NS
+    placed = []
+    for number in range(500):
+        at = number * 20 * MS
+        times.place(1, at, wall + at, at + (27 * MS if number < 5 else 0), in_use=False)
+        placed.append(times.place(0, at, wall + at, at + MS, in_use=True) - at)
+    assert max(placed[2:]) - min(placed[2:]) == 0
+
+
 def test_frames_keep_the_distance_that_reports_give() -> None:
     """Sound comes 45 ms later than the frames of the same moment: reports put them together."""
     times = PeerTimes({0: "video", 1: "audio"})
@@ -227,3 +267,28 @@ def test_a_long_frame_does_not_leave_at_once(packets: int, parts: list[int]) -> 
     bursts_, pause_s = bursts([b""] * packets)
     assert [len(part) for part in bursts_] == parts
     assert pause_s * (len(parts) - 1) <= 0.0401
+
+
+def test_reports_do_not_step_with_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board sets its clock once it has a network: between the reports of two tracks, sound and frames would part."""
+    pytest.importorskip("aiortc")
+    from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
+
+    from msrecd.rtc.aio import aiosender
+
+    sending = object.__new__(aiosender.Sending)
+    sent: list[Any] = []
+
+    async def send(packets: list[Any]) -> None:
+        sent.extend(packets)
+
+    sending.sender = type("Sender", (), {})()
+    sending.outgoing = type("Sent", (), {"rtp_time_of": lambda self, at_ns: 0})()
+    sending._origin, sending._send_rtcp = 0, send
+    for step_s in (0, 3600):
+        now_ns = time.time_ns() + step_s * NS
+        monkeypatch.setattr("msrecd.rtc.aio.aiosender.time.time_ns", lambda now_ns=now_ns: now_ns)
+        info = RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=0, packet_count=1, octet_count=1)
+        asyncio.run(sending._report([RtcpSrPacket(ssrc=1, sender_info=info)]))
+    first, second = (wall_of(one.sender_info.ntp_timestamp) for one in sent)
+    assert 0 <= second - first < NS

@@ -13,13 +13,16 @@ from aiortc import rtcrtpsender, rtp
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
 
-from msrecd.clock import NS, SYSTEM_CLOCK
+from msrecd.clock import SYSTEM_CLOCK
 from msrecd.flow.units import Kind
 from msrecd.rtc.packetline import Extension, PacketLine, bursts
 from msrecd.rtc.peertimes import ntp_of
 from msrecd.rtc.sending import Outgoing, Unit
 
 log = logging.getLogger(__name__)
+
+# What reports call the wall clock: peers compare those of two tracks, and between them the wall clock may be set.
+_WALL_NS = time.time_ns() - SYSTEM_CLOCK.monotonic_ns()
 
 
 class Edge(aiortc.MediaStreamTrack):
@@ -146,10 +149,11 @@ class Sending:
                 info = packet.sender_info
                 if not info.packet_count or self.outgoing is None:
                     return
-                wall_ns, now_ns = time.time_ns(), SYSTEM_CLOCK.monotonic_ns()
+                now_ns = SYSTEM_CLOCK.monotonic_ns()
+                wall_ns = _WALL_NS + now_ns
                 info.ntp_timestamp = ntp_of(wall_ns)
                 info.rtp_timestamp = (self._origin + self.outgoing.rtp_time_of(now_ns)) & 0xFFFFFFFF
                 # By these the round-trip time is known when the peer answers.
                 self.sender._RTCRtpSender__lsr = info.ntp_timestamp >> 16 & 0xFFFFFFFF
-                self.sender._RTCRtpSender__lsr_time = wall_ns / NS
+                self.sender._RTCRtpSender__lsr_time = time.time()
         await self._send_rtcp(packets)
