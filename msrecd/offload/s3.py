@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import io
 import re
 import socket
 import ssl
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
@@ -70,6 +71,36 @@ class Answer:
         return f"{text}: {''.join(filter(str.isprintable, words))}" if words else text
 
 
+class _Lines(io.BufferedReader):
+    """Remembers the last line that was read."""
+
+    last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last = super().readline(-1 if size is None else size)
+        return self.last
+
+
+class _WholeResponse(http.client.HTTPResponse):
+    """An answer whose head came whole: http.client takes the end of the connection for the end of the head, and an
+    object whose hash was not said would be one that has none."""
+
+    def __init__(self, sock: socket.socket, *more: Any, **named: Any) -> None:
+        super().__init__(sock, *more, **named)
+        self.fp.close()
+        self._lines = _Lines(sock.makefile("rb", buffering=0))
+        self.fp = self._lines
+
+    def begin(self) -> None:
+        """
+        Raises:
+            HTTPException: it is none, or not whole.
+        """
+        super().begin()
+        if self._lines.last not in (b"\r\n", b"\n"):
+            raise http.client.IncompleteRead(self._lines.last)
+
+
 class S3Store:
     """One thread at a time; `stop` from any."""
 
@@ -109,6 +140,9 @@ class S3Store:
         }
         answer = self._send("PUT", key, headers=headers, payload_sha256=sha256, body=body, size=size)
         if answer.status in (200, 201, 204):
+            stored = answer.headers.get("x-amz-checksum-sha256", headers["x-amz-checksum-sha256"])
+            if stored != headers["x-amz-checksum-sha256"]:  # the next try compares what is there
+                raise Unreachable(f"PUT {key}: the store answers that it has another SHA-256 of it")
             return "put"
         if answer.status in (409, 412) and answer.code != "NoSuchBucket":
             return self._compare(key, size, sha256, answer)
@@ -250,6 +284,8 @@ class S3Store:
             timer.start()
             response = connection.getresponse()
             content = response.read(_ANSWER_BYTES + 1)
+            if response.length and len(content) <= _ANSWER_BYTES:
+                raise http.client.IncompleteRead(content, response.length)
             answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, content)
             if len(content) > _ANSWER_BYTES or response.will_close or not is_sent_whole:
                 self.close()
@@ -298,6 +334,7 @@ class S3Store:
                 )
             else:
                 self._connection = http.client.HTTPConnection(self._host, self._port, timeout=SILENCE_S)
+            self._connection.response_class = _WholeResponse
         return self._connection
 
     def _cut(self) -> None:

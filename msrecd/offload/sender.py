@@ -87,6 +87,7 @@ class Sender:
         self._error: str | None = None
         self._reported: dict[str, float] = {}  # message -> when it was last reported
         self._skipped: dict[str, float] = {}  # files that cannot be stored -> when they are tried again
+        self._arrived: tuple[str, str] | None = None  # the last file that the store has, and its proof
         self._sent_files = 0
         self._sent_bytes = 0
         self._rate: float | None = None  # bytes a second, while sending
@@ -214,13 +215,7 @@ class Sender:
 
     def _send(self, file: OutgoingFile) -> None:
         begun_s = self._monotonic_s()
-        try:
-            with self._outgoing.opened(file) as opened:
-                proof = self._target.put(
-                    file.file, opened, size=file.bytes, sha256=file.sha256, mime_type=file.mime_type
-                )
-        except FileNotFoundError:
-            raise Unfit("it is not there any more") from None
+        proof = self._put(file)
         lines = self._send_lines(file.ref.recording_id, file.line)
         self._outgoing.prove(file, proof=proof, store=self._target.name, lines=lines)
         self._measure(file.bytes, self._monotonic_s() - begun_s)
@@ -239,19 +234,40 @@ class Sender:
         }
         self._listener.proven(file.ref.recorder, facts)
 
+    def _put(self, file: OutgoingFile) -> str:
+        """How the store proved to have it; one whose lines broke off is not sent again."""
+        if self._arrived is not None and self._arrived[0] == file.file:
+            return self._arrived[1]
+        try:
+            with self._outgoing.opened(file) as opened:
+                proof = self._target.put(
+                    file.file, opened, size=file.bytes, sha256=file.sha256, mime_type=file.mime_type
+                )
+        except FileNotFoundError:
+            raise Unfit("it is not there any more") from None
+        self._arrived = (file.file, proof)
+        self._back_off.reset()
+        return proof
+
     def _send_lines(self, recording_id: str, until: int | None = None) -> int:
         """Lines of a manifest that the store does not have, in order; how many it has then."""
         number = 0
         while lines := self._outgoing.lines(recording_id, until):
-            for place, number, line in lines:  # the last one is returned
-                self._target.put(
-                    layout.manifest_piece(place, number),
-                    io.BytesIO(line),
-                    size=len(line),
-                    sha256=hashlib.sha256(line).hexdigest(),
-                    mime_type="application/json",
-                )
-            self._outgoing.note_line(recording_id, number)
+            sent = 0
+            try:
+                for place, number, line in lines:  # the last one is returned
+                    self._target.put(
+                        layout.manifest_piece(place, number),
+                        io.BytesIO(line),
+                        size=len(line),
+                        sha256=hashlib.sha256(line).hexdigest(),
+                        mime_type="application/json",
+                    )
+                    sent = number
+            finally:  # a line that breaks now and then gets on, however many lines there are
+                if sent:
+                    self._outgoing.note_line(recording_id, sent)
+                    self._back_off.reset()
         return number or until or 0
 
     def _send_lines_left(self) -> bool:

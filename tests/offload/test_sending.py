@@ -287,6 +287,78 @@ def test_with_the_right_to_put_alone_a_lost_answer_is_said(make_store: MakeStore
     assert [facts["proof"] for facts in bench.proven] == ["head"]
 
 
+@pytest.mark.promise("half-an-answer")
+def test_half_an_answer_is_none(make_store: MakeStore) -> None:
+    """A head that breaks off has no hash, and is not of an object that has none; a body that does is no content."""
+    store = make_store()
+    record(store, 2)
+    heads = itertools.count()
+    with StandIn() as server:
+        server.fault = lambda method, key, number: (
+            "lost" if number == 1 else "torn" if method == "HEAD" and not next(heads) else None
+        )
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        assert next(heads) >= 2
+        assert (bench.failed, [facts["proof"] for facts in bench.proven]) == ([], ["head", "put"])
+        server.fault = lambda method, key, number: "cut"
+        with pytest.raises(Unreachable, match="IncompleteRead"):
+            target(server.endpoint).get(bench.proven[0]["file"])
+
+
+@pytest.mark.promise("half-an-answer")
+def test_a_store_that_answers_with_another_hash_has_proven_nothing(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 1)
+    with StandIn() as server:
+        server.fault = lambda method, key, number: "other" if number == 1 else None
+        bench = Bench(store, target(server.endpoint))
+        bench.sender.turn()
+        assert bench.proven == []
+        assert "another SHA-256" in bench.sender.health()["error"]
+        bench.turns()
+    assert [facts["proof"] for facts in bench.proven] == ["head"]
+
+
+@pytest.mark.promise("bad-line-gets-on")
+def test_many_lines_arrive_though_each_third_request_fails(make_store: MakeStore) -> None:
+    """Each try goes on where the last one stopped, and waits no longer than the first."""
+    store = make_store()
+    record(store, 30)
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+        store.limits = Limits(max_total_bytes=3000)
+        assert len(store.rotate()) == 29
+        sent, failures = server.requests, 0
+        server.fault = lambda method, key, number: "busy" if number % 3 == 0 else None
+        while (health := bench.sender.health()["state"]) != "idle" or server.requests == sent:
+            bench.sender.turn()
+            failures += health == "failing"
+            assert failures < 100
+            assert bench.sender._back_off.next_s() <= 0.004, "that of the first try"
+            bench.sender._back_off.reset()
+    assert server.requests - sent < 2 * 30
+
+
+@pytest.mark.promise("bad-line-gets-on")
+def test_a_file_whose_lines_break_off_is_not_sent_again(make_store: MakeStore) -> None:
+    store = make_store()
+    record(store, 2)
+    asked: list[str] = []
+
+    def fault(method: str, key: str, number: int) -> str | None:
+        asked.append(key.rpartition(".")[2])
+        return "busy" if key.endswith(".000001") and asked.count("000001") < 5 else None
+
+    with StandIn() as server:
+        server.fault = fault
+        bench = Bench(store, target(server.endpoint))
+        bench.turns()
+    assert (asked.count("000001"), asked.count("wav")) == (5, 2)
+    assert [facts["proof"] for facts in bench.proven] == ["put", "put"]
+
+
 @pytest.mark.parametrize(
     ("what", "error", "words"),
     [

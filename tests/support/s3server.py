@@ -111,7 +111,8 @@ class StandIn:
 
 class _Handler(BaseHTTPRequestHandler):
     """Faults: "drop" (closes without an answer, nothing stored), "lost" (stored, and closes without an answer),
-    "flip" (the payload arrives with another bit), "busy" (503), "silent" (waits for a second, then closes)."""
+    "flip" (the payload arrives with another bit), "busy" (503), "silent" (waits for a second, then closes), "torn"
+    (done, and the head of the answer breaks off), "cut" (so does its body), "other" (the answer has another hash)."""
 
     protocol_version = "HTTP/1.1"
     state: StandIn
@@ -156,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403, "SignatureDoesNotMatch")
         elif self.command == "PUT":
             self._put(key, body, fault)
+        elif fault == "torn":
+            self._tear()
         elif not store.allows_get:
             self._error(403, "AccessDenied")
         elif not key:
@@ -163,7 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif key not in store.objects:
             self._error(404, "NoSuchKey")
         else:
-            self._give(store.objects[key])
+            self._give(store.objects[key], fault)
+
+    def _tear(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\nx-amz-req")
+        self.close_connection = True
 
     def _is_signed(self, path: str, query: dict[str, str]) -> bool:
         said = self.headers.get("authorization", "")
@@ -211,9 +218,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "lost":
             self.close_connection = True
         else:
-            self._reply(200, b"", {"ETag": '"x"'})
+            told = base64.b64encode(hashlib.sha256(b"other").digest()).decode() if fault == "other" else checksum
+            self._reply(200, b"", {"ETag": '"x"'} | ({"x-amz-checksum-sha256": told} if told else {}))
 
-    def _give(self, data: bytes) -> None:
+    def _give(self, data: bytes, fault: str | None) -> None:
+        if fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+            return
         more = {}
         if self.headers.get("x-amz-checksum-mode") == "ENABLED":
             more["x-amz-checksum-sha256"] = base64.b64encode(hashlib.sha256(data).digest()).decode()
