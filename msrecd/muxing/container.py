@@ -8,7 +8,7 @@ from msrecd import libav
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing.flacframes import FrameNumbers
-from msrecd.muxing.fragments import DecodeTimeShifter
+from msrecd.muxing.fragments import FragmentShifter
 from msrecd.muxing.heads import with_presentation
 from msrecd.vocabulary.formats import Container
 
@@ -26,7 +26,18 @@ class ChunkContainer:
         LibavError: from every method: the muxer refused.
     """
 
-    def __init__(self, container: Container, streams: Sequence[StreamParameters], *, fragment_ns: int) -> None:
+    def __init__(
+        self,
+        container: Container,
+        streams: Sequence[StreamParameters],
+        *,
+        fragment_ns: int,
+        duration_ns: int | None = None,
+    ) -> None:
+        """
+        Args:
+            duration_ns: of the whole file, where it is known already; the head says it then.
+        """
         self._parts: list[bytes] = []
         self._streams = streams
         self._first_dts: list[int | None] = [None] * len(streams)
@@ -46,8 +57,11 @@ class ChunkContainer:
             options=_options(container.muxer, fragment_ns),
         )
         self._closed = False
-        self._write = DecodeTimeShifter(self._append, self._shift_of).feed if self._is_mp4 else self._append
-        self._write(with_presentation(container.muxer, b"".join(head), streams))
+        found = b"".join(head)
+        written = with_presentation(container.muxer, found, streams, duration_ns)
+        moved = len(written) - len(found)
+        self._write = FragmentShifter(self._append, self._shift_of, moved).feed if self._is_mp4 else self._append
+        self._write(written)
 
     def write(self, stream: int, packet: Packet, *, pts_ns: int, dts_ns: int, duration_ns: int) -> None:
         """Mux a packet at these times of the chunk."""

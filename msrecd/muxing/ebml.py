@@ -18,6 +18,8 @@ REFERENCE_BLOCK = 0xFB
 CUE_POINT, CUE_TIME, CUE_TRACK_POSITIONS, CUE_TRACK, CUE_CLUSTER_POSITION = 0xBB, 0xB3, 0xB7, 0xF7, 0xF1
 VOID, CRC32 = 0xEC, 0xBF
 
+USUAL_SCALE_NS = 1_000_000  # of a tick, where a segment does not say it
+
 
 def element_header(data: bytes, at: int) -> tuple[int, int, int | None] | None:
     """(id, begin of the content, its size or None for an unknown one) of the element at `at`; None: not whole."""

@@ -134,7 +134,7 @@ class _Matroska:
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
         self._size = size
-        self._scale_ns = 1_000_000
+        self._scale_ns = ebml.USUAL_SCALE_NS
         self._tracks: dict[int, _Track] = {}
         self._cues: list[tuple[int, int, int]] = []  # (ticks, track, place of the cluster)
         self._first_video: int | None = None

@@ -3,7 +3,8 @@
 With `empty_moov` the header exists before the first packet, and libav then starts every track at 0: sound that begins
 some milliseconds after the frame would be early by as much. An edit list would say it, but needs the header to be
 delayed, and not every player honours edit lists of fragmented files. The decode time of each fragment (`tfdt`,
-ISO/IEC 14496-12 8.8.12) is the place that all of them read.
+ISO/IEC 14496-12 8.8.12) is the place that all of them read. The table of contents at the end (`mfra`, 8.8.9) has times
+as well, and places, which a longer head moves.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from collections.abc import Callable
 from msrecd.muxing.boxes import boxes
 
 
-class DecodeTimeShifter:
-    """Passes a stream of boxes on, adding each track's shift to its `tfdt`. Everything but `moof` passes uncopied."""
+class FragmentShifter:
+    """Passes a stream of boxes on, adding each track's shift to its times; most passes uncopied."""
 
-    def __init__(self, write: Callable[[bytes], None], shift_of: Callable[[int], int]) -> None:
+    def __init__(self, write: Callable[[bytes], None], shift_of: Callable[[int], int], moved: int = 0) -> None:
         """
         Args:
             write: takes the result, in order.
             shift_of: track id -> what to add, in units of the track's time scale.
+            moved: how many bytes the head became longer, of which libav knows nothing.
         """
         self._write = write
         self._shift_of = shift_of
+        self._moved = moved
         self._pending = b""  # the beginning of a box header or of a moof
         self._rest = 0  # bytes of the present box still to be passed
 
@@ -45,13 +48,16 @@ class DecodeTimeShifter:
                 at += len(part)
                 continue
             size, kind = _box_header(data, at)
-            if not size or (kind == b"moof" and at + size > len(data)):
+            if not size or (kind in (b"moof", b"mfra") and at + size > len(data)):
                 self._pending = data[at:]
                 return
-            if kind == b"moof":
-                moof = bytearray(data[at : at + size])
-                shift_decode_times(moof, self._shift_of)
-                self._write(bytes(moof))
+            if kind in (b"moof", b"mfra"):
+                box = bytearray(data[at : at + size])
+                if kind == b"moof":
+                    shift_decode_times(box, self._shift_of)
+                else:
+                    shift_contents(box, self._shift_of, self._moved)
+                self._write(bytes(box))
                 at += size
             else:
                 self._rest = size
@@ -82,3 +88,17 @@ def shift_decode_times(moof: bytearray, shift_of: Callable[[int], int]) -> None:
                 form = ">Q" if moof[at] == 1 else ">I"
                 (time,) = struct.unpack_from(form, moof, at + 4)
                 struct.pack_into(form, moof, at + 4, time + shift)
+
+
+def shift_contents(mfra: bytearray, shift_of: Callable[[int], int], moved: int) -> None:
+    """Add each track's shift to the times of its `tfra`, and `moved` to the places of its fragments, in place."""
+    for kind, start, end in boxes(mfra, 8, len(mfra)):
+        if kind != b"tfra":
+            continue
+        track, lengths, count = struct.unpack_from(">III", mfra, start + 4)
+        form = ">QQ" if mfra[start] == 1 else ">II"
+        row_bytes = struct.calcsize(form) + 3 + (lengths & 3) + (lengths >> 2 & 3) + (lengths >> 4 & 3)
+        shift = shift_of(track)
+        for at in range(start + 16, min(start + 16 + count * row_bytes, end), row_bytes):
+            time, place = struct.unpack_from(form, mfra, at)
+            struct.pack_into(form, mfra, at, time + shift, place + moved)

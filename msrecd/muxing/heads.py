@@ -1,8 +1,9 @@
 """What stands at the beginning of a file, corrected where libav cannot be told: how its frames are shown, and room for
 what is known only at the end. Pure.
 
-MP4: the matrix and the size in `tkhd` (ISO/IEC 14496-12, 8.3.2). Matroska and WebM: `DisplayWidth`, `DisplayHeight` and
-`ProjectionPoseRoll` of the track, a free place for the duration, and one for where the cues are (RFC 9559).
+MP4: the matrix and the size in `tkhd` (ISO/IEC 14496-12, 8.3.2), and `mehd` (8.8.2) where the length is known.
+Matroska and WebM: `DisplayWidth`, `DisplayHeight` and `ProjectionPoseRoll` of the track, the duration or a free place
+for it, and one for where the cues are (RFC 9559).
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ from math import gcd
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Presentation, Rotation
 from msrecd.muxing import ebml
-from msrecd.muxing.boxes import boxes
+from msrecd.muxing.boxes import HEADER_BYTES, boxes, find_box
 
+NS = 1_000_000_000
 DURATION_BYTES = 11  # of the element that `finish` writes over the free place
 SEEK_ROOM_BYTES = 64
+MEHD_BYTES = 20
 
 _ONE, _MINUS_ONE = 1 << 16, -(1 << 16)
 _MATRIX_SIZE_BYTES = 36
 _RATIO = 3  # DisplayUnit
 
 
-def with_presentation(muxer: str, head: bytes, streams: Sequence[StreamParameters]) -> bytes:
-    """The head that libav wrote for these streams, saying what else there is to say of them."""
+def with_presentation(
+    muxer: str, head: bytes, streams: Sequence[StreamParameters], duration_ns: int | None = None
+) -> bytes:
+    """The head that libav wrote for these streams, saying what else there is to say of them.
+
+    Args:
+        duration_ns: of the whole file, where it is known already.
+    """
     presentations = [stream.presentation for stream in streams]
     if muxer == "mp4":
-        return _mp4(head, presentations)
+        shown = _mp4(head, presentations)
+        return shown if duration_ns is None else with_movie_length(shown, duration_ns)
     if muxer in ("matroska", "webm"):
-        return _matroska(head, presentations)
+        return _matroska(head, presentations, duration_ns)
     return head
 
 
@@ -46,6 +56,20 @@ def _mp4(head: bytes, presentations: Sequence[Presentation]) -> bytes:
                 for inner, at, _ in boxes(changed, start, stop):
                     if inner == b"tkhd":
                         _present(changed, at, presentation)
+    return bytes(changed)
+
+
+def with_movie_length(head: bytes, duration_ns: int) -> bytes:
+    """A head with `mehd` as the first box of its `mvex`; longer by MEHD_BYTES, or unchanged where it has none."""
+    moov = next(((begin, end) for kind, begin, end in boxes(head) if kind == b"moov"), None)
+    mvhd, mvex = (None, None) if moov is None else (find_box(head, *moov, kind) for kind in (b"mvhd", b"mvex"))
+    if moov is None or mvhd is None or mvex is None:
+        return head
+    (scale,) = struct.unpack_from(">I", head, mvhd[0] + (20 if head[mvhd[0]] == 1 else 12))
+    changed = bytearray(head)
+    for begin, end in (moov, mvex):
+        struct.pack_into(">I", changed, begin - HEADER_BYTES, end - begin + HEADER_BYTES + MEHD_BYTES)
+    changed[mvex[0] : mvex[0]] = struct.pack(">I4sIQ", MEHD_BYTES, b"mehd", 1 << 24, round(duration_ns * scale / NS))
     return bytes(changed)
 
 
@@ -76,7 +100,7 @@ def display_matrix(rotation: Rotation, width: int, height: int) -> tuple[int, ..
 # --- Matroska --------------------------------------------------------------------------------------------------------
 
 
-def _matroska(head: bytes, presentations: Sequence[Presentation]) -> bytes:
+def _matroska(head: bytes, presentations: Sequence[Presentation], duration_ns: int | None) -> bytes:
     """EBML header, segment of unknown size, and its first elements anew; unchanged when it is something else."""
     first = ebml.element_header(head, 0)
     if first is None or first[0] != ebml.HEADER or first[2] is None:
@@ -92,7 +116,7 @@ def _matroska(head: bytes, presentations: Sequence[Presentation]) -> bytes:
             continue  # written anew: what they say of places and sums is no longer so
         places.append((id, len(rest)))
         if id == ebml.INFO:
-            rest += ebml.element(id, _without_crc(content) + ebml.void(DURATION_BYTES))
+            rest += ebml.element(id, _without_crc(content) + _duration(content, duration_ns))
         elif id == ebml.TRACKS:
             rest += ebml.element(id, _tracks(content, presentations))
         else:
@@ -114,6 +138,15 @@ def seek_head(places: Sequence[tuple[int, int]]) -> bytes:
         for id, at in places
     )
     return ebml.element(ebml.SEEK_HEAD, seeks, size_bytes=8)
+
+
+def _duration(info: bytes, duration_ns: int | None) -> bytes:
+    """The element of this length, or the free place for it."""
+    if duration_ns is None:
+        return ebml.void(DURATION_BYTES)
+    scale = dict(ebml.elements(info)).get(ebml.TIMESTAMP_SCALE)
+    ticks = duration_ns / (int.from_bytes(scale, "big") if scale else ebml.USUAL_SCALE_NS)
+    return ebml.element(ebml.DURATION, struct.pack(">d", ticks))
 
 
 def _without_crc(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ from msrecd.errors import MsrecdError
 from msrecd.flow.units import Packet
 from msrecd.inputs.recorded import RecordedFile
 from msrecd.muxing.container import ChunkContainer
-from msrecd.muxing.seams import Ends, Piece, SampleLine, Step, plan_join, seam_ns
+from msrecd.muxing.seams import Ends, Piece, SampleLine, Step, length_ns, plan_join, seam_ns
 from msrecd.vocabulary.formats import CONTAINER_OF_SUFFIX, Container
 
 NS = 1_000_000_000
@@ -115,10 +115,11 @@ class Joiner:
             for step in self._steps:
                 source = _open(step.piece)
                 try:
-                    infos = self._check(step.piece, source)
+                    infos = _streams(source)
+                    begin_ns = 0 if previous is not None else self._begin_of(step.piece, source, infos)
+                    self._check(step.piece, infos, begin_ns)
                     if previous is not None:
                         zero_ns = self._zero_of(step, previous, before, zero_ns, source, infos)
-                    begin_ns = 0 if previous is not None else self._begin_of(step.piece, source, infos)
                     before = self._copy(step.piece, source, infos, zero_ns - begin_ns)
                     if previous is None:
                         zero_ns = -begin_ns
@@ -146,14 +147,13 @@ class Joiner:
             except libav.LibavError:
                 return  # the first error is being reported already
 
-    def _check(self, piece: Piece, source: RecordedFile) -> list[libav.StreamInfo]:
-        """The streams of a piece, in the order of the output's, which the first piece opens."""
-        infos = _streams(source)
+    def _check(self, piece: Piece, infos: list[libav.StreamInfo], begin_ns: int) -> None:
+        """Make sure that the streams of a piece are those of the output, which the first piece opens."""
         if self._output is None:
             self._streams = infos
-            self._output = self._open_output(piece, infos)
+            self._output = self._open_output(piece, infos, begin_ns)
             self._last_dts = [-1] * len(infos)
-            return infos
+            return
         if [known.kind for known in self._streams] != [info.kind for info in infos]:
             raise JoinError(f"{piece.path.name} has other tracks than what is before it; {_ADVICE}")
         for known, info in zip(self._streams, infos, strict=True):
@@ -162,15 +162,19 @@ class Joiner:
                 if _describe(info) == _describe(known):
                     was = f"{_describe(info)} with other settings of the encoder than what is before it"
                 raise JoinError(f"{piece.path.name} is {was}; {_ADVICE}")
-        return infos
 
-    def _open_output(self, piece: Piece, infos: list[libav.StreamInfo]) -> ChunkContainer:
+    def _open_output(self, piece: Piece, infos: list[libav.StreamInfo], begin_ns: int) -> ChunkContainer:
         if not infos:
             raise JoinError(f"{piece.path.name} holds neither picture nor sound")
         for info in infos:
             if not _holds(self._container, info):
                 raise JoinError(f"this file format cannot hold {info.codec}; write to {_others(infos)}")
-        return ChunkContainer(self._container, [of_input(info) for info in infos], fragment_ns=_FRAGMENT_NS)
+        return ChunkContainer(
+            self._container,
+            [of_input(info) for info in infos],
+            fragment_ns=_FRAGMENT_NS,
+            duration_ns=length_ns(self._steps, begin_ns, self._to_ns),
+        )
 
     def _zero_of(
         self,
@@ -188,7 +192,7 @@ class Joiner:
     def _begin_of(self, piece: Piece, source: RecordedFile, infos: list[libav.StreamInfo]) -> int:
         """Where in the first piece the line begins: at the last key frame that is not too late."""
         wanted_ns = 0 if self._from_ns is None else self._from_ns - piece.started_ns
-        if wanted_ns <= 0:
+        if wanted_ns <= 0 or not infos:
             return 0
         begin_ns, base_ns = 0, _base(source, infos)
         for packet in source.packets([infos[0].index]):

@@ -92,6 +92,26 @@ def plan_join(pieces: Sequence[Piece], from_ns: int | None = None) -> list[Step]
     return steps
 
 
+def length_ns(steps: Sequence[Step], begin_ns: int, to_ns: int | None = None) -> int:
+    """How long the joined file becomes, by what is known of its pieces: right to a frame, or a packet of sound.
+
+    Args:
+        begin_ns: where in the first piece it begins.
+        to_ns: by the wall clock: nothing of what comes then is in it.
+    """
+    zero_ns, end_ns, previous = -begin_ns, 0, None
+    for step in steps:
+        if previous is not None:
+            zero_ns += previous.duration_ns + (step.gap_ns or 0)
+            zero_ns = zero_ns if step.gap_ns is None else max(end_ns, zero_ns)
+        wanted_ns = step.piece.duration_ns
+        if to_ns is not None:
+            wanted_ns = min(wanted_ns, to_ns - step.piece.started_ns)
+        end_ns = max(end_ns, zero_ns + wanted_ns)
+        previous = step.piece
+    return end_ns
+
+
 def seam_ns(before: Ends, piece: Piece, audio_begin_ns: int | None) -> int:
     """Where, on the time line of `piece`, the chunk that follows without a seam has its zero.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,7 @@ class Fault(StrEnum):
     REMOVED = "removed"  # lines of the manifest were removed, or one was put in: each is what was written
     UNLISTED = "unlisted"  # a chunk that no manifest knows
     UNFINISHED = "unfinished"  # a `.part`: being recorded, or waiting for recovery
-    UNREADABLE = "unreadable"  # a folder that may not be read; a chunk that should be in it is a finding of its own
+    UNREADABLE = "unreadable"  # it may not be read, or the disk fails: nothing is known of what is in it
     UNENDED = "unended"  # no chunk is the last one: being recorded, or what followed went with its lines
 
 
@@ -37,16 +38,18 @@ class Finding:
     """`is_failure`: something is not what it was; the others alone disprove nothing.
 
     is_lasting: no daemon writes or rotates there: a second look (`still_holds`) finds the same.
+    is_folder: a drive may have private folders; a chunk that should be in one is a finding of its own.
     """
 
     fault: Fault
     file: str
     message: str
     is_lasting: bool = False
+    is_folder: bool = False
 
     @property
     def is_failure(self) -> bool:
-        return self.fault not in (Fault.UNFINISHED, Fault.UNENDED, Fault.UNREADABLE)
+        return self.fault not in (Fault.UNFINISHED, Fault.UNENDED) and not self.is_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ class Verification:
         self._findings: list[Finding] = []
         self._listed: dict[str, _Listed] = {}  # by the place where a file is, or should be
         self._doubted: set[tuple[str, int]] = set()  # (recording_id, seq) of which an edited line speaks
+        self._unread: set[str] = set()  # recording_ids whose manifest cannot be read
         self._in_pieces: set[str] = set()  # manifests as a store of [offload] keeps them
 
     def run(self) -> Verdict:
@@ -127,13 +131,32 @@ class Verification:
             parsed = layout.parse_chunk_name(_name(file))
             if parsed is not None and parsed.is_part:
                 self._find(Fault.UNFINISHED, file, "not finished; being recorded, or waiting for recovery")
-            elif file not in listed and (parsed is None or (parsed.recording_id, parsed.seq) not in self._doubted):
+            elif file not in listed and not self._is_in_doubt(_name(file)):
                 self._find(Fault.UNLISTED, file, "no manifest lists it")
         return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=present, bytes=total)
 
-    def _find(self, fault: Fault, file: str, message: str, manifest_file: str | None = None) -> None:
+    def _is_in_doubt(self, name: str) -> bool:
+        """Whether the line of a file may be among those that were edited, or cannot be read."""
+        parsed, shot = layout.parse_chunk_name(name), layout.parse_snapshot_name(name)
+        if parsed is None:
+            return shot is not None and shot[0] in self._unread
+        return parsed.recording_id in self._unread or (parsed.recording_id, parsed.seq) in self._doubted
+
+    def _find(
+        self, fault: Fault, file: str, message: str, manifest_file: str | None = None, *, is_folder: bool = False
+    ) -> None:
         is_lasting = (manifest_file or file.partition("#")[0]) in self._in_pieces
-        self._findings.append(Finding(fault=fault, file=file, message=f"{file}: {message}", is_lasting=is_lasting))
+        message = f"{file}: {message}"
+        found = Finding(fault=fault, file=file, message=message, is_lasting=is_lasting, is_folder=is_folder)
+        self._findings.append(found)
+
+    def _find_unreadable(self, file: str, error: OSError) -> None:
+        """What cannot be read may be what was recorded; what is no regular file is not."""
+        if error.errno is None or error.errno == errno.ELOOP:
+            self._find(Fault.ALTERED, file, f"cannot be proven: {error.strerror or error}")
+            return
+        help = "; let this user read it, or try with sudo" if isinstance(error, PermissionError) else ""
+        self._find(Fault.UNREADABLE, file, f"cannot be read: {error.strerror or error}{help}")
 
     def walk(self, relative: str) -> list[str]:
         """Everything with a name of ours below a folder, relative to the root; what is no folder is not entered."""
@@ -148,7 +171,8 @@ class Verification:
                 if not at:
                     raise
                 if not isinstance(exc, FileNotFoundError):  # removed while we looked
-                    self._find(Fault.UNREADABLE, at, f"cannot be read, nor what is in it: {exc.strerror or exc}")
+                    what = f"cannot be read, nor what is in it: {exc.strerror or exc}"
+                    self._find(Fault.UNREADABLE, at, what, is_folder=True)
                 continue
             for name, is_folder in inside:
                 file = f"{at}/{name}" if at else name
@@ -166,9 +190,14 @@ class Verification:
         except FileNotFoundError:
             return  # its recording was deleted while we looked
         except OSError as exc:
-            self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
+            self._cannot_read_manifest(relative, exc)
             return
         self._judge_manifest(relative, contents, chunks)
+
+    def _cannot_read_manifest(self, relative: str, error: OSError) -> None:
+        """Of its chunks nothing is known, either."""
+        self._unread.add(layout.parse_manifest_name(_name(relative)) or "")
+        self._find_unreadable(relative, error)
 
     def _read_pieces(self, relative: str, names: Mapping[int, str], chunks: AbstractSet[str]) -> None:
         """A manifest as a store of [offload] keeps it: a file for each line."""
@@ -177,7 +206,7 @@ class Verification:
         try:
             lines += [self.line_in(names[number]) for number in sorted(names)]
         except OSError as exc:
-            self._find(Fault.ALTERED, relative, f"cannot be read: {exc.strerror or exc}")
+            self._cannot_read_manifest(relative, exc)
             return
         self._judge_manifest(relative, manifest.read(b"".join(line + b"\n" for line in lines)), chunks)
 
@@ -284,7 +313,7 @@ class Verification:
             self._find(Fault.MISSING, file, "missing", line.manifest)
             return False
         except OSError as exc:
-            self._find(Fault.ALTERED, file, f"cannot be proven: {exc.strerror or exc}")
+            self._find_unreadable(file, exc)
             return True
         if digest == line.sha256 and size == line.bytes:
             return True

@@ -17,8 +17,15 @@ def format_utc(utc_ns: int) -> str:
 
 
 def within_reach(utc_ns: int) -> int:
-    """The time, or the one nearest to it of those that the program can keep: "from year 1" means from the beginning."""
-    return max(-_FARTHEST_NS, min(_FARTHEST_NS, utc_ns))
+    """The time, or one that the program can keep and that is as far away as all that can be recorded.
+
+    "From year 1" means from the beginning. Of two such times the later one stays the later one, to the millisecond.
+    """
+    beyond_ns = abs(utc_ns) - _FARTHEST_NS
+    if beyond_ns <= 0:
+        return utc_ns
+    far_ns = _FARTHEST_NS + beyond_ns // 1_000_000  # year 9999 is 2.5e14 ms beyond; 3.7e14 ns are left
+    return far_ns if utc_ns > 0 else -far_ns
 
 
 def parse_utc(text: str) -> int:

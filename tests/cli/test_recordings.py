@@ -138,6 +138,19 @@ def test_ranges_may_reach_beyond_all_that_can_be_recorded(folder: Path, since: s
     assert len(judge.read_chunk(out).numbers) == sum(len(judge.read_chunk(path).numbers) for path in chunks(folder))
 
 
+@pytest.mark.promise("far-times")
+@pytest.mark.parametrize(("since", "until"), [("0001-01-01", "1500-01-01"), ("2400-01-01", "9999-12-31")])
+def test_a_range_beyond_all_that_can_be_recorded_is_empty(folder: Path, since: str, until: str) -> None:
+    config, between = config_of(folder), ("--recorder", "cam0", "--from", since, "--to", until)
+    assert listed(folder, "--since", since, "--until", until) == []
+    done = call(config, "export", *between, folder / "none.mkv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "recorded nothing that is finished and still there in this range" in done.stderr
+    done = call(config, "protect", *between)
+    assert "earlier" not in done.stderr, "refused although the range is one"
+    assert not listed(folder)[0]["protected"]
+
+
 def test_list_shows_what_is_gone(folder: Path) -> None:
     chunks(folder)[1].unlink()
     (recording,) = listed(folder)
@@ -177,29 +190,6 @@ def test_verify_names_each_finding(folder: Path) -> None:
     document = json.loads(call(None, "verify", folder / "recordings", "--json").stdout)
     assert document["proven"] is False
     assert [finding["fault"] for finding in document["findings"]] == ["altered", "missing", "torn"]
-
-
-@pytest.mark.promise("verify-says-what-cannot-be-read")
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_not_called_a_wrong_folder(folder: Path) -> None:
-    recordings = folder / "recordings"
-    locked = [path for path in recordings.iterdir() if path.is_dir()]
-    try:
-        for path in locked:
-            path.chmod(0)
-        done = call(None, "verify", recordings)
-        assert done.returncode == 1
-        assert "right folder" not in done.stdout
-        assert "could not be read; let this user read there, or try with sudo" in done.stdout
-        recordings.chmod(0)
-        done = call(None, "verify", recordings)
-        assert done.returncode == 1
-        assert "let the user who runs this read there" in done.stderr
-        assert "write" not in done.stderr
-    finally:
-        recordings.chmod(0o755)
-        for path in locked:
-            path.chmod(0o755)
 
 
 @pytest.mark.promise("nothing-is-no-proof")
@@ -424,6 +414,7 @@ def test_export_joins_everything(folder: Path, tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize(("suffix", "recorder"), [("mkv", "cam0"), ("mka", "mic")])
 @pytest.mark.promise("export-is-finished")
+@pytest.mark.promise("page-export-cues")
 def test_an_exported_file_says_how_long_it_is_and_where_its_key_frames_are(
     folder: Path, tmp_path: Path, suffix: str, recorder: str
 ) -> None:

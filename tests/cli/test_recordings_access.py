@@ -121,6 +121,55 @@ def test_a_user_who_may_not_is_told_so_and_not_that_nothing_is_there(open_folder
         )
 
 
+def verify_as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
+    """`recordings verify` by a user who owns nothing of it; by the one who runs the tests where that is not root."""
+    user = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    command = [sys.executable, "-m", "msrecd", "recordings", "verify", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/", **user)
+
+
+@pytest.mark.promise("verify-says-what-cannot-be-read")
+def test_what_may_not_be_read_is_not_called_a_wrong_folder(open_folder: Path) -> None:
+    record(open_folder)
+    recordings = open_folder / "recordings"
+    try:
+        (recordings / "cam0").chmod(0)
+        done = verify_as_somebody(recordings)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "right folder" not in done.stdout
+        assert "could not be read; let this user read there, or try with sudo" in done.stdout
+        recordings.chmod(0)
+        done = verify_as_somebody(recordings)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "let the user who runs this read there" in done.stderr
+        assert "write" not in done.stderr
+    finally:
+        recordings.chmod(0o755)
+        (recordings / "cam0").chmod(0o755)
+
+
+@pytest.mark.promise("verify-says-what-cannot-be-read")
+def test_a_file_that_may_not_be_read_is_not_called_altered(open_folder: Path) -> None:
+    """A manifest, and a chunk of another recording: nothing is said of the chunks that only that manifest lists."""
+    unread, other = record(open_folder), record(open_folder)
+    recordings = open_folder / "recordings"
+    for path in recordings.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (manifest,) = recordings.rglob(f"{unread}.jsonl")
+    (chunk,) = recordings.rglob(f"{other}-0002.wav")
+    for path in (manifest, chunk):
+        path.chmod(0)
+    done = verify_as_somebody(recordings)
+    assert (done.returncode, done.stderr) == (1, "")
+    *findings, said = done.stdout.splitlines()
+    advice = "cannot be read: Permission denied; let this user read it, or try with sudo"
+    assert findings == [f"{path.relative_to(recordings)}: {advice}" for path in (manifest, chunk)]
+    assert "NOT proven: 2 unreadable; 3 chunks of 2 recordings" in said
+    for path in (manifest, chunk):
+        path.chmod(0o644)
+    assert verify_as_somebody(recordings).returncode == 0
+
+
 def test_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)

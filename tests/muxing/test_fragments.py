@@ -8,7 +8,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msrecd.muxing.fragments import DecodeTimeShifter
+from msrecd.muxing.fragments import FragmentShifter
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -33,17 +33,31 @@ SHIFTED = (
 @given(st.lists(st.integers(1, len(STREAM) - 1), max_size=12))
 def test_any_cut_gives_the_same(cuts: list[int]) -> None:
     out = bytearray()
-    shifter = DecodeTimeShifter(out.extend, lambda track: 7 if track == 2 else 0)
+    shifter = FragmentShifter(out.extend, lambda track: 7 if track == 2 else 0)
     edges = [0, *sorted(set(cuts)), len(STREAM)]
     for begin, end in itertools.pairwise(edges):
         shifter.feed(STREAM[begin:end])
     assert bytes(out) == SHIFTED
 
 
+def test_the_table_of_contents_goes_with_the_fragments() -> None:
+    def contents(moved: int, shift: int) -> bytes:
+        rows = [struct.pack(">QQBBB", time + shift, place + moved, 1, 1, 1) for time, place in ((0, 56), (900, 5200))]
+        tfra = struct.pack(">B3xIII", 1, 2, 0, len(rows)) + b"".join(rows)
+        return box(b"mfra", box(b"tfra", tfra) + box(b"mfro", struct.pack(">II", 0, 99)))
+
+    out = bytearray()
+    shifter = FragmentShifter(out.extend, lambda track: 7 if track == 2 else 0, moved=20)
+    given = contents(0, 0)
+    for byte in range(len(given)):
+        shifter.feed(given[byte : byte + 1])
+    assert bytes(out) == contents(20, 7)
+
+
 def test_a_large_box_with_a_64_bit_size() -> None:
     big = struct.pack(">I4sQ", 1, b"mdat", 16 + 100) + b"x" * 100
     out = bytearray()
-    shifter = DecodeTimeShifter(out.extend, lambda _: 0)
+    shifter = FragmentShifter(out.extend, lambda _: 0)
     for byte in range(len(big)):
         shifter.feed(big[byte : byte + 1])
     assert bytes(out) == big

@@ -28,7 +28,7 @@ def test_a_folder_that_may_not_be_read_is_told_to_be_made_readable(tmp_path: Pat
     assert "read there" in storage_error(denied, "read /card").message
     assert "write" not in storage_error(denied, "read /card").message
     assert "write there" in storage_error(denied, "create a.mp4").message
-    found = Finding(fault=Fault.UNREADABLE, file="cam0", message="cam0: cannot be read")
+    found = Finding(fault=Fault.UNREADABLE, file="cam0", message="cam0: cannot be read", is_folder=True)
     said = summary("/card", Verdict(findings=(found,), manifests=0, chunks=0, bytes=0), Counter())
     assert said.endswith("1 folder could not be read; let this user read there, or try with sudo")
 
