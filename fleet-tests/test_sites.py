@@ -234,6 +234,7 @@ def reach_all(fleet: Fleet, id_: str) -> float:
 
 
 @pytest.mark.promise("fleet-stores-once", "fleet-keeps-order", "fleet-newest-state")
+@pytest.mark.promise("fleet-numbered-anew")
 def test_every_event_is_stored_once_and_in_order_whatever_breaks(fleet: Fleet) -> None:
     print(f"\nchaos of {CHAOS_S:g} s, seed {SEED}", flush=True)
     count = len(SITES) * DEVICES_OF_SITE

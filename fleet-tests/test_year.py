@@ -171,6 +171,8 @@ def test_views_answer_within_a_second(database: psycopg.Connection[Any]) -> None
 
 
 @pytest.mark.promise("fleet-sums")
+@pytest.mark.promise("fleet-recorded-nothing")
+@pytest.mark.promise("fleet-backlog")
 def test_the_sums_are_those_of_the_events(database: psycopg.Connection[Any]) -> None:
     ((by_view,),) = database.execute("SELECT sum(recorded_s) FROM msrecd.coverage").fetchall()
     ((by_event,),) = database.execute(
@@ -186,3 +188,15 @@ def test_the_sums_are_those_of_the_events(database: psycopg.Connection[Any]) -> 
     ((chunks,),) = database.execute("SELECT count(*) FROM msrecd.chunk WHERE device LIKE '%0'").fetchall()
     ((gone,),) = database.execute("SELECT count(*) FROM msrecd.offload").fetchall()
     assert backlog == chunks - gone
+
+
+@pytest.mark.promise("fleet-forget")
+def test_what_is_forgotten_leaves_the_sums(database: psycopg.Connection[Any]) -> None:
+    sums = "SELECT sum(recorded_s), sum(planned_s), sum(chunks) FROM msrecd.coverage"
+    old = "SELECT count(*) FROM msrecd.event WHERE ts < '2026-06-01'"
+    before = database.execute(sums).fetchall()
+    assert database.execute(old).fetchall() != [(0,)]
+    database.execute("SELECT msrecd.forget('2026-06-01')")
+    assert database.execute(old).fetchall() == [(0,)]
+    assert database.execute("SELECT count(*) FROM msrecd.event").fetchall() != [(0,)]
+    assert database.execute(sums).fetchall() == before

@@ -38,16 +38,21 @@ A file in TOML 1.0. The files of
 .I conf.d
 beside it are read after it, in the order of their names.
 Tables are merged, and a key in a later file replaces that of an earlier one.
+.\" promise: conf-d-is-merged
 Cameras and recorders are added; two recorders with one name are an error.
+.\" promise: conf-d-adds
 A file of
 .I conf.d
 that every user may write to is refused.
+.\" promise: open-fragment-is-refused
 An unknown key, a wrong type or a value out of range is an error, and
 .B msrecd check\-config
 names all of them.
+.\" promise: check-config-names-all
 A running daemon reads the files again on
 .BR "systemctl reload msrecd" ;
 if anything is wrong it goes on with what it has.
+.\" promise: reload-keeps-what-it-has
 .PP
 Durations are texts like
 .BR \(dq10m\(dq ,
@@ -58,6 +63,7 @@ sizes texts like
 .B \(dq2GiB\(dq
 or
 .BR \(dq20GB\(dq .
+.\" promise: durations-and-sizes
 """
 _TAIL = r""".SH EXAMPLE
 .nf

@@ -68,6 +68,7 @@ def ctl(config: Path, *arguments: str, runtime: Path = Path("/nonexistent")) -> 
 
 
 @pytest.mark.promise("ctl-starts-for-so-long")
+@pytest.mark.promise("ctl-prints-the-reply")
 def test_a_recording_from_start_to_stop(fleet: Fleet) -> None:
     started = ctl(fleet.config, "cam0", "start", "--duration", "10m")
     assert (started.returncode, started.stderr) == (0, "")

@@ -19,6 +19,7 @@ def record(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.promise("record-a-source")
+@pytest.mark.promise("record-virtual")
 def test_a_file_is_recorded_to_its_end_and_a_stream_for_a_while(tmp_path: Path) -> None:
     virtual = record("--virtual", "--duration", "2s", tmp_path / "first.mkv")
     assert virtual.returncode == 0, virtual.stderr

@@ -215,6 +215,7 @@ EXPECTED = {
 
 
 @pytest.mark.promise("check-config-names-all")
+@pytest.mark.promise("check-config-names-all")
 def test_every_problem_is_named_in_one_pass(tmp_path: Path) -> None:
     found = problems(tmp_path, WRONG)
     assert set(found) == set(EXPECTED)
@@ -336,6 +337,7 @@ def test_what_is_no_file_in_conf_d_is_a_problem_and_not_waited_for(
 
 
 @pytest.mark.promise("conf-d-merges")
+@pytest.mark.promise("conf-d-is-merged")
 def test_conf_d_is_merged_in_order_and_problems_name_their_file(tmp_path: Path) -> None:
     main = write(tmp_path, '[storage]\npath = "/a"\nmax_total = "1GiB"\n' + RECORDER)
     write(tmp_path, '[storage]\npath = "/b"\n[mqtt]\nhost = "one"\n', "conf.d/10-x.toml")
@@ -352,6 +354,7 @@ def test_conf_d_is_merged_in_order_and_problems_name_their_file(tmp_path: Path) 
 
 
 @pytest.mark.promise("conf-d-adds")
+@pytest.mark.promise("conf-d-adds")
 def test_recorders_and_cameras_of_several_files_are_added_and_a_name_that_two_have_names_both(tmp_path: Path) -> None:
     main = write(tmp_path, RECORDER + RECORDER.replace('"a"', '"b"') + '[[camera]]\ndevice_id = "x"\n')
     write(tmp_path, RECORDER.replace('"a"', '"c"') + RECORDER, "conf.d/more.toml")
@@ -365,6 +368,7 @@ def test_recorders_and_cameras_of_several_files_are_added_and_a_name_that_two_ha
 
 
 @pytest.mark.promise("conf-d-guarded")
+@pytest.mark.promise("open-fragment-is-refused")
 def test_a_fragment_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
     main = write(tmp_path, RECORDER)
     fragment = write(tmp_path, "[mqtt]\n", "conf.d/x.toml")
@@ -377,6 +381,7 @@ def test_a_fragment_that_everyone_may_write_to_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
+@pytest.mark.promise("open-fragment-is-refused")
 def test_fragments_in_a_folder_that_everyone_may_write_to_are_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "msrecd.toml").write_text("config_version = 1\n")
     (tmp_path / "conf.d").mkdir()

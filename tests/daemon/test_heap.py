@@ -53,6 +53,7 @@ def test_a_machine_that_does_not_tell_is_left_alone() -> None:
     assert not trimmed
 
 
+@pytest.mark.promise("packets-are-given-back")
 def test_packets_that_are_gone_are_given_back() -> None:
     assert health.anonymous_bytes()
     environment = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}  # as the service has it

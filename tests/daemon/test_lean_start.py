@@ -34,6 +34,7 @@ print(*sorted(name for name in sys.argv[1:] if name in sys.modules))
 """
 
 
+@pytest.mark.promise("lean-start")
 def test_a_daemon_without_schedule_and_proxy_loads_nothing_for_them() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CONNECT, *SELDOM], capture_output=True, text=True, timeout=120, check=False

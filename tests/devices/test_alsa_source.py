@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import msrecd
 from msrecd.clock import MS, NS
 from msrecd.devices.alsa import source as alsa_source
 from msrecd.devices.alsa.source import AlsaSource, PcmGone
@@ -258,6 +261,7 @@ def test_close_gives_up_on_a_driver_that_does_not_return() -> None:
 
 
 @pytest.mark.promise("digital-silence")
+@pytest.mark.promise("silence-is-recorded")
 def test_digital_silence_for_a_minute_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     def loud(pcm: Script) -> tuple[int, bytes]:
         return samples(1024)(pcm)[0], b"\1\0" * 1024
@@ -295,3 +299,10 @@ def test_a_quiet_room_is_no_digital_silence(caplog: pytest.LogCaptureFixture) ->
     source.close()
     assert not pcm.steps
     assert "silence" not in caplog.text
+
+
+@pytest.mark.promise("no-mixer-is-changed")
+def test_no_mixer_is_opened() -> None:
+    """What changes a gain without being asked spoils a measurement."""
+    for path in Path(msrecd.__file__).parent.rglob("*.py"):
+        assert not re.search(r"Mixer\(|[\"']a(mixer|lsactl)[\"']", path.read_text()), path

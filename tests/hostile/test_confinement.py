@@ -126,6 +126,8 @@ def answers(kind: str, landlock: str, victim: int, folder: Path, **more: int) ->
 @pytest.mark.parametrize("landlock", ["landlock", "no landlock"])
 @pytest.mark.parametrize("kind", list(DONE))
 @pytest.mark.promise("reading-process-is-confined")
+@pytest.mark.promise("reading-process-has-little-memory")
+@pytest.mark.promise("reading-process-reads-no-file")
 def test_what_a_reading_process_may_do(tmp_path: Path, victim: int, kind: str, landlock: str) -> None:
     """Without Landlock (Raspberry Pi OS), what may be read can be read; nothing more."""
     if landlock == "landlock" and not has_landlock():
@@ -184,6 +186,7 @@ print(in_child(work))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.promise("memory-is-not-read")
 def test_nobody_reads_the_daemons_memory(tmp_path: Path) -> None:
     """As systemd starts it, another process of its user cannot; it can read its own files all the same."""
     (tmp_path / "own").write_text("own")

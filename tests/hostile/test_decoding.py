@@ -202,6 +202,7 @@ def _rss_mib() -> int:
     ("memory_mib", "megapixels"), [(416, 2.4), (512, 2.9), (900, 5.2), (1024, 5.9), (4096, 16.7), (8192, 16.7)]
 )
 @pytest.mark.promise("largest-frame")
+@pytest.mark.promise("frames-that-fit-the-board")
 def test_frames_that_fit_on_a_board(memory_mib: int, megapixels: float) -> None:
     """1080p on the smallest, 4K from 2 GiB on."""
     assert pixels_that_fit(memory_mib << 20) / 1e6 == pytest.approx(megapixels, abs=0.1)

@@ -16,6 +16,7 @@ from tests.hostile.test_situations import ask, states_of
 
 
 @pytest.mark.effect("config: recorder.source.redirects")
+@pytest.mark.promise("no-other-host")
 def test_another_host_is_asked_only_where_that_is_allowed(tmp_path: Path) -> None:
     seeds = made(tmp_path, ["h264-aac.ts"])
     if not seeds:

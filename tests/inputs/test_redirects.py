@@ -112,6 +112,7 @@ def test_a_camera_may_send_to_another_port_of_its_own(media: Clip) -> None:
         assert kinds(begin.url) == {"video", "audio"}
 
 
+@pytest.mark.promise("no-other-host")
 def test_a_camera_may_not_send_to_another_host(media: Clip) -> None:
     with RtspCamera(media) as camera, sends_to(camera.url, OTHER) as begin:
         with pytest.raises(ReaderError, match=r'leads to another host \(127\.0\.0\.1\).*redirects = "any"'):
@@ -137,6 +138,8 @@ def test_a_camera_gets_no_password_of_another_one() -> None:
 
 
 @pytest.mark.parametrize("is_redirected", [False, True], ids=["named", "redirected"])
+@pytest.mark.promise("no-other-host")
+@pytest.mark.promise("playlists-end-there")
 def test_a_playlist_leads_to_no_other_host(film: bytes, is_redirected: bool) -> None:
     """What it names itself, and a piece on its own host that is redirected to another one."""
     with (

@@ -105,6 +105,7 @@ def test_one_process_reads_all_cameras(own: Sharing, cameras: list[RtspCamera]) 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 @pytest.mark.promise("cameras-outlive-their-process")
+@pytest.mark.promise("one-camera-falls-alone")
 def test_cameras_outlive_the_process_that_reads_them(
     own: Sharing, cameras: list[RtspCamera], number: signal.Signals
 ) -> None:
@@ -261,6 +262,7 @@ def test_what_came_before_and_what_comes_are_one_stream() -> None:
     "noise", [b"A" * 100_000, b"RTSP/1.0 200 OK\r\nContent-Length: 999999\r\n\r\n"], ids=["endless", "long"]
 )
 @pytest.mark.promise("hostile-servers-and-files")
+@pytest.mark.promise("one-camera-falls-alone")
 def test_a_camera_that_sends_what_is_no_rtp_is_alone_from_then_on(noise: bytes) -> None:
     with Wired(frames_of(Sender(), range(2))) as wired:
         wired.sender.sendall(noise)

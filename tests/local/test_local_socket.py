@@ -71,10 +71,12 @@ async def raw(path: Path, line: bytes) -> Any:
         writer.close()
 
 
+@pytest.mark.promise("socket-mode")
 def test_a_command_and_the_states(path: Path) -> None:
     calls: Calls = []
 
     def client() -> None:
+        assert path.stat().st_mode & 0o777 == 0o660
         with LocalDaemon(path) as daemon:
             assert (daemon.device_id, daemon.config) == ("pi-test", Path("/etc/x.toml"))
             reply = daemon.send("recorder/cam0/start", b'{"id": "a", "args": {"duration_s": 5}}', 10.0)

@@ -29,6 +29,7 @@ def failed(findings: list[Finding]) -> set[str]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.slow
 @pytest.mark.promise("rules-of-a-broker")
+@pytest.mark.promise("check-broker-exits-1")
 def test_each_of_ten_wrong_settings_is_named_by_the_rules_that_it_breaks(tmp_path: Path) -> None:
     """And the shipped list of rights is enough, with the device's own user and password. All at once: they wait."""
 
@@ -60,6 +61,7 @@ def check(tmp_path: Path, port: int, *arguments: str) -> subprocess.CompletedPro
 
 @pytest.mark.slow
 @pytest.mark.promise("check-broker", "check-broker-clears")
+@pytest.mark.promise("seventeen-rules")
 def test_the_command_prints_a_table_and_json_and_leaves_nothing_retained(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", config=RIGHT) as broker:
         right = check(tmp_path, broker.port, "--json")
@@ -90,6 +92,7 @@ def test_a_broker_with_tls_is_not_reached_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("check-broker")
+@pytest.mark.promise("check-broker-exits-1")
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     nobody = check(tmp_path, free_port())
     assert nobody.returncode == 1

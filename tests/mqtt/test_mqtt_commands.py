@@ -121,6 +121,7 @@ def test_what_exceeds_the_packet_limit_never_arrives(running):
     assert [call[2] for call in thread.handler.calls] == ["ping"]
 
 
+@pytest.mark.promise("old-commands-are-refused")
 def test_a_repeated_id_acts_once_and_gets_the_stored_reply(running):
     thread, observer = running
     first = ask(observer, "recorder/cam0/start", {"id": "same"})
@@ -170,6 +171,7 @@ def test_groups_reach_the_device_and_replies_stay_in_its_own_tree(running):
 
 
 @pytest.mark.promise("response-topics")
+@pytest.mark.promise("replies-in-the-own-tree")
 def test_a_response_topic_is_honoured_below_the_own_reply_tree_only(running):
     _, observer = running
     own = f"{BASE}/reply/desk-7"
@@ -182,6 +184,7 @@ def test_a_response_topic_is_honoured_below_the_own_reply_tree_only(running):
 
 
 @pytest.mark.promise("expired-commands")
+@pytest.mark.promise("old-commands-are-refused")
 def test_an_old_command_is_expired_when_the_clock_is_trusted(running):
     thread, observer = running
     old = (datetime.now(UTC) - timedelta(seconds=90)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -193,6 +196,7 @@ def test_an_old_command_is_expired_when_the_clock_is_trusted(running):
 
 
 @pytest.mark.promise("retained-is-rejected")
+@pytest.mark.promise("old-commands-are-refused")
 def test_a_retained_command_is_refused_even_while_subscribed(running):
     thread, observer = running
     reply = ask(observer, "recorder/cam0/start", {"id": "ghost"}, retain=True)
@@ -204,6 +208,7 @@ def test_a_retained_command_is_refused_even_while_subscribed(running):
 
 
 @pytest.mark.promise("retained-is-rejected", "retained-can-be-cleared")
+@pytest.mark.promise("old-commands-are-refused")
 def test_a_retained_command_from_before_is_not_run(broker, service_for):
     with Observer(broker) as observer:
         observer.subscribe("msrecd/v1/#")

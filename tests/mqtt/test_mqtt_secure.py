@@ -89,6 +89,7 @@ def console(example):
 
 
 @needs_mosquitto
+@pytest.mark.promise("shipped-broker-configuration")
 def test_the_whole_contract_works_with_the_example_configuration(
     example, console, certificates, tmp_path, service_for, caplog
 ):
@@ -122,6 +123,7 @@ def test_the_whole_contract_works_with_the_example_configuration(
 
 @needs_mosquitto
 @pytest.mark.promise("devices-speak-for-themselves")
+@pytest.mark.promise("device-in-its-own-topics")
 def test_a_device_cannot_speak_for_or_command_another(example, console):
     with Observer(example, username="pi-other", password="two") as other:
         for topic in (
@@ -182,6 +184,7 @@ def test_another_user_takes_the_place_of_a_device_unless_the_broker_binds_ids(
 
 
 @needs_mosquitto
+@pytest.mark.promise("shipped-broker-configuration")
 def test_client_certificates_name_the_device(tmp_path, certificates, service_for, caplog):
     certificate, key = certificates.issue("pi-test", "pi-test")
     console_pair = certificates.issue("console", "console")
@@ -203,6 +206,7 @@ def test_client_certificates_name_the_device(tmp_path, certificates, service_for
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @needs_mosquitto
 @pytest.mark.promise("foreign-authority", "certificates-are-checked")
+@pytest.mark.promise("certificates-are-verified")
 def test_a_foreign_authority_or_name_is_not_believed(example, certificates, tmp_path, service_for, caplog):
     foreign = Certificates.make(tmp_path / "foreign")
     with service_for(example, ca_file=foreign.ca, username="pi-test") as thread:
@@ -252,6 +256,7 @@ def test_events_that_the_acl_forbids_stay_and_do_not_hold_up_others(tmp_path, se
     ],
 )
 @pytest.mark.promise("tls-off-the-machine")
+@pytest.mark.promise("tls-off-this-machine")
 def test_tls_is_on_off_loopback(host, changes, tls, port):
     settings = MqttSettings(host=host, device_id="pi-test", **changes)
     assert (settings.tls, settings.effective_port) == (tls, port)
@@ -259,6 +264,7 @@ def test_tls_is_on_off_loopback(host, changes, tls, port):
 
 
 @pytest.mark.promise("credential-is-read")
+@pytest.mark.promise("where-the-password-is")
 def test_the_password_comes_from_the_credential_first(tmp_path):
     file = tmp_path / "file"
     file.write_text("from-file\n")
@@ -274,6 +280,7 @@ def test_the_password_comes_from_the_credential_first(tmp_path):
 @pytest.mark.parametrize(
     ("content", "mode"), [(b"x\n", 0o640), (b"x\n", 0o604), (b"\n", 0o600), (b"\xff", 0o600), (None, 0)]
 )
+@pytest.mark.promise("where-the-password-is")
 def test_a_bad_password_file_is_named(tmp_path, content, mode):
     file = tmp_path / "file"
     if content is not None:

@@ -212,6 +212,7 @@ def check_kills(tmp_path, total, kills):
     assert found == sorted(found)
 
 
+@pytest.mark.promise("events-survive-a-kill")
 def test_a_kill_costs_nothing_that_was_safe(tmp_path):
     check_kills(tmp_path, 300, [60, 61, 200])
 

@@ -61,6 +61,8 @@ def record(store: Store, chunks: int, data: bytes | None = None) -> list[dict]:
 
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.promise("unset-clock")
+@pytest.mark.promise("modes-of-recordings")
+@pytest.mark.promise("a-folder-for-a-day")
 def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, trusted: bool) -> None:
     store = make_store(tmp_path, trusted=trusted)
     assert store.open() == []
@@ -76,7 +78,10 @@ def test_a_finished_chunk_has_its_name_its_hash_and_its_line(tmp_path: Path, tru
         prev = hashlib.sha256(raw).hexdigest()
         file = root / line["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
-        assert file.stat().st_mode & 0o777 == 0o640
+        assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o640, 0o750)
+        day = line["started"][:10].replace("-", "/")
+        assert not trusted or line["file"].startswith(f"cam0/{day}/{day.replace('/', '')}T")
+        assert file.parent == manifest.parent
         assert line["clock"] == ("synchronized" if trusted else "unsynchronized")
     assert manifest.parent.name.startswith("boot") != trusted
     assert not list(root.rglob("*.part"))

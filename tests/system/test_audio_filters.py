@@ -41,6 +41,7 @@ def level_db(path: Path) -> tuple[int, float]:
     "config: recorder.audio_filters.q",
 )
 @pytest.mark.effect("config: recorder.chunk_duration", "config: recorder.name")
+@pytest.mark.promise("gain-in-a-recorder")
 def test_recorders_on_one_microphone_have_filters_of_their_own(daemon_for: DaemonFor) -> None:
     """A tone of 440 Hz: an octave below a high-pass of second order it is 12.3 dB weaker, far above it as before."""
     made = {

@@ -29,6 +29,7 @@ CAM0 = camera(audio=True)
     "manifest-line: frames",
     "exit: 0",
 )
+@pytest.mark.promise("controlled-by-mqtt-or-schedule")
 def test_start_pause_resume_stop_over_mqtt(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(CAM0) as daemon:
         assert console.wait("availability") == "online"

@@ -180,6 +180,7 @@ def test_what_was_decided_by_hand_survives_a_reload(daemon_for: DaemonFor, broke
 
 @pytest.mark.effect("event-error: message")
 @pytest.mark.promise("reload-in-whole")
+@pytest.mark.promise("reload-keeps-what-it-has")
 def test_what_needs_a_restart_is_named_and_nothing_else_is_taken(
     daemon_for: DaemonFor, broker: Broker, console: Console
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_night_of_the_change_to_summer_time_from_boot_to_the_next_night(site: 
 
 @pytest.mark.slow
 @pytest.mark.promise("stop-in-a-window")
+@pytest.mark.promise("controlled-by-mqtt-or-schedule")
 def test_what_people_say_within_a_window(site: Site) -> None:
     site.clock.set("2026-06-10T21:00:00")
     with site.daemon:

@@ -68,6 +68,7 @@ def test_every_passage_is_found_within_a_second(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["foliage", "lamps", "clouds", "night"])
 @pytest.mark.promise("brightness-is-no-motion", "motion-of-clips")
+@pytest.mark.promise("foliage-with-a-mask")
 def test_restless_scenes_begin_nothing(kind: str) -> None:
     seconds = 3600 if IS_LONG else 60
     options: dict[str, Any] = dict(RESTLESS[kind])

@@ -14,6 +14,7 @@ from msrecd.vocabulary.units import format_duration, format_size, parse_duration
     [("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("1.5s", 1.5), (" 2 h ", 7200), ("1d12h", 129600), ("2w", 1209600)],
 )
 @pytest.mark.promise("durations")
+@pytest.mark.promise("durations-and-sizes")
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
@@ -51,6 +52,7 @@ def test_wrong_durations_say_what_is_wrong(text: str, hint: str) -> None:
     ],
 )
 @pytest.mark.promise("sizes")
+@pytest.mark.promise("durations-and-sizes")
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

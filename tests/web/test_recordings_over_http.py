@@ -234,6 +234,7 @@ def test_what_is_not_there_is_refused_in_one_line(site: Site, path: str, status:
     assert str(site.daemon.folder) not in message
 
 
+@pytest.mark.promise("page-no-links")
 def test_a_file_that_is_not_the_recorded_one_is_not_sent(site: Site) -> None:
     """A card may hold anything: a link to a secret, or a file that was cut."""
     found = recording(site)

@@ -96,6 +96,7 @@ def test_an_unknown_address(operator: PageClient, page_daemon: tuple[DaemonProce
 
 
 @pytest.mark.promise("page-origin", "api-origin")
+@pytest.mark.promise("page-host")
 def test_other_sites_pages_are_refused(operator: PageClient, page_daemon: tuple[DaemonProcess, int]) -> None:
     port = page_daemon[1]
     verb = "/api/recorders/cam0/stop"
@@ -126,6 +127,7 @@ def test_other_sites_pages_are_refused(operator: PageClient, page_daemon: tuple[
 
 
 @pytest.mark.promise("host-is-checked")
+@pytest.mark.promise("page-host")
 def test_the_host_header_is_needed_and_stands_once(page_daemon: tuple[DaemonProcess, int]) -> None:
     port = page_daemon[1]
     for lines in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
@@ -133,6 +135,7 @@ def test_the_host_header_is_needed_and_stands_once(page_daemon: tuple[DaemonProc
         assert answer.split()[1] in (b"400", b"403"), answer
 
 
+@pytest.mark.promise("page-no-links")
 def test_nothing_is_made_of_a_path(operator: PageClient) -> None:
     for path in (
         "/../../etc/passwd",

@@ -180,6 +180,7 @@ def test_an_endless_body_ends_with_its_client_and_with_its_session() -> None:
     serve(work)
 
 
+@pytest.mark.promise("page-slow-clients")
 def test_who_does_not_send_or_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST_DEADLINE_S", "IDLE_DEADLINE_S", "REQUEST_DEADLINE_S", "SEND_DEADLINE_S"):
         monkeypatch.setattr(http11, name, 1.0)

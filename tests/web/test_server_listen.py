@@ -70,6 +70,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.effect("config: web.cert_file", "config: web.key_file")
+@pytest.mark.promise("page-tls")
 def test_tls(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     port = free_port()
