@@ -40,7 +40,7 @@ beside it are read after it, in the order of their names.
 Tables are merged, and a key in a later file replaces that of an earlier one.
 .\" promise: conf-d-is-merged
 Cameras and recorders are added; two recorders with one name are an error.
-.\" promise: conf-d-adds
+.\" promise: recorders-of-conf-d-are-added
 A file of
 .I conf.d
 that every user may write to is refused.
@@ -48,7 +48,7 @@ that every user may write to is refused.
 An unknown key, a wrong type or a value out of range is an error, and
 .B msrecd check\-config
 names all of them.
-.\" promise: check-config-names-all
+.\" promise: every-problem-is-named
 A running daemon reads the files again on
 .BR "systemctl reload msrecd" ;
 if anything is wrong it goes on with what it has.

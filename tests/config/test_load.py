@@ -214,7 +214,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.promise("check-config-names-all")
+@pytest.mark.promise("every-problem-is-named")
 @pytest.mark.promise("check-config-names-all")
 def test_every_problem_is_named_in_one_pass(tmp_path: Path) -> None:
     found = problems(tmp_path, WRONG)
@@ -353,7 +353,7 @@ def test_conf_d_is_merged_in_order_and_problems_name_their_file(tmp_path: Path) 
     assert files == {"mqtt.port": "40.toml", "recorder[0].name": "40.toml"}
 
 
-@pytest.mark.promise("conf-d-adds")
+@pytest.mark.promise("recorders-of-conf-d-are-added")
 @pytest.mark.promise("conf-d-adds")
 def test_recorders_and_cameras_of_several_files_are_added_and_a_name_that_two_have_names_both(tmp_path: Path) -> None:
     main = write(tmp_path, RECORDER + RECORDER.replace('"a"', '"b"') + '[[camera]]\ndevice_id = "x"\n')
