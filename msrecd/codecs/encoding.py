@@ -60,6 +60,8 @@ class Encoding(ABC, Generic[Unit]):
 
     def start(self) -> None:
         """Begin; what the source gives while the encoder is being opened is encoded as well."""
+        if not self._source.has_demand:
+            self._source.add(self)  # not in the thread, which may begin late: the next unit may come at once
         self._thread.start()
 
     def close(self) -> None:
@@ -135,10 +137,13 @@ class Encoding(ABC, Generic[Unit]):
 
     def _encode_until(self, stopping: threading.Event) -> None:
         while True:
-            units = self._queue.take(self._wait_s)
+            is_stopping = stopping.is_set()
+            units = self._queue.take(0 if is_stopping else self._wait_s)
             if units:
                 self._take(units)
-            if stopping.is_set() or (self._queue.ended and not units):
+            elif is_stopping or self._queue.ended:
+                return
+            if is_stopping and not self.output.feed.has_sinks:
                 return
             if not units:
                 self._idle()

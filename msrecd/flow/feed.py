@@ -54,6 +54,11 @@ class Feed(Generic[T]):
         return bool(self._sinks)
 
     @property
+    def has_demand(self) -> bool:
+        """Whether the first sink starts something, which may take a while."""
+        return self._on_demand is not None
+
+    @property
     def ended(self) -> bool:
         return self._ended
 

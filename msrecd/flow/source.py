@@ -107,6 +107,13 @@ class Source(ABC):
         """
         return not self.device_id
 
+    @property
+    def written_until_ns(self) -> int | None:
+        """Up to when a program has given units, whose times are its own and may lie ahead of the clock, or behind it;
+        None: the source gives units as they are captured.
+        """
+        return None
+
     def figures(self) -> Mapping[str, float | str]:
         """What a camera says of its newest frame, by name; {}: nothing (yet). Costs something only while it is asked.
 

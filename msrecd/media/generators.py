@@ -7,6 +7,7 @@ they are, so that what was processed (reader, arithmetic, generator) stays in sy
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from msrecd.pixels import Frame, Waves
 
 PixelFormat = Literal["RGB", "I420"]
-_CONNECT_S = 5.0  # a recorder opens its encoder; then it has failed or hangs
+_OTHER_CLOCK_S = 60.0  # such timestamps are counted from somewhere else
+_CONNECT_S = 30.0  # a recorder connects; on a machine that has other things to do that may take a while
 
 
 class VideoFrame:
@@ -174,6 +176,7 @@ class _Generator:
         shared.listen()
         self._track = MediaStreamTrack(_CONSTRUCTION, shared)
         self._last_ns: int | None = None
+        self._is_clock_checked = False
         self._turn = asyncio.Lock()  # writes come in their order, also while one waits
 
     @property
@@ -197,6 +200,9 @@ class _Generator:
 
     async def _put(self, unit: Any, timestamp_ns: int) -> None:
         """Give a unit to all who use the track, also to a recorder that has just been started and connects yet."""
+        if not self._is_clock_checked and self._source.is_used:
+            self._is_clock_checked = True
+            _warn_of_another_clock(timestamp_ns)
         async with self._turn:
             self._check(timestamp_ns)
             if self._source.is_awaited:
@@ -305,6 +311,15 @@ class _GeneratedSource(Source):
         self._feed: Feed[Any] = Feed()
         self._sound: AudioFormat | None = None
         self._shape: VideoFormat | None = None
+        self._written_until_ns = 0
+
+    @property
+    def is_used(self) -> bool:
+        return self.is_awaited or self._feed.has_sinks
+
+    @property
+    def written_until_ns(self) -> int | None:
+        return self._written_until_ns
 
     @property
     def format(self) -> VideoFormat | AudioFormat:
@@ -336,6 +351,9 @@ class _GeneratedSource(Source):
     def put(self, unit: Any) -> None:
         if self.kind == "video":
             self._shape = unit.format
+            self._written_until_ns = unit.pts_ns
+        else:
+            self._written_until_ns = unit.pts_ns + unit.samples * NS // unit.format.sample_rate
         self.stats.delivered += 1
         self._feed.put(unit)
 
@@ -348,6 +366,17 @@ class _GeneratedSource(Source):
     def close(self) -> None:
         self.is_over = True
         self._feed.end(None)
+
+
+def _warn_of_another_clock(timestamp_ns: int) -> None:
+    off_s = (timestamp_ns - SYSTEM_CLOCK.monotonic_ns()) / NS
+    if abs(off_s) > _OTHER_CLOCK_S:
+        warnings.warn(
+            f"timestamp_ns is {abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} time.monotonic_ns(), which it "
+            "counts by: a recorder leaves out what lies before its start",
+            UserWarning,
+            stacklevel=4,  # the caller of write()
+        )
 
 
 def _timestamp(timestamp_ns: int | None) -> int:

@@ -113,7 +113,14 @@ class Session:
             return
         self._ending = True
         self._error = error
-        self.worker.stop(self._clock.monotonic_ns() if at_ns is None else at_ns)
+        self.worker.stop(self._stop_ns() if at_ns is None else at_ns)
+
+    def _stop_ns(self) -> int:
+        """Now; where a program writes all that is recorded, behind what it has written, however far ahead that is."""
+        until_ns = [track._source.written_until_ns for track in self._plan.tracks]
+        if any(one is None for one in until_ns):
+            return self._clock.monotonic_ns()
+        return max(self._clock.monotonic_ns(), *(one + 1 for one in until_ns if one is not None))
 
     # --- what happens by itself --------------------------------------------------------------------------------------
 

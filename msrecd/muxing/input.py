@@ -173,6 +173,11 @@ class TrackInput(ABC):
         """What is recorded although nothing arrives."""
         return ()
 
+    def let_go(self) -> None:
+        """Nothing follows what has been given: an encoding that no other consumer has gives what it holds, and ends."""
+        if self._live is not None:
+            self._live.close()
+
     def disconnect(self) -> None:
         """Give the encodings back."""
         self._connected()

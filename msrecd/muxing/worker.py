@@ -216,14 +216,23 @@ class RecorderWorker(threading.Thread):
             )
             if failed is not None:
                 raise failed.output.feed.error or RuntimeError(f"the {failed.kind} track ended before it gave anything")
-            if any(command.verb == "stop" for command in tuple(self._commands)):  # the loop may append meanwhile
-                return False
             begin = self._begin
+            stop = next((one for one in tuple(self._commands) if one.verb == "stop"), None)  # the loop may append
+            if stop is not None and (begin is None or not self._is_coming(stop.at_ns)):
+                return False
             waited = self._clock.monotonic_ns() - (self._created_ns if begin is None else begin.at_ns)
             if begin is not None:
                 self._check_parameters(waited)
         self._queue.nudge()  # perhaps packets wait already
         return True
+
+    def _is_coming(self, stop_ns: int) -> bool:
+        """Whether an encoder that is still being opened has been given something of before the stop; for a while."""
+        now_ns = self._clock.monotonic_ns()
+        self._stop_seen_ns = self._stop_seen_ns or now_ns
+        coming_ns = [track.coming_ns() for track in self._inputs]
+        is_given = any(one is not None and one < stop_ns for one in coming_ns)
+        return is_given and now_ns - self._stop_seen_ns < LAGGING_DEADLINE_NS
 
     def _check_parameters(self, waited_ns: int) -> None:
         """Give up a source that gives nothing; a machine that opens an encoder slowly gets its time.
@@ -385,6 +394,8 @@ class RecorderWorker(threading.Thread):
         self._queue.set_batch(1)
         for track in self._inputs if stop_ns > 0 else ():
             track.hurry(stop_ns)
+            if track.source.written_until_ns is not None and stop_ns > track.source.written_until_ns:
+                track.let_go()
 
     def _is_drained(self) -> bool:
         """Whether everything that belongs to the recording has arrived, or will not any more."""
@@ -408,7 +419,10 @@ class RecorderWorker(threading.Thread):
         newest = self._interleaver.newest(index)
         if track.ended or (newest is not None and newest >= stop_ns):
             return True
-        if track.kind == "audio" and self._interleaver.end_of(index) >= stop_ns:
+        until_ns = track.source.written_until_ns
+        if until_ns is not None and newest is not None and newest >= until_ns:
+            return True  # its program has written no more
+        if track.kind == "audio" and self._interleaver.end_of(index) >= min(stop_ns, until_ns or stop_ns):
             return True  # sound knows where it ends; a frame ends where the next one begins
         coming_ns = track.coming_ns()
         if coming_ns is not None and coming_ns < stop_ns:

@@ -73,6 +73,12 @@ def ice_name_of(sdp: str) -> str:
     return next((line for line in sdp.splitlines() if line.startswith("a=ice-ufrag:")), "")
 
 
+_CANDIDATE = re.compile(  # RFC 8839, section 5.1
+    r"(?:a=)?(?:candidate:)?(?P<foundation>\S+) (?P<component>\d+) (?P<protocol>\S+) (?P<priority>\d+) "
+    r"(?P<address>\S+) (?P<port>\d+) (?P<rest>typ .*)"
+)
+
+
 class RTCIceCandidate:
     """A way by which a peer may be reached (https://w3c.github.io/webrtc-pc/#rtcicecandidate-interface)."""
 
@@ -99,6 +105,10 @@ class RTCIceCandidate:
         if mid is None and index is None:
             raise TypeError("a candidate needs sdp_mid or sdp_m_line_index")
         self._candidate, self._mid, self._index = candidate, mid, index
+        found = _CANDIDATE.fullmatch(candidate)
+        self._parts: dict[str, str] = {} if found is None else {k: v for k, v in found.groupdict().items() if v}
+        rest = self._parts.pop("rest", "").split()
+        self._parts |= dict(zip(rest[::2], rest[1::2], strict=False))
 
     @property
     def candidate(self) -> str:
@@ -111,6 +121,60 @@ class RTCIceCandidate:
     @property
     def sdp_m_line_index(self) -> int | None:
         return self._index
+
+    @property
+    def foundation(self) -> str | None:
+        """This and what follows: None where the candidate does not say."""
+        return self._parts.get("foundation")
+
+    @property
+    def component(self) -> str | None:
+        """`rtp` or `rtcp`."""
+        return {"1": "rtp", "2": "rtcp"}.get(self._parts.get("component", ""))
+
+    @property
+    def protocol(self) -> str | None:
+        """`udp` or `tcp`."""
+        protocol = self._parts.get("protocol")
+        return None if protocol is None else protocol.lower()
+
+    @property
+    def priority(self) -> int | None:
+        return self._number("priority")
+
+    @property
+    def address(self) -> str | None:
+        return self._parts.get("address")
+
+    @property
+    def port(self) -> int | None:
+        return self._number("port")
+
+    @property
+    def type(self) -> str | None:
+        """`host`, `srflx`, `prflx`, `relay`."""
+        return self._parts.get("typ")
+
+    @property
+    def tcp_type(self) -> str | None:
+        """`active`, `passive`, `so`; None over UDP."""
+        return self._parts.get("tcptype")
+
+    @property
+    def related_address(self) -> str | None:
+        return self._parts.get("raddr")
+
+    @property
+    def related_port(self) -> int | None:
+        return self._number("rport")
+
+    @property
+    def username_fragment(self) -> str | None:
+        return self._parts.get("ufrag")
+
+    def _number(self, name: str) -> int | None:
+        value = self._parts.get(name, "")
+        return int(value) if value.isdecimal() else None
 
     def to_json(self) -> dict[str, Any]:
         return {"candidate": self._candidate, "sdp_mid": self._mid, "sdp_m_line_index": self._index}

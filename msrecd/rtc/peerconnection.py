@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msrecd.dom.dictionaries import warn_of_unknown
-from msrecd.dom.events import Event, EventTarget, event_handler, queue_task
-from msrecd.dom.exceptions import InvalidAccessError, InvalidStateError, NotSupportedError
+from msrecd.dom.events import Event, queue_task
+from msrecd.dom.exceptions import InvalidAccessError, InvalidModificationError, InvalidStateError, NotSupportedError
 from msrecd.flow.units import Kind
 from msrecd.media.inits import RTCConfiguration, RTCDataChannelInit, RTCRtpTransceiverInit
 from msrecd.media.stream import MediaStream
@@ -31,6 +31,7 @@ from msrecd.rtc.descriptions import (
     description_of,
     ice_name_of,
 )
+from msrecd.rtc.peerattributes import PeerAttributes
 from msrecd.rtc.peerlink import PeerLink
 from msrecd.rtc.transceiver import DIRECTIONS, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
 
@@ -41,22 +42,13 @@ if TYPE_CHECKING:
 _connected: set[RTCPeerConnection] = set()  # they can still be heard of
 
 
-class RTCPeerConnection(EventTarget):
+class RTCPeerConnection(PeerAttributes):
     """A connection to one peer. Close it: one that is connected is kept until its peer goes, as in a page.
 
     Events: track (RTCTrackEvent), negotiationneeded, icecandidate (RTCPeerConnectionIceEvent, all of them when they
     have been gathered), datachannel (RTCDataChannelEvent), connectionstatechange, iceconnectionstatechange,
     icegatheringstatechange, signalingstatechange.
     """
-
-    ontrack = event_handler("track")
-    onnegotiationneeded = event_handler("negotiationneeded")
-    onicecandidate = event_handler("icecandidate")
-    ondatachannel = event_handler("datachannel")
-    onconnectionstatechange = event_handler("connectionstatechange")
-    oniceconnectionstatechange = event_handler("iceconnectionstatechange")
-    onicegatheringstatechange = event_handler("icegatheringstatechange")
-    onsignalingstatechange = event_handler("signalingstatechange")
 
     def __init__(self, configuration: RTCConfiguration | None = None) -> None:
         """
@@ -78,12 +70,6 @@ class RTCPeerConnection(EventTarget):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._configuration = given
-        self._signaling = "stable"
-        self._connection = "new"
-        self._ice_connection = "new"
-        self._ice_gathering = "new"
-        self._local: RTCSessionDescription | None = None
-        self._remote: RTCSessionDescription | None = None
         self._announced: tuple[tuple[str, str | None, int], ...] = ()
         self._transceivers: dict[int, RTCRtpTransceiver] = {}
         self._streams: dict[str, MediaStream] = {}  # of the peer
@@ -95,44 +81,25 @@ class RTCPeerConnection(EventTarget):
         self._is_closed = False
         self._link = PeerLink(self, given, changed="_take", channel_opened="_channel_opened")
 
-    # --- states ------------------------------------------------------------------------------------------------------
-
-    @property
-    def connection_state(self) -> str:
-        """`new`, `connecting`, `connected`, `failed`, `closed`."""
-        return self._connection
-
-    @property
-    def ice_connection_state(self) -> str:
-        """`new`, `checking`, `completed`, `failed`, `closed`."""
-        return self._ice_connection
-
-    @property
-    def ice_gathering_state(self) -> str:
-        """`new`, `gathering`, `complete`."""
-        return self._ice_gathering
-
-    @property
-    def signaling_state(self) -> str:
-        """`stable`, `have-local-offer`, `have-remote-offer`, `closed`."""
-        return self._signaling
-
-    @property
-    def local_description(self) -> RTCSessionDescription | None:
-        """With all candidates, once `set_local_description` is done."""
-        return self._local
-
-    @property
-    def remote_description(self) -> RTCSessionDescription | None:
-        return self._remote
-
-    @property
-    def can_trickle_ice_candidates(self) -> bool | None:
-        """None before there is a remote description."""
-        return None if self._remote is None else "trickle" in self._remote.sdp
-
     def get_configuration(self) -> dict[str, Any]:
         return dict(self._configuration)
+
+    def set_configuration(self, configuration: RTCConfiguration | None = None) -> None:
+        """Other ICE servers, or another policy: for what is gathered from now on, by the next `restart_ice` at latest.
+
+        Raises:
+            TypeError, DOMException: as the constructor.
+            InvalidStateError: the connection is closed.
+            InvalidModificationError: `bundle_policy` is another one.
+        """
+        given: dict[str, Any] = dict(configuration or {})
+        warn_of_unknown("set_configuration", given, CONFIGURATION, stacklevel=3)
+        check_configuration(given)
+        self._refuse_closed()
+        if given.get("bundle_policy", "balanced") != self._configuration.get("bundle_policy", "balanced"):
+            raise InvalidModificationError("bundle_policy cannot change")
+        self._configuration = given
+        self._link.do(lambda peer: peer.configure(given))
 
     def get_senders(self) -> list[RTCRtpSender]:
         return [one.sender for one in self._transceivers.values() if not one._is_stopped]
@@ -381,8 +348,7 @@ class RTCPeerConnection(EventTarget):
         """The connection has changed; on the loop."""
         if self._is_closed:
             return
-        self._local = _description(snapshot.local, self._local)
-        self._remote = _description(snapshot.remote, self._remote)
+        self._take_descriptions(snapshot)
         new = [state for state in snapshot.transceivers if self._apply(state)]
         changes = (
             ("_signaling", snapshot.signaling, "signalingstatechange"),
@@ -507,11 +473,3 @@ class RTCPeerConnection(EventTarget):
             for one in self._transceivers.values()
             if not one._is_stopped
         )
-
-
-def _description(found: tuple[str, str] | None, before: RTCSessionDescription | None) -> RTCSessionDescription | None:
-    if found is None:
-        return None
-    if before is not None and (before.type, before.sdp) == found:
-        return before
-    return RTCSessionDescription({"type": found[0], "sdp": found[1]})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from msrecd.dom.exceptions import InvalidAccessError, InvalidStateError
+from msrecd.dom.exceptions import InvalidAccessError, InvalidModificationError, InvalidStateError
 from msrecd.flow.shape import same_shape
 from msrecd.flow.units import AudioFormat, Kind
+from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack, ReadyState
 from msrecd.rtc.receiving import ReceivedSource
 from msrecd.rtc.sending import Outgoing, Sent
@@ -56,6 +59,8 @@ class RTCRtpSender:
         self._kind = kind
         self._track: MediaStreamTrack | None = None
         self._binding: Binding | None = None
+        self._encoding: dict[str, Any] = {"active": True}
+        self._transaction = ""
         self._was_used = False  # a track was sent by it: `add_track` takes another one then
 
     @property
@@ -80,6 +85,57 @@ class RTCRtpSender:
             raise InvalidStateError("the connection is closed")
         self._set_track(track)
 
+    def get_parameters(self) -> dict[str, Any]:
+        """`{"transaction_id", "codecs", "encodings": [{"active", "max_bitrate"}], …}`, to be changed and set."""
+        self._transaction = str(uuid.uuid4())
+        codecs = [dict(one) for one in _CAPABILITIES[self._kind]]
+        return {"transaction_id": self._transaction, "encodings": [dict(self._encoding)], "codecs": codecs}
+
+    async def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Send nothing for a while (`active`), or with at most so many bits a second (`max_bitrate`).
+
+        An encoding that runs already, of a recorder or for other peers, is shared as it is: no rate is set there.
+
+        Raises:
+            TypeError: a member has a wrong type.
+            InvalidStateError: they are not those of the last `get_parameters`, or the connection is closed.
+            InvalidModificationError: there is not one encoding; simulcast is not there.
+        """
+        if self._connection.connection_state == "closed":
+            raise InvalidStateError("the connection is closed")
+        if not self._transaction or parameters.get("transaction_id") != self._transaction:
+            raise InvalidStateError("set_parameters takes what get_parameters gave before, in the same turn")
+        encodings = parameters.get("encodings")
+        if not isinstance(encodings, (list, tuple)) or not all(isinstance(one, Mapping) for one in encodings):
+            raise TypeError("encodings must be a list of mappings")
+        if len(encodings) != 1:
+            raise InvalidModificationError("a sender has one encoding")
+        active, most = encodings[0].get("active", True), encodings[0].get("max_bitrate")
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise TypeError(f"max_bitrate must be a positive int, not {most!r}")
+        before = self._encoding
+        self._transaction, self._encoding = "", {"active": bool(active)}
+        if most is not None:
+            self._encoding["max_bitrate"] = most
+        if before != self._encoding and self._track is not None:
+            self._set_track(self._track)
+
+    def set_streams(self, *streams: MediaStream) -> None:
+        """The streams that the peer is to find the track in, from the next negotiation on; the first one counts.
+
+        Raises:
+            TypeError: one is no MediaStream. InvalidStateError: the connection is closed.
+        """
+        if not all(isinstance(stream, MediaStream) for stream in streams):
+            raise TypeError("streams must be MediaStreams")
+        if self._connection.connection_state == "closed":
+            raise InvalidStateError("the connection is closed")
+        stream_id = streams[0].id if streams else str(uuid.uuid4())
+        self._connection._link.do(lambda peer: peer.set_stream(self._key, stream_id))
+        transceiver = self._connection._transceivers[self._key]
+        transceiver._negotiated = None
+        self._connection._update_negotiation()
+
     async def get_stats(self) -> dict[str, dict[str, Any]]:
         return await self._connection._stats(self._key, "sender")
 
@@ -87,8 +143,8 @@ class RTCRtpSender:
         self._close()
         self._track = track
         outgoing = None
-        if track is not None and track.ready_state is ReadyState.LIVE:
-            outgoing = Outgoing(sent(track), self._connection._link.rtc)
+        if track is not None and track.ready_state is ReadyState.LIVE and self._encoding["active"]:
+            outgoing = Outgoing(sent(track, self._encoding.get("max_bitrate")), self._connection._link.rtc)
             self._binding = Binding(track, outgoing)
             self._connection._link.bindings.add(self._binding)
         track_id = "" if track is None else track.id
@@ -219,16 +275,17 @@ class RTCRtpTransceiver:
         self._is_stopped = self._is_stopped or state.stopped
 
 
-def sent(track: MediaStreamTrack) -> Sent:
+def sent(track: MediaStreamTrack, max_bitrate: int | None = None) -> Sent:
     """What is sent of a track: with its own size and rate, as recorders take it."""
     source = track._source
     format = source.format
     if isinstance(format, AudioFormat):
-        return Sent(source=source, gate=track._gate)
+        sound = Sent(source=source, gate=track._gate)
+        return replace(sound, audio_bit_rate=min(max_bitrate or sound.audio_bit_rate, sound.audio_bit_rate))
     settings = track.get_settings()
     size = (int(settings.get("width") or format.width), int(settings.get("height") or format.height))
     rate = settings.get("frame_rate")
-    return Sent(
+    frames = Sent(
         source=source,
         gate=track._gate,
         width=size[0],
@@ -236,6 +293,7 @@ def sent(track: MediaStreamTrack) -> Sent:
         crops=not same_shape(size, (format.width, format.height)),
         frame_rate=None if rate is None else float(rate),
     )
+    return replace(frames, video_bit_rate=min(max_bitrate or frames.video_bit_rate, frames.video_bit_rate))
 
 
 def settings_of(source: ReceivedSource) -> dict[str, Any]:

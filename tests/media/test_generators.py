@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,13 +58,74 @@ def test_what_is_written_right_after_the_start_is_recorded(tmp_path: Path, monke
         await asyncio.gather(*map(generator.write, frames))
         async with asyncio.timeout(60):
             await started.wait()
-        await asyncio.sleep(1.5)  # what is not encoded yet at the stop may be left out, which is another matter
         await stop_and_wait(recorder)
         file.close()
 
     asyncio.run(run())
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert len(list(container.decode(video=0))) == 10
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mime_type"),
+    [
+        ("video", "video/x-matroska;codecs=h264"),
+        ("audio", "audio/webm;codecs=opus"),
+        ("audio", "audio/x-matroska;codecs=pcm"),
+        ("video audio", "video/mp4"),
+    ],
+)
+@pytest.mark.parametrize("waits", [True, False], ids=["started", "at once"])
+@pytest.mark.promise("written-is-recorded")
+def test_what_was_written_before_the_stop_is_recorded(kinds: str, mime_type: str, waits: bool) -> None:
+    """To the last frame and the last sample, however far ahead its times lie, and if no encoder is open yet."""
+
+    async def run() -> bytes:
+        video = msrecd.VideoTrackGenerator({"width": 160, "height": 120})
+        audio = msrecd.MediaStreamTrackGenerator({"kind": "audio", "sample_rate": 48000, "channel_count": 1})
+        tracks = [one.track for one in (video, audio) if one.track.kind in kinds]
+        recorder = msrecd.MediaRecorder(msrecd.MediaStream(tracks), {"mime_type": mime_type})
+        parts: list[bytes] = []
+        recorder.ondataavailable = lambda event: parts.append(bytes(event.data))
+        started = asyncio.Event()
+        recorder.onstart = lambda _: started.set()
+        recorder.start()
+        if waits:
+            await started.wait()
+        begin_ns = SYSTEM_CLOCK.monotonic_ns()
+        for number in range(10):
+            at_ns = begin_ns + number * NS // 10
+            if "video" in kinds:
+                await video.write(numbered(number, at_ns=at_ns))
+            if "audio" in kinds:
+                sound = np.full((1, 4800), 0.25, np.float32)
+                await audio.write(msrecd.AudioData(sound, sample_rate=48000, timestamp_ns=at_ns))
+        recorder.stop()
+        async with asyncio.timeout(60):
+            await recorder.stopped
+        return b"".join(parts)
+
+    with av.open(io.BytesIO(asyncio.run(run())), "r") as container:
+        units = list(container.decode())
+    assert sum(isinstance(one, av.VideoFrame) for one in units) == 10 * ("video" in kinds)
+    samples = sum(one.samples for one in units if isinstance(one, av.AudioFrame))
+    assert 48000 * ("audio" in kinds) <= samples <= 51000
+
+
+def test_times_of_another_clock_are_warned_of() -> None:
+    """With them a recording is empty."""
+
+    async def run() -> None:
+        generator = msrecd.VideoTrackGenerator()
+        recorder = msrecd.MediaRecorder(msrecd.MediaStream([generator.track]))
+        recorder.start()
+        with pytest.warns(UserWarning, match=r"timestamp_ns is \d+ s ahead of time.monotonic_ns") as warned:
+            await generator.write(numbered(0, at_ns=time.time_ns()))
+        assert warned[0].filename == __file__
+        recorder.stop()
+        await recorder.stopped
+
+    asyncio.run(run())
 
 
 def test_times_of_frames_and_sound_are_kept_to_the_file(tmp_path: Path) -> None:
@@ -186,9 +248,9 @@ def test_image_capture_takes_the_next_frame() -> None:
         generator = msrecd.VideoTrackGenerator()
         capture = msrecd.ImageCapture(generator.track)
         task = asyncio.ensure_future(capture.grab_frame())
-        feed = generator.track._source.raw()
+        feed, begin_ns = generator.track._source.raw(), SYSTEM_CLOCK.monotonic_ns()
         for number in range(500):  # it listens in a later turn
-            await generator.write(numbered(50, at_ns=number + 1))
+            await generator.write(numbered(50, at_ns=begin_ns + number))
             if task.done():
                 break
             await asyncio.sleep(0.01)

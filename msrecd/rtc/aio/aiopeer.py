@@ -70,6 +70,12 @@ class Peer:
             self.connection.on(event, self.publish)
         self.connection.on("datachannel", channel)
 
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """For what is gathered from now on; aiortc's connection has the same object."""
+        new = _configuration(configuration)
+        self._configuration.iceServers = new.iceServers
+        self._configuration.iceTransportPolicy = new.iceTransportPolicy
+
     def publish(self, *_: object) -> None:
         self._changed(self.snapshot())
 
@@ -144,6 +150,10 @@ class Peer:
             sender._track_id = track_id
         if stream_id:
             sender._stream_id = stream_id
+
+    def set_stream(self, key: int, stream_id: str) -> None:
+        """As the peer is to see it in the next description."""
+        self._transceivers[key].sender._stream_id = stream_id
 
     async def stop_transceiver(self, key: int) -> None:
         self._senders[key].set(None)
