@@ -44,8 +44,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduler(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
+_died: list[str] = []  # processes of xdist that ended without having said so
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    if error:
+        _died.append(f"{node.gateway.id}: {error}")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """For scripts/test.py, which adds up what several runs counted and runs again what failed."""
+    for death in _died:
+        terminalreporter.write_line(f"FAILED a process of the tests died, {death}")
     if path := os.environ.get("MSRECD_TEST_REPORT"):
         names = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
         counts = {name: len(terminalreporter.getreports(name)) for name in names}
@@ -79,6 +90,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _results and not hasattr(session.config, "workerinput"):
         keep_results(_results)
+    if _died and session.exitstatus == pytest.ExitCode.OK:  # after its last test: xdist names no test, and says nothing
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if "COVERAGE_PROCESS_START" in os.environ:
         save_coverage()
 
