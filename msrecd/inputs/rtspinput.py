@@ -21,8 +21,10 @@ from msrecd.inputs import wire
 from msrecd.inputs.confine import in_child
 from msrecd.inputs.rtp import CODECS, RtpError, Track, Unpacker
 from msrecd.inputs.rtsp import Media, Playing, Refused, Session, Unsuited
-from msrecd.libav.demuxer import KEY_FRAME_S, explain, stream_info_of_annexb
+from msrecd.libav.demuxer import KEY_FRAME_S
+from msrecd.libav.explaining import explain
 from msrecd.libav.rawsound import sound_info
+from msrecd.libav.streamfacts import stream_info_of_annexb
 from msrecd.libav.values import MAX_PIXELS, Demuxed, LibavError, StreamInfo, Times
 
 NAP_S = 0.3  # between two looks at the network: draining it in one go costs half of waking for each packet

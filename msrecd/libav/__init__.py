@@ -12,10 +12,11 @@ Every error of libav leaves this package as LibavError.
 from __future__ import annotations
 
 from msrecd.libav.decoders import AudioDecoder, FlacFacts, VideoDecoder, flac_facts
-from msrecd.libav.demuxer import Demuxer, stream_info_of_annexb
+from msrecd.libav.demuxer import Demuxer
 from msrecd.libav.encoders import PCM_BYTES, AudioEncoder, VideoEncoder, encoder_for, most_channels
 from msrecd.libav.muxer import Muxer
 from msrecd.libav.pictures import jpeg, picture, planes
+from msrecd.libav.streamfacts import stream_info_of_annexb
 from msrecd.libav.values import Demuxed, Encoded, LibavError, StreamInfo, encoder_sample_rate
 
 __all__ = [

@@ -9,7 +9,7 @@ import av
 import av.error
 
 from msrecd.libav.common import close_quietly, plain
-from msrecd.libav.demuxer import stream_info
+from msrecd.libav.streamfacts import stream_info
 from msrecd.libav.values import LibavError, StreamInfo
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1"}  # ISO/IEC 14496-3, 1.6.3.4

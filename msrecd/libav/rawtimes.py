@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av.error
@@ -12,10 +12,45 @@ from av.bitstream import BitStreamFilterContext
 from msrecd.libav.common import plain
 from msrecd.libav.values import LibavError
 
+WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after the other
 _REORDERED = 16  # frames that H.264 and HEVC may show in another order
 
 
-def timed(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
+def with_times(packets: Iterator[Any], streams: Sequence[Any], format: str) -> Iterator[tuple[int, Any]]:
+    """(index of its stream, packet): a packet that libav's filter has timed has lost its stream.
+
+    Raises:
+        LibavError: they cannot be parsed.
+    """
+    if format in WITHOUT_TIMES:
+        for packet in _timed(streams[0], packets):
+            yield streams[0].index, packet
+        return
+    reordered = next((s for s in streams if format == "avi" and s.codec_context.name == "h264"), None)
+    if reordered is None:
+        for packet in packets:
+            yield packet.stream.index, packet
+        return
+    others: deque[Any] = deque()
+
+    def own() -> Iterator[Any]:
+        for packet in packets:
+            if packet.stream.index == reordered.index:
+                yield packet
+            else:
+                others.append(packet)
+
+    for packet in _shown(reordered, own()):
+        until = packet.dts * reordered.time_base  # libav's filter gives frames when it has seen what follows them
+        while others and (others[0].dts or 0) * others[0].time_base <= until:
+            other = others.popleft()
+            yield other.stream.index, other
+        yield reordered.index, packet
+    for other in others:
+        yield other.stream.index, other
+
+
+def _timed(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
     """The packets of a raw stream with their times; libav knows from their headers in which order they show.
 
     Raises:
@@ -32,7 +67,7 @@ def timed(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
         yield packet
 
 
-def shown(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
+def _shown(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
     """The H.264 packets of a stream that has decode times alone, with the times at which they are shown.
 
     Raises:

@@ -18,9 +18,10 @@ from msrecd.dom.exceptions import AbortError, DOMException, InvalidStateError, N
 from msrecd.flow.units import AudioFormat
 from msrecd.inputs.address import SourceOptions
 from msrecd.media.inits import MediaElementOptions
-from msrecd.media.playback import Playback, StreamSource, resolve
+from msrecd.media.playback import Playback, resolve
 from msrecd.media.stream import MediaStream
 from msrecd.media.streamplayer import FrameCallback, StreamPlayer
+from msrecd.media.streamsource import StreamSource
 from msrecd.media.track import MediaStreamTrack
 
 _LOAD_DEADLINE_S = 10.0  # beyond the reader's own

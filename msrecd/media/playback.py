@@ -1,7 +1,6 @@
 """Playing a file or a network stream as sources: a process that reads it, a thread, one Source per stream of it.
 
-Encoded units pass through untouched to those who want them as they are; they are decoded only while somebody wants raw
-ones. A file is paced in real time; a live stream comes at its own pace.
+A file is paced in real time; a live stream comes at its own pace.
 """
 
 from __future__ import annotations
@@ -9,343 +8,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from msrecd import libav
-from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
-from msrecd.codecs import parameters
-from msrecd.codecs.jpeg import jpeg_size
-from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
-from msrecd.codecs.opus import packet_samples
+from msrecd.clock import NS, SYSTEM_CLOCK, Clock
 from msrecd.dom.exceptions import DOMException, NotFoundError, NotReadableError, NotSupportedError
 from msrecd.errors import ConfigError
-from msrecd.flow.encoded import EncodedFeed, EncodingRequest, Loss
-from msrecd.flow.feed import Feed, Sink
-from msrecd.flow.source import Source, SourceThread
-from msrecd.flow.units import AudioFormat, Packet, VideoFormat
+from msrecd.flow.source import SourceThread
 from msrecd.inputs.address import DEFAULT_OPTIONS, Address, SourceOptions, parse
 from msrecd.inputs.processes import ReaderError
 from msrecd.inputs.reader import Reader
 from msrecd.inputs.timeline import BATCH_NS, FileLine, LiveLine, Placed, StreamTimes
-from msrecd.media.lostframes import LostFrames
-from msrecd.media.streamdecoding import KeyFrameDecoding, StreamDecoding
+from msrecd.media.streamsource import StreamSource, usual_duration_ns
 from msrecd.vocabulary.secrets import read_secret
 
 log = logging.getLogger(__name__)
 
 _CONNECTS_WITHIN_NS = 10 * NS  # the thread of a recorder that was started; a busy machine needs a second
-_PASSES_THROUGH = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "aac", "opus", "flac"})
-
-
-class _FramesSinceKey:
-    """The packets of a video stream since its last key frame, for those that join. Belongs to the playback's thread."""
-
-    _MOST, _MOST_BYTES = 1000, 16 << 20
-
-    def __init__(self) -> None:
-        self.frames: list[Packet] = []
-        self._bytes = 0
-
-    def add(self, packet: Packet) -> None:
-        if packet.is_keyframe:
-            self.frames, self._bytes = [], 0
-        elif not self.frames:
-            return  # there were too many, or there was no key frame
-        self.frames.append(packet)
-        self._bytes += len(packet.data)
-        if len(self.frames) > self._MOST or self._bytes > self._MOST_BYTES:
-            self.forget()
-
-    def forget(self) -> None:
-        self.frames, self._bytes = [], 0
-
-
-def quickened(frames: Sequence[Packet], since_ns: int, until_ns: int) -> list[Packet]:
-    """Frames of before, all within a short time: what refers to them can be decoded, and nothing becomes longer.
-
-    Their order, of decoding and of presentation, stays.
-    """
-    step = (until_ns - since_ns) // (len(frames) + 5)  # the delay between decoding and presentation has to fit in too
-    shown = sorted(frame.pts_ns for frame in frames)
-    ranks = {pts: rank for rank, pts in enumerate(shown)}
-    return [
-        replace(
-            frame,
-            dts_ns=since_ns + number * step,
-            pts_ns=since_ns + (max(ranks[frame.pts_ns], number - 4) + 4) * step,
-            duration_ns=step,
-        )
-        for number, frame in enumerate(frames)
-    ]
-
-
-class _JoiningFeed(Feed[Packet]):
-    """A feed whose new sinks have their first frame at once: those since the last key frame, quickened.
-
-    So a recorder that begins between two key frames neither waits for the next one nor writes what cannot be decoded.
-    """
-
-    _JOINS_AFTER_NS = 20 * MS  # a recording begins a little later than it connects
-    _EACH_NS = MS // 5
-
-    def __init__(self, gop: _FramesSinceKey | None, clock: Clock) -> None:
-        super().__init__()
-        self._gop = gop
-        self._clock = clock
-        self.waiting: tuple[tuple[Sink[Packet], int], ...] = ()
-        self._waiting_lock = threading.Lock()
-        self.gives_batches = True
-
-    @property
-    def has_sinks(self) -> bool:
-        return bool(self.waiting) or super().has_sinks
-
-    def add(self, sink: Sink[Packet]) -> None:
-        if self._gop is None or not self._gop.frames or self.ended:
-            super().add(sink)
-            return
-        with self._waiting_lock:
-            self.waiting = (*self.waiting, (sink, self._clock.monotonic_ns() + self._JOINS_AFTER_NS))
-
-    def remove(self, sink: Sink[Packet]) -> None:
-        with self._waiting_lock:
-            self.waiting = tuple(one for one in self.waiting if one[0] is not sink)
-        super().remove(sink)
-
-    def put(self, unit: Packet) -> None:
-        if self.waiting:
-            self._let_in(unit)
-        super().put(unit)
-
-    def _let_in(self, unit: Packet) -> None:
-        """Give those that wait what the unit refers to, once it lies behind the time at which they came."""
-        frames = [] if unit.is_keyframe or self._gop is None else self._gop.frames
-        needed_ns = len(frames) * self._EACH_NS + MS
-        with self._waiting_lock:
-            ready = [one for one in self.waiting if unit.dts_ns - one[1] >= needed_ns or not frames]
-            self.waiting = tuple(one for one in self.waiting if one not in ready)
-            for sink, since_ns in ready:
-                for frame in quickened(frames, since_ns, unit.dts_ns):
-                    sink.put(frame)
-                super().add(sink)
-
-    def end(self, error: BaseException | None = None) -> None:
-        with self._waiting_lock:
-            waiting, self.waiting = self.waiting, ()
-        for sink, _ in waiting:
-            super().add(sink)
-        super().end(error)
-
-
-class StreamSource(Source):
-    """One audio or video stream of a Playback."""
-
-    def __init__(self, info: libav.StreamInfo, playback: Playback, label: str) -> None:
-        super().__init__(label=label)
-        self.kind = info.kind
-        self.has_past = playback.is_live  # what was sent while it was opened
-        self.info = info
-        self._playback = playback
-        self._raw: Feed[Any] = Feed()
-        self._format = _format_of(info)
-        self._gop = _FramesSinceKey() if info.kind == "video" else None
-        self.passing = EncodedFeed()
-        self.passing.feed = self._joining = _JoiningFeed(self._gop, playback.clock)
-        self.passing.set_parameters(parameters.of_input(info))
-        self._passed: list[Packet] = []  # until nothing follows for a while
-        self._is_decoding = False
-        self._parameter_sets: tuple[bytes, ...] = ()
-        self._jpeg_size: tuple[int, int] | None = None
-        self._broken = True  # until the first key frame
-        self._lost = LostFrames(_usual_duration_ns(info))
-        self._keys = KeyFrameDecoding(info, label) if info.kind == "video" else None
-        sound = self._format if isinstance(self._format, AudioFormat) else None
-        self._decoding = StreamDecoding(info, label, self._raw, self.stats, sound, playback.clock)
-
-    @property
-    def format(self) -> VideoFormat | AudioFormat:
-        return self._format
-
-    def raw(self) -> Feed[Any]:
-        return self._raw
-
-    def key_frames(self) -> Feed[Any] | None:
-        return None if self._keys is None else self._keys.feed
-
-    def encoded(self, request: EncodingRequest) -> EncodedFeed | None:
-        info = self.info
-        if request.codec != info.codec or not self._passes_through:
-            return None
-        if info.kind == "video" and (request.width, request.height) not in ((0, 0), (info.width, info.height)):
-            return None
-        if request.frame_rate and info.frame_rate and request.frame_rate < info.frame_rate * 0.99:
-            return None
-        return self.passing
-
-    @property
-    def reorders(self) -> bool:
-        return self.info.reorder_depth > 0
-
-    def native_codec(self) -> str | None:
-        return self.info.codec if self._passes_through else None
-
-    @property
-    def _passes_through(self) -> bool:
-        """Whether its packets can be recorded as they are: no container that we write can hide frames in its middle."""
-        return self.info.codec in _PASSES_THROUGH and not self.info.needs_hidden
-
-    def close(self) -> None:
-        """The playback goes on for its other streams; it ends with the last one."""
-        self._playback.leave(self)
-
-    # --- in the playback's thread ------------------------------------------------------------------------------------
-
-    def deliver(self, unit: Placed) -> None:
-        packet = unit.packet
-        if self.muted:
-            self.muted = False
-            log.info("%s: its %s has come", self.label, "sound" if self.kind == "audio" else "first frame")
-            self.on_muted(False)
-        if packet.is_hidden:
-            self._deliver_hidden(unit)
-            return
-        if self.kind == "video":
-            if not self._follows(packet):
-                self._refuse(unit)
-                return
-            missing, due_ns = self._lost.missing_before(unit.dts_ns)
-            if missing:
-                self._count_lost(due_ns, missing)
-        if packet.is_keyframe and self._playback.is_live:
-            self._check_description(packet.data)
-        duration_ns = unit.duration_ns
-        if self.info.codec == "opus" and not packet.duration_ns and (samples := packet_samples(packet.data)):
-            duration_ns = samples * NS // 48_000
-        passed = Packet(
-            pts_ns=unit.pts_ns,
-            dts_ns=unit.dts_ns,
-            duration_ns=duration_ns,
-            is_keyframe=packet.is_keyframe or self.kind == "audio",
-            data=packet.data,
-        )
-        if self._joining.waiting:
-            self._joining.put(passed)
-        else:
-            self._passed.append(passed)
-        if self._raw.has_sinks:
-            self._is_decoding = True
-            self._decoding.take(passed, () if self._gop is None else self._gop.frames, packet.hidden_ns)
-        elif self._is_decoding:
-            self._is_decoding = False
-            self._decoding.forget()  # nobody wants raw units any more
-        if self._keys is not None:
-            self._keys.take(passed)
-        if self._gop is not None:
-            self._gop.add(passed)
-        self.stats.delivered += 1
-
-    def _deliver_hidden(self, unit: Placed) -> None:
-        """What an edit list hides: what follows may need it decoded; nobody sees it."""
-        packet = unit.packet
-        if self.kind == "video":
-            self._broken = self._broken and not packet.is_keyframe
-            if self._broken:
-                return
-        hidden = Packet(
-            pts_ns=unit.pts_ns, dts_ns=unit.dts_ns, duration_ns=unit.duration_ns, is_keyframe=packet.is_keyframe,
-            data=packet.data,
-        )  # fmt: skip
-        if self._raw.has_sinks:
-            self._is_decoding = True
-            self._decoding.take(hidden, () if self._gop is None else self._gop.frames, hidden_ns=NS)
-        if self._gop is not None and self.info.needs_hidden:  # for a decoder that begins later
-            self._gop.add(hidden)
-
-    def _check_description(self, key_frame: bytes | memoryview) -> None:
-        """
-        Raises:
-            ReaderError: the stream is not the one that was described any more (another size, another profile): whoever
-                records it begins anew, with a header that is right.
-        """
-        if self.info.codec == "mjpeg":
-            size = jpeg_size(key_frame)
-            if size and self._jpeg_size and size != self._jpeg_size:
-                raise ReaderError("its frames changed (size or coding)")
-            self._jpeg_size = size or self._jpeg_size
-        elif self.info.codec in PARAMETER_SETS:
-            self._check_parameter_sets(key_frame)
-
-    def _check_parameter_sets(self, key_frame: bytes | memoryview) -> None:
-        units = nal_units(bytes(key_frame[:2048]))[:-1]  # the last one may be cut
-        codec = self.info.codec
-        found = [unit for unit in units if is_parameter_set(unit, codec) and not _is_pps(unit, codec)]
-        sets = tuple(dict.fromkeys(found))  # a sender, or the network, may give one twice
-        if sets and self._parameter_sets and sets != self._parameter_sets:
-            raise ReaderError("its frames changed (size or coding)")
-        self._parameter_sets = sets or self._parameter_sets
-
-    def _refuse(self, unit: Placed) -> None:
-        if self._lost.has_begun:
-            self._count_lost(unit.dts_ns, 1)
-        else:
-            self.stats.dropped += 1
-        self._lost.refuse()
-
-    def _count_lost(self, at_ns: int, frames: int) -> None:
-        """For those who want raw frames, and for those who record them as they come."""
-        self.stats.dropped += frames
-        self.passing.facts.losses.add(Loss(at_ns, frames=frames))
-
-    def interrupt(self, *, is_loss: bool = True) -> None:
-        """Something was left out here: nothing follows until the next key frame."""
-        self._broken = True
-        self._lost.interrupt(is_loss=is_loss)
-        if self._gop is not None:
-            self._gop.forget()
-        self._decoding.forget()
-
-    def _follows(self, packet: libav.Demuxed) -> bool:
-        """Whether a frame can be decoded: not behind one that is missing or damaged, up to the next key frame."""
-        if packet.is_damaged:
-            self.interrupt()
-        elif packet.is_keyframe:
-            self._broken = False
-        return not self._broken
-
-    def give_gathered(self) -> None:
-        """Nothing follows for a while."""
-        self._decoding.give()
-        self._pass_on()
-        self._joining.flush()
-
-    def _pass_on(self) -> None:
-        """What was gathered goes out in one go."""
-        if self._passed:
-            passed, self._passed = self._passed, []
-            self._joining.put_all(passed)
-
-    def finish(self, error: BaseException | None) -> None:
-        """The input has ended."""
-        try:
-            if self._raw.has_sinks and error is None:
-                self._decoding.finish()
-        except ReaderError as exc:
-            log.debug("%s: its last frames are lost: %s", self.label, exc)
-        self._decoding.forget()
-        self._pass_on()
-        self.passing.feed.end(error)
-        self._raw.end(error)
-        if self._keys is not None:
-            self._keys.close()
-            self._keys.feed.end(error)
-
-    def end_decoding(self) -> None:
-        """What waits for the decoding process comes back. Any thread."""
-        self._decoding.close()
 
 
 @dataclass(slots=True)
@@ -392,7 +74,7 @@ class Playback:
         chosen: dict[str, StreamSource] = {}
         for info in found.streams:
             if info.kind not in chosen and (info.kind == "audio" or info.width):
-                chosen[info.kind] = StreamSource(info, self, name)
+                chosen[info.kind] = StreamSource(info, name, clock, self.leave, is_live=self.is_live)
                 if info.index in found.absent:
                     chosen[info.kind].muted = True
                     log.warning(
@@ -484,7 +166,7 @@ class Playback:
         streams = {
             source.info.index: StreamTimes(
                 is_video=source.kind == "video",
-                duration_ns=_usual_duration_ns(source.info),
+                duration_ns=usual_duration_ns(source.info),
                 reorder_depth=source.info.reorder_depth,
             )
             for source in self.sources
@@ -585,30 +267,6 @@ class Playback:
     def _give_gathered(self) -> None:
         for source in self.sources:
             source.give_gathered()
-
-
-def _is_pps(unit: bytes, codec: str) -> bool:
-    """A picture parameter set, which a sender may change at any time."""
-    return unit[0] & 0x1F == 8 if codec == "h264" else unit[0] >> 1 & 0x3F == 34
-
-
-def _format_of(info: libav.StreamInfo) -> VideoFormat | AudioFormat:
-    if info.kind == "audio":
-        return AudioFormat(
-            sample_rate=info.sample_rate,
-            channels=info.channels,
-            sample_format="s32" if info.bits > 16 else "s16",
-            layout=info.layout,
-            bits=info.bits if info.bits > 16 else 0,
-        )
-    return VideoFormat(width=info.width, height=info.height, frame_rate=info.frame_rate, presentation=info.presentation)
-
-
-def _usual_duration_ns(info: libav.StreamInfo) -> int:
-    """Of a packet that does not tell."""
-    if info.kind == "video":
-        return round(NS / (info.frame_rate or 25.0))
-    return round((info.frame_samples or 1024) * NS / (info.sample_rate or 48000))
 
 
 def resolve(location: str, options: SourceOptions = DEFAULT_OPTIONS) -> Address:

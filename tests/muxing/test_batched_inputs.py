@@ -14,7 +14,7 @@ from msrecd.codecs import parameters
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest
 from msrecd.flow.source import Gate
 from msrecd.flow.units import Packet
-from msrecd.libav.demuxer import stream_info_of_annexb
+from msrecd.libav.streamfacts import stream_info_of_annexb
 from msrecd.muxing.facts import Data, Fact, Finished
 from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.videoinput import VideoInput
