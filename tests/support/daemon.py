@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from forkserver import ForkedProcess, ForkServer
 from waiting import until
 
 
@@ -34,7 +35,7 @@ class DaemonProcess:
         self.log = folder / "daemon.log"
         self.runtime = Path(tempfile.mkdtemp(prefix="msrecd-run-"))  # short: the name of a socket has at most 107 bytes
         self._environment = {"RUNTIME_DIRECTORY": str(self.runtime)} | dict(environment or {})
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._socket: socket.socket | None = None
         self.notified: list[str] = []  # lines told to the service manager, as systemd would read them
 
@@ -51,13 +52,13 @@ class DaemonProcess:
         self._socket.bind(address)
         environment = os.environ | {"NOTIFY_SOCKET": "@" + address[1:], "PYTHONUNBUFFERED": "1"} | self._environment
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "msrecd", "run", "--config", str(self.config)],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            arguments = ["run", "--config", str(self.config)]
+            if ForkServer.can_start(environment):
+                self.process = ForkServer.running().start(arguments, log=log, environment=environment)
+            else:
+                command = [sys.executable, "-m", "msrecd", *arguments]
+                nothing = subprocess.DEVNULL
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=nothing, env=environment)
         threading.Thread(target=self._listen, args=(self._socket,), daemon=True).start()
         try:
             self.wait_notified("READY=1", timeout=timeout)
