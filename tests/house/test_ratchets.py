@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from test_imports import PACKAGE, imports_of, modules, package_of
@@ -96,6 +97,7 @@ NAMES_LEFT = {
 }
 
 
+@cache
 def words_of(identifier: str) -> list[str]:
     """ "frames", "of" for frames_of and FramesOf."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", identifier).lower().strip("_").split("_")
@@ -135,7 +137,7 @@ def replaced_words(source: str) -> list[str]:
     tree = ast.parse(source)
     found = [word for name in identifiers(tree) for word in words_of(name) if word in REPLACED]
     for message in log_messages(tree):
-        found += [word for word in IN_LOGS if re.search(rf"\b{word}\b", message.lower())]
+        found += [word for word in IN_LOGS if word in message.lower() and re.search(rf"\b{word}\b", message.lower())]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,19 +119,18 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=gray:size=320x240:rate=5:duration=60", "-c:v", "libx264",
          "-preset", "ultrafast", "-g", "5", "-bf", "0", "-pix_fmt", "yuv420p", str(media)], check=True, timeout=120,
     )  # fmt: skip
-    running = []
 
     def begin(port: int) -> subprocess.Popen[bytes]:
-        server = subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
-        running.append(server)
+        server = ends.enter_context(
+            subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
+        )
+        ends.callback(server.kill)
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         return server
 
-    yield begin
-    for server in running:
-        server.kill()
-        server.communicate(timeout=10)
+    with contextlib.ExitStack() as ends:
+        yield begin
 
 
 @pytest.mark.timeout(180)

@@ -97,13 +97,13 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     media = tmp_path / "camera.mp4"
     film(media, LIVE_S)
     port = free_port()
-    server = subprocess.Popen([PYTHON, str(SERVER), str(port), str(media), "--sound"], stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
-    yield f"rtsp://127.0.0.1:{port}/camera", media
-    server.kill()
-    server.wait(10)
-    server.stdout.close()
+    with subprocess.Popen([PYTHON, str(SERVER), str(port), str(media), "--sound"], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield f"rtsp://127.0.0.1:{port}/camera", media
+        finally:
+            server.kill()
 
 
 def given_ms(path: Path) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def demo(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Started, with all that it starts in a process group, which is gone afterwards."""
+    with subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "demo.py")],
         cwd=folder,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def processes_in(folder: Path) -> list[str]:
@@ -42,8 +52,9 @@ def processes_in(folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.promise("no-hardware-needed")
 def test_demo_records_and_reports(tmp_path: Path) -> None:
-    process = demo(tmp_path)
-    output, _ = process.communicate(timeout=100)
+    with demo(tmp_path) as process:
+        output, _ = process.communicate(timeout=100)
+        assert not processes_in(tmp_path)
     assert process.returncode == 0, output
     chunks = re.findall(r"^  (\S+-\d{4}\.mp4) .* (\d+) +[\d.]+ MB$", output, re.MULTILINE)
     assert len(chunks) >= 3, output
@@ -52,23 +63,22 @@ def test_demo_records_and_reports(tmp_path: Path) -> None:
     assert (tmp_path / "demo-recordings" / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
     for word in ("start: ok", "pause: ok", "resume: ok", "stop: ok"):
         assert word in output
-    assert not processes_in(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.alone  # the interrupted demo has ten seconds to end its daemon and its broker
 def test_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = demo(tmp_path)
-    assert process.stdout is not None
-    deadline = time.monotonic() + 60
-    for line in process.stdout:
-        if "state/recorder/cam0: recording" in line:
-            break
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    with demo(tmp_path) as process:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 60
+        for line in process.stdout:
+            if "state/recorder/cam0: recording" in line:
+                break
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert not processes_in(tmp_path)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    assert not processes_in(tmp_path)
     assert not list((tmp_path / "demo-recordings").rglob("*.part"))
     assert [path.name for path in tmp_path.iterdir()] == ["demo-recordings"]

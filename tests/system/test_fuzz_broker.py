@@ -111,12 +111,12 @@ def attack(tmp_path: Path, broker: Broker, daemon: DaemonProcess, count: int, se
         console.close()
         observer.subscribe(BASE + "reply/#")
         flood = Flood(broker.port)
-        begun, sizes, sent = time.monotonic(), [daemon.status("VmRSS")], 0
+        begun, sizes, sent = time.monotonic(), [daemon.status("RssAnon")], 0
         while sent < count:
             part = [hostile(chance) for _ in range(min(PART, count - sent))]
             flood.send(part, 60)
             sent += len(part)
-            sizes.append(daemon.status("VmRSS"))
+            sizes.append(daemon.status("RssAnon"))
         # The daemon says now and then how many it refused for coming too fast; the others it looked into.
         deadline = time.monotonic() + 60
         while (refused := refused_for_rate(daemon)) + len(HANDLED.findall(daemon.log.read_text())) < count:

@@ -42,13 +42,13 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         check=True, timeout=120,
     )  # fmt: skip
     port = free_port()
-    server = subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
-    yield f"rtsp://127.0.0.1:{port}/camera", media
-    server.kill()
-    server.wait(10)
-    server.stdout.close()
+    with subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield f"rtsp://127.0.0.1:{port}/camera", media
+        finally:
+            server.kill()
 
 
 @pytest.mark.timeout(300)
