@@ -57,8 +57,8 @@ class Blob:
     @classmethod
     def _of(cls, parts: tuple[_bytes, ...], type: str) -> Blob:
         """What a recorder made, with its type as it is: codec strings have capitals."""
-        blob = cls(parts)
-        blob._type = type
+        blob = cls.__new__(cls)  # nothing has to be checked or copied
+        blob._parts, blob._size, blob._type = parts, sum(map(len, parts)), type
         return blob
 
     @property

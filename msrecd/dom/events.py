@@ -41,7 +41,7 @@ class Event:
         """
         if not isinstance(type, str):
             raise TypeError(f"event type must be a str, not {_type_name(type)}")
-        members = init_members(_type_name(self), init, {})
+        members = {} if init is None else init_members(_type_name(self), init, {})
         self._type = type
         self._bubbles = bool(members.get("bubbles", False))
         self._cancelable = bool(members.get("cancelable", False))
@@ -352,7 +352,7 @@ class AbortController:
 def _call(fn: Listener, event: Event) -> None:
     try:
         result = fn(event)
-        if inspect.isawaitable(result):  # an `async def` listener runs as a task of its own
+        if result is not None and inspect.isawaitable(result):  # an `async def` listener runs as a task of its own
             future = asyncio.ensure_future(result)
             _running.add(future)
             future.add_done_callback(_finished)

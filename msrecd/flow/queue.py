@@ -107,10 +107,19 @@ class UnitQueue(Generic[T]):
 
     def take(self, timeout: float) -> list[T]:
         """All queued units, at latest after `timeout` seconds (then perhaps none)."""
+        self.wait_for_batch(timeout)
+        return self.take_now()
+
+    def wait_for_batch(self, timeout: float) -> None:
+        """Wait until the consumer is to take what is queued, at most so long."""
         with self._condition:
             self._in_work = None
             if not self._is_batch() and not self._nudged and not self.ended:
                 self._condition.wait(timeout)
+
+    def take_now(self) -> list[T]:
+        """All queued units, perhaps none."""
+        with self._condition:
             self._nudged = False
             units = list(self._units)
             self._units.clear()
@@ -127,6 +136,10 @@ class UnitQueue(Generic[T]):
 
     def _is_batch(self) -> bool:
         return len(self._units) >= self._batch or self._bytes >= self._batch_bytes
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._units
 
     @property
     def fullness(self) -> float:

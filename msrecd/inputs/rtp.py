@@ -20,10 +20,13 @@ MAX_FRAME = 8 << 20  # bytes
 _MAX_LOST = 1 << 20  # bytes that tell where a packet begins
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
+_MOST_AT_ONCE = 256 << 10  # bytes of fragments between two looks at how large the frame is
+_MAX_PARTS = 2 * _MAX_UNITS + MAX_FRAME // 1000
 _MOST_MISSING = 3000  # packets in a second; a larger step is a sender that begins anew (MAX_DROPOUT of RFC 3550, A.1)
 _HEAD = struct.Struct(
     ">BBHBBHII"
 )  # of RTSP's interleaving and of RTP: $, channel, size, flags, kind, number, time, who
+_MIDDLE = struct.Struct(">HHHHI4x")  # the same, as far as the packets of a frame are alike
 _SIZE = struct.Struct(">H")
 _INTERLEAVED, _RTP, _DOLLAR = 4, 12, 0x24
 _REPORT, _BYE = 200, 203
@@ -69,6 +72,12 @@ class _Stream:
         self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
     ) -> None:
         raise NotImplementedError
+
+    is_open = False  # what follows may be taken by `take_middle`
+
+    def take_middle(self, data: bytes, at: int, end: int) -> tuple[int, int]:
+        """Take packets that continue the last one and nothing else: (behind them, how many)."""
+        return at, 0
 
     def flush(self, out: list[Demuxed]) -> None:
         """Nothing more has come for now."""
@@ -119,13 +128,17 @@ class _Frames(_Stream):
     A frame is over with the first unit of the next one, or when nothing follows its last packet for now.
     """
 
+    _HEAD_BYTES = 2  # of a fragment; the last one says whether it is a middle one, and of what kind of unit
+
     def __init__(self, track: Track) -> None:
         super().__init__(track)
+        self._alike = _DOLLAR << 8 | track.channel, 0x8000 | track.payload_type  # what all its packets have
+        self._middle = b""  # head of the fragments in the middle of the unit that is open
         self._parts: list[bytes] = []
         self._bytes = 0
         self._frame_stamp = 0
         self._has_slice = self._is_key = self._is_damaged = False
-        self._is_open = False  # a unit in fragments, whose last one has not come
+        self.is_open = False  # a unit in fragments, whose last one has not come
         self._next_number = -1
         self._follows_missing = False  # packets before it, of other frames, did not come
         self._is_whole = False  # its last packet has come
@@ -152,14 +165,15 @@ class _Frames(_Stream):
             marks = data[begin + 1] if begin + 1 < stop else 0
             if marks & 0x80:
                 self._unit(head & 0xE0 | marks & 31, data, begin + 2, stop, out)
-                self._is_open = True
-            elif self._is_open:
+                self._middle = bytes((head, marks & 31))
+                self.is_open = True
+            elif self.is_open:
                 self._parts.append(data[begin + 2 : stop])
                 self._bytes += stop - begin
             else:
                 self._is_damaged = True
             if marks & 0x40:
-                self._is_open = False
+                self.is_open = False
         elif kind == 24:
             at = begin + 1
             while at + 2 < stop:
@@ -169,7 +183,42 @@ class _Frames(_Stream):
         elif 0 < kind < 24:
             self._unit(head, data, begin + 1, stop, out)
         self._is_whole = is_last
-        if self._bytes > MAX_FRAME or len(self._parts) > 2 * _MAX_UNITS + MAX_FRAME // 1000:
+        self._check_size()
+
+    def take_middle(self, data: bytes, at: int, end: int) -> tuple[int, int]:
+        """Most of what comes: fragments of one unit, without a call for each."""
+        (first, second), head, number, stamp = self._alike, self._middle, self._next_number, self._frame_stamp
+        begin, heads, before = at, 16 + self._HEAD_BYTES, len(self._parts)
+        unpack, append = _MIDDLE.unpack_from, self._parts.append
+        end = min(end, at + _MOST_AT_ONCE)
+        while at + heads < end:
+            one, size, two, its_number, its_stamp = unpack(data, at)
+            after = at + 4 + size
+            if (
+                its_number != number
+                or its_stamp != stamp
+                or one != first
+                or two != second
+                or data[at + 16 : at + heads] != head
+                or not at + heads < after <= end
+            ):
+                break
+            append(data[at + heads : after])
+            number = number + 1 & 0xFFFF
+            at = after
+        count = len(self._parts) - before
+        if count:
+            self._next_number, self._is_whole = number, False
+            self._bytes += at - begin - 16 * count
+            self._check_size()
+        return at, count
+
+    def _check_size(self) -> None:
+        """
+        Raises:
+            RtpError: it is larger than a camera's.
+        """
+        if self._bytes > MAX_FRAME or len(self._parts) > _MAX_PARTS:
             raise RtpError("a frame that is too large")
 
     def skip(self, number: int) -> None:
@@ -186,7 +235,7 @@ class _Frames(_Stream):
         if missing > _MOST_MISSING and (stamp - self._frame_stamp) % _WRAP < self.clock_rate:
             return  # so many cannot have been left out of less than a second: the numbers begin anew
         if stamp == self._frame_stamp or (self._has_slice and not self._is_whole):
-            self._is_open, self._is_damaged = False, True
+            self.is_open, self._is_damaged = False, True
         if stamp != self._frame_stamp:
             if self._has_slice:
                 self._give(out)
@@ -194,8 +243,8 @@ class _Frames(_Stream):
 
     def _unit(self, head: int, data: bytes, begin: int, stop: int, out: list[Demuxed]) -> None:
         """A unit begins, or is there."""
-        if self._is_open:  # the one before has no end
-            self._is_open, self._is_damaged = False, True
+        if self.is_open:  # the one before has no end
+            self.is_open, self._is_damaged = False, True
         kind = head & 31
         if 1 <= kind <= 5:
             is_first = begin < stop and data[begin] >= 0x80  # first_mb_in_slice is 0
@@ -228,13 +277,15 @@ class _Frames(_Stream):
 
     def _give(self, out: list[Demuxed]) -> None:
         pts_ns, sender_ns = self._times(self._frame_stamp)
-        is_damaged = self._is_damaged or self._is_open or (self._follows_missing and not self._is_key)
+        is_damaged = self._is_damaged or self.is_open or (self._follows_missing and not self._is_key)
         out.append(Demuxed(self.stream, b"".join(self._parts), pts_ns, None, 0, self._is_key, sender_ns, is_damaged))
         self._parts, self._bytes = [], 0
-        self._has_slice = self._is_key = self._is_damaged = self._is_open = self._follows_missing = False
+        self._has_slice = self._is_key = self._is_damaged = self.is_open = self._follows_missing = False
 
 
 class _HevcFrames(_Frames):
+    _HEAD_BYTES = 3
+
     def take(
         self, data: bytes, begin: int, stop: int, is_last: bool, number: int, stamp: int, out: list[Demuxed]
     ) -> None:
@@ -247,22 +298,22 @@ class _HevcFrames(_Frames):
             if self._has_slice:
                 self._give(out)
             self._frame_stamp = stamp
-        # As H.264's, written out: one more call for each packet would nearly double those of the loop, which
-        # tests/inputs/test_rtsp_units.py counts.
+        # As H.264's, written out: one more call for each packet.
         kind = data[begin] >> 1 & 63
         if kind == 49:
             marks = data[begin + 2]
             if marks & 0x80:
                 head = bytes((data[begin] & 0x81 | (marks & 63) << 1, data[begin + 1]))
                 self._hevc_unit(head, data, begin + 3, stop, out)
-                self._is_open = True
-            elif self._is_open:
+                self._middle = bytes((data[begin], data[begin + 1], marks & 63))
+                self.is_open = True
+            elif self.is_open:
                 self._parts.append(data[begin + 3 : stop])
                 self._bytes += stop - begin
             else:
                 self._is_damaged = True
             if marks & 0x40:
-                self._is_open = False
+                self.is_open = False
         elif kind == 48:
             at = begin + 2
             while at + 4 < stop:
@@ -272,12 +323,11 @@ class _HevcFrames(_Frames):
         elif kind < 48:
             self._hevc_unit(data[begin : begin + 2], data, begin + 2, stop, out)
         self._is_whole = is_last
-        if self._bytes > MAX_FRAME or len(self._parts) > 2 * _MAX_UNITS + MAX_FRAME // 1000:
-            raise RtpError("a frame that is too large")
+        self._check_size()
 
     def _hevc_unit(self, head: bytes, data: bytes, begin: int, stop: int, out: list[Demuxed]) -> None:
-        if self._is_open:
-            self._is_open, self._is_damaged = False, True
+        if self.is_open:
+            self.is_open, self._is_damaged = False, True
         kind = head[0] >> 1 & 63
         if kind < 32:
             self._slice(begin < stop and data[begin] >= 0x80, out)  # first_slice_segment_in_pic_flag
@@ -435,6 +485,9 @@ class Unpacker:
             if stream is not None and kind & 0x7F == kinds[channel] and size > _RTP:
                 if flags == 0x80:
                     stream.take(data, at + 16, after, kind > 0x7F, number, stamp, out)
+                    if stream.is_open:
+                        after, more = stream.take_middle(data, after, end)
+                        packets += more
                 elif (bounds := _payload(data, at + 4, after)) is not None:
                     stream.take(data, *bounds, kind > 0x7F, number, stamp, out)
                 else:

@@ -30,6 +30,7 @@ _SAME_STEP_NS = 750 * MS  # two streams that step by the same amount, to within 
 _TICK_NS = MS  # two packets of a stream lie at least this far apart: Matroska counts in milliseconds
 _USUAL_NS = 40 * MS
 _WALL_STEP_NS = NS  # between two sender reports: the sender sets its clock; less is their jitter
+_ROUNDING_NS = 1000  # of what reports say of a packet
 _WALL_RATE = 2000  # ppm at which their jitter is followed
 _WALL_RATE_FAR = 20_000  # ... when they agree for a while that a stream is a frame or more away
 _AGREED_NS = 6 * NS  # two reports, as they are usually sent
@@ -195,6 +196,8 @@ class _Stream:
         off = reported - (self.wall_offset or 0)
         if self.wall_offset is None or abs(off) > _WALL_STEP_NS:
             self.wall_offset = reported
+        elif -_ROUNDING_NS < off < _ROUNDING_NS and -_ROUNDING_NS < reported - self.report < _ROUNDING_NS:
+            self.agreed_ns += duration_ns  # nearly always
         else:
             self.agreed_ns = self.agreed_ns + duration_ns if abs(reported - self.report) < _USUAL_NS else 0
             self.report = reported
@@ -260,7 +263,7 @@ class LiveLine:
         batch = [*self._held, *[(packet, now_ns) for packet in packets]]
         self._held = []
         if self._on_arrival:
-            return [self._finish(packet, at, at, at) for packet, at in batch]
+            return self._placed([(packet, at, at) for packet, at in batch])
         had_begun = self._have_begun
         if not self._find_beginnings(batch, now_ns):
             return []
@@ -268,15 +271,33 @@ class LiveLine:
             self._join_aligned(batch)
         if not self._shares_clock:
             self._take_reports(batch)
-        timed = [(packet, *self._on_sender_clock(packet, at)) for packet, at in batch]
+        timed = []
+        newest: dict[int, int] = {}  # of each stream: of what came together, that arrived soonest after it was sent
+        for packet, at in batch:
+            pts, sent = self._on_sender_clock(packet, at)
+            timed.append((packet, pts, sent))
+            if at != now_ns:
+                self._streams[packet.stream].fit.add(at, sent)
+            elif packet.stream not in newest or sent > newest[packet.stream]:
+                newest[packet.stream] = sent
+        for index, sent in newest.items():
+            self._streams[index].fit.add(now_ns, sent)
         for stream in self._streams.values():
             stream.fit.update(now_ns)
-        finish, streams = self._finish, self._streams
-        return [
-            finish(packet, pts + offset, dts + offset, now_ns)
-            for packet, pts, dts in timed
-            for offset in (streams[packet.stream].fit.offset_ns or 0,)
-        ]
+        return self._placed(timed)
+
+    def _placed(self, timed: Sequence[tuple[Demuxed, int, int]]) -> list[Placed]:
+        """The packets by their times (of presentation, of sending) on the sender's clock."""
+        placed = []
+        for packet, pts, dts in timed:
+            stream = self._streams[packet.stream]
+            offset = stream.fit.offset_ns or 0
+            pts, dts = pts + offset, dts + offset
+            if stream.last_dts is not None and dts <= stream.last_dts:
+                dts = stream.last_dts + _TICK_NS
+            stream.last_dts = dts
+            placed.append(Placed(packet, pts if pts > dts else dts, dts, packet.duration_ns or stream.duration_ns))
+        return placed
 
     def _find_beginnings(self, batch: list[tuple[Demuxed, int]], now_ns: int) -> bool:
         """Give the first packets of a stream times, by the first one that has any. False: wait for one."""
@@ -336,7 +357,8 @@ class LiveLine:
             if packet.sender_ns is not None:
                 stream.follow_report(packet.sender_ns - raw, duration_ns)
             raw += stream.wall_offset or 0
-        if stream.last_raw is not None and self._has_stepped(stream, raw, arrival_ns):
+        last = stream.last_raw
+        if last is not None and not 0 <= raw - last < _AHEAD_NS and self._has_stepped(stream, raw, arrival_ns):
             self._follow_step(stream, raw, arrival_ns)
         pts = raw + stream.shift
         dts = packet.dts_ns if self._trusts_dts else None
@@ -346,9 +368,9 @@ class LiveLine:
             sent = stream.order.dts_of(pts, duration_ns)
         else:
             sent = pts
-        stream.fit.add(arrival_ns, sent)
         stream.last_raw = raw
-        stream.last_end = max(stream.last_end or sent, sent) + duration_ns
+        end = stream.last_end
+        stream.last_end = (end if end is not None and end > sent else sent) + duration_ns
         return pts, sent
 
     def _has_stepped(self, stream: _Stream, raw: int, arrival_ns: int) -> bool:
@@ -444,13 +466,6 @@ class LiveLine:
 
         places = [beside_arrival(index) for index in self._streams]
         return max(places) - min(places) < _CONTRADICTS_NS
-
-    def _finish(self, packet: Demuxed, pts: int, dts: int, now_ns: int) -> Placed:
-        stream = self._streams[packet.stream]
-        if stream.last_dts is not None and dts <= stream.last_dts:
-            dts = stream.last_dts + _TICK_NS
-        stream.last_dts = dts
-        return Placed(packet, max(pts, dts), dts, packet.duration_ns or stream.duration_ns)
 
 
 class FileLine:

@@ -206,14 +206,12 @@ class Session:
         self._timecode = max(self._timecode, (data.created_ns - self._first_created_ns) / MS)
         event = BlobEvent(
             "dataavailable",
-            {
-                "data": Blob._of(data.parts, self._full_type or self._owner.mime_type),  # nothing known before `start`
-                "timecode": self._timecode,
-                "chunk": data.chunk,
-                "chunk_end": data.chunk_end,
-                "chunk_info": data.info,
-                "chunk_started_ns": data.started_ns,
-            },
+            data=Blob._of(data.parts, self._full_type or self._owner.mime_type),  # nothing known before `start`
+            timecode=self._timecode,
+            chunk=data.chunk,
+            chunk_end=data.chunk_end,
+            chunk_info=data.info,
+            chunk_started_ns=data.started_ns,
         )
         size = event.data.size  # not the event itself: a cycle would keep its bytes until the garbage collector comes
         event._extend = lambda awaitable: self._extend(size, awaitable)

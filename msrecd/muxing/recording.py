@@ -78,7 +78,7 @@ class Recording:
         """
         self.options = options
         self.pauses = Pauses()
-        self.outstanding_bytes: Callable[[], int] = lambda: 0
+        self.outstanding_bytes = 0  # what the consumer of the blobs has not finished with, as far as its owner knows
         self._inputs = inputs
         self._post = post
         self._clock = clock
@@ -206,6 +206,11 @@ class Recording:
         return packet.is_keyframe and (index == self._video or self._video_is_gone())
 
     def _is_wanted(self, index: int, packet: Packet) -> bool:
+        is_plain = packet.pts_ns >= self._started_ns and self._stop_ns is None and self.pauses.is_idle  # nearly always
+        return (is_plain or self._is_within(index, packet)) and not self._sheds(index, packet)
+
+    def _is_within(self, index: int, packet: Packet) -> bool:
+        """Whether it lies behind the start, before the stop and in no pause."""
         takes_past = self._inputs[index].takes_past
         if packet.pts_ns < self._started_ns and not (packet.is_keyframe or takes_past):
             return False
@@ -224,14 +229,14 @@ class Recording:
             if resumed_ns is not None:
                 self._wait_for_key = True
                 self._resumed_ns = resumed_ns
-        return not self._sheds(index, packet)
+        return True
 
     def _sheds(self, index: int, packet: Packet) -> bool:
         """Whether the packet is dropped because the consumer does not take the blobs."""
         if self.options.timeslice_ns is None:
             return False  # everything is kept for the one blob at the end, as the specification has it
         chunk = self._chunk
-        waiting = self.outstanding_bytes() + (chunk.pending_bytes if chunk is not None else 0)
+        waiting = self.outstanding_bytes + (chunk.pending_bytes if chunk is not None else 0)
         if self._shedding.since_ns is None and waiting <= self.options.max_buffered_bytes:
             return False  # nearly always
         was_shedding = self._shedding.since_ns is not None
@@ -310,7 +315,7 @@ class Recording:
         timeline = self._timeline
         if duration_ns <= 0:
             duration_ns = packet.duration_ns or duration_ns
-        dts_ns = timeline.place(packet.dts_ns)
+        dts_ns = packet.dts_ns - timeline.zero_ns
         if not timeline.accepts(index, dts_ns, duration_ns) or dts_ns < chunk.zero_ns:
             self._losses.drop(index, packet.pts_ns)
             self.holes.note_refused(index)

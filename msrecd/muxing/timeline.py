@@ -19,7 +19,7 @@ class Timeline:
     """
 
     def __init__(self, tracks: int) -> None:
-        self._zero_ns: int | None = None
+        self.zero_ns = 0  # capture time minus time on the line, at present
         self.started = False
         # (capture time, place) where the line begins and where it goes on after each pause; the oldest are forgotten.
         self._pieces: deque[tuple[int, int]] = deque(maxlen=256)
@@ -40,7 +40,7 @@ class Timeline:
 
     def start(self, capture_ns: int) -> None:
         """`capture_ns` becomes 0 of the line."""
-        self._zero_ns = capture_ns
+        self.zero_ns = capture_ns
         self.started = True
         self._pieces.append((capture_ns, 0))
 
@@ -53,7 +53,7 @@ class Timeline:
 
         Otherwise a frame that joins the sound early would be refused as overlapping: a key frame, of all things.
         """
-        self._zero_ns = capture_ns - at_ns
+        self.zero_ns = capture_ns - at_ns
         self.started = True
         self._pieces.append((capture_ns, at_ns))
         while self._pauses and self._pauses[0] <= capture_ns:
@@ -64,7 +64,7 @@ class Timeline:
 
     def place(self, capture_ns: int) -> int:
         """Time on the line."""
-        return capture_ns - (self._zero_ns or 0)
+        return capture_ns - self.zero_ns
 
     def line_of(self, capture_ns: int) -> int:
         """Time on the line of a capture time that may lie before a pause, or in it, when it is where the pause is."""
@@ -91,7 +91,7 @@ class Timeline:
 
     def capture_of(self, line_ns: int) -> int:
         """The other way round."""
-        return line_ns + (self._zero_ns or 0)
+        return line_ns + self.zero_ns
 
     def accepts(self, track: int, dts_ns: int, duration_ns: int) -> bool:
         """Whether a packet at `dts_ns` of the line fits behind what the track has: later, half overlapping at most."""

@@ -71,6 +71,11 @@ class VideoInput(TrackInput):
         packet, lane = arrival.packet, arrival.blank
         if packet is None:
             return ()
+        is_steady = not (lane or self._waiting or self._use_blank) and self._live_adapter is None  # nearly always
+        if is_steady and (packet.is_keyframe or self._unbroken[False]):
+            self._unbroken[False] = True
+            self._last_dts_ns = packet.dts_ns
+            return (packet,)
         # Whatever the gate does: what refers to a frame that did not pass, or stands behind one of the other lane,
         # could not be decoded.
         if not (packet.is_keyframe or self._unbroken[lane]) or not self._passes(lane, packet):

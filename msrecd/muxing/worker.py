@@ -50,7 +50,8 @@ class _Begin:
 
 class RecorderWorker(threading.Thread):
     """Commands (`begin`, `pause`, `resume`, `split`, `request_data`, `stop`, `gate_changed`) come from the loop, at
-    once and in order; facts go out through `post` in the worker's thread and end with exactly one Finished.
+    once and in order; facts go out through `post`, one after the other, and end with exactly one Finished. Where all
+    tracks come in batches, the thread that brings one records it: waking this one would cost more than muxing.
 
     A worker that is started before `begin` keeps the packets of the last `pre_roll_ns` in memory until then; if it is
     stopped, or all tracks end, before `begin`, it just ends and posts nothing.
@@ -100,6 +101,10 @@ class RecorderWorker(threading.Thread):
         self.outstanding_bytes = 0  # written by the loop: what the consumer of the blobs has not finished with
         self._asked: list[_Command] = []
         self._comes_in_batches = False
+        self._stepping = threading.Lock()  # one thread at a time is in `_step`
+        self._may_step = False  # also one that brings a batch
+        self._stepped_to_end = False
+        self._broken: Exception | None = None  # what `_step` raised in another thread
 
     @property
     def pre_roll_bytes(self) -> int:
@@ -156,6 +161,8 @@ class RecorderWorker(threading.Thread):
                 log.error("internal error, recording stopped", exc_info=exc)
             else:
                 log.debug("recording stopped: %s", exc)
+        with self._stepping:
+            self._may_step = False
         last: Data | None = None
         recording = self._recording
         if recording is not None:
@@ -188,24 +195,34 @@ class RecorderWorker(threading.Thread):
         recording = self._start_recording(begin)
         timeslice_ns = begin.options.timeslice_ns
         recording.emit_slice()  # of what was kept
-        gives_batches = self._comes_in_batches and begin.options.is_eager
+        self._may_step = self._comes_in_batches
         while True:
             if timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
                 for track in self._inputs:
                     track.hurry(self._clock.monotonic_ns() + NS)  # an encoder's batches are longer than that
-            arrivals = self._queue.take(self._poll_interval_s(recording))
-            self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
-            self._take(arrivals)
-            recording.holes.count(self._clock.monotonic_ns())
-            drained = self._is_drained()
-            for index, packet in self._interleaver.ready(flush=drained):
-                recording.write(index, packet)
-                if not gives_batches:
-                    recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
-            self._answer(recording)
-            recording.emit_slice(batch_over=gives_batches)
-            if drained:
-                return
+            self._queue.wait_for_batch(self._poll_interval_s(recording))
+            with self._stepping:
+                if self._broken is not None:
+                    raise self._broken
+                if self._stepped_to_end or self._step(recording):
+                    return
+
+    def _step(self, recording: Recording) -> bool:
+        """Record what has arrived and obey what was asked for. True: that was all."""
+        gives_batches = self._comes_in_batches and recording.options.is_eager
+        arrivals = self._queue.take_now()
+        recording.outstanding_bytes = self.outstanding_bytes
+        self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
+        self._take(arrivals)
+        recording.holes.count(self._clock.monotonic_ns())
+        drained = self._is_drained()
+        for index, packet in self._interleaver.ready(flush=drained):
+            recording.write(index, packet)
+            if not gives_batches:
+                recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
+        self._answer(recording)
+        recording.emit_slice(batch_over=gives_batches)
+        return drained
 
     def _wait_for_parameters(self) -> bool:
         """True when all are known; False when stopped before."""
@@ -267,8 +284,22 @@ class RecorderWorker(threading.Thread):
 
     def _batch_came(self) -> None:
         """In a producer's thread: nothing follows for a while. Where all tracks come so, no timer is needed."""
-        if self._comes_in_batches:
+        if not self._comes_in_batches or self._queue.is_empty:
+            return
+        if not self._may_step or not self._stepping.acquire(blocking=False):
             self._queue.flush()
+            return
+        try:
+            if self._may_step and self._recording is not None:
+                self._stepped_to_end = self._step(self._recording)
+        except Exception as exc:
+            self._broken = exc
+        finally:
+            if self._stepped_to_end or self._broken is not None:
+                self._may_step = False
+            self._stepping.release()
+        if not self._may_step:
+            self._queue.nudge()
 
     def _poll_interval_s(self, recording: Recording) -> float:
         if self._comes_in_batches and self._stop_ns is None and not any(track.is_blank for track in self._inputs):
@@ -283,7 +314,7 @@ class RecorderWorker(threading.Thread):
         self._recording = recording = Recording(
             options, self._inputs, begin.post, started_ns=min(started_ns, begin.at_ns), clock=self._clock
         )
-        recording.outstanding_bytes = lambda: self.outstanding_bytes
+        recording.outstanding_bytes = self.outstanding_bytes
         parameters = [track.parameters for track in self._inputs if track.parameters is not None]
         begin.post(Ready(codec_strings={known.kind: known.codec_string for known in parameters}))
         for index, track in enumerate(self._inputs):

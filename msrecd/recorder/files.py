@@ -211,7 +211,8 @@ class RecordingFiles:
                 chunk_end=event.chunk_end,
                 info=event.chunk_info,
                 may_be_last=may_be_last,
-            )
+            ),
+            is_awaited=False,
         )
         future.add_done_callback(lambda _: self.expect_data())
         return future

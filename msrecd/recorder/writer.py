@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HANG_S = 10.0  # so long the disk may be silent; a USB drive that wakes up takes some five seconds
+_SMALL = 1 << 20  # bytes of a blob whose answer may wait for the next one: little of what may be under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,7 @@ class ChunkWriter:
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"write-{recording.recording_id}")
         self._submitted_ns: deque[int] = deque()  # of the operations under way, oldest first
+        self._done: deque[asyncio.Future[None]] = deque()  # of those that the thread is done with, in their order
         self._timer: asyncio.TimerHandle | None = None
         self._end_work: asyncio.Future[None] | None = None
         # What follows belongs to the thread.
@@ -119,11 +121,18 @@ class ChunkWriter:
     @property
     def queue_s(self) -> float:
         """How long the oldest operation has been waiting for the disk."""
+        self._take_answers()
         return (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[0]) / NS if self._submitted_ns else 0.0
 
-    def put(self, blob: BlobData) -> asyncio.Future[None]:
-        """Have a blob written; the future is done when it is (or is discarded), and never fails."""
-        return self._submit(self._write, blob)
+    def put(self, blob: BlobData, *, is_awaited: bool = True) -> asyncio.Future[None]:
+        """Have a blob written; the future is done when it is (or is discarded), and never fails.
+
+        Args:
+            is_awaited: False: it may be done with the next call, or some seconds later, while the disk follows: waking
+                the loop for each blob costs more than writing it.
+        """
+        may_wait = not is_awaited and sum(map(len, blob.parts)) <= _SMALL
+        return self._submit(self._write, blob, may_wait=may_wait)
 
     def begin_loss(self, since_ns: int, reason: str) -> None:
         """Nothing is recorded since then (CLOCK_MONOTONIC); the next chunk, or the end, tells how long that lasted."""
@@ -154,11 +163,12 @@ class ChunkWriter:
 
     # --- on the loop: whether the disk answers -----------------------------------------------------------------------
 
-    def _submit(self, work: Callable[..., None], *arguments: Any) -> asyncio.Future[None]:
+    def _submit(self, work: Callable[..., None], *arguments: Any, may_wait: bool = False) -> asyncio.Future[None]:
+        self._take_answers()
         future: asyncio.Future[None] = self._loop.create_future()
         self._submitted_ns.append(SYSTEM_CLOCK.monotonic_ns())
         self._watch()
-        self._executor.submit(self._do, future, work, arguments)
+        self._executor.submit(self._do, future, work, arguments, may_wait)
         return future
 
     def _watch(self) -> None:
@@ -167,18 +177,23 @@ class ChunkWriter:
 
     def _look(self) -> None:
         self._timer = None
+        self._take_answers()
         if self._submitted_ns and not self.is_hanging:
             if self.queue_s >= self._hang_s:
                 self.is_hanging = True
                 self._on_hang(True)
+                self._take_answers()  # one that came meanwhile was not posted
             else:
                 self._watch()
 
-    def _answered(self, future: asyncio.Future[None]) -> None:
-        self._submitted_ns.popleft()
-        if not future.done():
-            future.set_result(None)
-        if self.is_hanging and self.queue_s < self._hang_s:
+    def _take_answers(self) -> None:
+        while self._done:
+            self._submitted_ns.popleft()
+            future = self._done.popleft()
+            if not future.done():
+                future.set_result(None)
+        waits_s = (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[0]) / NS if self._submitted_ns else 0.0
+        if self.is_hanging and waits_s < self._hang_s:
             self.is_hanging = False
             self._on_hang(False)
         if self._end_work is not None and not self._submitted_ns and self._timer is not None:
@@ -186,13 +201,17 @@ class ChunkWriter:
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
-    def _do(self, future: asyncio.Future[None], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def _do(
+        self, future: asyncio.Future[None], work: Callable[..., None], arguments: tuple[Any, ...], may_wait: bool
+    ) -> None:
         try:
             work(*arguments)
         except Exception:
             log.exception("%s: internal error while writing", self.recording.recording_id)
         finally:
-            self._post(self._answered, future)
+            self._done.append(future)
+            if not may_wait or self.is_hanging or len(self._submitted_ns) > len(self._done):
+                self._post(self._take_answers)
 
     def _write(self, blob: BlobData) -> None:
         try:

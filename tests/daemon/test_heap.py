@@ -56,7 +56,11 @@ def test_a_machine_that_does_not_tell_is_left_alone() -> None:
 @pytest.mark.promise("packets-are-given-back")
 def test_packets_that_are_gone_are_given_back() -> None:
     assert health.anonymous_bytes()
-    environment = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}  # as the service has it
+    environment = {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "1048576",
+        "MALLOC_TRIM_THRESHOLD_": "1048576",
+    }  # as the service has it
     done = subprocess.run(
         [sys.executable, "-c", STALL], capture_output=True, text=True, timeout=120, check=True, env=environment
     )

@@ -35,7 +35,11 @@ SEED = int(os.environ.get("MSRECD_FUZZ_SEED", str(int(time.time())) if IS_LONG e
 MEMORY_MIB = 300
 LYING_MIB = 800  # four at once, each of which may encode the largest frames of a board with 512 MiB
 ANSWER_S = 120.0
-AS_IN_THE_UNIT = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}  # systemd/msrecd.service
+AS_IN_THE_UNIT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
+}  # systemd/msrecd.service
 TYPES = {
     "passing": ("video/x-matroska", "video/mp4"),
     "decoded": ("video/webm;codecs=vp8,opus", "video/x-matroska;codecs=mjpeg,flac"),

@@ -174,4 +174,6 @@ def test_calls_and_wake_ups_of_a_second_of_a_camera(
     assert calls.builtin < 40 * packets
     batches = MEDIA_S * NS // BATCH_NS
     assert handovers <= 2 * batches  # one for each track and batch
+    # The thread that brings a batch records it: the recording's own one wakes for commands, and once a second.
+    assert calls.python["queue.py:UnitQueue.wait_for_batch"] < batches / 2
     assert blobs <= batches + 2  # each is written by itself

@@ -325,6 +325,60 @@ def test_a_disk_that_hangs_is_reported_and_so_is_its_answer() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_that_is_not_awaited_comes_with_the_next_blob_and_wakes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        recording = FakeRecording()
+        writer = ChunkWriter(
+            cast(Any, recording), make_facts=lambda **facts: facts, on_chunk=lambda _: None, on_lost=lambda *_: None,
+            on_error=lambda _: None,
+        )  # fmt: skip
+        woken: list[object] = []
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: (woken.append(call), wake(*call)))
+        first = writer.put(blob(b"one"), is_awaited=False)
+        async with asyncio.timeout(20):
+            writer._executor.submit(int).result(20)  # the thread is done with the blob
+            assert not first.done()
+            assert not woken
+            disk = recording.hangs = threading.Event()
+            behind = [
+                writer.put(blob(b"two", end=True), is_awaited=False),
+                writer.put(blob(b"three", chunk=2), is_awaited=False),
+            ]
+            await first
+            disk.set()
+            await behind[0]  # the disk was behind: what follows may depend on it
+            last = writer.put(blob(b"four", chunk=2), is_awaited=False)
+            await behind[1]
+            await writer.close()
+            await last
+        assert writer.queue_s == 0.0
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_hangs_is_noticed_though_no_answer_is_awaited() -> None:
+    async def main() -> None:
+        recording, heard = FakeRecording(), asyncio.Queue[bool]()
+        writer = ChunkWriter(
+            cast(Any, recording), make_facts=lambda **facts: facts, on_chunk=lambda _: None, on_lost=lambda *_: None,
+            on_error=lambda _: None, on_hang=heard.put_nowait, hang_s=0.05,
+        )  # fmt: skip
+        disk = recording.hangs = threading.Event()
+        only = writer.put(blob(b"one", end=True), is_awaited=False)
+        async with asyncio.timeout(20):
+            assert await heard.get() is True
+            disk.set()
+            assert await heard.get() is False
+            await only
+            await writer.close()
+
+    asyncio.run(main())
+
+
 def test_a_mistake_of_the_program_is_reported_and_ends_nothing() -> None:
     async def test(writer: ChunkWriter, recording: FakeRecording, lines: list[Any], errors: list[StorageError]) -> None:
         def broken(**_: Any) -> FakeChunk:
