@@ -99,6 +99,7 @@ class RcloneStore:
     def _copy(self, source: tuple[str, str], place: str, size: int, own: str | None, wanted: str) -> None:
         target = place if self._kind in _ATOMIC else place + _PART
         config = {"IgnoreExisting": True} if self._kind in _ATOMIC else {"IgnoreTimes": True}
+        self._hold_rate()
         self._move("copyfile", source, target, size, config)
         if not self._is_same(target, size, own, wanted):
             raise Unreachable(f"{place} arrived with another hash")
@@ -108,6 +109,12 @@ class RcloneStore:
             found = self._found(self._settings.remote, place, hashes=[])
             if found is None or found[0] != size:
                 raise Unreachable(f"{place} is not there after it was renamed")
+
+    def _hold_rate(self) -> None:
+        """Begin anew to count: rclone saves up to 4 MiB of what it did not send while it had nothing to do, and a file
+        after a pause would go as fast as the line lets it."""
+        if self._settings.rate is not None:
+            self._rclone.call("core/bwlimit", {"rate": f"{self._settings.rate}B"})
 
     def _move(self, verb: str, source: tuple[str, str], place: str, size: int, config: Mapping[str, bool]) -> None:
         self._rclone.call(

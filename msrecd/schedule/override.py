@@ -72,11 +72,13 @@ class Triggered:
     """A trigger asked for it. until_ns: the end, None while what it found lasts.
 
     asked_ns: the end that was asked for by hand, if any, which holds as well. kind: of the trigger.
+    window_ns: as of Started.
     """
 
     kind: str
     until_ns: int | None = None
     asked_ns: int = 0
+    window_ns: int | None = None
 
 
 Override = Follow | Started | Held | Triggered
@@ -174,6 +176,8 @@ def step(state: Override, facts: Facts) -> tuple[Override, Decision]:
         end_ns = None if state.until_ns is None else max(state.until_ns, end_ns or state.until_ns)
     if isinstance(state, Triggered):
         cause = Cause.TRIGGER if facts.window is None else Cause.SCHEDULE
+        if end_ns is not None:
+            state = replace(state, window_ns=end_ns)
         end_ns = None if state.until_ns is None else max(state.until_ns, end_ns or state.until_ns)
     if limit_ns is not None:
         end_ns = limit_ns if end_ns is None else min(end_ns, limit_ns)
@@ -187,7 +191,9 @@ def _expire(state: Override, facts: Facts) -> Override:
     if isinstance(state, Started) and state.until_ns is not None and facts.now_ns >= state.until_ns:
         return Follow(cause=Cause.NONE if (state.window_ns or 0) > state.until_ns else Cause.DURATION)
     if isinstance(state, Triggered) and state.until_ns is not None and facts.now_ns >= state.until_ns:
-        return Follow(cause=Cause.TRIGGER)
+        if (state.window_ns or 0) > state.until_ns:
+            return Follow()
+        return Follow(cause=Cause.DURATION if state.until_ns == state.asked_ns else Cause.TRIGGER)
     return state
 
 

@@ -29,13 +29,18 @@ _CALM = 40.0  # and it falls by so many
 _SILENCE = 1e-12  # power of digital silence: -120 dBFS
 
 
+def holds_band(band: tuple[float, float], rate: int) -> bool:
+    """Whether sound of this sample rate has anything of a band."""
+    return band[0] < rate / 2
+
+
 class SoundDetector:
     """Gives the dB above the background for each look of some 40 ms."""
 
     def __init__(self, *, band: tuple[float, float], threshold_db: float) -> None:
         """
         Args:
-            band: from and to in Hz; what lies above half the sample rate is not there.
+            band: from and to in Hz; what lies above half the sample rate is not there, and scores nothing.
             threshold_db: what the samples are compared with.
         """
         self._band = band
@@ -81,7 +86,8 @@ class SoundDetector:
             done += self._size
             power = (spectra.real**2 + spectra.imag**2).mean(axis=2)
             look_at_ns = at_ns + (done - waiting) * _NS // rate
-            yield Sample(look_at_ns, round(self._score(power), 2), self._threshold_db)
+            score = self._score(power) if holds_band(self._band, rate) else 0.0
+            yield Sample(look_at_ns, round(score, 2), self._threshold_db)
         self._rest = waves[done:]
 
     def _score(self, power: NDArray[np.float64]) -> float:

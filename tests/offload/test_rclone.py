@@ -355,6 +355,25 @@ def test_max_rate_holds_and_a_stop_does_not_wait(
     until(lambda: not rclone_processes(config_file), "rclone goes on after the stop")
 
 
+@pytest.mark.promise("rclone-rate")
+def test_max_rate_holds_after_a_pause(target: Callable[..., RcloneTarget], made: Path) -> None:
+    """rclone would save up what it did not send in the pause, up to 4 MiB, and send this file at once."""
+    client = target(made, rate=200_000)
+
+    def put(name: str, data: bytes) -> float:
+        (made / name).write_bytes(data)
+        begun = time.monotonic()
+        with (made / name).open("rb") as file:
+            client.put(name, file, size=len(data), sha256=hashlib.sha256(data).hexdigest(), mime_type="")
+        return time.monotonic() - begun
+
+    put("first", b"x")
+    time.sleep(1.0)  # a pause, in which it could save up the whole next file
+    took = put("second", os.urandom(180_000))
+    assert took > 0.8, "at 200 kB a second"
+    client.close()
+
+
 def test_the_unit_serves_each_daemon_with_a_process_of_its_own(
     target: Callable[..., RcloneTarget],
     config_file: Path,

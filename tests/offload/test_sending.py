@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from offloading import Bench, MakeStore, close_clients, record, target
@@ -411,6 +412,42 @@ def test_nothing_is_sent_outside_of_the_windows(make_store: MakeStore) -> None:
         at[0] = datetime(2026, 6, 1, 22, 0, tzinfo=UTC)
         bench.turns()
         assert len(bench.proven) == 1
+
+
+@pytest.mark.promise("windows-are-local-time")
+def test_a_window_over_midnight_and_a_clock_that_jumps_within_it(make_store: MakeStore) -> None:
+    """Before each file the clock is asked; what is not sent when the window closes is sent when it opens again."""
+    store = make_store()
+    record(store, 6)
+    clock = iter(
+        [
+            *(datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC), datetime(2026, 6, 2, 0, 0, 0, tzinfo=UTC)),
+            datetime(2026, 6, 2, 12, 0, tzinfo=UTC),  # set to noon
+            datetime(2026, 6, 2, 4, 59, 59, tzinfo=UTC),  # and back
+            datetime(2026, 6, 2, 5, 0, 0, tzinfo=UTC),
+            datetime(1970, 1, 1, 21, 59, tzinfo=UTC),  # a clock that was never set
+            datetime(1970, 1, 1, 22, 0, tzinfo=UTC),
+        ]
+    )
+    states = []
+    with StandIn() as server:
+        window = parse_window("22:00-05:00")
+        bench = Bench(store, target(server.endpoint), windows=[window], local_now=lambda: next(clock))
+        for _ in range(7):
+            before = len(bench.proven)
+            bench.sender.turn()
+            states.append((bench.sender.health()["state"], len(bench.proven) - before))
+    open_, closed = ("sending", 1), ("closed", 0)
+    assert states == [open_, open_, closed, open_, closed, closed, open_]
+
+
+@pytest.mark.promise("windows-are-local-time")
+@pytest.mark.parametrize(("month", "day", "minutes"), [(3, 29, 0), (3, 30, 60), (10, 25, 120)])
+def test_a_window_in_the_hour_that_comes_not_at_all_or_twice(month: int, day: int, minutes: int) -> None:
+    window, zone = parse_window("02:00-03:00"), ZoneInfo("Europe/Berlin")
+    midnight = datetime(2026, month, day, tzinfo=zone).timestamp()
+    moments = (datetime.fromtimestamp(midnight + 60 * minute, zone) for minute in range(6 * 60))
+    assert sum(window.holds(moment.time()) for moment in moments) == minutes
 
 
 @pytest.mark.promise("offload-with-proof")

@@ -233,6 +233,22 @@ def test_a_trigger_extends_a_window_and_a_duration_a_trigger() -> None:
     assert not decide(longer, facts(3660, WINDOW))[0]
 
 
+@pytest.mark.promise("causes-of-an-end")
+def test_what_ends_later_ended_the_recording() -> None:
+    """Of a trigger and a window, of a trigger and a duration; also where nothing looked in between."""
+    state, _ = step(trigger(Follow(), facts(3500, WINDOW), kind="motion", until_ns=None), facts(3500, WINDOW))
+    within, _ = step(trigger(state, facts(3580, WINDOW), kind="", until_ns=(1000 + 3590) * S), facts(3580, WINDOW))
+    assert decide(within, facts(3595, WINDOW)) == (True, Cause.SCHEDULE)
+    assert decide(within, facts(3600, WINDOW)) == (False, Cause.NONE), "the window's end"
+    beyond, _ = step(trigger(state, facts(3595, WINDOW), kind="", until_ns=(1000 + 3605) * S), facts(3595, WINDOW))
+    assert decide(beyond, facts(3605, WINDOW)) == (False, Cause.TRIGGER)
+    asked = trigger(start(Follow(), facts(), duration_s=100), facts(5), kind="motion", until_ns=None)
+    short = trigger(asked, facts(20), kind="", until_ns=(1000 + 30) * S)
+    assert decide(short, facts(100)) == (False, Cause.DURATION)
+    long = trigger(asked, facts(95), kind="", until_ns=(1000 + 105) * S)
+    assert decide(long, facts(105)) == (False, Cause.TRIGGER)
+
+
 def test_the_limit_of_a_recording_ends_a_triggered_one() -> None:
     state = trigger(Follow(), facts(), kind="motion", until_ns=None)
     limit = {"recording_since_ns": 1000 * S, "max_duration_s": 60.0}

@@ -8,11 +8,13 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -173,6 +175,33 @@ def test_times_of_the_day_come_once_whatever_the_clock_does() -> None:
     assert [(moment.hour, moment.minute, moment.second) for moment in due] == [(6, 0, 0), (6, 10, 0), (6, 20, 0)]
     assert not times.is_due(0, datetime(2027, 1, 1, 0, 5, tzinfo=UTC)), "a clock that is set takes no pictures"
     assert not times.is_due(0, datetime(2026, 1, 1, 0, 5, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("at", "day", "local"),
+    [
+        ("02:30", 29, ["03:00"]),  # in the hour that spring leaves out: at its end
+        ("30 2 * * *", 29, ["03:00"]),
+        ("*/30 1-3 * * *", 29, ["01:00", "01:30", "03:00", "03:30"]),
+        ("02:30", 25, ["02:30"]),  # in the hour that autumn repeats: the first time
+        ("30 2 * * *", 25, ["02:30"]),
+        ("*/30 1-3 * * *", 25, ["01:00", "01:30", "02:00", "02:30", "02:00", "02:30", "03:00", "03:30"]),
+    ],
+)
+def test_times_of_the_day_come_once_when_the_clocks_change(
+    monkeypatch: pytest.MonkeyPatch, at: str, day: int, local: list[str]
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        times = SnapshotTimes(Snapshots(at=at), None)
+        begin = datetime(2026, 3 if day == 29 else 10, day - 1, 22, 30, tzinfo=UTC).timestamp()
+        moments = [datetime.fromtimestamp(begin + 30 * number, UTC) for number in range(5 * 120)]
+        due = [moment for moment in moments if times.is_due(0, moment)]
+        assert [f"{moment.astimezone(ZoneInfo('Europe/Berlin')):%H:%M}" for moment in due] == local
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_camera_has_settled_when_its_colours_stay() -> None:

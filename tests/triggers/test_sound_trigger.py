@@ -62,3 +62,19 @@ def test_a_sound_outside_of_the_band_is_none() -> None:
     detector = SoundDetector(band=BAND, threshold_db=12)
     sound = ((noise + tone) * 32767).astype(np.int16)[:, None]
     assert max(sample.score for sample in detector.listen(sound, RATE, 0)) < 6
+
+
+def test_a_band_above_what_the_sound_holds_finds_nothing() -> None:
+    """Nor does it listen to the highest frequency that there is in its place."""
+    rate = 16_000
+    sound = np.random.default_rng(1).normal(0, 30, (4 * rate, 1))
+    sound[2 * rate : 3 * rate, 0] += 8000 * np.sin(2 * np.pi * 7990 * np.arange(rate) / rate)
+    scores = {
+        band: max(
+            sample.score
+            for sample in SoundDetector(band=band, threshold_db=12.0).listen(sound.astype(np.int16), rate, 0)
+        )
+        for band in ((7000.0, 9000.0), (20_000.0, 30_000.0))
+    }
+    assert scores[7000.0, 9000.0] > 12
+    assert scores[20_000.0, 30_000.0] == 0
