@@ -2,6 +2,8 @@
 
     scripts/apt-install.sh motion opencv-doc
     python benchmarks/triggers.py                  # four clips, some five minutes: motion plays in real time
+    python benchmarks/triggers.py --rounds 3       # each by motion three times: it counts not always the same
+    python benchmarks/triggers.py --cost           # what a motion trigger costs a daemon, a camera (three minutes)
 
 Clips of the generator have known truth (tests/support/scenes.py); vtest.avi is that of Debian's opencv-doc.
 """
@@ -9,6 +11,8 @@ Clips of the generator have known truth (tests/support/scenes.py); vtest.avi is 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +30,7 @@ from scenes import NS, RATE, WITHOUT_FOLIAGE, Passage, Scene, frames  # noqa: E4
 from msrecd.triggers.decide import MOTION, Progress, step  # noqa: E402
 from msrecd.triggers.motion import MotionDetector, Polygon  # noqa: E402
 
+CAMERAS = 4
 VTEST = Path("/usr/share/doc/opencv-doc/examples/data/vtest.avi")
 PASSAGES = tuple(Passage(at_s=10 + 17 * n, size=size, speed=60, y=100) for n, size in enumerate((12, 20, 40)))
 LAMPS = {"light_steps": ((10.0, 0.7), (20.0, 1.4), (40.0, 0.7), (50.0, 1.4)), "half_light_steps": (15.0, 45.0)}
@@ -113,10 +118,75 @@ def of_motion(clip: Path) -> int | None:
         return len(events.read_text().splitlines()) if events.exists() else 0
 
 
+def armed(folder: Path, *, has_triggers: bool) -> subprocess.Popen[bytes]:
+    """A daemon with armed recorders of virtual cameras, whose triggers look at a corner in which nothing moves."""
+    labels = [f"Camera {number}" for number in range(CAMERAS)]
+    made = ", ".join(f'{{ kind = "camera", label = "{label}", modes = [[640, 360, 15]] }}' for label in labels)
+    text = f"""config_version = 1
+[device]
+id = "cost"
+[storage]
+path = "{folder}/recordings"
+state_path = "{folder}/state"
+[devices]
+virtual = [{made}]
+"""
+    for number, label in enumerate(labels):
+        text += f"""[[recorder]]
+name = "cam{number}"
+video = {{ device_id = {{ label = "{label}" }}, width = 640, height = 360, frame_rate = 15 }}
+pre_roll = "3s"
+"""
+        if has_triggers:
+            text += """[[recorder.trigger]]
+kind = "motion"
+mask = [[[0, 0.12], [0.02, 0.12], [0.02, 0.14], [0, 0.14]]]
+"""
+    folder.mkdir()
+    config = folder / "msrecd.toml"
+    config.write_text(text)
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "msrecd", "run", "--config", str(config)]
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def print_cost(rounds: int) -> None:
+    """CPU time of two daemons side by side, without and with triggers; parts of a core."""
+    with tempfile.TemporaryDirectory() as name:
+        daemons = [armed(Path(name) / str(which), has_triggers=which) for which in (False, True)]
+        try:
+            time.sleep(20)  # until all is open, and numpy loaded
+            for _ in range(rounds):
+                before, begun_s = [cpu_s(daemon.pid) for daemon in daemons], time.monotonic()
+                time.sleep(40)
+                took_s = time.monotonic() - begun_s
+                without, with_ = ((cpu_s(d.pid) - b) / took_s for d, b in zip(daemons, before, strict=True))
+                each = (with_ - without) / CAMERAS
+                print(f"{CAMERAS} cameras: {without:.2%} without, {with_:.2%} with; a camera: {each:.2%}", flush=True)
+        finally:
+            for daemon in daemons:
+                daemon.send_signal(signal.SIGTERM)
+                daemon.wait(60)
+        recorded = list(Path(name).rglob("*.jsonl"))
+        if recorded:
+            print(f"a trigger has begun recordings, which cost, too: {len(recorded)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("clips", nargs="*", help=f"of {', '.join(SCENES)}, vtest; all by default")
-    wanted = parser.parse_args().clips or [*SCENES, "vtest"]
+    parser.add_argument("--rounds", type=int, default=1, help="how often motion looks at each clip")
+    parser.add_argument("--cost", action="store_true", help="what a trigger costs, and nothing else")
+    args = parser.parse_args()
+    if args.cost:
+        print_cost(args.rounds)
+        return 0
+    wanted = args.clips or [*SCENES, "vtest"]
     print("| clip | motion: events | msrecd: events |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for clip in wanted:
@@ -124,12 +194,13 @@ def main() -> int:
                 print("| vtest | not there: scripts/apt-install.sh opencv-doc | |")
                 continue
             path = VTEST if clip == "vtest" else written(SCENES[clip], Path(name) / f"{clip}.mp4")
-            theirs = of_motion(path)
+            counts = [of_motion(path) for _ in range(args.rounds)]
+            theirs = "not installed" if None in counts else ", ".join(map(str, counts))
             ours = ", ".join(f"{at:.1f} s" for at in of_msrecd(path)) or "none"
             if clip == "foliage":
                 masked = ", ".join(f"{at:.1f} s" for at in of_msrecd(path, WITHOUT_FOLIAGE)) or "none"
                 ours = f"without a mask {ours}; with one {masked}"
-            print(f"| {clip} | {'not installed' if theirs is None else theirs} | {ours} |", flush=True)
+            print(f"| {clip} | {theirs} | {ours} |", flush=True)
     return 0
 
 

@@ -99,9 +99,8 @@ rclone_part() {
     apt_get install rclone
     install -d -o msrecd -g msrecd -m 755 /srv/nas
     install -d -o msrecd -g msrecd -m 700 /var/lib/msrecd-rclone
-    printf '[nas]\ntype = local\n' >/var/lib/msrecd-rclone/rclone.conf
-    chown msrecd:msrecd /var/lib/msrecd-rclone/rclone.conf
-    chmod 600 /var/lib/msrecd-rclone/rclone.conf
+    runuser -u msrecd -- rclone config create nas local --config /var/lib/msrecd-rclone/rclone.conf >/dev/null 2>&1 ||
+        fail "rclone cannot be configured as docs/recipes.md says"
     cat >/etc/msrecd/conf.d/offload.toml <<'TOML'
 [offload]
 kind = "rclone"

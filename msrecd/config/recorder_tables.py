@@ -134,5 +134,7 @@ def check_overlay(overlay: Overlay, at: str, report: Report) -> None:
             report.add(f"{at}.text", f'"{{{token}}}" is not known{suggestion(token, TOKENS)}')
     if "{" in _TOKEN.sub("", overlay.text) or "}" in _TOKEN.sub("", overlay.text):
         report.add(f"{at}.text", "has a brace without its other one")
+    if not overlay.text.strip():
+        report.add(f"{at}.text", "is blank; leave the overlay out")
     if not overlay.text.isascii():
         report.add(f"{at}.text", "takes letters of ASCII only")

@@ -60,6 +60,14 @@ def test_check_config_refuses_what_passes_through(tmp_path: Path, capsys: pytest
     assert "recorder[0].overlay.text" in said
 
 
+def test_check_config_refuses_a_text_that_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "msrecd.toml"
+    path.write_text(configuration(tmp_path, port=None, recorders=camera(overlay={"text": "  "})))
+    assert main(["check-config", "--config", str(path)]) == 2
+    output = capsys.readouterr()
+    assert "recorder[0].overlay.text: is blank" in output.out + output.err
+
+
 def test_start_refuses_what_passes_through(daemon_for: DaemonFor, console: Console) -> None:
     with daemon_for(camera("made", chunk_duration="1s", autostart=True)) as daemon:
         (file, *_) = daemon.wait_for_chunks(1, recorder="made")
