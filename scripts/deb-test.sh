@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The life of the Debian package on a fresh Debian 13 that really runs, systemd as process 1: built and judged by lintian,
 # installed by apt with what it depends on, one line edited, started, recording, reloaded, killed, upgraded while it
-# records, removed, purged. Root; Debian's archive; some three minutes, and five more the first time.
+# records, off-loading by rclone in its unit, removed, purged. Root; Debian's archive; some six minutes, five more the first
+# time.
 #
 # Nothing of it stays: what the machine writes goes to memory, its network is its own, its processes end with it.
 set -euo pipefail
