@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year acceptance-recorders leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ acceptance-mqtt: $(STAMP) ## outage of 10 000 events, 100 killed brokers, fuzzin
 acceptance-year: $(STAMP) ## 10 000 schedules against the judge, twenty years, 1 000 reloads: the long versions (some 20 minutes)
 	MSRECD_SCHEDULES=10000 MSRECD_YEARS=20 $(BIN)/python -m pytest -s tests/schedule $(ARGS)
 	MSRECD_RELOADS=1000 $(BIN)/python -m pytest -s tests/system/test_reload.py $(ARGS)
+
+acceptance-recorders: $(STAMP)-tests ## off-load of 10 000 chunks to versitygw with 200 kills and 5 % wrong answers, hours of motion and sound (two hours)
+	MSRECD_OFFLOAD_KILLS=10000,200,0.05 $(BIN)/python -m pytest -s tests/system/test_offload_kills.py $(ARGS)
+	MSRECD_OFFLOAD=10000,200,0.05 MSRECD_LONG=1 $(BIN)/python -m pytest -s tests/offload/test_sending.py tests/triggers $(ARGS)
 
 fuzz: $(STAMP)-tests ## spoiled inputs of 40 formats, RTP, cards, configurations and MQTT for an hour (MSRECD_FUZZ_S=600 for less)
 	MSRECD_FUZZ_S=$${MSRECD_FUZZ_S:-3600} MSRECD_FUZZ_COMMAND_S=$${MSRECD_FUZZ_COMMAND_S:-1800} MSRECD_FUZZ=1000000 MSRECD_FUZZ_BROKER=50000 $(BIN)/python -m pytest -rP -n 2 \
