@@ -32,6 +32,7 @@ def play(duration_s: float, *, chirps_db: float | None, threshold_db: float = 3.
 def test_chirps_three_db_above_the_noise_are_found() -> None:
     begun, chirps = play(3600 if IS_LONG else 240, chirps_db=3.0)
     found = [chirp for chirp in chirps if any(chirp.begin_s <= at <= chirp.end_s + 0.2 for at in begun)]
+    print(f"{len(found)} of {len(chirps)} chirps found")
     assert len(found) >= 0.95 * len(chirps), f"{len(found)} of {len(chirps)}"
 
 
@@ -39,6 +40,7 @@ def test_chirps_three_db_above_the_noise_are_found() -> None:
 def test_wind_and_rain_begin_nothing() -> None:
     hours = 6 if IS_LONG else 1 / 15
     begun, _ = play(hours * 3600, chirps_db=None)
+    print(f"{len(begun)} false starts in {hours:.2g} hours")
     assert len(begun) < max(1, hours), begun
 
 
