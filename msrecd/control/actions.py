@@ -118,8 +118,8 @@ class Actions:
         facts = await self._save_snapshot(unit, is_full, is_dng) or {}
         jpeg = await take_snapshot(unit, self._devices)
         self._bus.show(unit.name, jpeg)
-        file = {name: facts[name] for name in ("file", "sha256", "dng") if name in facts}
-        return Result(changed=True, data=_data(unit) | {"bytes": len(jpeg)} | file)
+        file = {name: facts[name] for name in ("file", "bytes", "sha256", "dng") if name in facts}
+        return Result(changed=True, data=_data(unit) | {"bytes": len(jpeg)} | file)  # of the file, where there is one
 
 
 def _data(unit: RecorderController) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class SnapshotEntry:
     bytes: int
     taken_ns: int
     exists: bool
+    is_doubtful: bool = False  # whether the clock was not trusted, and nothing known since corrects it
     offloaded: OffloadEntry | None = None
 
 
@@ -289,9 +290,11 @@ class Catalog:
     ) -> tuple[SnapshotEntry, ...]:
         found = []
         for line in manifest.live_snapshots(contents):
-            taken_ns = parse_utc(line["taken"])
+            taken_ns, is_doubtful = parse_utc(line["taken"]), False
             if line["clock"] != "synchronized":
-                taken_ns = self._corrections.correct(line.get("boot_id", ""), taken_ns) or taken_ns
+                corrected_ns = self._corrections.correct(line.get("boot_id", ""), taken_ns)
+                is_doubtful = not corrected_ns
+                taken_ns = corrected_ns or taken_ns
             if (since_ns is not None and taken_ns < since_ns) or (until_ns is not None and taken_ns > until_ns):
                 continue
             found.append(
@@ -301,6 +304,7 @@ class Catalog:
                     bytes=line["bytes"],
                     taken_ns=taken_ns,
                     exists=self._is_there(line["file"]),
+                    is_doubtful=is_doubtful,
                     offloaded=offloaded.get(-line["snapshot"]),
                 )
             )

@@ -57,12 +57,13 @@ class Verdict:
     findings: tuple[Finding, ...]
     manifests: int
     chunks: int
+    snapshots: int = 0
     bytes: int
 
     @property
     def is_proven(self) -> bool:
         """Something was there to prove, and nothing disproves it: an empty or a wrong folder proves nothing."""
-        return self.chunks > 0 and not any(finding.is_failure for finding in self.findings)
+        return self.chunks + self.snapshots > 0 and not any(finding.is_failure for finding in self.findings)
 
 
 def verify(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Verdict:
@@ -121,9 +122,10 @@ class Verification:
         total = sum(line.bytes for line in listed.values())
         by_hash = {line.sha256: line for line in listed.values()}
         sizes = {line.bytes for line in listed.values()}
-        done = present = 0
+        done, present = 0, [0, 0]
         for place, line in listed.items():
-            present += self._compare(place, line, by_hash, sizes)
+            is_snapshot = layout.parse_snapshot_name(_name(line.file)) is not None
+            present[is_snapshot] += self._compare(place, line, by_hash, sizes)
             done += line.bytes
             if self._progress is not None:
                 self._progress(done, total)
@@ -133,7 +135,13 @@ class Verification:
                 self._find(Fault.UNFINISHED, file, "not finished; being recorded, or waiting for recovery")
             elif file not in listed and not self._is_in_doubt(_name(file)):
                 self._find(Fault.UNLISTED, file, "no manifest lists it")
-        return Verdict(findings=tuple(self._findings), manifests=len(manifests), chunks=present, bytes=total)
+        return Verdict(
+            findings=tuple(self._findings),
+            manifests=len(manifests),
+            chunks=present[0],
+            snapshots=present[1],
+            bytes=total,
+        )
 
     def _is_in_doubt(self, name: str) -> bool:
         """Whether the line of a file may be among those that were edited, or cannot be read."""

@@ -27,7 +27,8 @@ def parse_duration(text: str) -> float:
             raise ValueError(f'"{text}" is not a duration; write for example "10m", "1h30m" or "500ms"')
         number, unit = match.groups()
         if not unit:
-            raise ValueError(f'"{text}" lacks a unit (ms, s, m, h, d, w); write for example "{number}s"')
+            example = f"{number}s" if float(number) else "10s"
+            raise ValueError(f'"{text}" lacks a unit (ms, s, m, h, d, w); write for example "{example}"')
         factor = _DURATION_UNITS.get(unit)
         if factor is None:
             raise ValueError(f'"{unit}" in "{text}" is not a unit of time; there are ms, s, m, h, d and w')

@@ -207,6 +207,7 @@ def test_nothing_is_proven_where_nothing_is(folder: Path, tmp_path: Path) -> Non
             "proven": False,
             "manifests": 0,
             "chunks": 0,
+            "snapshots": 0,
             "bytes": 0,
             "findings": [],
         }

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from test_store import make_store
 
+from msrecd.cli.recordings.listing import _row as row_of
 from msrecd.clock import SYSTEM_CLOCK
 from msrecd.errors import StorageError
 from msrecd.storage import files, snapshots
+from msrecd.storage.catalog import open_catalog
 from msrecd.storage.retention import Limits
 from msrecd.storage.store import ChunkFacts, Store
 from msrecd.storage.verify import verify
@@ -44,7 +46,8 @@ def test_the_oldest_go_first_with_a_line_and_an_index_is_built_with_the_rest(tmp
         (2, "snapshot", "max_total"),
     ]
     store.close()
-    assert verify(tmp_path / "recordings").is_proven
+    verdict = verify(tmp_path / "recordings")
+    assert (verdict.is_proven, verdict.chunks, verdict.snapshots) == (True, 0, 3)
     for path in (tmp_path / "state").rglob("index.sqlite*"):
         path.unlink()
     store = make_store(tmp_path)
@@ -117,3 +120,16 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
             shoot(store, 0)
     assert not list(store.path.rglob("*.jpg*"))
     store.close()
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_the_time_of_a_snapshot_is_as_doubtful_as_that_of_a_chunk(tmp_path: Path, is_trusted: bool) -> None:
+    store = make_store(tmp_path, trusted=is_trusted)
+    store.open()
+    shoot(store, 1)
+    catalog = open_catalog(tmp_path / "recordings", tmp_path / "state", store.walltime.corrections)
+    (entry,) = catalog.recordings()
+    catalog.close()
+    store.close()
+    assert [shot.is_doubtful for shot in entry.snapshots] == [not is_trusted]
+    assert row_of(entry, "")[-1] == ("1 snapshot" if is_trusted else "clock not trusted, 1 snapshot")

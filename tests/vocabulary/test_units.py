@@ -31,6 +31,7 @@ def test_durations(text: str, seconds: float) -> None:
         ("-5s", "not a duration"),
         ("1e9s", "not a unit of time"),
         ("5s\n6", "lacks a unit"),
+        ("0", 'write for example "10s"'),
         ("9" * 50 + "s", "not a duration"),
     ],
 )

@@ -93,6 +93,7 @@ def _protected(entry: RecordingEntry) -> str:
 
 def _doubt(entry: RecordingEntry) -> str:
     doubtful = any(chunk.clock != "synchronized" and not chunk.corrected for chunk in entry.chunks)
+    doubtful = doubtful or any(shot.is_doubtful for shot in entry.snapshots)
     return "clock not trusted" if doubtful else ""
 
 

@@ -80,13 +80,14 @@ def _store_of(offload: Offload, credentials: Path | None) -> S3Store | RcloneSto
 
 def _print(place: str, verdict: Verdict, findings: Sequence[Finding], *, as_json: bool) -> int:
     failures = [finding for finding in findings if finding.is_failure]
-    is_proven = verdict.chunks > 0 and not failures
+    is_proven = verdict.chunks + verdict.snapshots > 0 and not failures
     if as_json:
         print_json(
             {
                 "proven": is_proven,
                 "manifests": verdict.manifests,
                 "chunks": verdict.chunks,
+                "snapshots": verdict.snapshots,
                 "bytes": verdict.bytes,
                 "findings": [{"fault": f.fault, "file": f.file, "message": f.message} for f in findings],
             }
@@ -104,12 +105,12 @@ def _show(progress: Progress, done: int, total: int) -> None:
 
 
 def _summary(folder: str, verdict: Verdict, faults: Counter[str]) -> str:
-    looked = (
-        f"{counted(verdict.chunks, 'chunk')} of {counted(verdict.manifests, 'recording')}, {format_size(verdict.bytes)}"
-    )
+    shots = f" and {counted(verdict.snapshots, 'snapshot')}" if verdict.snapshots else ""
+    files = f"{counted(verdict.chunks, 'chunk')}{shots}"
+    looked = f"{files} of {counted(verdict.manifests, 'recording')}, {format_size(verdict.bytes)}"
     if faults:
         return f"{folder}: NOT proven: {', '.join(f'{n} {fault}' for fault, n in sorted(faults.items()))}; {looked}"
-    if not verdict.chunks:
+    if not verdict.chunks + verdict.snapshots:
         unreadable = sum(finding.fault is Fault.UNREADABLE for finding in verdict.findings)
         if unreadable:
             what = f"{counted(unreadable, 'folder')} could not be read; let this user read there, or try with sudo"
