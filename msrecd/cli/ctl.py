@@ -139,9 +139,12 @@ def _to_this_device(
     path = None if args.verb is None else command_path(args.recorder, args.verb)
     try:
         with LocalDaemon() as daemon:
-            # Another daemon of this name (a copied configuration) is reached over its own broker.
-            is_other = config.mqtt is not None and not daemon.has_config(args.config)
-            if daemon.device_id != config.device.id or is_other:
+            # Another daemon, perhaps of this name (a copied configuration): its own is reached over its broker.
+            if daemon.device_id != config.device.id or not daemon.has_config(args.config):
+                problem = f"{socket_path()} is that of another daemon ({daemon.device_id}, {daemon.config})"
+                if config.mqtt is None:
+                    raise NoAnswerError(f"{problem}, and {args.config} has no [mqtt]")
+                problems.append(problem)
                 return None
             if path is None:
                 return _show_states(config.device.id, daemon.states(timeout_s), args)

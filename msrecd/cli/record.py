@@ -97,8 +97,9 @@ async def _record(
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` wants it to go on
+            loop.add_signal_handler(number, stop.set)
 
     def show(elapsed: float, size: int) -> None:
         total = "" if duration_s is None else f" of {duration_s:.0f} s"

@@ -107,12 +107,22 @@ class Actions:
             case "protect":
                 return Result(changed=True, data=await self._protect(unit, args))
             case "snapshot":
-                return await self._snapshot(unit, is_full=args.get("full") is True, is_dng=args.get("dng") is True)
+                how = {"is_full": args.get("full") is True, "is_dng": args.get("dng") is True}
+                return await self._snapshot(unit, cause, **how)
             case _:
                 raise CommandError("unknown_verb", f"unknown verb {verb}")
         return Result(changed=changed, data=_data(unit))
 
-    async def _snapshot(self, unit: RecorderController, *, is_full: bool, is_dng: bool) -> Result:
+    async def _snapshot(self, unit: RecorderController, cause: str, *, is_full: bool, is_dng: bool) -> Result:
+        config = self._recorders.config
+        recorder = config.recorder(unit.name)
+        is_kept = is_full or is_dng or recorder is None or recorder.snapshots is not None
+        if not is_kept and config.mqtt is None and cause != "web":  # the page shows the frame itself
+            raise CommandError(
+                "bad_args",
+                f"the frame would go nowhere: {unit.name} has no snapshots configured, and there is no broker to "
+                'publish it to; {"full": true} (--full) writes a file',
+            )
         from msrecd.recorder.snapshot import take_snapshot  # here: the JPEG encoder, for those few who want one
 
         facts = await self._save_snapshot(unit, is_full, is_dng) or {}

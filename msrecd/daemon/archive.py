@@ -54,14 +54,17 @@ class DaemonArchive:
         self.store.require_room()
         return self.store.begin(recorder, mime_type, time_lapse)
 
-    def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> ChunkFacts:
+    def facts(
+        self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float, paused_s: float
+    ) -> ChunkFacts:
         """What the manifest says of a chunk; without accounts (the file broke off) only what is known.
 
         Args:
             gaps: those that `info` does not know.
+            paused_s: of a pause between the chunk before and this one.
         """
         if info is None:
-            return ChunkFacts(final=final, gaps=gaps, lost_s=lost_s)
+            return ChunkFacts(final=final, gaps=gaps, lost_s=lost_s, paused_s=paused_s)
         tracks: dict[str, dict[str, Any]] = {}
         for track in info.tracks:
             if track.kind == "video":
@@ -84,6 +87,7 @@ class DaemonArchive:
             gaps=gaps,
             lost_s=round(lost_s + info.lost_s, 3),
             captured_s=info.captured_s,
+            paused_s=paused_s,
         )
 
     async def protect(self, unit: RecorderController, args: Mapping[str, object]) -> dict[str, object]:

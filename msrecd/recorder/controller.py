@@ -256,6 +256,7 @@ class RecorderController:
             self._recovered()  # what is paused gives nothing
             self._machine.do(Trigger.PAUSE)
             attempt.pause()
+            self.files.pause()
             self.status.phase = "paused"
             self._reporter.change("paused")
             return True

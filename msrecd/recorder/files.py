@@ -34,8 +34,10 @@ class Archive(Protocol):
             StorageError: nothing can be written now.
         """
 
-    def facts(self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float) -> Any:
-        """storage.ChunkFacts; `gaps`: those that `info` does not know."""
+    def facts(
+        self, *, info: ChunkInfo | None, final: bool, gaps: list[dict[str, Any]], lost_s: float, paused_s: float
+    ) -> Any:
+        """storage.ChunkFacts; `gaps`: those that `info` does not know. paused_s: of a pause before it."""
 
     async def make_room(self, recorder: str) -> StorageError | None:
         """Rotate; why nothing of this recorder can be written even so."""
@@ -164,6 +166,11 @@ class RecordingFiles:
         if writer is not None:
             writer.begin_loss(since_ns, reason)
             asyncio.get_running_loop().call_later(HOLD_S, writer.release)
+
+    def pause(self) -> None:
+        """A pause begins; see ChunkWriter."""
+        if self._writer is not None:
+            self._writer.pause(SYSTEM_CLOCK.monotonic_ns())
 
     async def sync(self) -> None:
         """Put what is written onto the disk now; one at a time, for a disk may hang."""

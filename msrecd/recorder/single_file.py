@@ -137,7 +137,7 @@ async def _record(
         error = failures[0] if isinstance(failures[0], DOMException) else failures[0].__cause__ or failures[0]
         raise error if isinstance(error, (DOMException, OSError)) else OSError(str(error))
     return Recorded(
-        bytes=writer.stats.bytes,
+        bytes=file.size,
         duration_s=sum(seconds),
         mime_type=types[0] if types else mime_type,
         dropped=sum(dropped),
@@ -176,9 +176,13 @@ def _blob(event: BlobEvent) -> BlobData:
 
 
 class _SingleFile:
-    """What ChunkWriter uses of a storage.Recording and of its one chunk. Everything blocks."""
+    """What ChunkWriter uses of a storage.Recording and of its one chunk. Everything blocks.
+
+    size: bytes of the finished file, which has more than was muxed: where its key frames are, for one.
+    """
 
     seq = 1
+    size = 0
 
     def __init__(self, out: Path) -> None:
         """
@@ -219,7 +223,7 @@ class _SingleFile:
             StorageError: it is still the `.part`.
         """
         with _storage_errors():
-            complete(self._file.fileno(), os.fstat(self._file.fileno()).st_size, self._out.name)
+            self.size, _ = complete(self._file.fileno(), os.fstat(self._file.fileno()).st_size, self._out.name)
         self.sync()
         with _storage_errors():
             self._part.rename(self._out)

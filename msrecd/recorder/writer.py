@@ -115,6 +115,9 @@ class ChunkWriter:
         self._held_info: ChunkInfo | None = None
         self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
         self._last_captured_s = 0.0  # time of capture in the chunk finished last
+        self._last_ended_ns: int | None = None  # ... and when it ended
+        self._paused_ns: list[int] = []  # when pauses began, since that chunk
+        self._paused_s = 0.0  # between it and the open one
         self._loss: _Loss | None = None
         self._loss_before: _Loss | None = None  # the one that the open chunk accounts for
 
@@ -137,6 +140,10 @@ class ChunkWriter:
     def begin_loss(self, since_ns: int, reason: str) -> None:
         """Nothing is recorded since then (CLOCK_MONOTONIC); the next chunk, or the end, tells how long that lasted."""
         self._submit(self._begin_loss, since_ns, reason)
+
+    def pause(self, at_ns: int) -> None:
+        """A pause begins (CLOCK_MONOTONIC): what lies between two chunks from then on is no loss."""
+        self._submit(self._paused_ns.append, at_ns)
 
     def release(self) -> None:
         """Finish a chunk that is held because it may be the last: it has waited long enough for what follows."""
@@ -242,6 +249,7 @@ class ChunkWriter:
                 self._post(self._on_renamed, before)
             self._open, self._open_key, self._dead_key = chunk, blob.chunk_key, None
             self.stats.open_bytes = 0
+            self._paused_s = self._pause_before(blob.started_ns)
             self._end_loss(blob.started_ns)
         if size:
             self._open.write(blob.parts)
@@ -262,6 +270,7 @@ class ChunkWriter:
     ) -> bool:
         """Give a chunk its name and its line; `after`: gaps behind its end. Whether it has them."""
         self._forget_open()
+        self._last_ended_ns = None if info is None else info.ended_ns
         try:
             line = chunk.finish(self._facts(info, final=final, after=after))
         except StorageError as exc:
@@ -287,7 +296,10 @@ class ChunkWriter:
         before = [] if self._loss_before is None else [_gap(self._loss_before, self._loss_before.until_ns)]
         before = [gap for gap in before if gap["duration_s"]]
         lost_s = sum(float(gap["duration_s"]) for gap in (*before, *after))
-        return self._make_facts(info=info, final=final, gaps=[*before, *after], lost_s=round(lost_s, 3))
+        gaps = [*before, *after]
+        return self._make_facts(
+            info=info, final=final, gaps=gaps, lost_s=round(lost_s, 3), paused_s=round(self._paused_s, 3)
+        )
 
     def _not_finished(self, chunk: OpenChunk, error: StorageError) -> None:
         if error.code == "empty":  # stopped before anything could be played: there is no chunk
@@ -299,6 +311,14 @@ class ChunkWriter:
             chunk.abandon()
         except StorageError as exc:
             log.debug("%s: %s", self.recording.recording_id, exc)
+
+    def _pause_before(self, started_ns: int) -> float:
+        """Seconds between the chunk before and one that begins then, where a pause is what lies between them."""
+        ended_ns, pauses = self._last_ended_ns, [at_ns for at_ns in self._paused_ns if at_ns < started_ns]
+        del self._paused_ns[: len(pauses)]
+        if ended_ns is None or not any(at_ns > ended_ns - NS for at_ns in pauses):
+            return 0.0
+        return max(0, started_ns - ended_ns) / NS
 
     # --- losses ---
 

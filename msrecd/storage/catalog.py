@@ -222,7 +222,7 @@ class Catalog:
             if end_ns is not None and before is not None:
                 within.remove(before)
                 gaps.append(_gap(end_ns, started_ns, str(before["reason"])))
-            elif end_ns is not None and hole_ns > _JOINT_NS:
+            elif end_ns is not None and hole_ns - round(line.get("paused_s", 0.0) * NS) > _JOINT_NS:
                 gaps.append(_gap(end_ns, started_ns, "between_chunks"))
             end_ns = ended_ns
             if line["seq"] in gone:

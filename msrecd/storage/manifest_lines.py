@@ -38,6 +38,7 @@ class ManifestLine(TypedDict):
     tracks: dict[str, dict[str, float]]
     gaps: list[dict[str, float | str]]
     time_lapse: NotRequired[dict[str, float]]  # interval_s, frame_rate, captured_s
+    paused_s: NotRequired[float]  # of a pause between the chunk before and this one, which is no gap
     boot_id: NotRequired[str]  # the kernel's, where the clock was not trusted: whose correction holds for these times
     prev: NotRequired[str]
     line_sha256: NotRequired[str]
@@ -189,6 +190,8 @@ def chunk_line(values: dict[str, object]) -> ManifestLine:
         raise TypeError("boot_id")
     if "time_lapse" in values and not _is_time_lapse(values["time_lapse"]):
         raise TypeError("time_lapse")
+    if not is_seconds(values.get("paused_s", 0.0)):
+        raise TypeError("paused_s")
     return values  # type: ignore[return-value]  # its fields have just been checked
 
 

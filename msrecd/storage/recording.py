@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class ChunkFacts:
     """What the recorder knows of a chunk; None: look into the file.
 
-    captured_s: of a time-lapse, how long it took to capture.
+    captured_s: of a time-lapse, how long it took to capture. paused_s: of a pause before the chunk.
     """
 
     final: bool
@@ -42,6 +42,7 @@ class ChunkFacts:
     gaps: Sequence[Mapping[str, float | str]] = ()
     lost_s: float = 0.0
     captured_s: float | None = None
+    paused_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,6 +466,8 @@ class OpenChunk:
         )
         if lapse is not None:
             line["time_lapse"] = time_lapse_of(lapse, captured_s)
+        if facts.paused_s:
+            line["paused_s"] = facts.paused_s
         return line if self._stamp.trusted else {**line, "boot_id": self._stamp.boot_id}
 
     def _look(self, facts: ChunkFacts) -> tuple[float, Mapping[str, Mapping[str, float]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -180,6 +181,7 @@ def test_one_refusal_of_many_is_1(fleet: Fleet) -> None:
 
 
 @pytest.mark.promise("ctl-without-a-broker")
+@pytest.mark.promise("snapshot-goes-somewhere")
 def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=CAM0)) as daemon:
 
@@ -197,6 +199,8 @@ def test_without_a_broker_the_daemon_of_this_device_is_asked(tmp_path: Path) -> 
         assert "recording" in here("status").stdout
         refused = here("cam1", "start")
         assert (refused.returncode, "unknown_recorder" in refused.stderr) == (1, True)
+        nowhere = here("cam0", "snapshot")
+        assert (nowhere.returncode, "the frame would go nowhere" in nowhere.stderr) == (1, True), nowhere
         taken = here("cam0", "snapshot", "--full")
         assert taken.returncode == 0, taken.stderr
         (file,) = (daemon.recordings / "cam0").rglob("*.jpg")
@@ -241,3 +245,12 @@ def test_the_socket_is_preferred_to_the_broker(fleet: Fleet, tmp_path: Path) -> 
         done = ctl(other, "cam0", "get", "--timeout", "2s", runtime=daemon.runtime)
         assert done.returncode == 3
         assert "127.0.0.1" in done.stderr
+        there = f"control.sock is that of another daemon (test-device, {daemon.config})"
+        assert there in done.stderr
+        copy = tmp_path / "copy.toml"  # of one name, and without a broker
+        copy.write_text(configuration(tmp_path / "copy", port=None, recorders=CAM0))
+        for config in (other, copy):
+            config.write_text(re.sub(r"(?s)\[mqtt\].*?(?=\n\[)", "", config.read_text()))
+            done = ctl(config, "cam0", "get", "--timeout", "2s", runtime=daemon.runtime)
+            assert (done.returncode, done.stdout) == (3, "")
+            assert f"{there}, and {config} has no [mqtt]" in done.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from judge import read_chunk
+from waiting import until
 
 from tests.inputs.cameras import RtspCamera, clip
 
@@ -23,6 +25,7 @@ def record(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_file_is_recorded_to_its_end_and_a_stream_for_a_while(tmp_path: Path) -> None:
     virtual = record("--virtual", "--duration", "2s", tmp_path / "first.mkv")
     assert virtual.returncode == 0, virtual.stderr
+    assert f" {(tmp_path / 'first.mkv').stat().st_size} bytes" in virtual.stdout, "with the cues"
     again = record("--source", tmp_path / "first.mkv", tmp_path / "second.mp4")
     assert again.returncode == 0, again.stderr
     assert read_chunk(tmp_path / "second.mp4").numbers == read_chunk(tmp_path / "first.mkv").numbers
@@ -60,3 +63,18 @@ def test_a_file_that_is_reported_is_there(tmp_path: Path) -> None:
     done = record("--virtual", "--duration", "1ms", out)
     assert (done.returncode == 0) == out.exists(), done
     assert out.exists() or "nothing was recorded" in done.stderr
+
+
+@pytest.mark.promise("signals-finish-the-file")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_finishes_the_file(tmp_path: Path, number: signal.Signals) -> None:
+    """A terminal that is closed sends SIGHUP."""
+    out, part = tmp_path / "q.mkv", tmp_path / "q.mkv.part"
+    command = [sys.executable, "-m", "msrecd", "record", "--virtual", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        until(lambda: part.exists() and part.stat().st_size > 0, "nothing is recorded", timeout=60)
+        child.send_signal(number)
+        said, _ = child.communicate(timeout=60)
+    assert (child.returncode, part.exists()) == (0, False)
+    assert said.startswith(f"{out}: ")
+    assert read_chunk(out).numbers

@@ -288,6 +288,8 @@ def test_protecting_chunks_that_are_not_there_names_those_that_are(folder: Path)
         assert done.stderr == f"msrecd: {recording_id} has no chunks {asked}: its chunks are 1-{last}\n"
     assert listed(folder, recorder="mic")[0]["protected"] is False
     ok(config_of(folder), "protect", recording_id, "--chunks", f"2-{last}")
+    (partly,) = listed(folder, recorder="mic")
+    assert (partly["protected"], partly["protected_chunks"]) == (False, last - 1)
     done = call(config_of(folder), "unprotect", recording_id, "--chunks", f"2-{last + 1}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"msrecd: {recording_id} has no chunks 2-{last + 1}: its chunks are 1-{last}\n"

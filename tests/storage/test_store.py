@@ -208,6 +208,7 @@ def test_of_two_names_of_one_chunk_the_one_with_the_media_is_kept(tmp_path: Path
     assert not list((tmp_path / "recordings").rglob("*.part"))
 
 
+@pytest.mark.promise("nothing-before-the-first-fragment")
 def test_a_part_without_a_fragment_goes_and_is_told(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.open()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,27 @@ def test_start_pause_resume_stop_over_mqtt(daemon_for: DaemonFor, console: Conso
     lines = daemon.manifest()
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert sum(line["tracks"]["video"]["frames"] for line in lines) == sum(len(chunk.numbers) for chunk in judged)
+
+
+@pytest.mark.effect("manifest-line: paused_s")
+@pytest.mark.promise("a-pause-is-no-gap")
+def test_a_pause_is_no_gap_wherever_a_file_ends(daemon_for: DaemonFor, console: Console) -> None:
+    """One within a chunk, and one at the end of which another chunk begins."""
+    with daemon_for(camera(chunk_duration="1m")) as daemon:
+        for verbs in (("start",), ("pause", "resume"), ("pause", "split", "resume"), ("stop",)):
+            for verb in verbs:
+                assert console.command(f"recorder/cam0/{verb}")["status"] == "ok"
+                if verb != "stop":
+                    time.sleep(1.5)  # of time that is recorded, or not
+        until(lambda: len(daemon.chunk_lines("cam0")) == 2, lambda: daemon.log.read_text())
+        command = [sys.executable, "-m", "msrecd", "recordings", "list", "--json", "--config", str(daemon.config)]
+        (listed,) = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    first, second = daemon.chunk_lines("cam0")
+    begin, end = (datetime.fromisoformat(text).timestamp() for text in (first["ended"], second["started"]))
+    assert "paused_s" not in first
+    assert second["paused_s"] == pytest.approx(end - begin, abs=0.01)
+    assert second["paused_s"] > 2.5
+    assert (listed["gaps"], first["gaps"], second["gaps"], second["lost_s"]) == ([], [], [], 0)
 
 
 @pytest.mark.promise("commands-are-answered")

@@ -128,6 +128,7 @@ def _offloaded(one: OffloadEntry | None) -> dict[str, str] | None:
 
 
 def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
+    protected = sum(chunk.protected for chunk in entry.chunks)
     return {
         "recording_id": entry.recording_id,
         "recorder": entry.recorder,
@@ -136,7 +137,8 @@ def _to_json(entry: RecordingEntry, state: str) -> dict[str, object]:
         "ended": format_utc(entry.ended_ns),
         "duration_s": round(sum(chunk.duration_s for chunk in entry.chunks), 6),
         "bytes": entry.bytes,
-        "protected": entry.protected,
+        "protected": entry.protected and protected == len(entry.chunks),
+        "protected_chunks": protected,
         "manifest": entry.manifest,
         "chunks": [
             {
