@@ -267,6 +267,8 @@ class Playback:
     def _give_gathered(self) -> None:
         for source in self.sources:
             source.give_gathered()
+        for source in self.sources:
+            source.flush()
 
 
 def resolve(location: str, options: SourceOptions = DEFAULT_OPTIONS) -> Address:

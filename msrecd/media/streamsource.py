@@ -137,7 +137,7 @@ class StreamSource(Source):
         elif self._is_decoding:
             self._is_decoding = False
             self._decoding.forget()  # nobody wants raw units any more
-        if self._keys is not None:
+        if packet.is_keyframe and self._keys is not None:
             self._keys.take(passed)
         if self._gop is not None:
             self._gop.add(passed)
@@ -189,9 +189,11 @@ class StreamSource(Source):
         return not self._broken
 
     def give_gathered(self) -> None:
-        """Nothing follows for a while."""
+        """Nothing follows for a while; `flush` tells the sinks, once all sources have given."""
         self._decoding.give()
         self._pass_on()
+
+    def flush(self) -> None:
         self._joining.flush()
 
     def _pass_on(self) -> None:

@@ -33,6 +33,10 @@ _MAX_UNITS = 20_000
 _MAX_ABSENCES = 64  # that are remembered; a pre-roll is short
 
 
+# libav's muxer lets other threads run with each packet: those that mux as well would take turns packet by packet.
+_TURN = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     verb: str
@@ -291,7 +295,8 @@ class RecorderWorker(threading.Thread):
             return
         try:
             if self._may_step and self._recording is not None:
-                self._stepped_to_end = self._step(self._recording)
+                with _TURN:
+                    self._stepped_to_end = self._step(self._recording)
         except Exception as exc:
             self._broken = exc
         finally:
