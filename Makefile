@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year acceptance-recorders leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test ha-test fleet-test promises coverage fuzz lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year acceptance-recorders leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test upstream ha-test fleet-test promises coverage fuzz lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ trixie-test: ## the tests on Debian 13 with its own packages only (Python 3.13; 
 vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (root; makes .cache/vm once)
 	@scripts/apt-install.sh qemu-system-x86 qemu-utils e2fsprogs git
 	@$(BIN)/python hw-tests/vm/run.py $(ARGS)
+
+upstream: $(STAMP)-tests ## each answer to what picamera2, libcamera, the kernel do is taken out: its tests must fail (ten minutes)
+	@MSRECD_UPSTREAM=1 $(BIN)/python -m pytest -q -n 2 -rA tests/devices/test_upstream.py $(ARGS)
 
 ha-test: ## a real Home Assistant core with a real daemon (root, PyPI; makes .cache/trixie-ha once)
 	@scripts/ha-test.sh $(ARGS)

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _TRIES = 3
 _TRY_AGAIN_S = 1.0
 INSTALL_PICAMERA2 = "sudo apt install --no-install-recommends python3-picamera2"
+# What pip does not bring along with picamera2: modules of the system, and their packages.
+SYSTEM_MODULES = {"libcamera": "python3-libcamera", "pykms": "python3-kms++"}
 
 
 def default_backends(
@@ -49,7 +51,10 @@ def default_backends(
                 continue
             backends.append(_load(module, name, options))
         except ModuleNotFoundError as exc:
-            log.debug("%s left out: %s", name, exc)
+            if exc.name == library:
+                _report_absent(library)  # found, and not there all the same
+                continue
+            log.warning("%s does not start, for %s lacks a module: %s", name, library, install_module(exc.name or ""))
         except Exception as exc:
             log.warning("%s does not start; its devices are left out: %s", name, exc)
     return backends
@@ -79,6 +84,25 @@ def _load(module: str, name: str, options: dict[str, Any]) -> Backend:
     from msrecd.devices.late import LateBackend
 
     return LateBackend("libcamera", make, is_ready=has_pisp)
+
+
+def install_module(module: str) -> str:
+    """What to do where a Python module is missing that a vendor library needs."""
+    if module not in SYSTEM_MODULES:
+        return f"{module} (pip install {module})"
+    return (
+        f"{module} (sudo apt install {SYSTEM_MODULES[module]}; a virtual environment sees it if it was made with"
+        " --system-site-packages)"
+    )
+
+
+def absent_modules() -> list[str]:
+    """Those of SYSTEM_MODULES that are not there."""
+    return [module for module in SYSTEM_MODULES if not _is_installed(module) and not _is_replaced(module)]
+
+
+def _is_replaced(module: str) -> bool:
+    return module == "pykms" and _is_installed("kms")  # picamera2 takes that one if it is there
 
 
 def _report_absent(library: str) -> None:

@@ -86,6 +86,13 @@ def test_a_board_that_is_well(facts: Facts) -> None:
             Level.ERROR,
             "apt install --no-install-recommends python3-picamera2",
         ),
+        (
+            ZERO_2_W,
+            {"devices": (MICROPHONE,), "absent": ("libcamera",)},
+            "camera",
+            Level.ERROR,
+            "apt install python3-libcamera; a virtual environment sees it",
+        ),
         (ZERO_2_W, {"devices": (MICROPHONE,)}, "camera", Level.ERROR, "ribbon cable"),
         (PI_5, {"devices": (MICROPHONE,), "has_pisp": False}, "camera", Level.ERROR, "pisp"),
         (ZERO_2_W, {"has_encoder_node": False}, "encoder", Level.WARNING, "bcm2835-codec"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -145,6 +146,33 @@ def test_an_image_processor_that_comes_minutes_later_needs_no_restart(
     assert early.left == 0
     assert backend.describe() == ["a camera"]
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("libcamera", "apt install python3-libcamera"),
+        ("pykms", r"apt install python3-kms\+\+"),
+        ("av", "pip install av"),
+    ],
+)
+def test_what_pip_does_not_bring_along_with_picamera2_is_named(
+    module: str, advice: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`pip install picamera2` in an environment of its own: it is there, and cannot be imported."""
+    real = importlib.import_module
+
+    def import_module(name: str) -> Any:
+        if name == "msrecd.devices.picamera.backend":
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace())  # type: ignore[arg-type]
+    devices.default_backends()
+    (record,) = [record for record in caplog.records if "PicameraBackend" in record.message]
+    assert record.levelno == logging.WARNING
+    assert re.search(f"picamera2 lacks a module: {re.escape(module)} .*{advice}", record.message)
 
 
 def test_a_pi_without_picamera2_is_told_what_to_install(

@@ -1090,6 +1090,40 @@ def test_a_camera_that_refuses_costs_no_file_descriptor(rig: Rig) -> None:
     rig.open(backend)
 
 
+def test_a_second_opening_that_is_refused_leaves_the_first_alone(rig: Rig) -> None:
+    """picamera2 knows its cameras by number: what cleans up after the second must not take the first one out."""
+    source = rig.open(rig.backend(imx219()))
+    from msrecd.devices.picamera import device as picamera_device
+
+    (info,) = picamera_device.listed()
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            picamera_device._open(info["Id"])
+    assert list(rig.standin.Picamera2._cm.cameras.values()) == [camera_of(source)]
+    sink = Sink()
+    source.raw().add(sink)
+    sink.wait_for(3)
+    source.close()
+    assert rig.ended == []
+
+
+def test_a_camera_that_goes_while_it_is_opened_is_not_called_busy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = rig.backend(imx219())
+    (device,) = backend.describe()
+    from msrecd.devices.picamera import device as picamera_device
+
+    listed = picamera_device.listed
+
+    def listed_before_it_went() -> list[dict[str, Any]]:
+        found = listed()
+        rig.standin.Picamera2.machine.cameras.clear()
+        return found
+
+    monkeypatch.setattr(picamera_device, "listed", listed_before_it_went)
+    with pytest.raises(NotFoundError):
+        backend.open(device, {})
+
+
 def test_looking_into_a_camera_allocates_nothing(rig: Rig) -> None:
     """Four raw buffers of an IMX477 are 70 MiB: picamera2's own allocator fails on a Zero 2 W (picamera2#1358)."""
     (device,) = rig.backend(imx477(memory=32 << 20)).describe()
@@ -1106,6 +1140,23 @@ def test_memory_that_is_refused_is_explained(rig: Rig) -> None:
         NotReadableError, match=r"no_memory: .*Cannot allocate memory; the camera needs \d+ MiB .* 256 MiB in all"
     ):
         rig.open(backend, {"width": 1920, "height": 1080})
+
+
+@pytest.mark.promise("camera-memory-is-explained")
+def test_too_little_memory_is_not_called_a_size_that_is_not_there(rig: Rig) -> None:
+    """Where looking into a camera needed memory its modes were unknown: "no camera satisfies width" was all it said."""
+    rig.meminfo.write_text("CmaTotal: 4096 kB\nCmaFree: 4000 kB\n")
+
+    async def opened() -> None:
+        devices = MediaDevices(backends=[rig.backend(imx477(memory=4 << 20))])
+        wanted = {"width": {"exact": 1920}, "height": {"exact": 1080}}
+        try:
+            await devices.get_user_media({"video": wanted})
+        finally:
+            await devices.close()
+
+    with pytest.raises(NotReadableError, match=r"no_memory: .* of 4 MiB in all"):
+        asyncio.run(opened())
 
 
 def test_a_camera_is_looked_into_by_its_id(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1164,13 +1215,25 @@ def test_a_key_frame_that_did_not_come_is_asked_for_again(rig: Rig, monkeypatch:
     assert next(lost) == 2
 
 
-def test_jpegs_of_a_camera_are_copied_as_far_as_they_go(rig: Rig) -> None:
+def test_jpegs_of_a_camera_are_copied_as_far_as_they_go(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its buffer is as large as a raw frame: copying all of it would be 4 MB a frame at 1080p."""
     source = rig.open(rig.backend(usb(formats=("MJPEG",))), {"width": 640, "height": 480})
+    from msrecd.devices.picamera import device as picamera_device
+
+    copied: set[int] = set()
+    jpeg_of = picamera_device.jpeg_of
+
+    def seen(data: bytes) -> bytes:
+        copied.add(len(data))
+        return jpeg_of(data)
+
+    monkeypatch.setattr(picamera_device, "jpeg_of", seen)
     feed = source.encoded(EncodingRequest(kind="video", codec="mjpeg"))
     assert feed is not None
     sink = Sink()
     feed.feed.add(sink)
     assert all(packet.data == fake.jpeg(640, 480) for packet in sink.wait_for(3))
+    assert copied == {len(fake.jpeg(640, 480))}
 
 
 def test_a_bit_rate_that_the_driver_would_clamp_in_silence(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -1189,6 +1252,8 @@ def test_a_frame_with_more_blocks_than_level_4_2_is_not_for_the_hardware() -> No
     assert fits_hardware_encoder((1920, 1080))
     assert not fits_hardware_encoder((1920, 1440))
     assert not fits_hardware_encoder((2028, 1080))
+    assert fits_hardware_encoder((1080, 1920))
+    assert not fits_hardware_encoder((1000, 2200))  # few enough blocks, but the driver cuts at 1920 lines
 
 
 def test_an_encoder_that_appears_late_is_waited_for(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from msrecd.devices.base import VideoMode
 from msrecd.devices.camera.controls import capabilities, facing_mode, figures, to_libcamera
 from msrecd.devices.camera.frames import format_order, jpeg_of, unpad
 from msrecd.devices.camera.modes import (
+    CameraPlan,
     ContiguousMemory,
     SensorMode,
     buffer_bytes,
@@ -25,6 +27,7 @@ from msrecd.devices.camera.modes import (
     frame_skip,
     key_frame_period,
     missing_memory,
+    needed_memory,
     sensor_modes,
     video_modes,
 )
@@ -194,6 +197,18 @@ class TestModes:
         meminfo.write_text("CmaTotal:      8192 kB\nCmaFree:       8000 kB\n")
         shortage = missing_memory(needed, contiguous_memory(meminfo)) or ""
         assert "needs 12 MiB of contiguous memory (CMA), of 8 MiB in all" in shortage
+
+    def test_what_a_camera_takes_of_the_memory(self) -> None:
+        """Beside its own stream: the sensor's raw frames, four of them, and what the codec has."""
+        frames = buffer_bytes((1280, 720), "YUV420", 6)
+        mode = SensorMode(size=(1640, 1232), frame_rate=41.85, bit_depth=10)
+        plan = CameraPlan(size=(1280, 720), frame_rate=30.0, mode=mode, settings={})
+        raw = 4 * 1640 * 10 // 8 * 1232
+        assert needed_memory(plan, is_hardware_encoder=False) == frames + raw
+        assert needed_memory(plan, is_hardware_encoder=True) == frames + raw + (8 << 20)
+        large = replace(plan, size=(1920, 1080))
+        more = needed_memory(large, is_hardware_encoder=True) - needed_memory(large, is_hardware_encoder=False)
+        assert more == 12 << 20  # longer buffers for encoded frames above 720p
 
     @given(
         width=st.integers(1, 40).map(lambda n: 2 * n),

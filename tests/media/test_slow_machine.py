@@ -52,13 +52,14 @@ class SilentSource(Source):
 
     kind: Kind = "video"
 
-    def __init__(self) -> None:
+    def __init__(self, frame_rate: float | None = None) -> None:
         super().__init__(label="silent")
         self._feed = EncodedFeed()
+        self._frame_rate = frame_rate
 
     @property
     def format(self) -> VideoFormat:
-        return VideoFormat(width=64, height=48)
+        return VideoFormat(width=64, height=48, frame_rate=self._frame_rate)
 
     def raw(self) -> Feed[Any]:
         return Feed()
@@ -73,11 +74,13 @@ class SilentSource(Source):
         self._feed.feed.end()
 
 
-def test_a_source_that_gives_nothing_is_given_up(monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("frame_rate", "limit_s"), [(None, "0.2"), (5.0, "0.8")], ids=["usual", "slow"])
+def test_a_source_that_gives_nothing_is_given_up(frame_rate: float | None, limit_s: str, monkeypatch: Any) -> None:
+    """A camera of one frame in many seconds gets the time of some frames."""
     monkeypatch.setattr(worker, "PARAMETERS_DEADLINE_NS", 200_000_000)
 
     async def main() -> None:
-        source = SilentSource()
+        source = SilentSource(frame_rate)
         track = MediaStreamTrack._create(source, settings={}, capabilities={}, on_last_ended=source.close)
         recorder = msrecd.MediaRecorder(msrecd.MediaStream([track]))
         log = Log(recorder)
@@ -85,7 +88,7 @@ def test_a_source_that_gives_nothing_is_given_up(monkeypatch: Any) -> None:
         await log.until("stop")
         assert log.types == ["start", "error", "dataavailable", "stop"]
         assert isinstance(log.error(), msrecd.UnknownError)
-        assert "the video source 'silent' gave nothing for 0.2 s" in log.error().message
+        assert f"the video source 'silent' gave nothing for {limit_s} s" in log.error().message
         track.stop()
 
     run(main())

@@ -19,8 +19,16 @@ Controls = dict[str, tuple[Any, Any, Any]]
 class Board:
     """What tells the boards apart for a program: picamera2's alias, device nodes, memory.
 
-    H264Encoder is LibavH264Encoder where picamera2's platform is PISP (encoders/__init__.py). `vidbuf_cached` is a link
-    that Raspberry Pi OS makes (60-dma-heap.rules of raspberrypi-sys-mods). CMA: what is usual there.
+    platform: the card that a /dev/videoN names, "pispbe" or "bcm2835-isp" (picamera2's platform.py); H264Encoder is
+    LibavH264Encoder where it is PISP (encoders/__init__.py).
+    has_video11: encode_video_nr = 11 of raspberrypi/linux's bcm2835-v4l2-codec.c, line 48, which wants the VideoCore's
+    MMAL, and that a BCM2712 has no more.
+    heap: where the link `vidbuf_cached` leads that Raspberry Pi OS makes: to "linux,cma", but to "system" with a higher
+    priority where the processor field of the revision is 4, a BCM2712 (usr/lib/udev/rules.d/60-dma-heap.rules, lines 2
+    and 3, of RPi-Distro/raspberrypi-sys-mods at 4671112).
+    cma_kib: of the overlay that config.txt of an image names, dtoverlay=vc4-kms-v3d, of which the firmware takes the
+    board's own: 256 MiB of cma-overlay.dts (line 18; also for bcm2837), 512 - 4 MiB of vc4-kms-v3d-pi4-overlay.dts
+    (line 10), 64 MiB of vc4-kms-v3d-pi5-overlay.dts (line 6); all in arch/arm/boot/dts/overlays of raspberrypi/linux.
     """
 
     name: str
@@ -33,7 +41,7 @@ class Board:
 BOARDS = (
     Board(name="Zero 2 W", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=256 << 10),
     Board(name="3", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=256 << 10),
-    Board(name="4", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=512 << 10),
+    Board(name="4", platform="vc4", has_video11=True, heap="linux,cma", cma_kib=508 << 10),
     Board(name="5", platform="pisp", has_video11=False, heap="system", cma_kib=64 << 10),
 )
 
@@ -151,7 +159,11 @@ IMX477_CONTROLS = _controls(
 )
 # gain code / 16, code 16 to 1023 (ov5647_init_controls); 4 lines of 32.5 us at least; the longest as a board printed.
 OV5647_CONTROLS = _controls(2592, 1944, gain=(1.0, 63.9375), exposure_us=(130, 3_066_985), frame_us=(63_965, 3_067_365))
-# gain 10 ** (code / 200), code 0 to 480; exposure of a line of 14.8 us and 14.26 us more.
+# raspberrypi/linux at 36c1898, drivers/media/i2c/imx296.c, imx296_ctrls_init: exposures of 1 to 1048575 lines, gain
+# codes 0 to 480, vblank of 30 to 1048575 - 1088 lines; imx296_setup_hblank: a line is 1100 * 1188e6 / 10 / 74.25e6 =
+# 1760 pixels of 118.8 MHz, 14.8148 us. So a frame has 1118 to 1048575 lines, 16 562 to 15 534 444 us. libcamera's
+# cam_helper_imx296.cpp: gain 10 ** (code / 200); an exposure is its lines and 14.26 us, so 29 us at least; the longest
+# is four lines shorter than the frame (frameIntegrationDiff; getBlanking in cam_helper.cpp, without the 14.26 us).
 IMX296_CONTROLS = _controls(
     1456, 1088, gain=(1.0, 251.188644), exposure_us=(29, 15_534_385), frame_us=(16_562, 15_534_444)
 )

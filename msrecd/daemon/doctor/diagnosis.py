@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from msrecd.daemon.doctor.machine import UNIT, USER, Facts, Wanted
-from msrecd.devices import INSTALL_PICAMERA2
+from msrecd.devices import INSTALL_PICAMERA2, install_module
 
 _MIB = 1 << 20
 _LITTLE_MEMORY = 60 * _MIB
@@ -108,6 +108,14 @@ def _camera(facts: Facts) -> Iterator[Finding]:
         yield Finding(area="camera", level=Level.OK, message="no camera is found, and no recorder asks for one")
     elif not cameras and facts.board.is_pi and "picamera2" not in facts.libraries:
         yield Finding(area="camera", level=Level.ERROR, message="picamera2 is not installed", remedy=INSTALL_PICAMERA2)
+    elif not cameras and "picamera2" in facts.libraries and facts.absent:
+        modules = " and ".join(facts.absent)
+        yield Finding(
+            area="camera",
+            level=Level.ERROR,
+            message=f"picamera2 is installed, but {modules} is not, which it needs",
+            remedy=", ".join(map(install_module, facts.absent)),
+        )
     elif not cameras and facts.board.platform == "pisp" and not facts.has_pisp:
         yield Finding(
             area="camera",

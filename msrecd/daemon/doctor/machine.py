@@ -19,6 +19,7 @@ from msrecd.config.model import Config
 from msrecd.config.recorder_model import DAYS, Recorder, Schedule
 from msrecd.daemon import health
 from msrecd.daemon.doctor import services
+from msrecd.devices import absent_modules
 from msrecd.devices.board import Board, has_pisp, read_board
 from msrecd.devices.camera.modes import ContiguousMemory, contiguous_memory, needs_contiguous_memory
 from msrecd.errors import StorageError
@@ -57,6 +58,7 @@ class Facts:
     config_problems: why the configuration cannot be used. wants: the kinds that its recorders record.
     wanted: the devices that they name.
     devices: as `state/devices` has them. libraries: which of picamera2 and alsaaudio are installed.
+    absent: modules that picamera2 needs and that are not there.
     storage: where recordings go, "" when nothing is configured; storage_free: there, or where it will be made.
     storage_problem: why the daemon will not record there, "" when it will. is_storage_there: it need not be made.
     storage_taken: by the files in it, looked at only where less than min_free is free.
@@ -73,6 +75,7 @@ class Facts:
     wants: frozenset[str] = frozenset({"video", "audio"})
     wanted: Sequence[Wanted] = ()
     libraries: frozenset[str] = frozenset()
+    absent: Sequence[str] = ()
     devices: Sequence[Mapping[str, Any]] = ()
     has_encoder_node: bool = False
     has_pisp: bool = False
@@ -137,6 +140,7 @@ def gather(
         wants=_wants(config),
         wanted=_wanted(config),
         libraries=frozenset(name for name in ("picamera2", "alsaaudio") if importlib.util.find_spec(name) is not None),
+        absent=absent_modules(),
         devices=devices,
         has_encoder_node=(root / "dev/video11").exists(),
         has_pisp=has_pisp(root),

@@ -23,7 +23,7 @@ _USUAL_RATES = (5.0, 7.5, 10.0, 12.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0, 50.0, 
 _FALLBACK_RATE = 30.0
 _COMMON_SIZES: tuple[Size, ...] = ((1920, 1080), (1280, 720), (640, 480))
 FALLBACK_SIZES: tuple[Size, ...] = ((1280, 720), (640, 480))
-_HARDWARE_MAX_WIDTH = 1920
+_HARDWARE_MAX_SIDE = 1920  # pixels; bcm2835-v4l2-codec.c, which cuts off the rest and does not say so
 _HARDWARE_MAX_BLOCKS = 8704  # of 16x16 pixels in a frame: level 4.2, the highest of bcm2835-v4l2-codec.c
 HARDWARE_MAX_BIT_RATE = 25_000_000  # the driver takes no more, and does not say so
 _WIDE_MODE_PIXELS = 4_200_000  # sensor modes up to this size are read out whole without much cost
@@ -33,7 +33,9 @@ _MIB = 1 << 20
 BUFFERS = 6  # picamera2's own number for video
 STILL_BUFFERS = 1  # and for stills: 18 MiB each for an IMX477
 _RAW_BUFFERS = 4  # of the sensor, allocated by libcamera's pipeline handler (vc4.cpp)
-_CODEC_BYTES = 8 * _MIB
+_CODEC_BUFFERS = 16  # for encoded frames, NUM_CAPTURE_BUFFERS of picamera2's v4l2_encoder.py
+_CODEC_BUFFER, _SMALL_CODEC_BUFFER = 768 << 10, 512 << 10  # bcm2835-v4l2-codec.c: above 720p, and up to it
+_SMALL_CODEC_PIXELS = 1280 * 720
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,7 @@ def video_modes(modes: Sequence[SensorMode], sizes: Iterable[Size], max_rate: fl
         key=lambda mode: mode.width * mode.height,
         reverse=True,
     )
-    default = next((m for m in found if m.width <= _HARDWARE_MAX_WIDTH and m.frame_rate >= 29.0), found[0])
+    default = next((m for m in found if m.width <= _HARDWARE_MAX_SIDE and m.frame_rate >= 29.0), found[0])
     return (default, *(mode for mode in found if mode is not default))
 
 
@@ -198,9 +200,9 @@ def even(size: Size) -> Size:
 
 
 def fits_hardware_encoder(size: Size) -> bool:
-    """The V4L2 encoder of a Pi takes up to 1920 pixels a line and 8704 macroblocks a frame."""
+    """The V4L2 encoder of a Pi takes up to 1920 pixels a line, as many lines, and 8704 macroblocks a frame."""
     blocks = -(-size[0] // 16) * -(-size[1] // 16)
-    return size[0] <= _HARDWARE_MAX_WIDTH and blocks <= _HARDWARE_MAX_BLOCKS
+    return max(size) <= _HARDWARE_MAX_SIDE and blocks <= _HARDWARE_MAX_BLOCKS
 
 
 def frame_skip(camera_rate: float | None, wanted: float | None) -> int | None:
@@ -234,7 +236,10 @@ def needed_memory(plan: CameraPlan, *, is_hardware_encoder: bool) -> int:
     if plan.mode is not None:
         width, height = plan.mode.size
         needed += -(-width * max(plan.mode.bit_depth, 8) // 8) * height * _RAW_BUFFERS
-    return needed + (_CODEC_BYTES if is_hardware_encoder else 0)
+    if is_hardware_encoder:
+        is_small = _area(plan.size) <= _SMALL_CODEC_PIXELS
+        needed += _CODEC_BUFFERS * (_SMALL_CODEC_BUFFER if is_small else _CODEC_BUFFER)
+    return needed
 
 
 def needs_contiguous_memory(heaps: Path = Path("/dev/dma_heap")) -> bool:

@@ -32,6 +32,7 @@ from msrecd.devices.camera.source import CameraSource
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
 from msrecd.devices.holders import who_has_open
 from msrecd.devices.picamera import device as picamera_device
+from msrecd.devices.picamera.guard import close_quietly
 from msrecd.devices.usb import place_of_camera
 from msrecd.dom.exceptions import AbortError, DOMException, NotAllowedError, NotReadableError
 from msrecd.flow.units import Presentation
@@ -228,7 +229,7 @@ class PicameraBackend:
                     opened.start()
                     rate = plan.frame_rate or measure_rate(opened)
                 except BaseException:
-                    picamera_device.close_quietly(opened)
+                    close_quietly(opened)
                     raise
                 came.append(opened)
                 with self._lock:
@@ -238,7 +239,7 @@ class PicameraBackend:
         def close_late() -> None:
             for late in came:
                 log.warning("camera %s opened after the deadline; closing it again", device.label)
-                picamera_device.close_quietly(late)
+                close_quietly(late)
                 self._has_closed(camera_id)
 
         came: list[picamera_device.Camera] = []

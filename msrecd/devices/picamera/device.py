@@ -38,7 +38,15 @@ from msrecd.devices.camera.modes import (
     video_modes,
 )
 from msrecd.devices.camera.packets import EncodedStream
-from msrecd.devices.picamera.guard import check_platform, check_version, guard_release, steady_preview, wait_for_pisp
+from msrecd.devices.picamera.guard import (
+    check_platform,
+    check_version,
+    close_quietly,
+    construct,
+    guard_release,
+    steady_preview,
+    wait_for_pisp,
+)
 from msrecd.dom.exceptions import NotFoundError, NotReadableError
 
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
@@ -51,8 +59,8 @@ try:
     from picamera2.outputs import Output
     from picamera2.previews import NullPreview
 except Exception as exc:  # also an ABI mismatch of numpy, a missing /dev node, …: without them there is no camera
-    if isinstance(exc, ModuleNotFoundError) and exc.name in ("libcamera", "picamera2"):
-        raise  # it is not installed, which is no fault
+    if isinstance(exc, ModuleNotFoundError):
+        raise  # it tells which one
     raise RuntimeError(f"picamera2 cannot be used: {exc}") from exc
 
 log = logging.getLogger(__name__)
@@ -404,42 +412,14 @@ def _open(camera_id: str, **options: Any) -> Picamera2:
     for position, info in enumerate(listed()):
         if info["Id"] != camera_id:
             continue
-        camera = Picamera2.__new__(Picamera2)  # so that there is something to clean up when the constructor fails
         try:
-            camera.__init__(position, **options)  # type: ignore[misc]
+            camera: Picamera2 = construct(Picamera2, Allocator, position, info["Num"], **options)
+            return camera
         except BaseException:
-            _clean_up(camera)
+            if not any(other["Id"] == camera_id for other in listed()):
+                break  # unplugged meanwhile: not what the constructor makes of it
             raise
-        return camera
     raise NotFoundError("the camera is not there any more")
-
-
-def _clean_up(camera: Picamera2) -> None:
-    """Free what a failed constructor holds: `close()` frees nothing of a camera that did not open.
-
-    It opened a pipe, and it entered itself in the camera manager, whose thread would never end then.
-    """
-    if getattr(camera, "is_open", False):
-        camera.allocator = Allocator()  # close() wants one
-        close_quietly(camera)
-        return
-    for close in (
-        lambda: camera.notifymeread.close(),
-        lambda: os.close(camera.notifyme_w),
-        lambda: Picamera2._cm.cleanup(camera.camera_idx),
-    ):
-        try:
-            close()
-        except (AttributeError, KeyError, OSError) as exc:  # it did not get that far
-            log.debug("cleaning up a camera that did not open: %s", exc)
-
-
-def close_quietly(camera: Camera | Picamera2) -> None:
-    """Close after a failure: that is what is to be told, not that closing failed as well."""
-    try:
-        camera.close()
-    except Exception as exc:
-        log.warning("closing a camera failed: %s", exc)
 
 
 def _offered(camera: Picamera2) -> dict[str, set[Size]]:

@@ -108,3 +108,45 @@ def steady_preview(preview_class: Any) -> Any:
         has_complained = False
 
     return SteadyPreview
+
+
+def construct(camera_class: Any, allocator_class: Any, position: int, number: int, **options: Any) -> Any:
+    """A Picamera2, or what its constructor raises, with nothing of it left behind.
+
+    position: in `global_camera_info()`. number: the `Num` there, by which its camera manager knows it.
+    """
+    manager = camera_class._cm
+    before = manager.cameras.get(number)
+    camera = camera_class.__new__(camera_class)  # so that there is something to clean up when the constructor fails
+    try:
+        camera.__init__(position, **options)
+    except BaseException:
+        _clean_up(camera, allocator_class)
+        # Up to 0.3.36 it enters itself before it can fail, also where that number is a camera's that is in use.
+        if manager.cameras.get(number) is camera and before is not None:
+            manager.cameras[number] = before
+        elif manager.cameras.get(number) is camera:
+            manager.cleanup(number)  # or its thread would never end
+        raise
+    return camera
+
+
+def _clean_up(camera: Any, allocator_class: Any) -> None:
+    """Free what a failed constructor holds: `close()` frees nothing of a camera that did not open, as the pipe."""
+    if getattr(camera, "is_open", False):
+        camera.allocator = allocator_class()  # close() wants one
+        close_quietly(camera)
+        return
+    for close in (lambda: camera.notifymeread.close(), lambda: os.close(camera.notifyme_w)):
+        try:
+            close()
+        except (AttributeError, OSError) as exc:  # it did not get that far
+            log.debug("cleaning up a camera that did not open: %s", exc)
+
+
+def close_quietly(camera: Any) -> None:
+    """Close after a failure: that is what is to be told, not that closing failed as well."""
+    try:
+        camera.close()
+    except Exception as exc:
+        log.warning("closing a camera failed: %s", exc)
