@@ -7,6 +7,7 @@ rendered in one thread; the lock keeps a block and a change of the graph apart.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -282,12 +283,12 @@ class OfflineAudioContext(BaseAudioContext):
         return self._buffer
 
     async def suspend(self, suspend_time: float) -> None:
-        """Return when rendering has stopped at `suspend_time` (rounded down to a quantum); `resume` goes on.
+        """Return when rendering has stopped at `suspend_time` (rounded up to a quantum); `resume` goes on.
 
         Raises:
             InvalidStateError: that time is over, lies behind the end, or something waits for it already.
         """
-        frame = int(suspend_time * self._rate) // QUANTUM * QUANTUM
+        frame = math.ceil(suspend_time * self._rate / QUANTUM - 1e-9) * QUANTUM
         if frame < self._rendered_frames or frame >= self._length or suspend_time < 0 or frame in self._suspends:
             raise InvalidStateError(f"cannot suspend at {suspend_time!r} s")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

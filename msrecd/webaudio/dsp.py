@@ -150,11 +150,17 @@ class Biquad:
     A recursion has no vector form, but blocks of it have: the output of a block is a fixed matrix times its input plus
     another one times the state before it, and the states of a row of blocks are a fixed matrix times what each block
     adds. So a whole run is three matrix products, without a loop.
+
+    Other coefficients go on with what came in and went out before, as the specification's equation does; the state of
+    the transposed form that is computed with here would be another one.
     """
 
     def __init__(self) -> None:
         self._coefficients: Coefficients | None = None
         self._state = np.zeros((0, 2))  # per channel, of the transposed direct form II
+        self._last = np.zeros(
+            (0, 4)
+        )  # per channel: the last two of the input, the last two of the output, newest first
         self._response = np.zeros((0, 0))  # input of a block to its output
         self._free = np.zeros((2, 0))  # state before a block to its output
         self._drive = np.zeros((0, 2))  # input of a block to the state after it
@@ -168,30 +174,39 @@ class Biquad:
         self._fit(channels)
         if coefficients != self._coefficients:
             self._prepare(coefficients)
+            _, b1, b2, a1, a2 = coefficients
+            self._state = self._last @ np.array([[b1, b2], [b2, 0.0], [-a1, -a2], [-a2, 0.0]])
         if coefficients[1:] == (0.0, 0.0, 0.0, 0.0):
-            self._state[:] = 0.0
             scaled: Samples = samples * np.float32(coefficients[0])
+            self._remember(samples, scaled)
             return scaled
         output = np.empty((channels, frames), dtype=np.float32)
         for begin in range(0, frames, _RUN):
             piece = samples[:, begin : begin + _RUN].astype(np.float64)
-            output[:, begin : begin + _RUN] = self._run(piece)
+            filtered = self._run(piece)
+            self._remember(piece, filtered)
+            output[:, begin : begin + _RUN] = filtered
         return output
+
+    def _remember(self, samples: Samples, output: Samples) -> None:
+        for at, newest in ((0, samples), (2, output)):
+            both = np.concatenate((self._last[:, at : at + 2][:, ::-1], newest[:, -2:]), axis=1)
+            self._last[:, at : at + 2] = both[:, -1:-3:-1]
 
     def process_varying(self, samples: Samples, coefficients: list[Coefficients]) -> Samples:
         """A coefficient set for each frame."""
         self._fit(samples.shape[0])
         output = np.empty(samples.shape, dtype=np.float32)
         for channel, row in enumerate(samples.tolist()):
-            first, second = self._state[channel].tolist()
+            x1, x2, y1, y2 = self._last[channel].tolist()
             result = []
             for value, (b0, b1, b2, a1, a2) in zip(row, coefficients, strict=True):
-                out = b0 * value + first
-                first = b1 * value - a1 * out + second
-                second = b2 * value - a2 * out
+                out = b0 * value + b1 * x1 + b2 * x2 - a1 * y1 - a2 * y2
+                x2, x1, y2, y1 = x1, value, y1, out
                 result.append(out)
             output[channel] = result
-            self._state[channel] = first, second
+            self._last[channel] = x1, x2, y1, y2
+        self._coefficients = None
         return output
 
     def _run(self, samples: Samples) -> Samples:
@@ -219,6 +234,9 @@ class Biquad:
             state = np.zeros((channels, 2))
             state[: min(have, channels)] = self._state[:channels]
             self._state = state
+            last = np.zeros((channels, 4))
+            last[: min(have, channels)] = self._last[:channels]
+            self._last = last
 
     def _prepare(self, coefficients: Coefficients) -> None:
         """The matrices; states are row vectors: state' = state @ step + input * enter."""
@@ -296,6 +314,7 @@ def _read(line: Samples, position: Samples) -> Samples:
 
 def pan_stereo(samples: Samples, pan: Samples) -> Samples:
     """StereoPannerNode: equal power, from one or two channels to two; `pan` for each frame, or one value for all."""
+    pan = pan.astype(np.float64)  # at an end the other side is silent
     if samples.shape[0] == 1:
         angle = (pan + 1) / 2 * (np.pi / 2)
         return np.stack((samples[0] * np.cos(angle), samples[0] * np.sin(angle))).astype(np.float32)

@@ -71,19 +71,23 @@ class AudioBuffer:
         return data
 
     def copy_from_channel(self, destination: Samples, channel: int, offset: int = 0) -> None:
-        """Copy as much as there is into `destination`. Raises: IndexSizeError."""
-        self._check(channel)
+        """Copy as much as there is into `destination`. Raises: IndexSizeError, ValueError."""
+        self._check(channel, offset)
         piece = self.channels[channel, offset : offset + len(destination)]
         destination[: len(piece)] = piece
 
     def copy_to_channel(self, source: Samples, channel: int, offset: int = 0) -> None:
-        """Copy as much of `source` as there is room for. Raises: IndexSizeError."""
-        self._check(channel)
+        """Copy as much of `source` as there is room for. Raises: IndexSizeError, ValueError, TypeError."""
+        self._check(channel, offset)
+        if source is None:
+            raise TypeError("source must be an array, not None")
         room = max(0, self.length - offset)
         piece = np.asarray(source, dtype=np.float32)[:room]
         self.channels[channel, offset : offset + len(piece)] = piece
 
-    def _check(self, channel: int) -> None:
+    def _check(self, channel: int, offset: int = 0) -> None:
+        if offset < 0:
+            raise ValueError(f"offset must not be negative, it is {offset}")
         if not 0 <= channel < self.number_of_channels:
             raise IndexSizeError(f"there is no channel {channel}, the buffer has {self.number_of_channels}")
 
@@ -209,11 +213,10 @@ class OscillatorNode(AudioScheduledSourceNode):
         self._phase = 0.0
         self._type: OscillatorType = "sine"
         self._wave: PeriodicWave | None = None
-        wave = self._given.get("periodic_wave")
-        if self._given.get("type") == "custom" and wave is None:
+        if "periodic_wave" in self._given:
+            self.set_periodic_wave(self._given["periodic_wave"])
+        elif self._given.get("type") == "custom":
             raise InvalidStateError("an oscillator of type 'custom' needs periodic_wave")
-        if wave is not None:
-            self.set_periodic_wave(wave)
         elif "type" in self._given:
             self.type = self._given["type"]
 
@@ -253,7 +256,7 @@ class OscillatorNode(AudioScheduledSourceNode):
         self._phase = float(phase[-1] % 1.0)
         phase = phase[:-1]
         if self._wave is None:
-            output[0, begin:end] = np.sin(2 * np.pi * phase)
+            output[0, begin:end] = np.where(np.abs(hertz) < nyquist, np.sin(2 * np.pi * phase), 0.0)
         else:
             highest = float(np.abs(hertz).max())
             table = self._wave._table(int(nyquist / highest) if highest > 0 else _PARTIALS)
@@ -294,6 +297,7 @@ class AudioBufferSourceNode(AudioScheduledSourceNode):
         self.loop_start = float(self._given.get("loop_start", 0.0))
         self.loop_end = float(self._given.get("loop_end", 0.0))
         self._buffer: AudioBuffer | None = None
+        self._had_buffer = False
         self._offset = 0.0
         self._duration = math.inf
         self._position: float | None = None  # in the buffer, in its frames
@@ -310,8 +314,9 @@ class AudioBufferSourceNode(AudioScheduledSourceNode):
     def buffer(self, buffer: AudioBuffer | None) -> None:
         if buffer is not None and not isinstance(buffer, AudioBuffer):
             raise TypeError(f"buffer must be an AudioBuffer, not {type(buffer).__name__}")
-        if buffer is not None and self._buffer is not None:
+        if buffer is not None and self._had_buffer:
             raise InvalidStateError("the buffer has been set already")
+        self._had_buffer = self._had_buffer or buffer is not None
         self._buffer = buffer
 
     def start(self, when: float = 0.0, offset: float = 0.0, duration: float | None = None) -> None:
@@ -399,7 +404,7 @@ class AudioBufferSourceNode(AudioScheduledSourceNode):
 
 def _interpolated(data: Samples, position: Samples, loop_begin: float, loop_end: float, loop: bool) -> Samples:
     low = np.floor(position + 1e-9).astype(np.int64)
-    part = np.maximum(position - low, 0.0).astype(np.float32)
+    part = np.maximum(position - low, 0.0)
     part[part < 1e-6] = 0.0
     low = np.clip(low, 0, data.shape[1] - 1)
     high = low + 1

@@ -21,7 +21,7 @@ from msrecd.flow.units import AudioBlock, AudioFormat
 from msrecd.libav.floats import FilteredPcm, FixedFilters, FloatResampler, float_array
 from msrecd.webaudio.dsp import Samples
 
-_LONGEST_WAIT_S = 10.0  # of sound that is not rendered yet; the oldest goes and is counted
+_LONGEST_WAIT_S = 10.0  # of sound that is not rendered yet; the oldest goes, and its block misses it
 _PAST_S = 0.5  # of sound that is kept for filters that begin in the middle
 
 
@@ -30,8 +30,6 @@ class Intake:
 
     def __init__(self, format: AudioFormat, gate: Gate, sample_rate: int) -> None:
         self.channels = format.channels
-        self.late_frames = 0  # came after they had been rendered as silence
-        self.dropped_frames = 0  # not rendered in time
         self._format = format
         self._gate = gate
         self._rate = sample_rate
@@ -79,7 +77,6 @@ class Intake:
             while self._arrived_samples > _LONGEST_WAIT_S * self._format.sample_rate and len(self._arrived) > 1:
                 gone = self._arrived.popleft()
                 self._arrived_samples -= gone.samples
-                self.dropped_frames += gone.samples
 
     def end(self, error: BaseException | None) -> None:
         del error  # the track tells it
@@ -127,7 +124,6 @@ class Intake:
             if at >= frames:
                 break
             skip = min(piece.shape[1], max(0, -at))
-            self.late_frames += skip
             at += skip
             length = min(piece.shape[1] - skip, frames - at)
             output[:, at : at + length] = piece[:, skip : skip + length]

@@ -27,6 +27,15 @@ MAX_CHANNELS = 32
 N = TypeVar("N", bound="AudioNode")
 
 
+def checked_context(context: Any) -> BaseAudioContext:
+    """Raises: TypeError: it is none."""
+    from msrecd.webaudio.context import BaseAudioContext
+
+    if not isinstance(context, BaseAudioContext):
+        raise TypeError(f"a node needs a context, not {type(context).__name__}")
+    return context
+
+
 class Connection:
     """From one output of a node to an input of another one, or to a parameter."""
 
@@ -65,6 +74,7 @@ class AudioNode(EventTarget):
     _outputs = 1
     _channel_count = 2
     _channel_count_mode: ChannelCountMode = "max"
+    _channel_interpretation: ChannelInterpretation = "speakers"
     _is_watched = False  # whether a program looks at it while it renders: then blocks stay short
     _options: tuple[str, ...] = ()  # members of the options that a subclass takes, beside the channel options
 
@@ -78,10 +88,10 @@ class AudioNode(EventTarget):
             TypeError: `options` is no mapping; a value has the wrong type.
         """
         super().__init__()
-        self._context = context
+        self._context = checked_context(context)
         self._count = self._channel_count
         self._mode: ChannelCountMode = self._channel_count_mode
-        self._interpretation: ChannelInterpretation = "speakers"
+        self._interpretation: ChannelInterpretation = self._channel_interpretation
         self._connections_in: list[list[Connection]] = [[] for _ in range(self._inputs)]
         self._connections_out: list[Connection] = []
         self._rendered: list[Samples] = []
@@ -123,8 +133,7 @@ class AudioNode(EventTarget):
             maximum,
             rate=rate,
             fixed_rate=fixed_rate,
-            now=lambda: context.current_time,
-            sample_rate=context.sample_rate,
+            context=context,
         )
         self._params[name] = param
         if name in self._given:
@@ -153,9 +162,10 @@ class AudioNode(EventTarget):
     def channel_count(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"channel_count must be an int, not {type(count).__name__}")
+        if count >= 1:
+            self._allow_channel_count(count)
         if not 1 <= count <= MAX_CHANNELS:
             raise NotSupportedError(f"channel_count must be 1 to {MAX_CHANNELS}, it is {count}")
-        self._allow_channel_count(count)
         self._count = count
 
     @property
@@ -177,12 +187,16 @@ class AudioNode(EventTarget):
     def channel_interpretation(self, interpretation: ChannelInterpretation) -> None:
         if interpretation not in ("speakers", "discrete"):
             raise TypeError(f"channel_interpretation must be 'speakers' or 'discrete', not {interpretation!r}")
+        self._allow_interpretation(interpretation)
         self._interpretation = interpretation
 
     def _allow_channel_count(self, count: int) -> None:
         """A subclass refuses what its specification forbids."""
 
     def _allow_mode(self, mode: ChannelCountMode) -> None:
+        """A subclass refuses what its specification forbids."""
+
+    def _allow_interpretation(self, interpretation: ChannelInterpretation) -> None:
         """A subclass refuses what its specification forbids."""
 
     # --- connecting --------------------------------------------------------------------------------------------------
@@ -206,6 +220,8 @@ class AudioNode(EventTarget):
         if not 0 <= output < self.number_of_outputs:
             raise IndexSizeError(f"{type(self).__name__} has no output {output}")
         if isinstance(destination, AudioParam):
+            if destination._context is not self._context:
+                raise InvalidAccessError("the parameter belongs to another context")
             inputs = destination._connections
         elif isinstance(destination, AudioNode):
             if destination._context is not self._context:

@@ -12,8 +12,8 @@ from msrecd.dom.events import ErrorEvent, event_handler
 from msrecd.dom.exceptions import IndexSizeError, InvalidAccessError, InvalidStateError, NotSupportedError
 from msrecd.webaudio import dsp
 from msrecd.webaudio.dsp import BIQUAD_TYPES, QUANTUM, BiquadType, Samples
-from msrecd.webaudio.node import MAX_CHANNELS, AudioNode, ChannelCountMode, fill
-from msrecd.webaudio.param import FLOAT_MAX, AudioParam
+from msrecd.webaudio.node import MAX_CHANNELS, AudioNode, ChannelCountMode, ChannelInterpretation, fill
+from msrecd.webaudio.param import FLOAT_MAX, AudioParam, _number
 
 if TYPE_CHECKING:
     from msrecd.webaudio.context import BaseAudioContext
@@ -114,8 +114,7 @@ class DelayNode(AudioNode):
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(context, options)
         longest = self._given.get("max_delay_time", 1.0)
-        if isinstance(longest, bool) or not isinstance(longest, (int, float)):
-            raise TypeError(f"max_delay_time must be a number, not {type(longest).__name__}")
+        longest = _number("max_delay_time", longest)
         if not 0 < longest < 180:
             raise NotSupportedError(f"max_delay_time must be more than 0 and less than 180 s, it is {longest!r}")
         self.delay_time = self._param("delay_time", 0.0, 0.0, float(longest))
@@ -210,13 +209,13 @@ class ChannelSplitterNode(AudioNode):
 
     _options = ("number_of_outputs",)
     _channel_count_mode = "explicit"
+    _channel_interpretation = "discrete"
 
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
         count = _channels("number_of_outputs", options, 6)
         self._outputs = count
         self._channel_count = count
         super().__init__(context, options)
-        self._interpretation = "discrete"
 
     def _allow_channel_count(self, count: int) -> None:
         if count != self._outputs:
@@ -225,6 +224,10 @@ class ChannelSplitterNode(AudioNode):
     def _allow_mode(self, mode: ChannelCountMode) -> None:
         if mode != "explicit":
             raise InvalidStateError("the channel_count_mode of a ChannelSplitterNode is 'explicit'")
+
+    def _allow_interpretation(self, interpretation: ChannelInterpretation) -> None:
+        if interpretation != "discrete":
+            raise InvalidStateError("the channel_interpretation of a ChannelSplitterNode is 'discrete'")
 
     def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         return [inputs[0][index : index + 1] for index in range(self._outputs)]
@@ -254,7 +257,7 @@ class ChannelMergerNode(AudioNode):
 
 
 def _channels(name: str, options: Mapping[str, Any] | None, default: int) -> int:
-    count = (options or {}).get(name, default)
+    count = options.get(name, default) if isinstance(options, Mapping) else default
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"{name} must be an int, not {type(count).__name__}")
     if not 1 <= count <= MAX_CHANNELS:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
 from msrecd.webaudio.dsp import QUANTUM, Samples
 
 if TYPE_CHECKING:
+    from msrecd.webaudio.context import BaseAudioContext
     from msrecd.webaudio.node import Connection
 
 AutomationRate = Literal["a-rate", "k-rate"]
@@ -34,10 +35,11 @@ class _Event:
     time_constant: float = 0.0
     curve: Samples | None = None
     duration: float = 0.0
+    cut: float | None = None  # where a curve ends before its end
 
     @property
     def end(self) -> float:
-        return self.time + self.duration
+        return self.time + self.duration if self.cut is None else self.cut
 
 
 class AudioParam:
@@ -52,8 +54,7 @@ class AudioParam:
         *,
         rate: AutomationRate = "a-rate",
         fixed_rate: bool = False,
-        now: Callable[[], float],
-        sample_rate: float,
+        context: BaseAudioContext,
     ) -> None:
         """
         Args:
@@ -63,8 +64,7 @@ class AudioParam:
             maximum: nominal, likewise.
             rate: a-rate or k-rate.
             fixed_rate: whether `automation_rate` cannot be changed.
-            now: the context's current time in seconds.
-            sample_rate: of the context.
+            context: whose time it follows.
         """
         self._name = name
         self._default = _float32(default)
@@ -72,12 +72,16 @@ class AudioParam:
         self._maximum = _float32(maximum)
         self._rate: AutomationRate = rate
         self._fixed_rate = fixed_rate
-        self._now = now
-        self._sample_rate = sample_rate
+        self._context = context
+        self._sample_rate = context.sample_rate
         self._value = self._default
         self._settled_at: float | None = None  # time of the last event that is forgotten
         self._events: tuple[_Event, ...] = ()  # replaced, never changed: the rendering thread reads it
         self._connections: list[Connection] = []
+
+    def _now(self) -> float:
+        """The context's time in seconds."""
+        return self._context.current_time
 
     @property
     def default_value(self) -> float:
@@ -105,13 +109,18 @@ class AudioParam:
 
     @property
     def value(self) -> float:
-        """The value in the quantum rendered last; setting it equals `set_value_at_time(value, current_time)`."""
+        """The value in the quantum rendered last; setting it equals `set_value_at_time(value, current_time)`.
+
+        Raises: as `set_value_at_time`; also where a curve has just begun.
+        """
         return self._value
 
     @value.setter
     def value(self, value: float) -> None:
-        value = _float32(_number("value", value))
-        self.set_value_at_time(value, self._now())
+        value, now = _float32(_number("value", value)), self._now()
+        if any(known.kind == "curve" and known.time == now for known in self._events):
+            raise NotSupportedError(f"{self._name}: {now:g} s lies inside of a value curve")
+        self.set_value_at_time(value, now)
         self._value = value
 
     def _begin_with(self, value: float) -> None:
@@ -178,10 +187,7 @@ class AudioParam:
         if behind is not None and behind.kind in ("linear", "exponential"):
             before.append(_Event(behind.kind, time, held))  # the same ramp, cut off
         elif before and before[-1].kind == "curve" and before[-1].end > time:
-            curve = before.pop()
-            at = np.linspace(curve.time, time, max(2, len(curve.curve if curve.curve is not None else ())))
-            values = self._intrinsic(at, self._events).astype(np.float32)
-            before.append(_Event("curve", curve.time, held, curve=values, duration=time - curve.time))
+            before[-1] = replace(before[-1], value=held, cut=time)
         elif before:
             before.append(_Event("set", time, held))
         self._events = tuple(before)
@@ -277,7 +283,7 @@ class AudioParam:
             if known.kind == "curve" and event.kind == "curve" and event.time < known.end and known.time < event.end:
                 raise NotSupportedError(f"{self._name}: two value curves overlap")
         events = [
-            known for known in self._events if not (known.time == event.time and known.kind == event.kind != "curve")
+            known for known in self._events if not (known.time == event.time and known.kind == event.kind == "set")
         ]
         index = bisect_right([known.time for known in events], event.time)
         events.insert(index, event)
@@ -315,7 +321,7 @@ def _on_curve(event: _Event, times: Samples) -> Samples:
     assert curve is not None
     position = (times - event.time) * (len(curve) - 1) / event.duration
     values: Samples = np.interp(position, np.arange(len(curve)), curve)
-    return values
+    return values if event.cut is None else np.where(times < event.cut, values, event.value)
 
 
 def _on_ramp(start: float, from_time: float, ramp: _Event, times: Samples) -> Samples:

@@ -34,8 +34,9 @@ from msrecd.media.stream import MediaStream
 from msrecd.media.track import _CONSTRUCTION, MediaStreamTrack
 from msrecd.webaudio.context import BaseAudioContext
 from msrecd.webaudio.dsp import QUANTUM, Samples
-from msrecd.webaudio.intake import Intake, in_both
+from msrecd.webaudio.intake import Intake, in_both, joined
 from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan, sources_of
+from msrecd.webaudio.param import _number
 from msrecd.webaudio.straight import Straight, fades_within, straight
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,14 @@ class AudioContext(BaseAudioContext):
         Raises:
             NotSupportedError: the rate is not 3000 to 768000 Hz.
         """
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"the options of an AudioContext must be a mapping, not {type(options).__name__}")
         given: dict[str, Any] = dict(options or {})
         warn_of_unknown("AudioContext", given, ("sample_rate", "latency_hint"), stacklevel=3)
-        super().__init__(float(given.get("sample_rate") or 48000.0), 32)
+        hint = given.get("latency_hint", "interactive")
+        if isinstance(hint, str) and hint not in ("balanced", "interactive", "playback"):
+            raise TypeError(f"latency_hint must be 'balanced', 'interactive', 'playback' or seconds, not {hint!r}")
+        super().__init__(_number("sample_rate", given.get("sample_rate", 48000.0)), 32)
         self._destination._count = 2
         self._ends: weakref.WeakSet[MediaStreamAudioDestinationNode] = weakref.WeakSet()
         self._taps: weakref.WeakSet[MediaStreamAudioSourceNode] = weakref.WeakSet()
@@ -380,6 +386,7 @@ class MediaStreamAudioDestinationNode(AudioNode):
         super().__init__(context, options)
         self._realtime = context
         self._heard: Samples | None = None
+        self._missing: list[tuple[int, int]] = []  # frames of the context of which some has not come out yet
         self._source = _GraphSource(self, round(context.sample_rate))
         shared = SharedSource(self._source, self._source.close)
         shared.listen()
@@ -407,8 +414,11 @@ class MediaStreamAudioDestinationNode(AudioNode):
         heard = self._heard
         if heard is None:
             return
-        if latency_frames:
-            missing = ()  # the sound of a look-ahead is that of frames before: silence stands for what is missing
+        frames = heard.shape[1]
+        known = joined([*self._missing, *((first_frame + begin, first_frame + end) for begin, end in missing)])
+        shift = latency_frames - first_frame  # what a node looks ahead comes out in a later block
+        self._missing = [(begin, end) for begin, end in known if end + shift > frames]
+        missing = in_both([(begin + shift, end + shift) for begin, end in known], [(0, frames)])
         at = 0
         for begin, end in (*missing, (heard.shape[1], heard.shape[1])):
             if begin > at:

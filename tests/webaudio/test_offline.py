@@ -121,13 +121,13 @@ def test_a_swept_filter_is_exact_to_the_sample() -> None:
     node.frequency.set_value_at_time(100, 0)
     node.frequency.exponential_ramp_to_value_at_time(10000, 4096 / RATE)
     player(context, samples).connect(node).connect(context.destination)
-    first = second = 0.0
+    x1 = x2 = y1 = y2 = 0.0
     expected = []
     for n, x in enumerate(samples[0].astype(np.float64)):
         b, a = coefficients_by_the_book("lowpass", 100 * 100 ** (n / 4096), 0, 0)
         (b0, b1, b2), (_, a1, a2) = [part / a[0] for part in b], [part / a[0] for part in a]
-        y = b0 * x + first
-        first, second = b1 * x - a1 * y + second, b2 * x - a2 * y
+        y = b0 * x + b1 * x1 + b2 * x2 - a1 * y1 - a2 * y2  # the specification's equation
+        x2, x1, y2, y1 = x1, x, y1, y
         expected.append(y)
     assert np.abs(rendered(context)[0] - expected).max() < 1e-5
 
@@ -434,7 +434,7 @@ def test_rendering_is_suspended_at_a_quantum_and_goes_on() -> None:
         await asyncio.sleep(0)
         samples = (await context.start_rendering()).channels[0]
         await task
-        step = int(0.5 * RATE) // 128 * 128
+        step = -(-int(0.5 * RATE) // 128) * 128
         assert (samples[:step] == 1).all()
         assert (samples[step:] == 3).all()
         assert context.state == "closed"

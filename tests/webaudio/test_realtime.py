@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import msrecd
+from msrecd.clock import SYSTEM_CLOCK
 from msrecd.devices.virtual import VirtualBackend, VirtualMicrophone
 from msrecd.flow.source import Gate
 from msrecd.flow.units import AudioBlock, AudioFormat
@@ -229,6 +230,41 @@ def test_what_a_device_loses_is_lost_behind_the_graph() -> None:
     assert abs(begin - (480 + 20 * 480)) <= 2
     assert not heard[0, begin + 64 : end - 64].any()
     assert heard[0, begin - 480 : begin - 64].any()
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+@pytest.mark.promise("losses-in-a-graph")
+def test_what_comes_too_late_is_a_gap_of_the_recording(looks_ahead: bool) -> None:
+    """A track stands still for 1.8 s: of what it gives then some comes too late, silence was rendered for it."""
+
+    async def record() -> msrecd.ChunkInfo:
+        generator = msrecd.MediaStreamTrackGenerator({"kind": "audio", "sample_rate": 48_000, "channel_count": 1})
+        context = msrecd.AudioContext()
+        end = context.create_media_stream_destination()
+        node: msrecd.AudioNode = context.create_media_stream_source(msrecd.MediaStream([generator.track]))
+        if looks_ahead:
+            node = node.connect(context.create_dynamics_compressor())
+        node.connect(end)
+        recorder = msrecd.MediaRecorder(end.stream, {"mime_type": "audio/x-matroska;codecs=pcm"})
+        infos: list[msrecd.ChunkInfo] = []
+        recorder.ondataavailable = lambda event: infos.append(event.chunk_info) if event.chunk_info else None
+        recorder.start()
+        begin_ns, loop = SYSTEM_CLOCK.monotonic_ns(), asyncio.get_running_loop()
+        begin_s = loop.time()
+        for number in range(28):
+            await asyncio.sleep(begin_s + (number / 10 if number < 10 else 2.8) - loop.time())
+            sound = np.full((1, 4800), 0.5, np.float32)
+            at_ns = begin_ns + number * 10**8
+            await generator.write(msrecd.AudioData(sound, sample_rate=48_000, timestamp_ns=at_ns))
+        recorder.stop()
+        await recorder.stopped
+        await context.close()
+        return infos[-1]
+
+    info = asyncio.run(record())
+    (sound,) = info.tracks
+    assert 0.4 < sound.gap_s < 1.8
+    assert sum(one.duration_s for one in info.gaps) == pytest.approx(sound.gap_s, abs=0.1)
 
 
 def test_ranges_that_two_rows_share() -> None:
