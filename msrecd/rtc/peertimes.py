@@ -26,7 +26,7 @@ class PeerClock:
     late the packets were by which the offset was found is no drift: it is learned, and left as it is.
     """
 
-    DEAD_NS = 10 * MS
+    DEAD_NS = 40 * MS  # by so much what a busy machine delays at least may differ from one minute to another
     RATE = 0.0005
     WINDOW = 30  # seconds whose earliest packets tell where they lie now; a busy machine delays all of some seconds
     RECENT = 10  # of them, the ones that count while the times are not in use

@@ -169,16 +169,16 @@ def test_a_first_packet_that_was_late_moves_nothing() -> None:
     """A recording begins with it: sound that passes through is as long as it is, and would part from the frames."""
     clock, jitter = PeerClock(), random.Random(5)
     offsets = []
-    for number in range(30_000):  # ten minutes, of which the first one and a half on a busy machine
+    for number in range(30_000):  # ten minutes, of which three on a busy machine
         time = number * 20 * MS
         late = 27 * MS if not number else jitter.randrange(3 * MS)
-        late += jitter.randrange(8 * MS, 15 * MS) if 500 < number < 4500 else 0
+        late += jitter.randrange(28 * MS, 35 * MS) if 500 < number < 9500 else 0
         offsets.append(clock.add(time + 7 * NS + late, time, may_step=False))
     assert max(offsets) - min(offsets) < MS
     for number in range(30_000, 60_000):  # ten minutes, 100 ppm fast
         time = number * 20 * MS
         offset = clock.add(time + 7 * NS - (number - 30_000) * 2000 + jitter.randrange(3 * MS), time, may_step=False)
-    assert abs(offset - (offsets[-1] - 30_000 * 2000)) < 15 * MS
+    assert abs(offset - (offsets[-1] - 30_000 * 2000)) < 45 * MS
 
 
 def test_times_that_are_not_in_use_are_found_again() -> None:
