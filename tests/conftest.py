@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import asyncio.constants
 import json
 import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,11 @@ from broker import MOSQUITTO, Broker
 from hypothesis import HealthCheck, settings
 from promises import keep_results
 from workunits import scheduler
+
+# asyncio's debug mode notes where each future, task and call was made. With whole stacks the tests of the conductor
+# take six times as much CPU as without; the two innermost frames name the place.
+asyncio.constants.DEBUG_STACK_DEPTH = 2  # type: ignore[misc]
+traceback.extract_stack.__defaults__ = (None, 2)  # which the C code of futures calls without arguments
 
 # An example may take as long as a busy machine makes it take.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -102,7 +102,11 @@ def test_a_loop_of_a_cut_file_has_no_hole(tmp_path: Path, folder: Path) -> None:
             recorder.ondataavailable = lambda event: file.write(bytes(event.data))
             recorder.start(500)
             await element.play()
-            await asyncio.sleep(6.0)
+            rounds, before = 0, 0.0
+            async with asyncio.timeout(60):
+                while rounds < 2 or element.current_time < 0.5:
+                    await asyncio.sleep(0.02)
+                    rounds, before = rounds + (element.current_time < before - 1), element.current_time
             recorder.stop()
             async with asyncio.timeout(60):
                 await recorder.stopped

@@ -14,6 +14,7 @@ from config_text import configuration, recorder
 from daemon import DaemonProcess
 from pageclient import PageClient, wait_for_page, web_table
 from ports import free_port
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
@@ -71,7 +72,7 @@ def test_four_viewers_cost_at_most_what_recording_costs(tmp_path: Path) -> None:
                     response = stack.enter_context(client.stream("/api/recorders/cam0/live.mp4"))
                     assert response.status == 200
                     threading.Thread(target=drain, args=(response, read, number), daemon=True).start()
-                time.sleep(1)  # the first pieces are behind them
+                until(lambda read=read: min(read) > 4e6 / 8, "no second of the film came")  # type: ignore[misc]
                 before = list(read)
                 watched = spent_s(daemon)
                 assert all(now - then > ROUND_S * 4e6 / 8 / 2 for now, then in zip(read, before, strict=True))
