@@ -156,6 +156,8 @@ class ReceivedSource(Source):
             if self._parameters is None:
                 self._parameters = opus_parameters()
                 self.codec = codec
+                if self._decoding is not None:  # begun before anything had come
+                    self._decoding.describe(self._parameters)
                 self.passing.set_parameters(self._parameters)
             return True
         known = video_parameters(codec, data, self._parameters)

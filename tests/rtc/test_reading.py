@@ -185,3 +185,34 @@ def test_members_of_a_channel() -> None:
             assert got == [b"x" * 100_000]
 
     run(scenario())
+
+
+def test_sound_is_decoded_for_a_recorder_that_was_there_before_it() -> None:
+    """A program records in its `track` listener: nothing has come yet, and the codec is another than the peer's."""
+
+    async def scenario() -> int:
+        async with Peers() as peers:
+            caller, callee = peers.new(), peers.new()
+            context = msrecd.AudioContext()
+            end, tone = context.create_media_stream_destination(), context.create_oscillator()
+            tone.connect(end)
+            tone.start()
+            caller.add_track(end.stream.get_audio_tracks()[0], end.stream)
+            recorders: list[msrecd.MediaRecorder] = []
+            sizes: list[int] = []
+
+            def record(event: msrecd.RTCTrackEvent) -> None:
+                recorder = msrecd.MediaRecorder(event.streams[0], {"mime_type": "audio/mp4;codecs=mp4a.40.2"})
+                recorder.ondataavailable = lambda blob: sizes.append(blob.data.size)
+                recorder.start(100)
+                recorders.append(recorder)
+
+            callee.ontrack = record
+            await negotiate(caller, callee)
+            await until(recorders[0], "dataavailable", lambda: sum(sizes) > 4000)
+            recorders[0].stop()
+            await recorders[0].stopped
+            await context.close()
+        return sum(sizes)
+
+    assert run(scenario()) > 4000
