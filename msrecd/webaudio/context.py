@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msrecd.dom.events import Event, EventTarget, event_handler
+from msrecd.dom.events import Event, event_handler
 from msrecd.dom.exceptions import IndexSizeError, InvalidStateError, NotSupportedError
 from msrecd.webaudio.dsp import QUANTUM, Samples
 from msrecd.webaudio.generators import (
@@ -26,7 +26,7 @@ from msrecd.webaudio.generators import (
     OscillatorNode,
     PeriodicWave,
 )
-from msrecd.webaudio.node import AudioNode, Plan
+from msrecd.webaudio.node import AudioNode, GraphOwner, Plan
 from msrecd.webaudio.nodes import (
     AnalyserNode,
     BiquadFilterNode,
@@ -67,7 +67,7 @@ class AudioDestinationNode(AudioNode):
         return []
 
 
-class BaseAudioContext(EventTarget):
+class BaseAudioContext(GraphOwner):
     """A graph and its time. Belongs to the loop."""
 
     _is_offline = False

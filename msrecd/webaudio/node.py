@@ -27,13 +27,8 @@ MAX_CHANNELS = 32
 N = TypeVar("N", bound="AudioNode")
 
 
-def checked_context(context: Any) -> BaseAudioContext:
-    """Raises: TypeError: it is none."""
-    from msrecd.webaudio.context import BaseAudioContext
-
-    if not isinstance(context, BaseAudioContext):
-        raise TypeError(f"a node needs a context, not {type(context).__name__}")
-    return context
+class GraphOwner(EventTarget):
+    """What nodes know a context by: the base of BaseAudioContext."""
 
 
 class Connection:
@@ -88,7 +83,9 @@ class AudioNode(EventTarget):
             TypeError: `options` is no mapping; a value has the wrong type.
         """
         super().__init__()
-        self._context = checked_context(context)
+        if not isinstance(context, GraphOwner):
+            raise TypeError(f"a {type(self).__name__} needs a context, not {type(context).__name__}")
+        self._context = context
         self._count = self._channel_count
         self._mode: ChannelCountMode = self._channel_count_mode
         self._interpretation: ChannelInterpretation = self._channel_interpretation
