@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year acceptance-recorders leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test upstream ha-test fleet-test promises coverage fuzz lint format types clean
+.PHONY: help setup demo faults torn-test bench soak fidelity acceptance acceptance-inputs acceptance-mqtt acceptance-year acceptance-recorders leak-test twenty deb deb-test pip-test test test-quick conformance trixie-test vm-test cma-test upstream ha-test fleet-test promises coverage fuzz lint format types clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,10 @@ trixie-test: ## the tests on Debian 13 with its own packages only (Python 3.13; 
 vm-test: $(STAMP) ## the hardware tests in a virtual machine with real drivers (root; makes .cache/vm once)
 	@scripts/apt-install.sh qemu-system-x86 qemu-utils e2fsprogs git
 	@$(BIN)/python hw-tests/vm/run.py $(ARGS)
+
+cma-test: $(STAMP) ## part of vm-test: an arm64 kernel with 512 MB whose page cache is in CMA (QEMU, a Debian mirror; two minutes)
+	@scripts/apt-install.sh qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross cpio
+	@$(BIN)/python hw-tests/vm/cma.py
 
 upstream: $(STAMP)-tests ## each answer to what picamera2, libcamera, the kernel do is taken out: its tests must fail (ten minutes)
 	@MSRECD_UPSTREAM=1 $(BIN)/python -m pytest -q -n 2 -rA tests/devices/test_upstream.py $(ARGS)

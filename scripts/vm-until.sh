@@ -36,7 +36,7 @@ if [[ ! -f .cache/vm/disk.img.made ]] && (($(df --output=avail .cache | tail -n 
 fi
 
 status=0
-timeout --kill-after=30 "$left_s" "${VENV:-.venv}/bin/python" hw-tests/vm/run.py --times 1 --cuts 1 || status=$?
+timeout --kill-after=30 "$left_s" "${VENV:-.venv}/bin/python" hw-tests/vm/run.py --times 1 --cuts 1 --no-cma || status=$?
 case $status in
     0) ;;
     3) left_out "the machine cannot be made here (see above)" ;;

@@ -112,6 +112,11 @@ def run_tests(args: argparse.Namespace) -> bool:
     return code == "0" and not trouble
 
 
+def run_cma() -> bool:
+    """A small Pi's memory, in a machine of its own: whether it was so, or cannot be made here (it says why)."""
+    return subprocess.run([sys.executable, HERE / "cma.py"], check=False).returncode in (0, NO_MACHINE)
+
+
 def show(path: Path) -> None:
     for line in read(path).splitlines()[-40:]:
         print(f"    {line}")
@@ -225,6 +230,7 @@ def main() -> int:
     )
     parser.add_argument("--cold", action="store_true", help="boot for each part, instead of once for all")
     parser.add_argument("--no-tests", action="store_true", help="only the power cuts")
+    parser.add_argument("--no-cma", action="store_true", help="without the machine that has a small Pi's memory")
     args = parser.parse_args()
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", sys.executable, *sys.argv])
@@ -262,6 +268,8 @@ def main() -> int:
         is_well &= cut_power(args.cuts, args, "ext4")
     if args.fat_cuts:
         is_well &= cut_power(args.fat_cuts, args, "FAT32")
+    if not args.no_cma:
+        is_well &= run_cma()
     say(f"{'all well' if is_well else 'FAILED'} after {time.monotonic() - begun:.0f} s; everything in {RESULTS}")
     return 0 if is_well else 1
 

@@ -99,6 +99,7 @@ def test_a_board_that_is_well(facts: Facts) -> None:
         (ZERO_2_W, {"devices": (CAMERA,)}, "microphone", Level.ERROR, "arecord -l"),
         (ZERO_2_W, {"contiguous_memory": ContiguousMemory(total=64 * MIB, free=0)}, "CMA", Level.WARNING, "cma-256"),
         (ZERO_2_W, {"memory_available": 20 * MIB}, "memory", Level.WARNING, "top"),
+        (ZERO_2_W, {"memory_total": 0, "memory_available": 0}, "memory", Level.WARNING, "mount -t proc"),
         (ZERO_2_W, {"storage_problem": "is a file"}, "storage", Level.ERROR, "mount the drive"),
         (ZERO_2_W, {"is_storage_writable": False}, "storage", Level.ERROR, "chown"),
         (ZERO_2_W, {"storage_free": 10 * MIB}, "storage", Level.WARNING, "max_total"),

@@ -244,8 +244,16 @@ def _contiguous(facts: Facts) -> Iterator[Finding]:
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:
+    if not facts.memory_total:  # a container, or a root of which only the files are there
+        yield Finding(
+            area="memory",
+            level=Level.WARNING,
+            message="not known: /proc/meminfo cannot be read",
+            remedy="mount -t proc proc /proc",
+        )
+        return
     text = f"{facts.memory_available // _MIB} of {facts.memory_total // _MIB} MiB available"
-    if facts.memory_total and facts.memory_available < _LITTLE_MEMORY:
+    if facts.memory_available < _LITTLE_MEMORY:
         yield Finding(area="memory", level=Level.WARNING, message=text, remedy="end what is not needed: top -o RES")
     else:
         yield Finding(area="memory", level=Level.OK, message=text)
