@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msrecd.inputs import wire
@@ -34,7 +34,10 @@ from msrecd.inputs.rtspinput import NAP_S, RtspInput, open_rtsp
 from msrecd.inputs.shared import place_of, serve_inputs
 from msrecd.inputs.syscalls import INTERNET, LOCAL, Rights
 from msrecd.libav.demuxer import Demuxer, load_rest
-from msrecd.libav.values import Demuxed, LibavError
+from msrecd.libav.values import Demuxed, LibavError, NoMedia
+
+if TYPE_CHECKING:
+    from msrecd.inputs.httpjpegs import JpegInput
 
 _UDP_NAP_S = 0.02  # the kernel keeps less of UDP
 _DRAINED_S = 0.004  # a packet that was waited for so long was the newest
@@ -43,6 +46,7 @@ _FIRST_BATCH_S = 1.0
 _BATCH_BYTES = 1 << 20
 _FILE_BATCH = 64
 _IDLE_S = 120.0  # longer than any pause between two attempts
+_WITHOUT_FILES = Rights(families=INTERNET, may_open=False)
 REWIND, GO = b"R", b"G"
 
 
@@ -103,7 +107,7 @@ def read_input(connection: socket.socket) -> None:
         confine(rights=Rights(families=_families(request["url"]), may_fork=True))
     else:
         confine(file=request["url"])
-    demuxer: Demuxer | RtspInput | None = None
+    demuxer: Demuxer | JpegInput | RtspInput | None = None
     try:
         try:
             if request["network"]:
@@ -113,6 +117,9 @@ def read_input(connection: socket.socket) -> None:
                 if request["network"]:
                     narrow(_rights_of_libav(request))
                 demuxer = _opened(request)
+                if request["network"] and demuxer.is_live and not demuxer.looks_up_names:
+                    load_rest()
+                    narrow(_WITHOUT_FILES)
             connection.sendall(wire.description(_described(demuxer)))
             give_back_memory()
             indexes = json.loads(_line(connection))
@@ -124,7 +131,7 @@ def read_input(connection: socket.socket) -> None:
                     demuxer = None  # its camera plays on
                     return
             while True:
-                own = demuxer.batches(indexes) if isinstance(demuxer, RtspInput) else batches(demuxer, indexes)
+                own = batches(demuxer, indexes) if isinstance(demuxer, Demuxer) else demuxer.batches(indexes)
                 for batch in own:
                     wire.send_parts(connection, wire.packets(batch))
                 connection.sendall(wire.text(wire.END, {"error": None}))
@@ -160,10 +167,11 @@ def _rights_of_libav(request: dict[str, Any]) -> Rights:
     with contextlib.suppress(ValueError):
         is_address = bool(ipaddress.ip_address((parts.hostname or "").partition("%")[0]))
     if is_address and parts.scheme not in ("rtsp", "rtsps") and not request["any_host"]:
-        import msrecd.inputs.redirects  # noqa: F401  # it could not be loaded later
+        import msrecd.inputs.httpjpegs
+        import msrecd.inputs.redirects  # noqa: F401  # they could not be loaded later
 
         load_rest()
-        return Rights(families=INTERNET, may_open=False)
+        return _WITHOUT_FILES
     return Rights(families=_families(request["url"]))
 
 
@@ -177,29 +185,53 @@ def _stay_on_host(request: dict[str, Any], connection: socket.socket) -> None:
     stay_on(request["url"], any_host=request["any_host"], refuse=refuse)
 
 
-def _opened(request: dict[str, Any]) -> Demuxer:
+def _opened(request: dict[str, Any]) -> Demuxer | JpegInput:
     """
     Raises:
         LibavError: it cannot be opened, or leads to another host.
     """
-
-    def open_(url: str) -> Demuxer:
-        return Demuxer(url, timeout_s=request["timeout_s"], transport=request["transport"], kinds=request["kinds"])
-
+    url, timeout_s = request["url"], request["timeout_s"]
+    if not url.startswith(("http:", "https:")):
+        return Demuxer(url, timeout_s=timeout_s, transport=request["transport"], kinds=request["kinds"])
     try:
-        return open_(request["url"])
+        return _opened_http(url, request)
     except LibavError:
-        if not request["url"].startswith(("http:", "https:")):
-            raise
         from msrecd.inputs.redirects import target_of  # with its libraries, which are seldom wanted
 
-        target = target_of(request["url"], request["timeout_s"], any_host=request["any_host"])
+        target = target_of(url, timeout_s, any_host=request["any_host"])
         if target is None:
             raise
-        return open_(target)
+        return _opened_http(target, request)
 
 
-def _described(demuxer: Demuxer | RtspInput) -> wire.Description:
+def _opened_http(url: str, request: dict[str, Any]) -> Demuxer | JpegInput:
+    """
+    Raises:
+        LibavError: it cannot be opened.
+    """
+    try:
+        demuxer = Demuxer(url, timeout_s=request["timeout_s"], kinds=request["kinds"])
+    except NoMedia:
+        with contextlib.suppress(LibavError):
+            return _jpegs(url, request)
+        raise
+    if not demuxer.sends_bare_jpegs:
+        return demuxer
+    demuxer.close()
+    return _jpegs(url, request)
+
+
+def _jpegs(url: str, request: dict[str, Any]) -> JpegInput:
+    """
+    Raises:
+        LibavError: it sends none, or only one.
+    """
+    from msrecd.inputs.httpjpegs import JpegInput  # with its libraries, which are seldom wanted
+
+    return JpegInput(url, request["timeout_s"])
+
+
+def _described(demuxer: Demuxer | JpegInput | RtspInput) -> wire.Description:
     """As much as the program takes."""
     good = [info for info in demuxer.streams if len(info.extradata) <= wire.MAX_EXTRADATA]
     skipped = [*demuxer.skipped]

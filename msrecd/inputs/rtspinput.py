@@ -182,6 +182,7 @@ class RtspInput:
         """
         flow = Flow(self._session, self._unpacker, indexes, self._timeout_s)
         batch, self._early, self._raw = [one for one in self._early if one.stream in flow.wanted], [], []
+        batch += flow.look()  # what came meanwhile: the newest packet tells how late the others are
         while True:
             if batch:
                 yield batch

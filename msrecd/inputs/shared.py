@@ -100,7 +100,8 @@ class _Camera:
     def _begin(self, body: bytes) -> None:
         try:
             self._flow, batch = Flow.of(self._camera, body)
-            self._send_batch(batch)
+            # With what came meanwhile: the newest packet of the first batch tells how late the others are.
+            self._send_batch(batch + self._flow.look())
         except Exception as exc:
             self._fail(exc)
 

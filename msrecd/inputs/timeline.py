@@ -94,15 +94,18 @@ class DecodeOrder:
 class ClockFit:
     """The offset from a sender's clock to CLOCK_MONOTONIC, by the packets that came earliest. Pure.
 
-    Follows a clock that is up to 0.1 % fast or slow, by at most 0.2 % (inaudible). A start-up burst moves it at once as
-    long as nothing was placed. A constant lateness that lasts half a minute is a sender's clock that stood still.
+    A start-up burst moves it at once as long as nothing was placed. Then it follows slowly, for a player may count the
+    samples of a chunk, which nobody can compress, and not their times: 30 ms a minute. That is more than any crystal is
+    off; a clock that is off by 0.1 % is followed at 0.3 s. A constant lateness that lasts half a
+    minute is a sender's clock that stood still.
     """
 
     _BUCKET_NS = NS
     _WINDOW = 10  # buckets that tell where the earliest packets lie now
     _STANDS_STILL = 30  # buckets of constant lateness
-    _RISE = 0.002
-    _FALL = 0.02
+    _SLOWLY = 0.0005
+    _FASTER, _FAR_NS = 0.002, 300 * MS
+    _FALL, _BURST_NS = 0.02, 500 * MS  # packets that had waited on the way when a connection began
     _SETTLES_NS = 10 * NS
 
     def __init__(self) -> None:
@@ -133,11 +136,10 @@ class ClockFit:
         late = recent - self.offset_ns
         if late > _HOLE_NS and self._stood_still():
             self.offset_ns += late
-        elif late > 0:
-            self.offset_ns += min(late * passed // self._SETTLES_NS, int(passed * self._RISE))
         else:
-            limit = self._FALL if late < -100 * MS else self._RISE
-            self.offset_ns -= min(-late * min(passed, self._SETTLES_NS) // self._SETTLES_NS, int(passed * limit))
+            limit = self._SLOWLY if abs(late) < self._FAR_NS else self._FASTER if late > -self._BURST_NS else self._FALL
+            step = min(abs(late) * passed // self._SETTLES_NS, int(passed * limit))
+            self.offset_ns += step if late > 0 else -step
         return self.offset_ns
 
     def _stood_still(self) -> bool:
@@ -212,11 +214,13 @@ class StreamTimes:
 
     duration_ns: of a packet that does not tell.
     reorder_depth: as far as libav knows it.
+    is_read_late: a packet is read when the next one begins to come.
     """
 
     is_video: bool
     duration_ns: int = _USUAL_NS
     reorder_depth: int = 0
+    is_read_late: bool = False
 
 
 class LiveLine:
@@ -245,6 +249,7 @@ class LiveLine:
             for index, times in streams.items()
         }
         self._video = {index for index, times in streams.items() if times.is_video}
+        self._read_late = {index: times.duration_ns for index, times in streams.items() if times.is_read_late}
         self._shares_clock = shares_clock or len(streams) == 1
         self._trusts_dts = trusts_dts
         self._is_aligned = is_aligned
@@ -260,7 +265,11 @@ class LiveLine:
 
         Nothing is left out: packets without a time are held until one with a time follows, at most a second.
         """
-        batch = [*self._held, *[(packet, now_ns) for packet in packets]]
+        late = self._read_late
+        if late:
+            batch = [*self._held, *[(packet, now_ns - late.get(packet.stream, 0)) for packet in packets]]
+        else:
+            batch = [*self._held, *[(packet, now_ns) for packet in packets]]
         self._held = []
         if self._on_arrival:
             return self._placed([(packet, at, at) for packet, at in batch])

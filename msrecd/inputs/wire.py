@@ -119,7 +119,7 @@ _WORDS = {
     "layout": r"[\w().+ -]{0,60}",
     "color_range": r"limited|full",
 }
-_FLAGS = ("needs_hidden",)
+_FLAGS = ("needs_hidden", "comes_with_next")
 _MAY_BE_NONE = ("frame_rate", "color_range")
 _BEGINS = (b"nut/multimedia container", b"\x1a\x45\xdf\xa3")  # of the small file that describes a stream
 

@@ -94,6 +94,7 @@ def options_for(scheme: str, timeout_s: float, transport: str) -> dict[str, str]
     else:
         options["rw_timeout"] = microseconds
     if family == "http":
+        options["formatprobesize"] = str(128 << 10)  # of JPEGs alone libav reads as much as this before it believes it
         options["follow"] = "1"
         options["max_redirects"] = "0"  # inputs/redirects.py follows them, where they may be followed
     return options

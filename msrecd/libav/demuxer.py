@@ -24,13 +24,15 @@ from msrecd.libav.explaining import errno_of, explain, refuses_transport
 from msrecd.libav.packetfacts import HiddenSound, RtpLosses, wall_ns
 from msrecd.libav.rawtimes import WITHOUT_TIMES, with_times
 from msrecd.libav.streamfacts import is_still, may_be_adts, stream_info
-from msrecd.libav.values import Demuxed, LibavError, StreamInfo, Times, is_described
+from msrecd.libav.values import Demuxed, LibavError, NoMedia, StreamInfo, Times, is_described
 
 _SHOWS_ITS_COLORS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "mpeg4", "mpeg2video")
 KEY_FRAME_S = 20.0  # how long a live stream that was joined between two key frames is read for its parameter sets
 _SETS_IN_KEY_FRAMES = ("h264", "hevc")
+_FRAMED_BY_PARSER = ("h264", "hevc", "mpeg4")  # of RTP: AVSTREAM_PARSE_FULL in libavformat's rtpdec_*.c
 _UNTIL_KEY_FRAME = {"analyzeduration": str(int(KEY_FRAME_S * 1e6)), "probesize": str(32 << 20)}
 _JPEGS = ("mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe")
+SNAPSHOT = "it sends one JPEG, a snapshot, and no stream: give the address of the camera's stream"
 _MOST_ENTRIES = 1 << 20  # of an index, some hours of frames
 _WAIT_FOR_CONFIG = 400  # packets until an AAC stream with headers in its packets must have shown one
 
@@ -97,22 +99,37 @@ class Demuxer:
         if self.is_live and self._waits_for_key_frame():
             close_quietly(self._container)
             self._open(url, {**options_for(scheme, timeout_s, self.transport), **_UNTIL_KEY_FRAME})
-        if scheme in ("http", "https") and not self.is_live and not self._pending:
+        if scheme in ("http", "https") and not self.is_live and len(self._pending) < 2:
             self._read_ahead()  # so that it is not opened in vain, again and again
         if not self.is_live:
             self.streams = [replace(info, needs_hidden=self._needs_hidden(info)) for info in self.streams]
         self.times: Times = _times(scheme, name, self.is_live)
+        if self.times == "rtp":  # whose streams lie to each other as they arrive, at first
+            self.streams = [replace(info, comes_with_next=info.codec in _FRAMED_BY_PARSER) for info in self.streams]
 
     def _read_ahead(self) -> None:
         """
         Raises:
             LibavError: not one packet can be read.
         """
+        is_jpeg = self._format in _JPEGS
         try:
-            self._pending.extend(islice(self._demuxed(), 1))
+            self._pending.extend(islice(self._demuxed(), 2 if is_jpeg else 1))
+            if is_jpeg and len(self._pending) < 2:
+                raise LibavError(SNAPSHOT)
         except LibavError:
             close_quietly(self._container)
             raise
+
+    @property
+    def looks_up_names(self) -> bool:
+        """Whether what comes may name hosts to be asked."""
+        return self._format == "hls"
+
+    @property
+    def sends_bare_jpegs(self) -> bool:
+        """Whether JPEGs come with nothing between them that libav knows: it reads the first ones for seconds then."""
+        return self.is_live and self._format in _JPEGS and (self._format != "mpjpeg" or not self.streams)
 
     def _waits_for_key_frame(self) -> bool:
         """Whether a stream of frames was joined between two key frames: parameter sets come with the next one."""
@@ -153,7 +170,8 @@ class Demuxer:
             )
         except (av.error.FFmpegError, ValueError, OSError) as exc:
             refused = "rtsp_transport" in options and refuses_transport(exc)
-            raise (_TransportRefused if refused else LibavError)(self._explained(exc)) from None  # PyAV's holds the URL
+            kind = NoMedia if isinstance(exc, av.error.InvalidDataError) else LibavError
+            raise (_TransportRefused if refused else kind)(self._explained(exc)) from None  # PyAV's holds the URL
         self.streams, self.skipped = [], []
         self._pending.clear()
         self._format = self._container.format.name

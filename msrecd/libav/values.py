@@ -17,6 +17,10 @@ class LibavError(Exception):
     """libav refused or failed; the message is libav's."""
 
 
+class NoMedia(LibavError):
+    """What came is in none of the formats that may be opened."""
+
+
 @dataclass(slots=True, eq=False)
 class Encoded:
     """One packet as an encoder gave it; pts in ns (video) or in samples (audio)."""
@@ -33,7 +37,8 @@ class StreamInfo:
     """One stream of an opened input, as its container describes it.
 
     reorder_depth: frames that are decoded before the first one is shown, as far as libav tells; 0 for none or unknown.
-    needs_hidden: an edit list hides frames that shown ones refer to.
+    needs_hidden: an edit list hides frames that shown ones refer to. comes_with_next: libav gives a frame when the next
+    one has begun, so it is read that much later than it came.
     """
 
     index: int
@@ -52,6 +57,7 @@ class StreamInfo:
     frame_samples: int = 0
     reorder_depth: int = 0
     needs_hidden: bool = False
+    comes_with_next: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -168,6 +168,7 @@ class Playback:
                 is_video=source.kind == "video",
                 duration_ns=usual_duration_ns(source.info),
                 reorder_depth=source.info.reorder_depth,
+                is_read_late=source.info.comes_with_next,
             )
             for source in self.sources
         }

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from msrecd.inputs import syscalls
+from msrecd.inputs.address import SourceOptions
+from msrecd.inputs.processes import Process
 from msrecd.inputs.syscalls import INTERNET, LOCAL, Rights, filter_program, this_machine
+from tests.inputs.cameras import RtspCamera, clip
+from tests.inputs.test_network import Played
 
 ROOT = Path(__file__).parents[2]
 # The arguments: which rights; whether the kernel has Landlock; the pid of another process; a folder with "kept" in it.
@@ -293,3 +297,20 @@ def test_the_numbers_are_those_of_the_kernel() -> None:
         for machine, number in zip((0xC000003E, 0xC00000B7, 0x40000028), numbers, strict=True):
             known = resolve(ctypes.c_uint32(machine), call.encode())
             assert known == number if number is not None else known < 0, (call, hex(machine))
+
+
+@pytest.mark.skipif(not this_machine(), reason="a machine whose system calls are not known")
+@pytest.mark.promise("playing-needs-no-files")
+def test_libav_opens_no_file_once_a_camera_plays() -> None:
+    """Also where the kernel has no Landlock: a filter that refuses to open files comes behind those of before."""
+    with RtspCamera(clip()) as camera, Played(camera.url, SourceOptions(timeout_s=10, transport="udp")) as played:
+        played.taken["video"].wait(3)
+        process = played.playback._reader._process
+        assert isinstance(process, Process)
+        pid = _field(Path(f"/proc/self/fdinfo/{process.pidfd}"), "Pid")
+        filters = _field(Path(f"/proc/{pid}/status"), "Seccomp_filters")
+    assert filters - _field(Path("/proc/self/status"), "Seccomp_filters") == 3, "the first one, libav's, this one"
+
+
+def _field(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))

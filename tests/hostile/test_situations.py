@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pytest
 from config_text import camera, configuration, recorder
 from daemon import DaemonProcess
 from judge import assert_consecutive, numbers_of
+from waiting import until
 
 from msrecd.local.client import LocalDaemon
 from msrecd.local.protocol import socket_path
@@ -337,23 +339,16 @@ CARD: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 @pytest.mark.slow
 def test_a_daemon_with_a_hostile_card(tmp_path: Path) -> None:
-    """It starts, records, lists, proves what is proven, and opens, follows and deletes nothing of all that."""
-    daemon = DaemonProcess(tmp_path, configuration(tmp_path, port=None, recorders=camera("cam0", frame_rate=10)))
-    places = {}
-    for name, (place, make) in CARD.items():
-        path = daemon.recordings / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(path)
-        places[name] = path
-    with daemon:
-        before = daemon.status("VmRSS") >> 20
-        assert ask(daemon, "recorder/cam0/start")["status"] == "ok"
-        deadline = time.monotonic() + 60
-        while states_of(daemon)["recorder/cam0"]["chunks"] < 2:
-            assert time.monotonic() < deadline, daemon.log.read_text()[-3000:]
-            time.sleep(0.1)
-        assert ask(daemon, "recorder/cam0/stop")["status"] == "ok"
-        assert (daemon.status("VmHWM") >> 20) - before < MOST_MIB + 40  # recording itself takes some
+    """It starts, records, lists, proves what is proven, and opens, follows and deletes nothing of all that; nor of what
+    is put there while it records."""
+    usual = DaemonProcess(tmp_path / "usual", _on_card(tmp_path / "usual"))
+    daemon = DaemonProcess(tmp_path, _on_card(tmp_path))
+    places = _put(daemon.recordings, "cam0")
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(_recorded_mib, usual, lambda: None)
+        most_mib = _recorded_mib(daemon, lambda: _put(daemon.recordings, "cam2"))
+        usual_mib = beside.result()
+    assert most_mib - usual_mib < MOST_MIB, f"{usual_mib} MiB with a card of its own, {most_mib} MiB with this one"
     assert "Traceback" not in daemon.log.read_text()
     listed = _command(daemon, "list", "--json")
     assert listed.returncode == 0, listed.stderr
@@ -367,6 +362,48 @@ def test_a_daemon_with_a_hostile_card(tmp_path: Path) -> None:
     kept = [name for name in places if not os.path.lexists(places[name]) and ".part" not in places[name].name]
     assert not kept, "deleted what it does not know"
     assert Path("/etc/passwd").stat().st_size
+
+
+def _on_card(folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    good = camera("good", chunk_duration="1s", video={"width": 160, "height": 120, "frame_rate": 10})
+    return configuration(folder, port=None, recorders=good, more=CAMERA)
+
+
+def _put(recordings: Path, recorder: str) -> dict[str, Path]:
+    places = {}
+    for name, (place, make) in CARD.items():
+        path = recordings / place.replace("cam0", recorder).replace("cam1", f"{recorder}x")
+        if not os.path.lexists(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+        places[name] = path
+    return places
+
+
+def _has_chunks(daemon: DaemonProcess, count: int) -> bool:
+    return bool(states_of(daemon)["recorder/good"]["chunks"] >= count)
+
+
+def _recorded_mib(daemon: DaemonProcess, meanwhile: Callable[[], object]) -> int:
+    """The most memory of a daemon that records two chunks, then, behind `meanwhile`, two more: the same process, every
+    frame."""
+    with daemon:
+        pid = daemon.pid
+        assert ask(daemon, "recorder/good/start")["status"] == "ok"
+        for _ in range(2):
+            wanted = states_of(daemon)["recorder/good"]["chunks"] + 2
+            until(partial(_has_chunks, daemon, wanted), lambda: daemon.log.read_text()[-3000:])
+            meanwhile()
+        assert ask(daemon, "recorder/good/stop")["status"] == "ok"
+        assert daemon.pid == pid
+        assert daemon.is_running
+        most_mib = daemon.status("VmHWM") >> 20
+        assert daemon.stop() == 0
+    chunks = sorted((daemon.recordings / "good").rglob("*.mp4"))
+    assert len(chunks) >= 4
+    assert_consecutive(numbers_of(chunks))
+    return most_mib
 
 
 def _command(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -189,9 +189,9 @@ def _judge(daemon: DaemonProcess, name: str, passed: float, given: float) -> Non
     assert abs(length - passed) < 0.001 * passed + 2.0
     assert abs(length - (count + lost) / RATE) < 0.001 * passed + 0.1
     assert max(map(abs, offsets)) < 1000 * FRAME_S
-    # Over TCP by RTP-Info where it agrees with arrival, which a machine busy with other tests can put off; libav's
-    # client does not tell it: as they arrive.
-    assert max(map(abs, early)) < (1000 * FRAME_S if name == "tcp" and LIVE_S >= 60 else 100)
+    # Over TCP by RTP-Info where it agrees with arrival. libav's client does not tell it: as they arrive, which is late
+    # where many other tests run.
+    assert max(map(abs, early)) < (1000 * FRAME_S if name == "tcp" or LIVE_S >= 60 else 80)
     assert disordered == 0
     assert lost <= dropped + gaps * RATE + len(reported)
     if not gaps:
