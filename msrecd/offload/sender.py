@@ -233,6 +233,9 @@ class Sender:
             "store": self._target.name,
         }
         self._listener.proven(file.ref.recorder, facts)
+        if self._outgoing.is_done(file.ref.recording_id):
+            # How it ended stands behind its last chunk, with which rotation takes the manifest away.
+            self._send_lines(file.ref.recording_id)
 
     def _put(self, file: OutgoingFile) -> str:
         """How the store proved to have it; one whose lines broke off is not sent again."""

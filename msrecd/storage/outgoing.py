@@ -87,6 +87,14 @@ class Outgoing:
                 return self._first_listed(found, without)
         return None
 
+    def is_done(self, recording_id: str) -> bool:
+        """Whether a store has all files of a recording, as far as they are there.
+
+        Raises:
+            StorageError: the index cannot be read.
+        """
+        return not self._listing.index.unproven(1, recording_id)
+
     def _first_listed(self, file: OutgoingFile, without: frozenset[str]) -> OutgoingFile:
         """What stands before a file in its manifest goes first: no line in the store speaks of what comes later."""
         refs = self._listing.index.unproven(_AHEAD, file.ref.recording_id)

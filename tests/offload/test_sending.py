@@ -32,6 +32,7 @@ from msrecd.offload.sender import Listener, Sender
 from msrecd.offload.target import Refused, StoreError, Target, Unfit, Unreachable
 from msrecd.storage.janitor import Janitor
 from msrecd.storage.retention import Limits
+from msrecd.storage.store import ChunkFacts
 from msrecd.storage.verify import verify
 from msrecd.vocabulary.backoff import BackOff
 from msrecd.vocabulary.times import parse_utc
@@ -340,6 +341,28 @@ def test_many_lines_arrive_though_each_third_request_fails(make_store: MakeStore
             assert bench.sender._back_off.next_s() <= 0.004, "that of the first try"
             bench.sender._back_off.reset()
     assert server.requests - sent < 2 * 30
+
+
+@pytest.mark.promise("offload-keys")
+def test_how_a_recording_ended_is_sent_before_rotation_takes_its_manifest(make_store: MakeStore) -> None:
+    """Also while there is always another file to send, so that nothing is ever left for later."""
+    store = make_store()
+    recording = store.begin("cam0", "audio/wav")
+    chunk = recording.open_chunk(started_ns=SYSTEM_CLOCK.monotonic_ns())
+    chunk.write([b"x" * 2000])
+    chunk.finish(ChunkFacts(final=True, duration_s=1.0, tracks={}))
+    recording.end_line(ended_ns=SYSTEM_CLOCK.monotonic_ns(), lost_s=2.0, gaps=[])
+    recording.close()
+    record(store, 1)
+    with StandIn() as server:
+        bench = Bench(store, target(server.endpoint))
+        bench.sender.turn()
+        assert [facts["recording_id"] for facts in bench.proven] == [recording.recording_id]
+        store.limits = Limits(max_total_bytes=2500, min_free_bytes=0)
+        assert len(store.rotate()) == 1
+        bench.turns()
+        lines = [json.loads(data) for key, data in server.objects.items() if f"{recording.recording_id}.jsonl" in key]
+    assert any(line.get("lost_s") == 2.0 for line in lines), lines
 
 
 @pytest.mark.promise("bad-line-gets-on")
