@@ -357,7 +357,7 @@ ROWS = (
                     "    if plan.mode is not None:\n        width": "    if plan.mode == 0:\n        width",
                     "    if is_hardware_encoder:\n        is_small": "    if False:\n        is_small",
                 },
-                f"{PURE}::test_what_a_camera_takes_of_the_memory",
+                f"{PURE}::TestModes::test_what_a_camera_takes_of_the_memory",
             ),
         ),
         without="buffer_count is 4; the sum is smaller than what is allocated",
