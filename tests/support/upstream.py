@@ -259,7 +259,10 @@ ROWS = (
             ),
             take_out(
                 f"{CAMERA}controls.py",
-                {'    if "AfMode" not in camera_controls:\n        return {}\n': ""},
+                {
+                    '    if "AfMode" not in camera_controls:\n        return {}\n': "",
+                    '"AfMode" not in camera_controls or settings.get("focus_mode")': 'settings.get("focus_mode")',
+                },
                 f"{PICAMERA}::test_a_camera_without_a_lens_motor_has_no_focus",
             ),
         ),
@@ -311,7 +314,7 @@ ROWS = (
         breaks=(
             take_out(
                 f"{PI}device.py",
-                {"    Picamera2._cm.reset()\n": ""},
+                {'os.environ["LIBCAMERA_IPA_CONFIG_PATH"] = str(folder)': "str(folder)"},
                 f"{PICAMERA}::test_a_tuning_file_is_there_before_libcamera_starts",
             ),
             take_out(
