@@ -430,7 +430,7 @@ def table(found: Mapping[str, Mapping[str, Sequence[float]]], columns: Mapping[s
                 cells.append("")
                 continue
             text = f"{statistics.median(one):.2f} ({min(one):.2f}–{max(one):.2f})"
-            if key == "cpu_s_per_min" and name != "msrecd":
+            if key == "cpu_s_per_min" and name != "msrecd" and all(one):  # else it refused: ffmpeg, G.711 in MP4
                 text += f" × {statistics.median(a / b for a, b in zip(ours[key], one, strict=True)):.2f}"
             cells.append(text)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
