@@ -12,7 +12,7 @@ say() { printf 'deb-test: %s\n' "$1"; }
 fail() {
     printf 'deb-test: error: %s\n' "$1" >&2
     systemctl --no-pager --full status msrecd >&2 || true
-    journalctl --no-pager -u msrecd -u mosquitto -n 40 >&2 || true
+    journalctl --no-pager -u msrecd -u mosquitto -u 'msrecd-rclone*' -n 40 >&2 || true
     exit 1
 }
 apt_get() {
@@ -75,6 +75,129 @@ same_recordings() { # what the daemon keeps beside them is not theirs
 keep_recordings() { rm -rf "$notes/recordings" && cp -a "$recordings" "$notes/recordings"; }
 proves() { msrecd recordings verify >/dev/null || fail "the recordings do not verify after $1"; }
 
+# --- off-load by rclone, in its unit -----------------------------------------------------------------------------------
+
+nas=/srv/nas/pi
+stored() { find "$nas" -name '*.mp4' 2>/dev/null | LC_ALL=C sort; }
+has_stored() { (($(stored | wc -l) >= $1)); }
+workers() { systemctl list-units --plain --no-legend 'msrecd-rclone@*.service' | awk '{print $1}'; }
+works() { [[ -n $(workers) ]]; }
+worker_pid() { systemctl show --value --property=MainPID "$(workers | head -n 1)"; }
+all_stored() { # each chunk is in the store, bit by bit, and said to be proven
+    local file
+    for file in $(chunks); do cmp -s "$file" "$nas/${file#"$recordings"/}" || return 1; done
+    (($(find "$recordings" -name '*.jsonl' -exec cat {} + | grep -c '"offloaded"') == $(stored | wc -l)))
+}
+one_more_chunk() {
+    local before
+    before=$(chunks | wc -l)
+    sleep 2 # something to see
+    msrecd ctl cam0 split >/dev/null || fail "no answer to a command"
+    wait_for 60 "one more chunk" has_chunks $((before + 1))
+}
+rclone_part() {
+    apt_get install rclone
+    install -d -o msrecd -g msrecd -m 755 /srv/nas
+    install -d -o msrecd -g msrecd -m 700 /var/lib/msrecd-rclone
+    runuser -u msrecd -- rclone config create nas local --config /var/lib/msrecd-rclone/rclone.conf >/dev/null 2>&1 ||
+        fail "rclone cannot be configured as docs/recipes.md says"
+    cat >/etc/msrecd/conf.d/offload.toml <<'TOML'
+[offload]
+kind = "rclone"
+remote = "nas:/srv/nas"
+config_file = "/var/lib/msrecd-rclone/rclone.conf"
+prefix = "pi/"
+max_rate = "40KiB"
+TOML
+    msrecd check-config >/dev/null || fail "the off-load's configuration is not valid"
+    systemctl start msrecd
+    wait_for 60 "a recording" is_recording
+    one_more_chunk
+    wait_for 60 "what is to be done, in the journal" journal_has "systemctl enable --now msrecd-rclone.socket"
+    systemctl enable --quiet --now msrecd-rclone.socket
+    systemctl restart msrecd # a store that refuses is tried again after minutes
+    wait_for 60 "a recording" is_recording
+    wait_for 90 "rclone in its unit" works
+    local pid
+    pid=$(worker_pid)
+    [[ $(stat -c %U "/proc/$pid") == msrecd ]] || fail "rclone's unit runs as $(stat -c %U "/proc/$pid")"
+    nsenter --target "$pid" --mount touch /srv/nas/may || fail "the unit may not write where its store is"
+    rm /srv/nas/may
+    ! nsenter --target "$pid" --mount touch "$recordings/may-not" 2>/dev/null || fail "the unit may write to the recordings"
+    ! nsenter --target "$pid" --mount ls /dev/snd 2>/dev/null || fail "the unit sees sound cards"
+    wait_for 120 "the chunk in the store" has_stored 1
+    wait_for 60 "all chunks in the store" all_stored
+    [[ $(stat -c %U "$(stored | head -n 1)") == msrecd ]] || fail "whose is $(stored | head -n 1)"
+    say "rclone $(dpkg-query -W -f '${Version}' rclone) in its unit: recordings read-only, no devices; $(stored | wc -l) chunks proven in the store"
+
+    local kills=0
+    while ((kills < 3)); do
+        one_more_chunk
+        wait_for 90 "rclone at work" works
+        wait_for 60 "a file on its way" sh -c "find /srv/nas -name '*.part' | grep -q ."
+        systemctl kill --signal=KILL "$(workers | head -n 1)" || true
+        kills=$((kills + 1))
+        wait_for 150 "all chunks in the store after a kill" all_stored
+    done
+    local failed
+    failed=$(systemctl list-units --failed --plain --no-legend 'msrecd-rclone@*') || fail "systemctl does not list failed units"
+    [[ -z $failed ]] || fail "failed units are left: $failed"
+    [[ -z $(find /srv/nas -name '*.part') ]] || fail "unfinished files are left in the store"
+    is_recording || fail "the recording ended with rclone"
+    say "rclone killed $kills times in the middle of a file: all $(stored | wc -l) chunks are in the store once, no failed unit is left"
+
+    chmod -R u-w /srv/nas
+    one_more_chunk
+    wait_for 60 "the refusal in the journal" sh -c "journalctl --quiet --sync; journalctl -u msrecd -o cat | grep -F 'off-load: ' | grep -qi 'permission denied'"
+    chmod -R u+w /srv/nas
+    systemctl restart msrecd
+    wait_for 90 "all chunks in the store that takes them again" all_stored
+    say "a store without rights refuses: said in the journal; with them again, all arrives"
+
+    local daemon
+    daemon=$(of_service MainPID)
+    [[ $(stat -c %U "/proc/$daemon/environ") == root ]] || fail "the daemon's memory is its user's"
+    ! runuser -u msrecd -- cat "/proc/$daemon/environ" >/dev/null 2>&1 || fail "another process of its user reads the daemon's memory"
+    say "the daemon is not dumpable: other processes of its user cannot read it"
+
+    msrecd recordings verify --store >/dev/null || fail "the store does not prove itself"
+    systemctl stop msrecd
+    wait_for 30 "the end of rclone's unit with the daemon's" sh -c "! systemctl list-units --plain --no-legend 'msrecd-rclone@*.service' | grep -q ."
+    rm /etc/msrecd/conf.d/offload.toml
+}
+clock_part() {
+    # timedated's place on the bus, with an answer of this test's: the unit may not ask the kernel (ProtectClock=).
+    rm -rf /run/systemd/timesync /var/lib/msrecd/state # where it says that the clock was right once since the start
+    systemctl mask --quiet --now systemd-timedated
+    local answer
+    for answer in 0 1; do
+        python3 - "$answer" <<'PYTHON' &
+import signal, sys, types
+from pathlib import Path
+sys.modules["pytest"] = types.ModuleType("pytest")
+sys.path.insert(0, "/srv/deb")
+from dbusservice import Service
+with Service(Path("/run/dbus/system_bus_socket"), "org.freedesktop.timedate1", "/org/freedesktop/timedate1",
+             {"NTPSynchronized": (b"b", int(sys.argv[1]))}):
+    signal.sigwait([signal.SIGTERM])
+PYTHON
+        local service=$!
+        wait_for 30 "the answer on the bus" sh -c "busctl get-property org.freedesktop.timedate1 /org/freedesktop/timedate1 org.freedesktop.timedate1 NTPSynchronized | grep -q ."
+        systemctl start msrecd
+        wait_for 60 "a recording" is_recording
+        case $answer-$(recording) in
+        0-boot* | 1-20*) ;;
+        *) fail "timedated says $answer, and the recording is named $(recording)" ;;
+        esac
+        systemctl stop msrecd
+        kill "$service"
+        wait "$service" || true
+    done
+    systemctl unmask --quiet systemd-timedated
+    time_is_set
+    say "the clock: what timedated says decides whether recordings are named by the time, though the unit may not ask the kernel"
+}
+
 # --- the first part: a fresh system ----------------------------------------------------------------------------------
 
 first_part() {
@@ -132,9 +255,15 @@ first_part() {
     [[ -z $(journalctl -u msrecd -p err -o cat _COMM=msrecd) ]] || fail "errors in the journal of a good day"
     proves "the stop"
 
+    rclone_part
+    clock_part
+    proves "off-load and clocks"
+
     keep_recordings
     rm /etc/msrecd/conf.d/hardware.toml # the administrator's own file, no package's
     apt_get purge msrecd
+    [[ ! -e /var/lib/msrecd-rclone ]] || fail "passwords of the store are left behind by the purge"
+    ! systemctl --quiet is-active msrecd-rclone.socket || fail "the socket of rclone outlives the purge"
     same_recordings "the purge"
     is LoadState not-found || fail "systemd still knows it: $(of_service LoadState)"
     local left
