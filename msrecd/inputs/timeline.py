@@ -97,7 +97,9 @@ class ClockFit:
     A start-up burst moves it at once as long as nothing was placed. Then it follows slowly, for a player may count the
     samples of a chunk, which nobody can compress, and not their times: 30 ms a minute. That is more than any crystal is
     off; a clock that is off by 0.1 % is followed at 0.3 s. A constant lateness that lasts half a
-    minute is a sender's clock that stood still.
+    minute is a sender's clock that stood still. One that catches up after that (a program that was starved) would lie
+    in the future for more than an hour: nothing was captured after it came, so the offset comes down at once, and what
+    then lies where something was recorded already is lost.
     """
 
     _BUCKET_NS = NS
@@ -106,6 +108,7 @@ class ClockFit:
     _SLOWLY = 0.0005
     _FASTER, _FAR_NS = 0.002, 300 * MS
     _FALL, _BURST_NS = 0.02, 500 * MS  # packets that had waited on the way when a connection began
+    _FUTURE_NS = 2 * NS  # what comes so long before it was captured
     _SETTLES_NS = 10 * NS
 
     def __init__(self) -> None:
@@ -134,7 +137,7 @@ class ClockFit:
         passed = min(max(0, now_ns - self._at_ns), NS)  # a long silence is no reason to move far at once
         self._at_ns = now_ns
         late = recent - self.offset_ns
-        if late > _HOLE_NS and self._stood_still():
+        if late < -self._FUTURE_NS or (late > _HOLE_NS and self._stood_still()):
             self.offset_ns += late
         else:
             limit = self._SLOWLY if abs(late) < self._FAR_NS else self._FASTER if late > -self._BURST_NS else self._FALL

@@ -197,6 +197,25 @@ def test_a_clock_that_stood_still_is_noticed() -> None:
     assert abs(seen.length_error_s(VIDEO)) < 0.5
 
 
+@pytest.mark.parametrize("shares_clock", [True, False])
+def test_nothing_is_captured_long_after_it_came(shares_clock: bool) -> None:
+    """A sender that was starved is a minute late, so long that its clock seems to have stood still, and then sends ten
+    times as fast until it has caught up."""
+
+    def late(true_ns: int) -> int:
+        if true_ns < 60 * NS:
+            return 0
+        return max(0, 60 * NS - max(0, true_ns - 110 * NS) * 9 // 10)
+
+    live = line(shares_clock=shares_clock)
+    ahead, error = 0, 0
+    for now, true, batch in Sender(late=late).batches(500 * NS):
+        for true_ns, unit in zip(true, live.place(batch, now), strict=True):
+            ahead, error = max(ahead, unit.pts_ns - now), unit.pts_ns - true_ns
+    assert ahead < 3 * NS
+    assert abs(error) < 500 * MS
+
+
 def test_reports_tell_the_distance_of_streams() -> None:
     """Sound comes 400 ms later than the frames it belongs to. Without reports that is all there is to know; once both
     streams have one, their times are those of the sender's wall clock."""
