@@ -70,11 +70,16 @@ def test_a_file_that_is_reported_is_there(tmp_path: Path) -> None:
 def test_a_signal_finishes_the_file(tmp_path: Path, number: signal.Signals) -> None:
     """A terminal that is closed sends SIGHUP."""
     out, part = tmp_path / "q.mkv", tmp_path / "q.mkv.part"
-    command = [sys.executable, "-m", "msrecd", "record", "--virtual", str(out)]
+    heeding = ["env", f"--default-signal={number.name[3:]}"]  # what runs under nohup ignores SIGHUP, as it should
+    command = [*heeding, sys.executable, "-m", "msrecd", "record", "--virtual", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        until(lambda: part.exists() and part.stat().st_size > 0, "nothing is recorded", timeout=60)
-        child.send_signal(number)
-        said, _ = child.communicate(timeout=60)
+        try:
+            until(lambda: part.exists() and part.stat().st_size > 0, "nothing is recorded", timeout=60)
+            child.send_signal(number)
+            said, _ = child.communicate(timeout=60)
+        except BaseException:
+            child.kill()
+            raise
     assert (child.returncode, part.exists()) == (0, False)
     assert said.startswith(f"{out}: ")
     assert read_chunk(out).numbers
