@@ -159,16 +159,19 @@ def test_a_new_error_is_not_held_back_by_the_long_window_of_another() -> None:
 def test_the_log_has_the_first_and_then_how_many_more(caplog: pytest.LogCaptureFixture) -> None:
     """An error that comes each second for an hour is no hour of the log; one that its reporter has logged is none."""
 
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name.startswith("msrecd")]  # not asyncio
+
     async def run() -> None:
         reports = ErrorReports(lambda event: None, lambda: "10:00", window_s=3600.0)
         for number in range(1000):
             reports.report("no_space", f"{number} bytes are free")
             reports.report("internal", "it burns", logged=True)
-        assert [record.getMessage() for record in caplog.records] == ["0 bytes are free"]
+        assert told() == ["0 bytes are free"]
         reports.close()
 
     asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records] == [
+    assert told() == [
         "0 bytes are free",
         "999 bytes are free (999 more since 10:00)",
     ]
