@@ -295,6 +295,7 @@ async def _send_to_recorder(path: Path) -> None:
         finally:
             if process.returncode is None:
                 process.kill()
+            await process.communicate()  # to the end of its output: an open pipe is another test's warning
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

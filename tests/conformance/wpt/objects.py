@@ -293,7 +293,7 @@ async def run(root: Path, name: str, *, timeout_s: float = 90.0) -> dict[str, An
             output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
-        await process.wait()
+        await process.communicate()  # to the end of its output, which closes the pipe
         return {"results": [], "problem": "it did not end"}
     finally:
         serving.cancel()
