@@ -202,7 +202,7 @@ class MediaDevices(EventTarget):
         try:
             return await in_worker(f"looking for devices of {backend.name}", self._deadline_s, backend.describe)
         except Exception as exc:  # one broken family of devices must not hide the others
-            log.error("no devices of %s: %s", backend.name, exc)
+            log.error("no devices of %s: %s", backend.name, str(exc) or type(exc).__name__)
             return []
 
     async def _all_backends(self) -> list[Backend]:
