@@ -49,7 +49,13 @@ from msrecd.flow.units import Packet, VideoFrame
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.input import unmet
 
-pytestmark = pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # picamera2's own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning"),  # picamera2's own
+    # CameraManager.listen() lets go of another camera manager than it took when that is made anew meanwhile.
+    pytest.mark.filterwarnings(
+        r"ignore:Exception in thread Thread-\d+ .listen.:pytest.PytestUnhandledThreadExceptionWarning"
+    ),
+]
 MJPEG = EncodingRequest(kind="video", codec="mjpeg", bit_rate=20_000_000, frame_rate=50.0)
 H264 = EncodingRequest(kind="video", codec="h264", bit_rate=4_000_000, frame_rate=50.0)
 

@@ -250,7 +250,8 @@ def test_the_head_says_how_long_the_file_becomes(
         pieces = [*pieces[:2], *pieces[3:]]
     out = tmp_path / f"out.{suffix}"
     joined = join(pieces, out, **options)
-    assert said_length_s(out.read_bytes()) == pytest.approx(joined.duration_s, abs=0.1)
+    # What was recorded beside other tests has late frames at its cuts, and how long the last one stands is not known.
+    assert said_length_s(out.read_bytes()) == pytest.approx(joined.duration_s, abs=0.25)
     assert joined.duration_s > 1
 
 

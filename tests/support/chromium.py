@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 START_DEADLINE_S = 60.0
 SCRIPT_DEADLINE_S = 90.0
@@ -77,15 +77,9 @@ def browser(folder: Path) -> Iterator[Browser]:
     home = folder / "home"
     home.mkdir()
     with (folder / "chromedriver.log").open("wb") as log:
-        driver = subprocess.Popen(
-            ["chromedriver", "--port=0"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, "HOME": str(home)},
-            start_new_session=True,
-        )
+        driver, port = _driver(home, log)
         try:
-            base = f"http://127.0.0.1:{_port(driver)}"
+            base = f"http://127.0.0.1:{port}"
             options = {"binary": shutil.which("chromium"), "args": [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]}
             wanted = {"browserName": "chrome", "goog:chromeOptions": options}
             created = _call("POST", f"{base}/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -98,15 +92,35 @@ def browser(folder: Path) -> Iterator[Browser]:
                 with suppress(AssertionError, OSError):
                     _call("DELETE", f"{base}/session/{session}", None)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait(10)
-            assert driver.stdout is not None
-            driver.stdout.close()
+            _end(driver)
 
 
-def _port(driver: subprocess.Popen[bytes]) -> int:
-    """The port that chromedriver says it listens on."""
+def _driver(home: Path, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    """One that listens, and its port. It takes a free port of IPv4; where that is not free for IPv6, it gives up."""
+    for _ in range(5):
+        driver = subprocess.Popen(
+            ["chromedriver", "--port=0"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "HOME": str(home)},
+            start_new_session=True,
+        )
+        if (port := _port(driver)) is not None:
+            return driver, port
+        _end(driver)
+    raise AssertionError("chromedriver did not start")
+
+
+def _end(driver: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait(10)
+    assert driver.stdout is not None
+    driver.stdout.close()
+
+
+def _port(driver: subprocess.Popen[bytes]) -> int | None:
+    """The port that chromedriver says it listens on; None: it has ended."""
     assert driver.stdout is not None
     watchdog = threading.Timer(START_DEADLINE_S, driver.kill)
     watchdog.start()
@@ -116,7 +130,7 @@ def _port(driver: subprocess.Popen[bytes]) -> int:
                 return int(found[1])
     finally:
         watchdog.cancel()
-    raise AssertionError("chromedriver did not start")
+    return None
 
 
 def _call(method: str, url: str, body: Mapping[str, Any] | None) -> Any:
