@@ -173,13 +173,6 @@ class Allocator:
     """picamera2's base class: allocates nothing."""
 
 
-class DmaAllocator(Allocator):
-    """What picamera2 takes by default. Here nothing is allocated, so there is nothing to clean up."""
-
-    def cleanup(self) -> None:
-        return None
-
-
 class Transform:
     def __init__(self, hflip: bool = False, vflip: bool = False) -> None:
         self.hflip, self.vflip = bool(hflip), bool(vflip)
@@ -631,7 +624,6 @@ def install(monkeypatch: Any, *cameras: FakeCamera, board: str = "pi4") -> Any:
     Picamera2.platform = Platform.PISP if board == "pi5" else Platform.VC4
     package.MappedArray = MappedArray  # type: ignore[attr-defined]
     allocators.Allocator = Allocator  # type: ignore[attr-defined]
-    allocators.DmaAllocator = DmaAllocator  # type: ignore[attr-defined]
     libcamera.Transform = Transform  # type: ignore[attr-defined]
     Picamera2.machine.cameras = list(cameras)
     package.Picamera2 = Picamera2  # type: ignore[attr-defined]

@@ -250,7 +250,25 @@ def _raw_line(name: str, pair: list[int], width: int) -> bytes:
 
 class FrameBuffer:
     class Plane:
-        fd, offset, length = -1, 0, 0
+        """Its file is a copy of the one that is given (SharedFD, src/py/libcamera/py_main.cpp): it outlives that, and
+        no other buffer has its number meanwhile."""
+
+        offset, length = 0, 0
+
+        def __init__(self) -> None:
+            self._fd = -1
+
+        @property
+        def fd(self) -> int:
+            return self._fd
+
+        @fd.setter
+        def fd(self, number: int) -> None:
+            self._fd = os.dup(number)
+
+        def __del__(self) -> None:
+            if self._fd >= 0:
+                os.close(self._fd)
 
     def __init__(self, planes: list[Any]) -> None:
         self.planes = planes

@@ -43,7 +43,6 @@ from msrecd.devices.picamera.guard import (
     check_version,
     close_quietly,
     construct,
-    guard_cleanup,
     guard_release,
     steady_preview,
     wait_for_pisp,
@@ -55,7 +54,7 @@ wait_for_pisp(read_board())  # picamera2 decides what board this is when it is i
 try:
     import libcamera
     from picamera2 import CompletedRequest, MappedArray, Picamera2
-    from picamera2.allocators import Allocator, DmaAllocator
+    from picamera2.allocators import Allocator
     from picamera2.encoders import Encoder, H264Encoder, LibavH264Encoder, MJPEGEncoder
     from picamera2.outputs import Output
     from picamera2.previews import NullPreview
@@ -69,7 +68,6 @@ log = logging.getLogger(__name__)
 check_version("picamera2", (0, 3, 32))  # from here on its encoders can be asked for a key frame
 check_platform(Picamera2.platform.name, read_board())
 guard_release(CompletedRequest)
-guard_cleanup(DmaAllocator)
 _EventLoop = steady_preview(NullPreview)
 
 HARDWARE_ENCODER = Path("/dev/video11")

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,30 +89,6 @@ def guard_release(request_class: Any) -> None:
 
     guarded.is_guarded = True  # type: ignore[attr-defined]
     request_class.release = guarded
-
-
-def guard_cleanup(allocator_class: Any) -> None:
-    """Make `cleanup()` of picamera2's DmaAllocator bear a number of a file that stands for two buffers.
-
-    It knows buffers by the number of their file. When the camera is configured anew while a frame of before is still
-    read, the new buffer may get the number of the old one, which is closed already: what is freed first takes the
-    other's entry away, and the next cleanup, in whichever thread, is a KeyError.
-    """
-    if getattr(allocator_class.cleanup, "is_guarded", False):
-        return
-    lock = threading.RLock()  # the collector may end an allocator within it
-
-    def guarded(self: Any) -> None:
-        with lock:
-            for buffer, memory in list(self.mapped_buffers.items()):
-                number = buffer.planes[0].fd
-                if not self.mapped_buffers_used.get(number, False) and number not in self.libcamera_fds:
-                    memory.close()
-                    del self.mapped_buffers[buffer]
-                    self.mapped_buffers_used.pop(number, None)
-
-    guarded.is_guarded = True  # type: ignore[attr-defined]
-    allocator_class.cleanup = guarded
 
 
 def steady_preview(preview_class: Any) -> Any:
