@@ -8,13 +8,13 @@ with nothing between them. So what lies between two is not looked at: each is re
 from __future__ import annotations
 
 import http.client
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from msrecd.clock import NS
+from msrecd.inputs.httpconnection import connection_to, request_target
 from msrecd.inputs.rtsp import Login, Unsuited
 from msrecd.libav.demuxer import SNAPSHOT
 from msrecd.libav.streamfacts import stream_info_of_annexb
@@ -108,7 +108,6 @@ class Splitter:
     def __init__(self) -> None:
         self._data = bytearray()
         self._at = -1  # behind what was looked at of a JPEG that begins at 0; -1: none has begun
-        self._in_scan = False
         self._between = 0
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -134,7 +133,7 @@ class Splitter:
         self._between = 0 if begin >= 0 else self._between + skipped
         del self._data[:skipped]
         if begin >= 0:
-            self._at, self._in_scan = 2, False
+            self._at = 2
         return begin >= 0
 
     def _end(self) -> int | None:
@@ -165,13 +164,13 @@ def _asked(parts: SplitResult, timeout_s: float) -> tuple[http.client.HTTPConnec
         LibavError: there is no connection, or no answer of the right kind.
     """
     login = Login()
-    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    target = request_target(parts)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if user:
         login.scheme = "basic"
     try:
         for _ in range(3):
-            connection = _connected(parts, timeout_s)
+            connection = connection_to(parts, timeout_s)
             try:
                 headers = {"Accept": "*/*", "User-Agent": "msrecd"}
                 if signature := login.header("GET", target, user, password):
@@ -190,11 +189,3 @@ def _asked(parts: SplitResult, timeout_s: float) -> tuple[http.client.HTTPConnec
     except (OSError, http.client.HTTPException, ValueError, Unsuited):
         raise LibavError("the connection failed: check the address and the network") from None
     raise LibavError(f"it refused the request ({answer.status})")
-
-
-def _connected(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
-    host = parts.hostname or ""
-    if parts.scheme == "https":  # as for the redirections
-        context = ssl._create_unverified_context()
-        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)
-    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)

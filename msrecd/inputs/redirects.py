@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import http.client
-import ssl
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
+from msrecd.inputs.httpconnection import connection_to, request_target
 from msrecd.inputs.places import elsewhere
 from msrecd.libav.values import LibavError
 
@@ -59,20 +59,13 @@ def _followed(parts: SplitResult, location: str, *, any_host: bool) -> SplitResu
 
 def _location(parts: SplitResult, timeout_s: float) -> str | None:
     """What the answer names as the place; None when it is no redirection."""
-    host = parts.hostname or ""
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":  # certificates of cameras are their own; libav does not look at them either
-        connection = http.client.HTTPSConnection(
-            host, parts.port, timeout=timeout_s, context=ssl._create_unverified_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    connection = connection_to(parts, timeout_s)
     try:
         headers = {"Accept": "*/*", "Range": "bytes=0-"}
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-        connection.request("GET", urlunsplit(("", "", parts.path or "/", parts.query, "")), headers=headers)
+        connection.request("GET", request_target(parts), headers=headers)
         answer = connection.getresponse()
         return answer.headers.get("Location") if answer.status in _STATUSES else None
     finally:

@@ -96,10 +96,10 @@ class ClockFit:
 
     A start-up burst moves it at once as long as nothing was placed. Then it follows slowly, for a player may count the
     samples of a chunk, which nobody can compress, and not their times: 30 ms a minute. That is more than any crystal is
-    off; a clock that is off by 0.1 % is followed at 0.3 s. A constant lateness that lasts half a
-    minute is a sender's clock that stood still. One that catches up after that (a program that was starved) would lie
-    in the future for more than an hour: nothing was captured after it came, so the offset comes down at once, and what
-    then lies where something was recorded already is lost.
+    off; a clock that is off by 0.1 % is followed at 0.3 s. A constant lateness that lasts half a minute is a sender's
+    clock that stood still. One that catches up after that (a program that was starved) would lie in the future for more
+    than an hour: nothing was captured after it came, so the offset comes down at once, and what then lies where
+    something was recorded already is lost.
     """
 
     _BUCKET_NS = NS

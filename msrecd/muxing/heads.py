@@ -12,12 +12,12 @@ import struct
 from collections.abc import Sequence
 from math import gcd
 
+from msrecd.clock import NS
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Presentation, Rotation
 from msrecd.muxing import ebml
 from msrecd.muxing.boxes import HEADER_BYTES, boxes, find_box
 
-NS = 1_000_000_000
 DURATION_BYTES = 11  # of the element that `finish` writes over the free place
 SEEK_ROOM_BYTES = 64
 MEHD_BYTES = 20

@@ -124,8 +124,8 @@ class ChunkWriter:
     @property
     def queue_s(self) -> float:
         """How long the oldest operation has been waiting for the disk."""
-        self._take_answers()
-        return (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[0]) / NS if self._submitted_ns else 0.0
+        done = len(self._done)
+        return (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[done]) / NS if len(self._submitted_ns) > done else 0.0
 
     def put(self, blob: BlobData, *, is_awaited: bool = True) -> asyncio.Future[None]:
         """Have a blob written; the future is done when it is (or is discarded), and never fails.
@@ -199,8 +199,8 @@ class ChunkWriter:
             future = self._done.popleft()
             if not future.done():
                 future.set_result(None)
-        waits_s = (SYSTEM_CLOCK.monotonic_ns() - self._submitted_ns[0]) / NS if self._submitted_ns else 0.0
-        if self.is_hanging and waits_s < self._hang_s:
+        # Not just below it: what waits has waited for nearly as long, and states would flap while a disk recovers.
+        if self.is_hanging and self.queue_s < self._hang_s / 2:
             self.is_hanging = False
             self._on_hang(False)
         if self._end_work is not None and not self._submitted_ns and self._timer is not None:

@@ -158,9 +158,7 @@ class Biquad:
     def __init__(self) -> None:
         self._coefficients: Coefficients | None = None
         self._state = np.zeros((0, 2))  # per channel, of the transposed direct form II
-        self._last = np.zeros(
-            (0, 4)
-        )  # per channel: the last two of the input, the last two of the output, newest first
+        self._last = np.zeros((0, 4))  # per channel: the last two of the input and of the output, newest first
         self._response = np.zeros((0, 0))  # input of a block to its output
         self._free = np.zeros((2, 0))  # state before a block to its output
         self._drive = np.zeros((0, 2))  # input of a block to the state after it

@@ -13,7 +13,7 @@ from msrecd.dom.events import Event, event_handler
 from msrecd.dom.exceptions import IndexSizeError, InvalidStateError, NotSupportedError
 from msrecd.webaudio.dsp import Samples
 from msrecd.webaudio.node import MAX_CHANNELS, AudioNode
-from msrecd.webaudio.param import FLOAT_MAX, _number
+from msrecd.webaudio.param import FLOAT_MAX, checked_number
 
 if TYPE_CHECKING:
     from msrecd.webaudio.context import BaseAudioContext
@@ -38,9 +38,9 @@ class AudioBuffer:
         for name in ("length", "sample_rate"):
             if name not in options:
                 raise TypeError(f"AudioBuffer needs {name}")
-        channels = int(_number("number_of_channels", options.get("number_of_channels", 1)))
-        length = int(_number("length", options["length"]))
-        rate = _number("sample_rate", options["sample_rate"])
+        channels = int(checked_number("number_of_channels", options.get("number_of_channels", 1)))
+        length = int(checked_number("length", options["length"]))
+        rate = checked_number("sample_rate", options["sample_rate"])
         if not 1 <= channels <= MAX_CHANNELS or length < 1 or not 3000 <= rate <= 768000:
             raise NotSupportedError(f"no buffer with {channels} channels, {length} frames at {rate:g} Hz")
         self._rate = rate
@@ -416,7 +416,7 @@ def _interpolated(data: Samples, position: Samples, loop_begin: float, loop_end:
 
 
 def _not_negative(name: str, value: float) -> float:
-    number = _number(name, value)
+    number = checked_number(name, value)
     if number < 0:
         raise ValueError(f"{name} must not be negative, it is {number!r}")
     return number

@@ -13,7 +13,7 @@ from msrecd.dom.exceptions import IndexSizeError, InvalidAccessError, InvalidSta
 from msrecd.webaudio import dsp
 from msrecd.webaudio.dsp import BIQUAD_TYPES, QUANTUM, BiquadType, Samples
 from msrecd.webaudio.node import MAX_CHANNELS, AudioNode, ChannelCountMode, ChannelInterpretation, fill
-from msrecd.webaudio.param import FLOAT_MAX, AudioParam, _number
+from msrecd.webaudio.param import FLOAT_MAX, AudioParam, checked_number
 
 if TYPE_CHECKING:
     from msrecd.webaudio.context import BaseAudioContext
@@ -114,7 +114,7 @@ class DelayNode(AudioNode):
     def __init__(self, context: BaseAudioContext, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(context, options)
         longest = self._given.get("max_delay_time", 1.0)
-        longest = _number("max_delay_time", longest)
+        longest = checked_number("max_delay_time", longest)
         if not 0 < longest < 180:
             raise NotSupportedError(f"max_delay_time must be more than 0 and less than 180 s, it is {longest!r}")
         self.delay_time = self._param("delay_time", 0.0, 0.0, float(longest))

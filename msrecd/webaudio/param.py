@@ -117,7 +117,7 @@ class AudioParam:
 
     @value.setter
     def value(self, value: float) -> None:
-        value, now = _float32(_number("value", value)), self._now()
+        value, now = _float32(checked_number("value", value)), self._now()
         if any(known.kind == "curve" and known.time == now for known in self._events):
             raise NotSupportedError(f"{self._name}: {now:g} s lies inside of a value curve")
         self.set_value_at_time(value, now)
@@ -125,23 +125,23 @@ class AudioParam:
 
     def _begin_with(self, value: float) -> None:
         """What an option of the constructor says; no event."""
-        self._value = _float32(_number("value", value))
+        self._value = _float32(checked_number("value", value))
 
     # --- scheduling --------------------------------------------------------------------------------------------------
 
     def set_value_at_time(self, value: float, start_time: float) -> AudioParam:
         """Raises: TypeError, ValueError (a negative time), NotSupportedError (inside of a value curve)."""
-        self._insert(_Event("set", self._time("start_time", start_time), _float32(_number("value", value))))
+        self._insert(_Event("set", self._time("start_time", start_time), _float32(checked_number("value", value))))
         return self
 
     def linear_ramp_to_value_at_time(self, value: float, end_time: float) -> AudioParam:
         """From the event before to `value` at `end_time`. Raises: as `set_value_at_time`."""
-        self._ramp(_Event("linear", self._time("end_time", end_time), _float32(_number("value", value))))
+        self._ramp(_Event("linear", self._time("end_time", end_time), _float32(checked_number("value", value))))
         return self
 
     def exponential_ramp_to_value_at_time(self, value: float, end_time: float) -> AudioParam:
         """As the linear ramp. Raises: also ValueError when `value` is 0."""
-        value = _float32(_number("value", value))
+        value = _float32(checked_number("value", value))
         if value == 0.0:
             raise ValueError("an exponential ramp cannot reach 0")
         self._ramp(_Event("exponential", self._time("end_time", end_time), value))
@@ -149,19 +149,21 @@ class AudioParam:
 
     def set_target_at_time(self, target: float, start_time: float, time_constant: float) -> AudioParam:
         """Approach `target` exponentially from `start_time` on. Raises: as `set_value_at_time`."""
-        constant = _number("time_constant", time_constant)
+        constant = checked_number("time_constant", time_constant)
         if constant < 0:
             raise ValueError(f"time_constant must not be negative, it is {constant!r}")
-        event = _Event("target", self._time("start_time", start_time), _float32(_number("target", target)), constant)
+        event = _Event(
+            "target", self._time("start_time", start_time), _float32(checked_number("target", target)), constant
+        )
         self._insert(event)
         return self
 
     def set_value_curve_at_time(self, values: Sequence[float], start_time: float, duration: float) -> AudioParam:
         """Follow `values`, evenly spaced over `duration` seconds. Raises: InvalidStateError (less than two values)."""
-        curve = np.array([_number("values", value) for value in values], dtype=np.float32)
+        curve = np.array([checked_number("values", value) for value in values], dtype=np.float32)
         if len(curve) < 2:
             raise InvalidStateError(f"a value curve needs at least 2 values, not {len(curve)}")
-        length = _number("duration", duration)
+        length = checked_number("duration", duration)
         if length <= 0:
             raise ValueError(f"duration must be positive, it is {length!r}")
         time = self._time("start_time", start_time)
@@ -302,7 +304,7 @@ class AudioParam:
 
     def _time(self, name: str, value: float) -> float:
         """What should have happened already happens now."""
-        time = _number(name, value)
+        time = checked_number(name, value)
         if time < 0:
             raise ValueError(f"{name} must not be negative, it is {time!r}")
         return max(time, self._now())
@@ -338,7 +340,7 @@ def _on_ramp(start: float, from_time: float, ramp: _Event, times: Samples) -> Sa
     return exponential
 
 
-def _number(name: str, value: object) -> float:
+def checked_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     number = float(value)

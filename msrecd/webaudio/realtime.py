@@ -36,7 +36,7 @@ from msrecd.webaudio.context import BaseAudioContext
 from msrecd.webaudio.dsp import QUANTUM, Samples
 from msrecd.webaudio.intake import Intake, in_both, joined
 from msrecd.webaudio.node import AudioNode, ChannelCountMode, Plan, sources_of
-from msrecd.webaudio.param import _number
+from msrecd.webaudio.param import checked_number
 from msrecd.webaudio.straight import Straight, fades_within, straight
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class AudioContext(BaseAudioContext):
         hint = given.get("latency_hint", "interactive")
         if isinstance(hint, str) and hint not in ("balanced", "interactive", "playback"):
             raise TypeError(f"latency_hint must be 'balanced', 'interactive', 'playback' or seconds, not {hint!r}")
-        super().__init__(_number("sample_rate", given.get("sample_rate", 48000.0)), 32)
+        super().__init__(checked_number("sample_rate", given.get("sample_rate", 48000.0)), 32)
         self._destination._count = 2
         self._ends: weakref.WeakSet[MediaStreamAudioDestinationNode] = weakref.WeakSet()
         self._taps: weakref.WeakSet[MediaStreamAudioSourceNode] = weakref.WeakSet()

@@ -325,6 +325,40 @@ def test_a_disk_that_hangs_is_reported_and_so_is_its_answer() -> None:
     asyncio.run(main())
 
 
+def test_a_disk_that_recovers_slowly_hangs_once() -> None:
+    """What waits behind the first blob has waited for nearly as long: one answer does not end the hang."""
+
+    class OneByOne:
+        def __init__(self) -> None:
+            self.answers = threading.Semaphore(0)
+
+        def wait(self, timeout: float) -> bool:
+            return self.answers.acquire(timeout=timeout)
+
+    async def main() -> None:
+        recording, heard = FakeRecording(), asyncio.Queue[bool]()
+        writer = ChunkWriter(
+            cast(Any, recording), make_facts=lambda **facts: facts, on_chunk=lambda _: None, on_lost=lambda *_: None,
+            on_error=lambda _: None, on_hang=heard.put_nowait, hang_s=1.0,
+        )  # fmt: skip
+        disk = OneByOne()
+        recording.hangs = cast(Any, disk)
+        first = writer.put(blob(b"one", end=True))
+        await asyncio.sleep(0.2)  # it has waited for so much longer than the second
+        second = writer.put(blob(b"two", chunk=2, end=True))
+        async with asyncio.timeout(20):
+            assert await heard.get() is True
+            disk.answers.release()
+            await first
+            assert heard.empty(), "the second has waited for 0.8 s"
+            disk.answers.release(2)
+            await second
+            assert await heard.get() is False
+            await writer.close()
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_is_not_awaited_comes_with_the_next_blob_and_wakes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -233,19 +233,6 @@ class _Slot:
             self._news.notify()
 
 
-def give_back(request: Request, label: str) -> None:
-    """Let the camera use a request's memory again.
-
-    Whichever thread gives a request back also frees what a change of the mode has left behind, in picamera2's allocator
-    (cleanup() of dmaallocator.py) without a lock: of two threads that do so at once one finds it gone. It is no reason
-    to end the camera's frames.
-    """
-    try:
-        request.release()
-    except (KeyError, RuntimeError) as exc:
-        log.debug("camera %s: memory was freed by another thread: %r", label, exc)
-
-
 class RawFrames:
     """The feed of frames; `offer` belongs to picamera2's thread, everything else may be called from any."""
 
@@ -308,7 +295,7 @@ class RawFrames:
                 log.debug("camera %s: a frame could not be read: %s", self._label, exc)
                 continue
             finally:
-                give_back(request, self._label)
+                request.release()
             self._stats.delivered += 1
             self.feed.put(frame)
 

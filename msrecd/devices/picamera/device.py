@@ -24,7 +24,7 @@ from msrecd.devices.board import read_board
 from msrecd.devices.camera.controls import to_libcamera
 from msrecd.devices.camera.device import EncoderSpec, RawFrame, Still, StreamName, StreamShape
 from msrecd.devices.camera.dng import parse_format, unpacked
-from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, give_back, jpeg_of
+from msrecd.devices.camera.frames import PIXEL_FORMATS, Request, format_order, jpeg_of
 from msrecd.devices.camera.modes import (
     BUFFERS,
     HARDWARE_MAX_BIT_RATE,
@@ -299,7 +299,7 @@ class Camera:
                 buffer = memoryview(request.make_buffer("main")).cast("B")
                 return Still(shape=shape, buffer=buffer, raw=self._raw_frame(request) if with_raw else None)
             finally:
-                give_back(request, self._id)
+                request.release()
         except Empty:
             raise TimeoutError(f"no frame within {timeout_s:g} s") from None
         finally:

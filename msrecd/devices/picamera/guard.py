@@ -76,7 +76,11 @@ class WrongPlatform(RuntimeError):
 
 
 def guard_release(request_class: Any) -> None:
-    """Make `release()` of picamera2's CompletedRequest swallow what libcamera says of a camera that has gone."""
+    """Make `release()` of picamera2's CompletedRequest swallow what libcamera says of a camera that has gone.
+
+    And what picamera2's allocator says when two threads release at once after a change of the mode: each of them frees
+    what that left behind, without a lock (`cleanup()` of dmaallocator.py), and one finds it gone.
+    """
     release = request_class.release
     if getattr(release, "is_guarded", False):
         return
@@ -84,7 +88,7 @@ def guard_release(request_class: Any) -> None:
     def guarded(self: Any) -> None:
         try:
             release(self)
-        except RuntimeError as exc:
+        except (KeyError, RuntimeError) as exc:
             log.debug("a frame's buffer could not be given back to the camera: %s", exc)
 
     guarded.is_guarded = True  # type: ignore[attr-defined]
