@@ -58,7 +58,10 @@ def scheduler(config: Any, log: Any) -> Any:
             return killer
 
         def _reschedule(self, node: Any) -> None:
-            """A process begins a test when it knows the next one: one unit may be too little for one that is new."""
+            """A process begins a test when it knows the next one: one unit may be too little for one that is new. One
+            that has not told its tests yet gets none; xdist comes again when it has."""
+            if node not in self.registered_collections:
+                return
             super()._reschedule(node)
             while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
                 super()._reschedule(node)
