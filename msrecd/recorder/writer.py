@@ -116,7 +116,7 @@ class ChunkWriter:
         self._dead_key: tuple[int, int] | None = None  # of a chunk whose file failed: the rest of it is discarded
         self._last_captured_s = 0.0  # time of capture in the chunk finished last
         self._last_ended_ns: int | None = None  # ... and when it ended
-        self._paused_ns: list[int] = []  # when pauses began, since that chunk
+        self._paused_ns: deque[int] = deque(maxlen=64)  # when pauses began, since that chunk; the last ones count
         self._paused_s = 0.0  # between it and the open one
         self._loss: _Loss | None = None
         self._loss_before: _Loss | None = None  # the one that the open chunk accounts for
@@ -314,9 +314,10 @@ class ChunkWriter:
 
     def _pause_before(self, started_ns: int) -> float:
         """Seconds between the chunk before and one that begins then, where a pause is what lies between them."""
-        ended_ns, pauses = self._last_ended_ns, [at_ns for at_ns in self._paused_ns if at_ns < started_ns]
-        del self._paused_ns[: len(pauses)]
-        if ended_ns is None or not any(at_ns > ended_ns - NS for at_ns in pauses):
+        ended_ns, paused_ns = self._last_ended_ns, None
+        while self._paused_ns and self._paused_ns[0] < started_ns:
+            paused_ns = self._paused_ns.popleft()
+        if ended_ns is None or paused_ns is None or paused_ns <= ended_ns - NS:
             return 0.0
         return max(0, started_ns - ended_ns) / NS
 
