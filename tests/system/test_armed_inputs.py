@@ -14,14 +14,13 @@ from broker import Broker
 from config_text import camera, configuration, recorder, trigger
 from console import Console
 from daemon import DaemonFor
+from gstcamera import gst_camera, require_gst_camera
 from ports import free_port
 
 import msrecd.daemon.daemon as daemon_module
 from msrecd.config.load import load
 from msrecd.devices.virtual import VirtualBackend, VirtualCamera
 
-SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
-PYTHON = "/usr/bin/python3"
 NOTHING_MOVES = trigger(kind="motion", sensitivity=0.0)
 
 
@@ -109,11 +108,7 @@ def test_a_camera_that_is_away_is_told_while_nothing_is_recorded(
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     """Begins a network camera at a port."""
-    probe = subprocess.run(
-        [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"], capture_output=True, check=False
-    )
-    if probe.returncode:
-        pytest.skip("no RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good)")
+    require_gst_camera()
     media = tmp_path / "camera.mp4"
     subprocess.run(
         ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=gray:size=320x240:rate=5:duration=60", "-c:v", "libx264",
@@ -121,13 +116,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     )  # fmt: skip
 
     def begin(port: int) -> subprocess.Popen[bytes]:
-        server = ends.enter_context(
-            subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE)
-        )
-        ends.callback(server.kill)
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
-        return server
+        return ends.enter_context(gst_camera(media, port))
 
     with contextlib.ExitStack() as ends:
         yield begin

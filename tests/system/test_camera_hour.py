@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 from config_text import configuration, recorder
 from daemon import DaemonProcess
+from gstcamera import gst_camera, require_gst_camera
 from judge import CELLS, assert_consecutive, number_of, read_chunk
 from ports import free_port
 from waiting import until
 
 LIVE_S = float(os.environ.get("MSRECD_LIVE_S", "20"))
-SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
-PYTHON = "/usr/bin/python3"
 RATE, SOUND_RATE = 25, 48000
 ROUND_S = 80 if LIVE_S > 60 else 8  # whole frames of AAC: the film can follow itself without a seam
 ROUND = ROUND_S * RATE
@@ -89,21 +88,12 @@ def _again(out: Any, stream: Any, packet: Any, at: int, base: Fraction) -> None:
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The URL of a camera, and what it plays."""
-    probe = subprocess.run(
-        [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"], capture_output=True, check=False
-    )
-    if probe.returncode:
-        pytest.skip("no RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good)")
+    require_gst_camera()
     media = tmp_path / "camera.mp4"
     film(media, LIVE_S)
     port = free_port()
-    with subprocess.Popen([PYTHON, str(SERVER), str(port), str(media), "--sound"], stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            yield f"rtsp://127.0.0.1:{port}/camera", media
-        finally:
-            server.kill()
+    with gst_camera(media, port, sound=True):
+        yield f"rtsp://127.0.0.1:{port}/camera", media
 
 
 def given_ms(path: Path) -> float:

@@ -10,10 +10,9 @@ import pytest
 from config_text import recorder
 from console import Console
 from daemon import DaemonFor
+from gstcamera import gst_camera, require_gst_camera
 from ports import free_port
 
-SERVER = Path(__file__).parent.parent / "support" / "rtsp_server.py"
-PYTHON = "/usr/bin/python3"
 LENGTH_S = 40
 
 
@@ -29,12 +28,7 @@ def hashes(path: Path) -> list[str]:
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The URL of a camera, and the file it plays."""
-    probe = subprocess.run(
-        [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if probe.returncode:
-        pytest.skip("no RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good)")
+    require_gst_camera()
     media = tmp_path / "camera.mp4"
     subprocess.run(
         ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=320x240:rate=25:duration={LENGTH_S}", "-c:v",
@@ -42,13 +36,8 @@ def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         check=True, timeout=120,
     )  # fmt: skip
     port = free_port()
-    with subprocess.Popen([PYTHON, str(SERVER), str(port), str(media)], stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            yield f"rtsp://127.0.0.1:{port}/camera", media
-        finally:
-            server.kill()
+    with gst_camera(media, port):
+        yield f"rtsp://127.0.0.1:{port}/camera", media
 
 
 @pytest.mark.timeout(300)
