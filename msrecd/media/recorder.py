@@ -12,12 +12,14 @@ import math
 import weakref
 from collections.abc import Awaitable, Generator
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from msrecd.clock import MS, SYSTEM_CLOCK, Clock
 from msrecd.codecs.table import Unsupported, can_encode, check_type, is_type_supported
 from msrecd.dom.events import EventTarget, event_handler
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
+from msrecd.flow.forgotten import WhenForgotten
 from msrecd.media.inits import MediaRecorderOptions
 from msrecd.media.options import RecorderOptions, bit_rates, convert
 from msrecd.media.plan import Plan, make_plan, rates_for, worker_options
@@ -26,6 +28,7 @@ from msrecd.media.session import Session
 from msrecd.media.stream import MediaStream
 from msrecd.media.track import MediaStreamTrack
 from msrecd.muxing.worker import RecorderWorker
+from msrecd.tasks import running_loop
 
 # The specification lets an implementation have a least timeslice; shorter blobs would be all overhead.
 LEAST_TIMESLICE_MS = 50
@@ -95,7 +98,7 @@ class MediaRecorder(EventTarget):
         self._session: Session | None = None
         self._ending: Session | None = None
         self._armed: Armed | None = None
-        self._forgotten: weakref.finalize[..., MediaRecorder] | None = None  # releases what is armed
+        self._forgotten: WhenForgotten[MediaRecorder] | None = None  # releases what is armed
         if self._options.pre_roll:
             self._keep_armed()
 
@@ -287,7 +290,7 @@ class MediaRecorder(EventTarget):
                 recorder._arm()
 
         self._stream._observe(changed)
-        weakref.finalize(self, self._stream._unobserve, changed)
+        WhenForgotten(self, partial(self._stream._unobserve, changed), loop=running_loop())
         self._arm()
 
     def _arm(self) -> None:
@@ -301,13 +304,13 @@ class MediaRecorder(EventTarget):
             return  # start() will say it
         options = worker_options(self._options, plan, timeslice_ns=None, name=self._stream.id[:8])
         self._armed = Armed(plan, options, pre_roll_ns=int(self._options.pre_roll * MS), clock=self._clock)
-        self._forgotten = weakref.finalize(self, self._armed.release)
+        self._forgotten = WhenForgotten(self, self._armed.release, loop=running_loop())
 
     def _take_armed(self) -> Armed | None:
         """What is armed, for who begins or releases it."""
         armed, self._armed = self._armed, None
         if self._forgotten is not None:
-            self._forgotten.detach()
+            self._forgotten.cancel()
             self._forgotten = None
         return armed
 

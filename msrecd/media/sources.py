@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msrecd.dom.exceptions import NotSupportedError
+from msrecd.flow.forgotten import WhenForgotten, call_on
 from msrecd.flow.source import Source
 from msrecd.media.space import MODE_OF, with_modes
+from msrecd.tasks import running_loop
 
 if TYPE_CHECKING:
     from msrecd.media.track import MediaStreamTrack
@@ -54,15 +54,15 @@ class SharedSource:
         self._controls: dict[str, Any] = {}  # as they stand; all tracks of the source have the same
         self._altered: frozenset[str] = frozenset()
         self._on_last_ended = on_last_ended
-        self._users: list[weakref.finalize[[], MediaStreamTrack]] = []
+        self._users: list[WhenForgotten[MediaStreamTrack]] = []
         self._kept: list[MediaStreamTrack] = []  # those with listeners
-        self._loop = _running_loop()
+        self._loop = running_loop()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop that the tracks live on; None if they were only used outside of one so far."""
         if self._loop is None or self._loop.is_closed():
-            self._loop = _running_loop()
+            self._loop = running_loop()
         return self._loop
 
     def listen(self) -> None:
@@ -79,9 +79,7 @@ class SharedSource:
             self._ended_in_thread(feed.error)
 
     def attach(self, user: MediaStreamTrack) -> None:
-        final = weakref.finalize(user, self._forgotten)
-        final.atexit = False
-        self._users.append(final)
+        self._users.append(WhenForgotten(user, self._forgotten))
 
     def keep(self, user: MediaStreamTrack) -> None:
         """Hold `user` until it is detached: somebody listens to it."""
@@ -91,36 +89,30 @@ class SharedSource:
     def detach(self, user: MediaStreamTrack) -> None:
         """`user` has ended; the last one closes the source."""
         self._kept = [known for known in self._kept if known is not user]
-        for final in self._users:
-            if (entry := final.peek()) is not None and entry[0] is user:
-                final.detach()
+        for known in self._users:
+            if known.owner() is user:
+                known.cancel()
                 self._last_ended()
                 return
 
     def _last_ended(self) -> None:
         """Close the source unless somebody still uses it."""
-        users, self._users = self._users, [final for final in self._users if final.alive]
+        users, self._users = self._users, [user for user in self._users if user.pending]
         if users and not self._users:
             self.ended = True
             self._on_last_ended()
 
     def _forgotten(self) -> None:
-        """The garbage collector has taken a track, in any thread, wherever that was: nothing may be closed here."""
-        try:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._last_forgotten)
-            else:
-                threading.Thread(target=self._last_forgotten, name="close", daemon=True).start()
-        except RuntimeError:
-            return  # the loop or the interpreter ends, and so do the threads of the source
+        """The garbage collector has taken a track."""
+        call_on(self._loop, self._last_forgotten)
 
     def _last_forgotten(self) -> None:
-        if self.source.device_id and self._users and not any(final.alive for final in self._users):
+        if self.source.device_id and self._users and not any(user.pending for user in self._users):
             log.warning("%s is closed: its tracks were forgotten without stop()", self.source.label or "a source")
         self._last_ended()
 
     def _reachable(self) -> list[MediaStreamTrack]:
-        return [entry[0] for final in self._users if (entry := final.peek()) is not None]
+        return [track for user in self._users if (track := user.owner()) is not None]
 
     def settings(self, of_track: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a track with the controls as they stand now, whichever track has set them."""
@@ -202,7 +194,7 @@ def close_in_worker(source: Source) -> asyncio.Future[None] | None:
 
     The work is handed to the executor at once, so that it is done even when the loop ends right afterwards.
     """
-    loop = _running_loop()
+    loop = running_loop()
     if loop is None:
         _close(source)
         return None
@@ -214,10 +206,3 @@ def _close(source: Source) -> None:
         source.close()
     except Exception as exc:  # whatever a driver raises at the end must not take anything else with it
         log.error("closing %s failed: %s", source.label or type(source).__name__, exc)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

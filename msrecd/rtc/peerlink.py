@@ -6,9 +6,11 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msrecd.dom.exceptions import InvalidStateError
+from msrecd.flow.forgotten import WhenForgotten
 from msrecd.rtc.loop import RtcLoop
 
 if TYPE_CHECKING:
@@ -36,8 +38,7 @@ class PeerLink:
         self.rtc = rtc = RtcLoop.acquire()
         self.bindings: set[_Bound] = set()  # released with it, on the loop
         self._holder = holder = _Holder()
-        self._release = weakref.finalize(owner, _let_go, rtc, holder, loop, self.bindings)
-        self._release.atexit = False
+        self._release = WhenForgotten(owner, partial(_let_go, rtc, holder, loop, self.bindings))
         take, channel = _weakly(owner, changed), _weakly(owner, channel_opened)
 
         def begin() -> None:
@@ -82,17 +83,17 @@ class PeerLink:
 
     def close(self) -> None:
         """Idempotent."""
-        self._release()
+        self._release.now()
 
 
 class _Holder:
-    """The peer, for the garbage collector's finalizer too."""
+    """The peer, also for what follows when its owner is forgotten."""
 
     peer: Peer | None = None
 
 
 def _let_go(rtc: RtcLoop, holder: _Holder, loop: asyncio.AbstractEventLoop, bindings: set[_Bound]) -> None:
-    """Close the peer and give the thread back; in whichever thread the garbage collector runs."""
+    """Close the peer and give the thread back; from any thread."""
     _post(loop, _release_all, list(bindings))
 
     async def close() -> None:

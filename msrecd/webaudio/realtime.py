@@ -12,7 +12,8 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from msrecd.clock import NS, SYSTEM_CLOCK
 from msrecd.dom.dictionaries import warn_of_unknown
 from msrecd.dom.exceptions import InvalidStateError, NotSupportedError
 from msrecd.flow.feed import Feed
+from msrecd.flow.forgotten import WhenForgotten
 from msrecd.flow.shutdown import end_with_process
 from msrecd.flow.source import Source
 from msrecd.flow.units import AudioBlock, AudioFormat
@@ -309,7 +311,7 @@ class MediaStreamAudioSourceNode(AudioNode):
         self._track = tracks[0]
         self._realtime = context
         self._intake: Intake | None = None
-        self._detach: Callable[[], None] = _nothing
+        self._listening: WhenForgotten[MediaStreamAudioSourceNode] | None = None
         with context._lock:
             context._taps.add(self)
             context._name_ends()
@@ -335,14 +337,13 @@ class MediaStreamAudioSourceNode(AudioNode):
         feed = source.raw()
         feed.add(intake)
         self._intake = intake
-        final = weakref.finalize(self, feed.remove, intake)
-        final.atexit = False
-        self._detach = final
+        self._listening = WhenForgotten(self, partial(feed.remove, intake))
 
     def _pause(self) -> None:
         """Listen no more."""
-        self._detach()
-        self._detach, self._intake = _nothing, None
+        if self._listening is not None:
+            self._listening.now()
+        self._listening, self._intake = None, None
 
     def _compute(self, inputs: list[Samples], first_frame: int, frames: int) -> list[Samples]:
         intake = self._intake
@@ -497,10 +498,6 @@ class _GraphSource(Source):
 
     def close(self) -> None:
         self._feed.end(None)
-
-
-def _nothing() -> None:
-    return None
 
 
 __all__ = [
