@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -145,6 +146,7 @@ class SharedSource:
         """End all tracks as `stop()` does, without events."""
         for user in self._reachable():
             user.stop()
+        self._last_ended()  # also of tracks that were collected a moment ago
 
     def _ended_in_thread(self, error: BaseException | None) -> None:
         if error is None:
@@ -190,7 +192,7 @@ class SharedSource:
 
 
 def close_in_worker(source: Source) -> asyncio.Future[None] | None:
-    """Close `source` without blocking the loop; outside of a loop, in this thread (then None).
+    """Close `source` without blocking the loop; outside of a loop, in this thread. None: nothing to wait for.
 
     The work is handed to the executor at once, so that it is done even when the loop ends right afterwards.
     """
@@ -198,7 +200,11 @@ def close_in_worker(source: Source) -> asyncio.Future[None] | None:
     if loop is None:
         _close(source)
         return None
-    return loop.run_in_executor(None, _close, source)
+    try:
+        return loop.run_in_executor(None, _close, source)
+    except RuntimeError:  # the loop is about to end and takes no more
+        threading.Thread(target=_close, args=(source,), name="close").start()
+        return None
 
 
 def _close(source: Source) -> None:

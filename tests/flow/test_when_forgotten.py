@@ -66,8 +66,14 @@ def test_a_graph_that_is_collected_while_another_one_begins_at_the_same_source()
         del context, end
         feed._demand_lock = CollectingLock()
         context = msrecd.AudioContext()
-        context.create_media_stream_source(stream)
-        await until(lambda: len(feed._sinks) == 1)
+        node = context.create_media_stream_source(stream)
+
+        def only_the_last_one_listens() -> bool:
+            gc.collect()  # the thread of a context holds it while it renders
+            return len(feed._sinks) == 1
+
+        await until(only_the_last_one_listens)
+        assert node.media_stream is stream
         await context.close()
         track.stop()
 

@@ -13,7 +13,9 @@ import pytest
 from rig import Rig, on_rig, until
 
 import msrecd
-from msrecd.devices.virtual import VirtualBackend, VirtualCamera
+from msrecd.devices.virtual import VirtualBackend, VirtualCamera, VirtualMicrophone
+from msrecd.flow import forgotten
+from msrecd.flow.forgotten import WhenForgotten
 from msrecd.media.reader import MediaStreamTrackReader
 
 
@@ -24,7 +26,10 @@ async def is_closed(rig: Rig) -> None:
 
 async def stays_open(rig: Rig) -> None:
     """Nothing that could close it is left to run."""
+    notes_are_read = threading.Event()
+    WhenForgotten(threading.Event(), notes_are_read.set)
     gc.collect()
+    assert notes_are_read.wait(20)
     for _ in range(20):
         await asyncio.sleep(0)
     assert rig.camera.is_open
@@ -150,3 +155,17 @@ def test_forgotten_canvas_stream_lets_go_of_its_timer() -> None:
         await until(lambda: gc.collect() >= 0 and "canvas timer" not in leaks.own_threads())
 
     on_rig(run)
+
+
+def test_devices_that_are_closed_right_after_their_tracks_were_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits for no news of the garbage collector's."""
+    monkeypatch.setattr(forgotten, "_leave_note", lambda *_: None)
+    microphone = VirtualMicrophone("Voice")
+
+    async def run() -> None:
+        async with msrecd.MediaDevices(backends=[VirtualBackend([microphone])]) as devices:
+            await devices.get_user_media({"audio": True})
+            gc.collect()
+        assert not microphone.is_open
+
+    asyncio.run(run())
