@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broker import Received
 from conftest import CameraMode, need
 from installed import InstalledService, kept, systemctl
-from test_service import configuration, devices
+from test_service import configuration, devices, judge_chunk
 
 __all__ = ["devices"]  # the fixture
 Plug = Callable[[str, str], None]
@@ -71,6 +72,76 @@ def test_drivers_that_are_loaded_after_the_service(
             service.wait_events("cam0", "stopped", 1, 60)
     finally:
         plug("drivers", "in")
+
+
+@pytest.fixture
+def late_isp(plug: Plug) -> Iterator[Callable[[], None]]:
+    """A Pi 5 without its image processor, and without the encoder that it does not have; call it to load the driver."""
+    asked(plug, "board", "pi5")
+    try:
+        plug("encoder", "out")
+        try:
+            yield lambda: plug("board", "isp")
+        finally:
+            plug("encoder", "in")
+    finally:
+        plug("board", "none")
+
+
+@pytest.mark.timeout(300)
+def test_a_pi_5_whose_image_processor_comes_after_the_service(
+    devices: tuple[str, str],
+    camera_mode: CameraMode,
+    mime_type: str,
+    late_isp: Callable[[], None],
+    keep: str | None,
+) -> None:
+    """picamera2 that is imported before takes the board for an older one, and would do so until the process ends."""
+    camera_id = devices[0]
+
+    def tells_devices(message: Received) -> bool:
+        return message.topic.endswith("/state/devices") and bool(message.payload)
+
+    def lists_the_camera(message: Received) -> bool:
+        return tells_devices(message) and camera_id in {one["device_id"] for one in message.json}
+
+    began = time.monotonic()
+    with (
+        InstalledService(configuration(devices, camera_mode, mime_type, autostart=True)) as service,
+        kept(service, keep, "late-isp") as figures,
+    ):
+        figures["ready_s"] = round(time.monotonic() - began, 1)
+        pid = service.main_pid
+        service.wait_missing("cam0", 90, after=began)
+        wait_for_line(service, "takes this Raspberry Pi 5 Model B Rev 1.0 for a VC4")
+        *_, before = [message for message in service.observer.messages if tells_devices(message)]
+        assert not lists_the_camera(before)
+        loaded = time.monotonic()
+        late_isp()
+        listed = service.observer.wait_for(lambda m: m.at > loaded and lists_the_camera(m), 60)
+        figures["listed_s"] = round(listed.at - loaded, 2)
+        told = service.wait_whole("cam0", 60, after=loaded)
+        figures["recorded_s"] = round(told.at - loaded, 2)
+        figures["recordings"] = [told.json["recording_id"]]
+        service.wait_events("cam0", "chunk", 2, 90, after=told.at)
+        service.command("cam0", "stop")
+        service.wait_events("cam0", "stopped", 1, 60)
+        (camera,) = [one for one in listed.json if one["device_id"] == camera_id]
+        figures["encoder"] = camera["detail"].get("encoder")
+        assert service.main_pid == pid, "it was restarted"
+        chunks = [judge_chunk(path, is_whole=False) for path in service.chunks(told.json["recording_id"])]
+        figures["frames"] = [chunk["frames"] for chunk in chunks]
+        assert figures["encoder"] == "software"
+        assert chunks[-1]["frames"]
+        service.verify()
+
+
+def wait_for_line(service: InstalledService, line: str) -> None:
+    """Until the journal has it."""
+    deadline = time.monotonic() + 60
+    while line not in (said := service.journal()):
+        assert time.monotonic() < deadline, said[-2000:]
+        time.sleep(0.5)
 
 
 @pytest.mark.timeout(600)

@@ -54,14 +54,14 @@ install -m 644 $here/pykms.py "$root/usr/local/lib/python3.13/dist-packages/pykm
 
 # --- kernel modules ---------------------------------------------------------------------------------------------------
 say "kernel modules"
-install -D -m 644 -t "$root/opt/modules" $here/vh264.c $here/vusbfw.c
+install -D -m 644 -t "$root/opt/modules" $here/vh264.c $here/vpisp.c $here/vusbfw.c
 # shellcheck disable=SC2016  # the inner shell expands it
 chroot "$root" env -i PATH=/usr/bin:/usr/sbin:/bin LANG=C.UTF-8 /bin/bash -euc '
     kernel=$(ls /lib/modules)
     cd /opt/modules
     # The framework of memory-to-memory devices: no driver of this architecture selects it, so Debian does not build it.
     tar -xf /usr/src/linux-source-6.12.tar.xz --strip-components=4 linux-source-6.12/drivers/media/v4l2-core/v4l2-mem2mem.c
-    echo "obj-m += v4l2-mem2mem.o vh264.o vusbfw.o" >Makefile
+    echo "obj-m += v4l2-mem2mem.o vh264.o vpisp.o vusbfw.o" >Makefile
     make -s -C "/lib/modules/$kernel/build" M=/opt/modules modules
     strip -g ./*.ko
     install -D -m 644 -t "/lib/modules/$kernel/updates" ./*.ko

@@ -56,6 +56,14 @@ start)
     systemctl is-active --quiet vm-camera.service || camera_in
     systemctl is-active --quiet vm-tone.service || tone_in
     ;;
+"board pi5") # before the driver of its image processor is there
+    mkdir -p /run/vm-board
+    printf 'Raspberry Pi 5 Model B Rev 1.0\0' >/run/vm-board/model
+    printf 'raspberrypi,5-model-b\0brcm,bcm2712\0' >/run/vm-board/compatible
+    modprobe vpisp
+    ;;
+"board isp") echo 1 >/sys/module/vpisp/parameters/isp ;;
+"board none") modprobe -r vpisp ;;
 "encoder out") modprobe -r vh264 ;;
 "encoder in") modprobe vh264 ;;
 "camera freeze") systemctl kill --signal=USR1 vm-camera.service ;;
@@ -65,7 +73,7 @@ start)
     wait_for yes "/dev/snd/pcmC*c"
     ;;
 *)
-    echo "usage: hardware.sh start | camera out|in|in:FORMAT|freeze|hold|release | microphone out|in | drivers out|in" >&2
+    echo "usage: hardware.sh start | camera out|in|in:FORMAT|freeze|hold|release | microphone out|in | drivers out|in | board pi5|isp|none" >&2
     exit 2
     ;;
 esac

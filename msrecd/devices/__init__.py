@@ -63,8 +63,11 @@ def default_backends(
 def _load(module: str, name: str, options: dict[str, Any]) -> Backend:
     """A backend of a module that imports a vendor library.
 
-    picamera2 that was too early on a Pi 5 is tried again, and then at each look at the devices.
+    picamera2 that was too early on a Pi 5 is tried again while the nodes of its image processor come, and then at each
+    look at the devices: nothing else waits for a driver that may never come.
     """
+    from msrecd.devices.board import has_pisp
+    from msrecd.devices.late import LateBackend
     from msrecd.devices.picamera.guard import WrongPlatform
 
     def make() -> Backend:
@@ -75,14 +78,11 @@ def _load(module: str, name: str, options: dict[str, Any]) -> Backend:
         try:
             return make()
         except WrongPlatform as exc:
-            if not tries_left:
+            if not tries_left or not has_pisp():
                 log.warning("%s; its cameras come as soon as they are", exc)
                 break
             log.info("%s; importing it again", exc)
             time.sleep(_TRY_AGAIN_S)
-    from msrecd.devices.board import has_pisp
-    from msrecd.devices.late import LateBackend
-
     return LateBackend("libcamera", make, is_ready=has_pisp)
 
 

@@ -97,6 +97,7 @@ def test_a_board_that_is_well(facts: Facts) -> None:
         (PI_5, {"devices": (MICROPHONE,), "has_pisp": False}, "camera", Level.ERROR, "pisp"),
         (ZERO_2_W, {"has_encoder_node": False}, "encoder", Level.WARNING, "bcm2835-codec"),
         (ZERO_2_W, {"devices": (CAMERA,)}, "microphone", Level.ERROR, "arecord -l"),
+        (ZERO_2_W, {"is_memory_limited": False}, "memory", Level.WARNING, "cgroup_enable=memory"),
         (ZERO_2_W, {"contiguous_memory": ContiguousMemory(total=64 * MIB, free=0)}, "CMA", Level.WARNING, "cma-256"),
         (ZERO_2_W, {"memory_available": 20 * MIB}, "memory", Level.WARNING, "top"),
         (ZERO_2_W, {"memory_total": 0, "memory_available": 0}, "memory", Level.WARNING, "mount -t proc"),
@@ -201,6 +202,18 @@ def test_facts_come_from_the_files_of_the_board(tmp_path: Path) -> None:
     assert (facts.board.soc, facts.has_encoder_node) == ("bcm2711", True)
     assert (facts.memory_total, facts.memory_available) == (1000 << 10, 600 << 10)
     assert facts.contiguous_memory == ContiguousMemory(total=256 * MIB, free=1000 << 10)
+
+
+@pytest.mark.promise("limits-without-effect-are-told")
+@pytest.mark.parametrize(
+    ("controllers", "is_limited"),
+    [("cpuset cpu io memory pids\n", True), ("cpuset cpu io pids\n", False), (None, True)],
+)
+def test_whether_the_kernel_limits_memory(controllers: str | None, is_limited: bool, tmp_path: Path) -> None:
+    if controllers is not None:
+        (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+        (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text(controllers)
+    assert gather(None, ["no configuration"], [], tmp_path).is_memory_limited is is_limited
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -86,3 +87,31 @@ def test_no_path_of_somebodys_machine() -> None:
             if pattern.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+def is_said(text: str) -> bool:
+    """Whether a string of the program, other than a docstring, has it."""
+    for path in (ROOT / "msrecd").rglob("*.py"):
+        if text not in (source := path.read_text()):
+            continue
+        nodes = list(ast.walk(ast.parse(source)))
+        docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+        strings = [node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+        if any(isinstance(node.value, str) and text in node.value for node in strings):
+            return True
+    return False
+
+
+def test_what_the_checklist_for_a_board_looks_for_is_said() -> None:
+    """A pattern that no message has would find nothing on any board, and the row would be ticked."""
+    page = (ROOT / "hw-tests/README.md").read_text()
+    patterns = re.findall(r"journalctl [^`]*-g (?:\"([^\"`]+)\"|(\w+))", page)
+    assert len(patterns) >= 3
+    assert not [pattern for pattern in map("".join, patterns) if not is_said(pattern)]
+    schemas = {
+        "state/health": (ROOT / "docs/schemas/state-health.json").read_text(),
+        "manifest": (ROOT / "docs/schemas/manifest-line.json").read_text(),
+    }
+    fields = re.findall(r"`(\w+)` (?:of|in) (?:the )?`?(state/health|manifest)", page)
+    assert {place for _, place in fields} == set(schemas)
+    assert not [(name, place) for name, place in fields if f'"{name}"' not in schemas[place]]

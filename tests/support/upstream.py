@@ -102,6 +102,11 @@ ROWS = (
                 "msrecd/devices/__init__.py", {"_TRIES = 3": "_TRIES = 1"}, f"{BOARD}::test_the_import_is_tried_again"
             ),
             take_out(
+                "msrecd/devices/__init__.py",
+                {"if not tries_left or not has_pisp():": "if not tries_left:"},
+                f"{BOARD}::test_an_image_processor_that_comes_minutes_later_needs_no_restart",
+            ),
+            take_out(
                 "msrecd/devices/late.py",
                 {"if self._backend is None and self._is_ready() and self": "if self._backend is not None and self"},
                 f"{BOARD}::test_an_image_processor_that_comes_minutes_later_needs_no_restart",
@@ -471,6 +476,24 @@ ROWS = (
             ),
         ),
         without="no no_memory in the message",
+    ),
+    Row(
+        number="C10",
+        habit="Raspberry Pi OS starts its kernel with cgroup_disable=memory: MemoryHigh= and MemoryMax= do nothing",
+        answer="doctor says so, and what to add to cmdline.txt",
+        breaks=(
+            take_out(
+                "msrecd/daemon/doctor/diagnosis.py",
+                {"if facts.unit and not facts.is_memory_limited:": "if not facts:"},
+                "cli/test_doctor.py::test_what_is_wrong_and_what_to_do",
+            ),
+            take_out(
+                "msrecd/daemon/doctor/machine.py",
+                {'return "memory" in (cgroup': 'return "y" in (cgroup'},
+                "cli/test_doctor.py::test_whether_the_kernel_limits_memory",
+            ),
+        ),
+        without="a board that stands still when memory ends, and nobody who had said that the limit is none",
     ),
 )
 

@@ -257,6 +257,13 @@ def _memory(facts: Facts) -> Iterator[Finding]:
         yield Finding(area="memory", level=Level.WARNING, message=text, remedy="end what is not needed: top -o RES")
     else:
         yield Finding(area="memory", level=Level.OK, message=text)
+    if facts.unit and not facts.is_memory_limited:
+        yield Finding(
+            area="memory",
+            level=Level.WARNING,
+            message=f"the kernel limits no service: MemoryHigh= and MemoryMax= of {UNIT} have no effect",
+            remedy="add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt, then reboot",
+        )
 
 
 def _storage(facts: Facts) -> Iterator[Finding]:

@@ -59,6 +59,7 @@ class Facts:
     wanted: the devices that they name.
     devices: as `state/devices` has them. libraries: which of picamera2 and alsaaudio are installed.
     absent: modules that picamera2 needs and that are not there.
+    is_memory_limited: whether the limits of the unit have an effect.
     storage: where recordings go, "" when nothing is configured; storage_free: there, or where it will be made.
     storage_problem: why the daemon will not record there, "" when it will. is_storage_there: it need not be made.
     storage_taken: by the files in it, looked at only where less than min_free is free.
@@ -81,6 +82,7 @@ class Facts:
     has_pisp: bool = False
     memory_total: int = 0
     memory_available: int = 0
+    is_memory_limited: bool = True
     uses_contiguous_memory: bool = False
     contiguous_memory: ContiguousMemory | None = None
     storage: str = ""
@@ -146,6 +148,7 @@ def gather(
         has_pisp=has_pisp(root),
         memory_total=total,
         memory_available=available,
+        is_memory_limited=_has_memory_controller(root / "sys/fs/cgroup"),
         uses_contiguous_memory=needs_contiguous_memory(root / "dev/dma_heap"),
         contiguous_memory=contiguous_memory(meminfo),
         storage="" if storage is None else str(storage),
@@ -260,6 +263,14 @@ def _memory_of(meminfo: Path) -> tuple[int, int]:
         return int(fields["MemTotal"].split()[0]) * 1024, int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
         return 0, 0
+
+
+def _has_memory_controller(cgroup: Path) -> bool:
+    """Whether systemd can limit memory (Raspberry Pi OS starts its kernel with cgroup_disable=memory), or may."""
+    try:
+        return "memory" in (cgroup / "cgroup.controllers").read_text().split()
+    except OSError:
+        return True
 
 
 def _groups_of(user: str) -> frozenset[str] | None:
