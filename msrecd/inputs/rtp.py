@@ -22,6 +22,7 @@ _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
 _MOST_AT_ONCE = 256 << 10  # bytes of fragments between two looks at how large the frame is
 _MAX_PARTS = 2 * _MAX_UNITS + MAX_FRAME // 1000
+_STRANGE = 8  # units in a row that are none of their coding: one or two may be damaged, or a maker's own
 _MOST_MISSING = 3000  # packets in a second; a larger step is a sender that begins anew (MAX_DROPOUT of RFC 3550, A.1)
 _HEAD = struct.Struct(
     ">BBHBBHII"
@@ -38,6 +39,10 @@ _START = b"\0\0\0\1"
 
 class RtpError(Exception):
     """What comes is out of bounds."""
+
+
+class RecodedError(RtpError):
+    """A stream is not of the coding that was described any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +149,8 @@ class _Frames(_Stream):
         self._is_whole = False  # its last packet has come
         self._gave_whole_at: int | None = None
         self._marks_slices = False  # the mark of the last packet is set on each slice: it says nothing
+        self._codec = track.codec
+        self._strange = 0  # units in a row that no camera sends in this coding
 
     @property
     def held_bytes(self) -> int:
@@ -182,6 +189,8 @@ class _Frames(_Stream):
                 at = end
         elif 0 < kind < 24:
             self._unit(head, data, begin + 1, stop, out)
+        else:
+            self._is_strange()
         self._is_whole = is_last
         self._check_size()
 
@@ -247,6 +256,11 @@ class _Frames(_Stream):
             self.is_open, self._is_damaged = False, True
         kind = head & 31
         if 1 <= kind <= 5:
+            if 1 < kind < 5:  # partitions of slices, which only the Extended profile has
+                self._is_damaged = True
+                self._is_strange()
+            else:
+                self._strange = 0
             is_first = begin < stop and data[begin] >= 0x80  # first_mb_in_slice is 0
             self._slice(is_first, out)
             self._is_key = self._is_key or kind == 5
@@ -257,6 +271,15 @@ class _Frames(_Stream):
             self._before_slice(out)
         self._parts += (_UNIT[head], data[begin:stop])
         self._bytes += stop - begin
+
+    def _is_strange(self) -> None:
+        """
+        Raises:
+            RecodedError: the sender has gone over to another coding, under the same payload type.
+        """
+        self._strange += 1
+        if self._strange >= _STRANGE:
+            raise RecodedError(f"its frames are no {self._codec} any more")
 
     def _slice(self, is_first: bool, out: list[Demuxed]) -> None:
         if self._has_slice and is_first:
@@ -294,6 +317,9 @@ class _HevcFrames(_Frames):
         self._next_number = number + 1 & 0xFFFF
         if stop - begin < 3:
             return
+        if data[begin + 1] & 0xF8:  # not of the base layer: cameras have no other
+            self._is_strange()
+            return
         if stamp != self._frame_stamp:
             if self._has_slice:
                 self._give(out)
@@ -322,6 +348,8 @@ class _HevcFrames(_Frames):
                 at = end
         elif kind < 48:
             self._hevc_unit(data[begin : begin + 2], data, begin + 2, stop, out)
+        else:
+            self._is_strange()
         self._is_whole = is_last
         self._check_size()
 
@@ -330,6 +358,7 @@ class _HevcFrames(_Frames):
             self.is_open, self._is_damaged = False, True
         kind = head[0] >> 1 & 63
         if kind < 32:
+            self._strange = 0
             self._slice(begin < stop and data[begin] >= 0x80, out)  # first_slice_segment_in_pic_flag
             self._is_key = self._is_key or 16 <= kind <= 23
         else:

@@ -19,7 +19,7 @@ from typing import Any
 from msrecd.clock import NS
 from msrecd.inputs import wire
 from msrecd.inputs.confine import in_child
-from msrecd.inputs.rtp import CODECS, RtpError, Track, Unpacker
+from msrecd.inputs.rtp import CODECS, RecodedError, RtpError, Track, Unpacker
 from msrecd.inputs.rtsp import Media, Playing, Refused, Session, Unsuited
 from msrecd.libav.demuxer import KEY_FRAME_S
 from msrecd.libav.explaining import explain
@@ -274,6 +274,8 @@ class Flow:
     def _fed(self, data: bytes) -> list[Demuxed]:
         try:
             return self._unpacker.feed(data)
+        except RecodedError as exc:
+            raise LibavError(str(exc)) from None
         except RtpError as exc:
             raise Misbehaves(str(exc)) from None
 

@@ -37,14 +37,22 @@ class Clip:
     sound: list[bytes]
     config: bytes
     sound_rate: int = 48000
+    codec: str = "h264"
 
 
-def clip(width: int = 320, height: int = 240, seconds: int = 2) -> Clip:
+ENCODERS = {
+    "h264": ("libx264", {"preset": "ultrafast", "bf": "0", "sc_threshold": "0"}),
+    "hevc": ("libx265", {"preset": "ultrafast", "x265-params": "bframes=0:scenecut=0:pools=none:log-level=none"}),
+}
+
+
+def clip(width: int = 320, height: int = 240, seconds: int = 2, codec: str = "h264") -> Clip:
+    encoder, options = ENCODERS[codec]
     memory = io.BytesIO()
     with av.open(memory, "w", format="matroska") as out:
-        video: Any = out.add_stream("libx264", rate=RATE)
+        video: Any = out.add_stream(encoder, rate=RATE)
         video.width, video.height, video.pix_fmt, video.gop_size = width, height, "yuv420p", GOP
-        video.options = {"preset": "ultrafast", "bf": "0", "sc_threshold": "0"}
+        video.options = options
         audio: Any = out.add_stream("aac", rate=48000, layout="mono")
         for number in range(seconds * RATE):
             picture = np.full((height, width, 3), 40 + number % 25 * 8, np.uint8)
@@ -62,7 +70,7 @@ def clip(width: int = 320, height: int = 240, seconds: int = 2) -> Clip:
     memory.seek(0)
     with av.open(memory) as made:
         config = bytes(made.streams.audio[0].codec_context.extradata or b"")
-        annexb = av.BitStreamFilterContext("h264_mp4toannexb", made.streams.video[0])
+        annexb = av.BitStreamFilterContext(f"{codec}_mp4toannexb", made.streams.video[0])
         frames, sound = [], []
         for packet in made.demux():
             if packet.size and packet.stream.type == "audio":
@@ -70,8 +78,16 @@ def clip(width: int = 320, height: int = 240, seconds: int = 2) -> Clip:
             elif packet.size:
                 for one in annexb.filter(packet):
                     units = [unit.rstrip(b"\0") for unit in bytes(one).split(b"\0\0\1")[1:]]
-                    frames.append([unit for unit in units if unit and unit[0] & 31 not in (6, 9)])
-    return Clip(frames, sound, config)
+                    frames.append([unit for unit in units if unit and kind_of(unit, codec) not in NO_PICTURE[codec]])
+    return Clip(frames, sound, config, codec=codec)
+
+
+NO_PICTURE = {"h264": (6, 9), "hevc": (35, 39, 40)}  # additional information, delimiters
+
+
+def kind_of(unit: bytes, codec: str) -> int:
+    """The type of a NAL unit."""
+    return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
 
 
 class Server:
@@ -124,7 +140,7 @@ class Faults:
     login: user and password it wants. refuses: "tcp" or "udp". closes_after_s, silent_after_s: of playing. reports:
     whether sender reports are sent. sound_late_s: how much later sound is sent than the frames of its time.
     sound_begins_s: from when on sound is sent. rtp_info: of the answer to PLAY, for the address of the session.
-    changes: clip that is sent from this second on. hangs: never answers DESCRIBE.
+    changes: clip that is sent from this second on, and described then. hangs: never answers DESCRIBE.
     """
 
     login: tuple[str, str] | None = None
@@ -149,15 +165,26 @@ class RtspCamera(Server):
         self.media = media
         self.faults = faults or Faults()
         self.has_sound = has_sound
+        self.has_changed = False
         self.requests: list[str] = []
         self.url = f"rtsp://127.0.0.1:{self.port}/cam"
 
+    @property
+    def _sent(self) -> Clip:
+        """What the camera sends at present."""
+        return self.faults.changes[1] if self.has_changed and self.faults.changes is not None else self.media
+
     def _description(self) -> str:
-        sets = ",".join(base64.b64encode(unit).decode() for unit in self.media.frames[0] if unit[0] & 31 in (7, 8))
+        media = self._sent
+        sets = ",".join(base64.b64encode(unit).decode() for unit in media.frames[0] if unit[0] & 31 in (7, 8))
+        coding = (
+            ["a=rtpmap:96 H265/90000"]  # its parameter sets stand before each key frame
+            if media.codec == "hevc"
+            else ["a=rtpmap:96 H264/90000", f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}"]
+        )
         lines = [
             "v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "t=0 0", "a=control:*",
-            "m=video 0 RTP/AVP 96", "a=control:track1", "a=rtpmap:96 H264/90000",
-            f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}",
+            "m=video 0 RTP/AVP 96", "a=control:track1", *coding,
         ]  # fmt: skip
         if self.has_sound:
             lines += [
@@ -268,9 +295,9 @@ class RtspCamera(Server):
         while True:
             frame_at, sound_at = frame / RATE, sound * 1024 / self.media.sound_rate
             if frame_at <= sound_at + late or not self.has_sound:
-                media = self.media
                 if self.faults.changes is not None and frame_at >= self.faults.changes[0]:
-                    media = self.faults.changes[1]
+                    self.has_changed = True
+                media = self._sent
                 yield frame_at, frame_at, 1, media.frames[frame % len(media.frames)]
                 frame += 1
             else:
@@ -304,7 +331,9 @@ class RtspCamera(Server):
                         ),
                         True,
                     )  # fmt: skip
-                payloads = list(_h264(units)) if track == 1 else [(_aac(units[0]), True)]
+                payloads = [(_aac(units[0]), True)]
+                if track == 1:
+                    payloads = list((_hevc if self._sent.codec == "hevc" else _h264)(units))
                 for payload, is_last in payloads:
                     kind = (0x80 if is_last else 0) | (96 if track == 1 else 97)
                     head = struct.pack(">BBHII", 0x80, kind, sequence[track] & 0xFFFF, stamp, track)
@@ -330,6 +359,19 @@ def _h264(units: list[bytes]) -> Iterator[tuple[bytes, bool]]:
             ends = at + 1200 >= len(body)
             marks = (0x80 if at == 0 else 0) | (0x40 if ends else 0) | unit[0] & 31
             yield bytes([unit[0] & 0xE0 | 28, marks]) + body[at : at + 1200], is_last and ends
+
+
+def _hevc(units: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+    for unit in units:
+        is_last = unit is units[-1]
+        if len(unit) <= 1300:
+            yield unit, is_last
+            continue
+        head = bytes([unit[0] & 0x81 | 49 << 1, unit[1]])
+        for at in range(2, len(unit), 1200):
+            ends = at + 1200 >= len(unit)
+            marks = (0x80 if at == 2 else 0) | (0x40 if ends else 0) | unit[0] >> 1 & 63
+            yield head + bytes([marks]) + unit[at : at + 1200], is_last and ends
 
 
 class RtspScript(Server):

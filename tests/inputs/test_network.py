@@ -239,6 +239,21 @@ def test_a_stream_that_changes_its_size_ends(media: Clip) -> None:
         assert len(played.taken["video"].packets) >= 70
 
 
+@pytest.mark.parametrize(("before", "after"), [("h264", "hevc"), ("hevc", "h264")])
+@pytest.mark.promise("a-change-of-coding")
+def test_a_stream_that_changes_its_coding_ends(before: str, after: str) -> None:
+    """Some cameras go over to another one under the same payload type. A new attempt has it described anew."""
+    faults = Faults(changes=(2.0, clip(codec=after)))
+    with RtspCamera(clip(codec=before), faults) as camera:
+        with Played(camera.url) as played:
+            error = played.taken["video"].wait_end()
+            assert f"its frames are no {before} any more" in str(error)
+            assert 45 <= len(played.taken["video"].packets) <= 51
+        with Played(camera.url) as again:
+            assert [source.info.codec for source in again.playback.sources if source.kind == "video"] == [after]
+            assert again.taken["video"].wait(30)[0].is_keyframe
+
+
 def test_parameter_sets_that_come_twice_change_nothing() -> None:
     """Some cameras repeat them within a key frame, now and then; a network doubles packets."""
     plain = clip()

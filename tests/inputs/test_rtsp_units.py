@@ -205,6 +205,17 @@ def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Unpacker([VIDEO]).feed(b"A" * (1 << 17))
 
 
+@pytest.mark.parametrize("kind", [0, 30])
+def test_a_unit_or_two_that_are_strange_change_nothing(kind: int) -> None:
+    """Damaged on their way, or a maker's own."""
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    frames = []
+    for number in range(30):
+        data = b"".join(send(bytes((kind,)) + b"private", 3000 * number, False) for _ in range(3))
+        frames += unpacker.feed(data + send(IDR if number % 10 == 0 else SLICE, 3000 * number))
+    assert len(frames + unpacker.flush()) == 30
+
+
 @pytest.mark.parametrize("track", [VIDEO, HEVC, AAC, MULAW])
 def test_noise_gives_packets_or_an_error_of_its_own(track: Track) -> None:
     chance = random.Random(track.codec)
