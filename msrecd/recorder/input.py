@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack
+from msrecd import MediaDevices, MediaElement, MediaStream, MediaStreamTrack, NotReadableError
 from msrecd.errors import CommandError
 from msrecd.recorder.problems import Problem, problem_of
 from msrecd.recorder.settings import USUAL_BAND, AudioFilter, RecorderSettings, TriggerSettings
@@ -109,6 +109,8 @@ class RecorderInput:
                 element.close()
             if not isinstance(exc, Exception):
                 raise
+            if isinstance(exc, TimeoutError) and element is not None:
+                exc = NotReadableError(f"{element.src}: it cannot be told within {_OPEN_DEADLINE_S:g} s what it sends")
             raise problem_of(exc, is_input=settings.url is not None).error() from exc
 
     @property

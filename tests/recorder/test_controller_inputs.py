@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from msrecd.devices.virtual import VirtualBackend, VirtualCamera
 from msrecd.errors import CommandError, StorageError
 from msrecd.media.devices import MediaDevices
 from msrecd.recorder.controller import RecorderController
+from msrecd.recorder.input import RecorderInput
 from msrecd.recorder.settings import RecorderSettings
 from msrecd.recorder.snapshot import Photographer
 from msrecd.recorder.states import State
@@ -263,3 +265,18 @@ def test_a_photo_of_an_input_that_has_ended_says_that_it_is_away(
             await recorder.close()
 
     asyncio.run(main())
+
+
+def test_an_input_that_cannot_be_told_in_time_is_named_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and answers byte by byte, if at all."""
+    monkeypatch.setattr("msrecd.recorder.input._OPEN_DEADLINE_S", 1.0)
+
+    async def open_it(port: int) -> None:
+        url = f"http://me:secret@127.0.0.1:{port}/live.ts?token=secret"
+        async with MediaDevices(backends=[]) as devices:
+            await RecorderInput.open(RecorderSettings(name="cam0", constraints=None, url=url, options={}), devices)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(CommandError) as refused:
+        asyncio.run(open_it(port := server.getsockname()[1]))
+    assert str(refused.value) == f"http://127.0.0.1:{port}/live.ts: it cannot be told within 1 s what it sends"
+    assert refused.value.code == "device_missing"
