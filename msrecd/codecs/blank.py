@@ -103,4 +103,4 @@ class Adapter:
         units = split(bytes(packet.data), self._from)
         if packet.is_keyframe:
             units = self._sets + [unit for unit in units if unit and not is_parameter_set(unit, self._codec)]
-        return replace(packet, data=join(units, self._to))
+        return replace(packet, data=join(units, self._to), units=())

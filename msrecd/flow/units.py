@@ -102,6 +102,7 @@ class Packet:
     """One encoded unit: an access unit of video, a codec frame of audio.
 
     discontinuity: something was lost between the packet before and this one.
+    units: bytes of the NAL units in data, each behind a start code of four bytes, where the source knows them.
     """
 
     pts_ns: int
@@ -110,3 +111,4 @@ class Packet:
     is_keyframe: bool
     data: bytes | memoryview
     discontinuity: bool = False
+    units: tuple[int, ...] = ()

@@ -25,6 +25,7 @@ REQUEST = b"Q"  # the other way
 MAX_FRAME = 32 << 20  # a batch, or one packet that is larger
 MAX_TEXT_FRAME = 1 << 20  # of a description: JSON takes some twenty times its length in memory
 MAX_BATCH = 10_000  # packets
+MAX_UNITS = 32  # NAL units of a packet whose places are told, on average
 MAX_EXTRADATA = 64 << 10
 MAX_PARAMETER_SETS = 64  # of H.264 and HEVC; a muxer counts them in a field that can overflow (CVE-2026-75141)
 MAX_STREAMS = 16
@@ -33,8 +34,9 @@ _COUNT = struct.Struct("<I")
 _LENGTHS = struct.Struct("<II")
 _NONE = -(1 << 63)
 _FAR = 1 << 61  # times beyond some thousand years cannot be counted with
-# stream, flags (1 key frame, 2 damaged, 4 hidden), bytes, pts, dts, duration, the sender's clock, hidden ns
-_PACKET = struct.Struct("<HHIqqqqI")
+# stream, flags (1 key frame, 2 damaged, 4 hidden), bytes, pts, dts, duration, the sender's clock, hidden ns, NAL units;
+# behind all of these the bytes of each unit, then the data
+_PACKET = struct.Struct("<HHIqqqqII")
 _MOST_HIDDEN = (1 << 32) - 1
 
 
@@ -179,6 +181,7 @@ def _checked(name: str, value: Any) -> Any:
 def packets(batch: Sequence[Demuxed]) -> list[bytes | memoryview]:
     """The parts of one frame, for `sendmsg`: data are not copied."""
     heads = bytearray(_COUNT.pack(len(batch)))
+    units: list[int] = []
     size = 0
     for packet in batch:
         heads += _PACKET.pack(
@@ -190,8 +193,11 @@ def packets(batch: Sequence[Demuxed]) -> list[bytes | memoryview]:
             packet.duration_ns,
             _NONE if packet.sender_ns is None else packet.sender_ns,
             min(packet.hidden_ns, _MOST_HIDDEN),
+            len(packet.units),
         )
+        units += packet.units
         size += len(packet.data)
+    heads += struct.pack(f"<{len(units)}I", *units)
     return [HEADER.pack(PACKETS, len(heads) + size) + heads, *(packet.data for packet in batch)]
 
 
@@ -204,17 +210,31 @@ def read_packets(body: bytes, streams: set[int]) -> list[Demuxed]:
         (count,) = _COUNT.unpack_from(body)
         if count > MAX_BATCH:
             raise WireError("too many packets at once")
-        at = _COUNT.size + count * _PACKET.size
         view = memoryview(body)
+        heads = list(_PACKET.iter_unpack(view[_COUNT.size : _COUNT.size + count * _PACKET.size]))
+        at = _COUNT.size + count * _PACKET.size
+        total = sum([head[-1] for head in heads])
+        if total > MAX_UNITS * count:
+            raise WireError("too many units")
+        units = struct.unpack_from(f"<{total}I", body, at)
+        at += 4 * len(units)
+        first = 0
         batch = []
-        for stream, flags, size, pts, dts, duration, sender, hidden in _PACKET.iter_unpack(view[_COUNT.size : at]):
+        for stream, flags, size, pts, dts, duration, sender, hidden, of_it in heads:
             if stream not in streams or at + size > len(body) or not 0 <= duration < 1 << 50:
                 raise WireError("a packet out of bounds")
+            its_units: tuple[int, ...] = ()
+            if of_it:
+                its_units = units[first : first + of_it]
+                first += of_it
+                if sum(its_units) + 4 * of_it != size:
+                    raise WireError("units out of bounds")
             batch.append(
                 Demuxed(
                     stream, view[at : at + size],
                     pts if -_FAR < pts < _FAR else None, dts if -_FAR < dts < _FAR else None, duration,
                     flags & 1 == 1, sender if -_FAR < sender < _FAR else None, flags & 2 == 2, flags & 4 == 4, hidden,
+                    its_units,
                 )
             )  # fmt: skip
             at += size

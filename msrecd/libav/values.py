@@ -66,6 +66,7 @@ class Demuxed:
 
     sender_ns: the sender's wall clock (UTC) at pts_ns, where RTCP sender reports tell it. is_damaged: data are missing.
     is_hidden: an edit list says that it is decoded and not shown. hidden_ns: so much of its beginning, of sound.
+    units: bytes of its NAL units, each behind a start code of four bytes, where that is known.
     """
 
     stream: int
@@ -78,6 +79,7 @@ class Demuxed:
     is_damaged: bool = False
     is_hidden: bool = False
     hidden_ns: int = 0
+    units: tuple[int, ...] = ()
 
 
 def is_described(info: StreamInfo) -> bool:

@@ -126,6 +126,7 @@ class StreamSource(Source):
             duration_ns=duration_ns,
             is_keyframe=packet.is_keyframe or self.kind == "audio",
             data=packet.data,
+            units=packet.units,
         )
         if self._joining.waiting:
             self._joining.put(passed)

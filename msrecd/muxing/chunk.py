@@ -35,6 +35,7 @@ class ChunkWriter:
         fragment_ns: int,
         started_ns: int,
         time_lapse: TimeLapse | None = None,
+        is_flushed: bool = False,
     ) -> None:
         self.number = number
         self.zero_ns = 0  # on the recording's line
@@ -47,7 +48,7 @@ class ChunkWriter:
         self._kept_bytes = 0  # payload that the muxer has not given yet
         self._end_ns = 0
         self._last_capture_ns = started_ns
-        self._container = ChunkContainer(container, streams, fragment_ns=fragment_ns)
+        self._container = ChunkContainer(container, streams, fragment_ns=fragment_ns, is_flushed=is_flushed)
         self._header_bytes = self._container.written_bytes
 
     def begins_at(self, capture_ns: int) -> None:
@@ -95,8 +96,17 @@ class ChunkWriter:
         stream = self._streams[index]
         self._cue_bytes += _CUE_BYTES * (stream.kind == "video" and packet.is_keyframe)
         self._units[index] += 1 if stream.kind == "video" else round(packet.duration_ns * stream.sample_rate / NS)
-        self._end_ns = max(self._end_ns, dts_ns + duration_ns)
-        self._last_capture_ns = max(self._last_capture_ns, packet.pts_ns + duration_ns)
+        if (end_ns := dts_ns + duration_ns) > self._end_ns:
+            self._end_ns = end_ns
+        if (end_ns := packet.pts_ns + duration_ns) > self._last_capture_ns:
+            self._last_capture_ns = end_ns
+
+    def flush(self) -> None:
+        """A batch of packets is over: they can be taken, where the muxer needs nothing that follows."""
+        before = self._container.written_bytes
+        self._container.flush()
+        if self._container.written_bytes != before:
+            self._kept_bytes = 0
 
     def take(self) -> list[bytes]:
         return self._container.take()

@@ -70,8 +70,12 @@ class Recording:
         *,
         started_ns: int,
         clock: Clock = SYSTEM_CLOCK,
+        gives_batches: bool = False,
     ) -> None:
         """All inputs know their parameters; the first chunk is opened, its header written.
+
+        Args:
+            gives_batches: packets come many at a time, and `emit_slice` hears where a batch is over.
 
         Raises:
             LibavError: the container refuses the streams.
@@ -83,6 +87,7 @@ class Recording:
         self._post = post
         self._clock = clock
         self._started_ns = started_ns
+        self.gives_batches = gives_batches
         self._timeline = Timeline(len(inputs))
         self._video = next((i for i, track in enumerate(inputs) if track.kind == "video"), None)
         self._audio = next((i for i, track in enumerate(inputs) if track.kind == "audio"), None)
@@ -376,6 +381,7 @@ class Recording:
             fragment_ns=self._fragment_ns,
             started_ns=started_ns,
             time_lapse=self._lapse,
+            is_flushed=self.gives_batches,
         )
 
     @property
@@ -455,6 +461,8 @@ class Recording:
             batch_over: nothing comes for about as long as it took this to come.
         """
         chunk, timeslice = self._before or self._chunk, self.options.timeslice_ns
+        if batch_over and self._chunk is not None:
+            self._chunk.flush()
         if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
             return
         if self.options.is_eager:

@@ -96,11 +96,12 @@ class Timeline:
     def accepts(self, track: int, dts_ns: int, duration_ns: int) -> bool:
         """Whether a packet at `dts_ns` of the line fits behind what the track has: later, half overlapping at most."""
         last = self._tracks[track]
-        return last.dts_ns is None or (
-            dts_ns > last.dts_ns and dts_ns >= last.end_ns - max(duration_ns // 2, 1_000_000)
-        )
+        if last.dts_ns is None or dts_ns >= last.end_ns > last.dts_ns:  # nearly always
+            return True
+        return dts_ns > last.dts_ns and dts_ns >= last.end_ns - max(duration_ns // 2, 1_000_000)
 
     def written(self, track: int, dts_ns: int, end_ns: int) -> None:
         last = self._tracks[track]
         last.dts_ns = dts_ns
-        last.end_ns = max(last.end_ns, end_ns)
+        if end_ns > last.end_ns:
+            last.end_ns = end_ns

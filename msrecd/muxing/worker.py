@@ -198,7 +198,7 @@ class RecorderWorker(threading.Thread):
             return
         recording = self._start_recording(begin)
         timeslice_ns = begin.options.timeslice_ns
-        recording.emit_slice()  # of what was kept
+        recording.emit_slice(batch_over=recording.gives_batches)  # of what was kept
         self._may_step = self._comes_in_batches
         while True:
             if timeslice_ns is not None and timeslice_ns < SHORT_TIMESLICE_NS:
@@ -213,7 +213,6 @@ class RecorderWorker(threading.Thread):
 
     def _step(self, recording: Recording) -> bool:
         """Record what has arrived and obey what was asked for. True: that was all."""
-        gives_batches = self._comes_in_batches and recording.options.is_eager
         arrivals = self._queue.take_now()
         recording.outstanding_bytes = self.outstanding_bytes
         self._obey(recording)  # first: nothing that was captured after a gate closed may pass it
@@ -222,10 +221,10 @@ class RecorderWorker(threading.Thread):
         drained = self._is_drained()
         for index, packet in self._interleaver.ready(flush=drained):
             recording.write(index, packet)
-            if not gives_batches:
+            if not recording.gives_batches:
                 recording.emit_slice()  # packets may come many at a time; a blob ends where its timeslice does
         self._answer(recording)
-        recording.emit_slice(batch_over=gives_batches)
+        recording.emit_slice(batch_over=recording.gives_batches)
         return drained
 
     def _wait_for_parameters(self) -> bool:
@@ -317,7 +316,12 @@ class RecorderWorker(threading.Thread):
         options = begin.options
         started_ns = kept[0][1].dts_ns if kept else begin.at_ns
         self._recording = recording = Recording(
-            options, self._inputs, begin.post, started_ns=min(started_ns, begin.at_ns), clock=self._clock
+            options,
+            self._inputs,
+            begin.post,
+            started_ns=min(started_ns, begin.at_ns),
+            clock=self._clock,
+            gives_batches=self._comes_in_batches and options.is_eager,
         )
         recording.outstanding_bytes = self.outstanding_bytes
         parameters = [track.parameters for track in self._inputs if track.parameters is not None]

@@ -81,6 +81,24 @@ def test_frames_are_whole_whatever_the_pieces(piece: int | None) -> None:
     assert not any(packet.is_damaged for packet in packets)
 
 
+@pytest.mark.parametrize("track", [VIDEO, HEVC])
+def test_a_frame_says_where_its_units_are(track: Track) -> None:
+    send, unpacker = Sender(), Unpacker([track])
+    one, two = (b"\x02\x01\x88" + b"s" * 90, b"\x02\x01\x08" + b"t" * 40) if track is HEVC else (SLICE, SECOND_SLICE)
+    sent = b"".join(send.fragments(one, 0, hevc=track is HEVC)) + send(two, 0) + send(one, 3000)
+    frames = given(unpacker, sent)
+    assert [(frame.data, frame.units) for frame in frames] == [
+        (annexb(one, two), (len(one), len(two))), (annexb(one), (len(one),)),
+    ]  # fmt: skip
+
+
+def test_a_byte_stream_that_is_sent_as_one_unit_is_not_believed() -> None:
+    send, unpacker = Sender(), Unpacker([VIDEO])
+    hidden = SLICE + b"\0\0\1" + SECOND_SLICE
+    frames = given(unpacker, send(hidden, 0) + send(SLICE, 3000))
+    assert [(frame.data, frame.units) for frame in frames] == [(annexb(hidden), ()), (annexb(SLICE), ())]
+
+
 def test_a_frame_without_a_piece_is_damaged() -> None:
     send = Sender()
     pieces = list(send.fragments(IDR, 0))

@@ -26,7 +26,8 @@ OPENED = wire.Description(streams=(VIDEO, AUDIO), is_live=True, times="rtp", ski
 BATCH = [
     Demuxed(0, b"key frame", 0, -40, 40, True, 1_700_000_000_000_000_000),
     Demuxed(1, b"", None, None, 0, False),
-    Demuxed(0, b"\x00" * 5000, -5, None, 40, False, None, True),
+    Demuxed(0, b"\x00" * 5000, -5, None, 40, False, None, True, units=(3000, 1992)),
+    Demuxed(0, b"\0\0\0\1unit", -4, None, 40, False, units=(4,)),
 ]
 
 
@@ -38,8 +39,9 @@ def test_what_is_written_is_read() -> None:
     assert wire.read_description(body_of(wire.description(OPENED))) == OPENED
     batch = wire.read_packets(body_of(b"".join(bytes(part) for part in wire.packets(BATCH))), {0, 1})
     assert [
-        (bytes(p.data), p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged) for p in batch
-    ] == [(p.data, p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged) for p in BATCH]
+        (bytes(p.data), p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged, p.units)
+        for p in batch
+    ] == [(p.data, p.pts_ns, p.dts_ns, p.duration_ns, p.is_keyframe, p.sender_ns, p.is_damaged, p.units) for p in BATCH]
 
 
 def test_each_field_of_a_stream_is_known() -> None:
@@ -80,6 +82,14 @@ def test_streams_twice_or_too_many_are_refused() -> None:
     for streams in ((VIDEO, VIDEO), tuple(replace(VIDEO, index=n) for n in range(17))):
         with pytest.raises(wire.WireError):
             wire.read_description(body_of(wire.description(replace(OPENED, streams=streams))))
+
+
+@pytest.mark.parametrize("units", [(3,), (5,), (4, 0), (4_000_000_000,), (0,) * 33])
+def test_units_that_are_not_the_packet_are_refused(units: tuple[int, ...]) -> None:
+    data = b"\0\0\0\1unit" if len(units) < 33 else b"\0\0\0\1" * 33
+    told = Demuxed(0, data, 0, None, 40, False, units=units)
+    with pytest.raises(wire.WireError):
+        wire.read_packets(body_of(b"".join(bytes(part) for part in wire.packets([told]))), {0})
 
 
 def test_mutated_batches_are_batches_or_refused() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from msrecd.clock import MS, NS
+from msrecd.codecs.nal import nal_units
 from msrecd.flow.encoded import EncodingRequest
 from msrecd.flow.source import Gate
 from msrecd.inputs import wire
@@ -54,9 +55,7 @@ class Replay:
                     pts = (one.pts_ns or 0) + again * self._length_ns
                     if at_ns <= pts < at_ns + BATCH_NS:
                         batch.append(
-                            Demuxed(
-                                one.stream, one.data, pts, None, one.duration_ns, one.is_keyframe, None, one.is_damaged
-                            )
+                            Demuxed(one.stream, one.data, pts, None, one.duration_ns, one.is_keyframe, units=one.units)
                         )
             batch.sort(key=lambda packet: packet.pts_ns or 0)
             at_ns += BATCH_NS
@@ -79,8 +78,12 @@ def sent() -> tuple[wire.Description, list[Demuxed], int]:
         indexes = [info.index for info in demuxer.streams]
         packets: list[Demuxed] = []
         for packet in demuxer.packets(indexes):
+            data = bytes(packet.data)
+            units = tuple(len(unit) for unit in nal_units(data)) if packet.stream == 0 else ()
+            if sum(units) + 4 * len(units) != len(data):
+                units = ()
             packets.append(
-                Demuxed(packet.stream, bytes(packet.data), packet.pts_ns, None, packet.duration_ns, packet.is_keyframe)
+                Demuxed(packet.stream, data, packet.pts_ns, None, packet.duration_ns, packet.is_keyframe, units=units)
             )
             if len(packets) > 200:
                 break
