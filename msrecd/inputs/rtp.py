@@ -21,7 +21,7 @@ _MAX_LOST = 1 << 20  # bytes that tell where a packet begins
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
 _MAX_UNITS = 4096  # NAL units of a frame
 _MOST_AT_ONCE = 256 << 10  # bytes of fragments between two looks at how large the frame is
-_MOST_TOLD = 32  # units of a frame
+_MOST_SIZES = 32  # units of a frame
 _LOOKED_AT = 100  # frames, before it is believed that no units hide in what came as one
 _MAX_PARTS = 2 * _MAX_UNITS + MAX_FRAME // 1000
 _STRANGE = 8  # units in a row that are none of their coding: one or two may be damaged, or a maker's own
@@ -143,7 +143,7 @@ class _Frames(_Stream):
         self._middle = b""  # head of the fragments in the middle of the unit that is open
         self._parts: list[bytes] = []
         self._bytes = 0
-        self._units: list[int] = []  # of this frame: the parts at which they begin
+        self._units: list[int] = []  # of this frame: where they begin
         self._looked_at = 0
         self._hides_units = False  # start codes are in what is sent as one unit
         self._frame_stamp = 0
@@ -181,7 +181,7 @@ class _Frames(_Stream):
                 self.is_open = True
             elif self.is_open:
                 self._parts.append(data[begin + 2 : stop])
-                self._bytes += stop - begin
+                self._bytes += max(0, stop - begin - 2)
             else:
                 self._is_damaged = True
             if marks & 0x40:
@@ -223,7 +223,7 @@ class _Frames(_Stream):
         count = len(self._parts) - before
         if count:
             self._next_number, self._is_whole = number, False
-            self._bytes += at - begin - 16 * count
+            self._bytes += at - begin - heads * count
             self._check_size()
         return at, count
 
@@ -274,9 +274,9 @@ class _Frames(_Stream):
             self._is_key = True
         else:
             self._before_slice(out)
-        self._units.append(len(self._parts))
+        self._units.append(self._bytes)
         self._parts += (_UNIT[head], data[begin:stop])
-        self._bytes += stop - begin
+        self._bytes += 5 + max(0, stop - begin)
 
     def _is_strange(self) -> None:
         """
@@ -308,7 +308,7 @@ class _Frames(_Stream):
         pts_ns, sender_ns = self._times(self._frame_stamp)
         is_damaged = self._is_damaged or self.is_open or (self._follows_missing and not self._is_key)
         data = b"".join(self._parts)
-        units = () if self._hides_units or len(self._units) > _MOST_TOLD else self._sizes_of_units(data)
+        units = () if self._hides_units or len(self._units) > _MOST_SIZES else self._sizes_of_units(data)
         out.append(Demuxed(self.stream, data, pts_ns, None, 0, self._is_key, sender_ns, is_damaged, units=units))
         self._parts, self._bytes, self._units = [], 0, []
         self._has_slice = self._is_key = self._is_damaged = self.is_open = self._follows_missing = False
@@ -317,16 +317,15 @@ class _Frames(_Stream):
         """Bytes of each unit of the frame; none where what came as one unit is several: some senders cut a byte stream
         as if it were one.
         """
-        parts, begins = self._parts, self._units
-        if len(begins) == 1:
-            sizes: tuple[int, ...] = (len(data) - 4,)
-        else:
-            ends = [*begins[1:], len(parts)]
-            sizes = tuple([sum(map(len, parts[at:end])) - 4 for at, end in zip(begins, ends, strict=True)])
+        begins = self._units
         if self._looked_at < _LOOKED_AT:
             self._looked_at += 1
             self._hides_units = data.count(_START[1:]) != len(begins)
-        return () if self._hides_units else sizes
+        if self._hides_units or self._bytes != len(data):
+            return ()
+        if len(begins) == 1:
+            return (len(data) - 4,)
+        return tuple([end - at - 4 for at, end in zip(begins, [*begins[1:], len(data)], strict=True)])
 
 
 class _HevcFrames(_Frames):
@@ -358,7 +357,7 @@ class _HevcFrames(_Frames):
                 self.is_open = True
             elif self.is_open:
                 self._parts.append(data[begin + 3 : stop])
-                self._bytes += stop - begin
+                self._bytes += stop - begin - 3
             else:
                 self._is_damaged = True
             if marks & 0x40:
@@ -386,9 +385,9 @@ class _HevcFrames(_Frames):
             self._is_key = self._is_key or 16 <= kind <= 23
         else:
             self._before_slice(out)
-        self._units.append(len(self._parts))
+        self._units.append(self._bytes)
         self._parts += (_START, head, data[begin:stop])
-        self._bytes += stop - begin
+        self._bytes += 6 + max(0, stop - begin)
 
 
 class _Sound(_Stream):

@@ -87,9 +87,9 @@ def test_streams_twice_or_too_many_are_refused() -> None:
 @pytest.mark.parametrize("units", [(3,), (5,), (4, 0), (4_000_000_000,), (0,) * 33])
 def test_units_that_are_not_the_packet_are_refused(units: tuple[int, ...]) -> None:
     data = b"\0\0\0\1unit" if len(units) < 33 else b"\0\0\0\1" * 33
-    told = Demuxed(0, data, 0, None, 40, False, units=units)
+    sent = Demuxed(0, data, 0, None, 40, False, units=units)
     with pytest.raises(wire.WireError):
-        wire.read_packets(body_of(b"".join(bytes(part) for part in wire.packets([told]))), {0})
+        wire.read_packets(body_of(b"".join(bytes(part) for part in wire.packets([sent]))), {0})
 
 
 def test_mutated_batches_are_batches_or_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from msrecd.codecs import nal
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing import container
+from msrecd.muxing.boxes import find_box
 from msrecd.muxing.container import ChunkContainer
 from msrecd.vocabulary.formats import CONTAINERS
 from tests.muxing.test_finish import muxed, pictures, probed, sound
@@ -59,14 +61,14 @@ def reordered(packets: list[Packet]) -> list[Packet]:
 
 
 @pytest.mark.parametrize("codec", ["aac", "opus"])
-@pytest.mark.parametrize("told", [False, True])
-def test_what_libav_would_write(codec: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_what_libav_would_write(codec: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters, packets, _ = sound(codec)
     described, frames = pictures("h264")
     assert nal.length_size(described.extradata, "h264") == 0
     frames = reordered(frames)
     late = [replace(one, pts_ns=one.pts_ns + 37 * MS, dts_ns=one.dts_ns + 37 * MS) for one in packets]
-    own, by_libav = both([(described, with_units(frames) if told else frames), (parameters, late)], monkeypatch)
+    own, by_libav = both([(described, with_units(frames) if known else frames), (parameters, late)], monkeypatch)
     found, expected = samples(own), samples(by_libav)
     assert [one[5] for one in found] == [one[5] for one in expected]
     assert [(one[0], one[4]) for one in found] == [(one[0], one[4]) for one in expected]
@@ -78,7 +80,13 @@ def test_what_libav_would_write(codec: str, told: bool, monkeypatch: pytest.Monk
 def test_a_file_says_where_its_fragments_are(tmp_path: Path) -> None:
     described, frames = pictures("h264")
     path = tmp_path / "own.mp4"
-    path.write_bytes(muxed("video/mp4", [(described, frames)]))
+    data = muxed("video/mp4", [(described, frames)])
+    path.write_bytes(data)
+    (length,) = struct.unpack(">I", data[-4:])
+    begin, end = find_box(data, len(data) - length, len(data), b"mfra", b"tfra") or (0, 0)
+    rows = [struct.unpack_from(">QQ", data, at) for at in range(begin + 16, end, 19)]
+    assert [at for at, _ in rows] == [number * 90_000 // 25 for number in (0, 13, 26, 39, 52, 65)]
+    assert {data[place + 4 : place + 8] for _, place in rows} == {b"moof"}
     assert float(probed(path)["format"]["duration"]) == pytest.approx(3.0)  # type: ignore[index]
     with av.open(str(path)) as file:
         file.seek(1_500_000, backward=True)
