@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from msrecd.clock import MS, NS, Clock
+from msrecd.inputs.senderclock import ArrivalPlaces, ClockCheck, Disbelief
 from msrecd.libav.values import Demuxed
 
 BATCH_NS = 250 * MS  # packets of a file are delivered this much at a time, which spares wake-ups
@@ -165,6 +166,9 @@ class _Stream:
 
     __slots__ = (
         "agreed_ns",
+        "arrivals",
+        "check",
+        "disbelief",
         "duration_ns",
         "fit",
         "last_dts",
@@ -187,6 +191,9 @@ class _Stream:
         self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
         self.report = 0  # what the last one said
         self.agreed_ns = 0  # for how long they have agreed
+        self.check = ClockCheck()
+        self.disbelief: Disbelief | None = None
+        self.arrivals: ArrivalPlaces | None = None  # where its packets lie when its clock is not believed
 
     def await_agreement(self, reported: int, duration_ns: int) -> None:
         """Take what the last report says for what all say, as long as they agree; it is not followed yet."""
@@ -261,6 +268,7 @@ class LiveLine:
         self._by_wall = False  # the streams' clock is the sender's wall clock
         self._held: list[tuple[Demuxed, int]] = []
         self._have_begun = False  # all streams have given something
+        self._looked_ns: int | None = None
         self.stepped = 0  # how often a stream's clock did
 
     def place(self, packets: Sequence[Demuxed], now_ns: int) -> list[Placed]:
@@ -281,11 +289,17 @@ class LiveLine:
             return []
         if self._is_aligned and not had_begun:
             self._join_aligned(batch)
+        self._check_clocks(batch, now_ns)
         if not self._shares_clock:
             self._take_reports(batch)
         timed = []
         newest: dict[int, int] = {}  # of each stream: of what came together, that arrived soonest after it was sent
+        places = self._places_by_arrival(batch, now_ns)
         for packet, at in batch:
+            if packet.stream in places:
+                sent = next(places[packet.stream])
+                timed.append((packet, sent + self._shown_after(packet), sent))
+                continue
             pts, sent = self._on_sender_clock(packet, at)
             timed.append((packet, pts, sent))
             if at != now_ns:
@@ -303,13 +317,64 @@ class LiveLine:
         placed = []
         for packet, pts, dts in timed:
             stream = self._streams[packet.stream]
-            offset = stream.fit.offset_ns or 0
+            offset = 0 if stream.arrivals else stream.fit.offset_ns or 0
             pts, dts = pts + offset, dts + offset
             if stream.last_dts is not None and dts <= stream.last_dts:
                 dts = stream.last_dts + _TICK_NS
             stream.last_dts = dts
             placed.append(Placed(packet, pts if pts > dts else dts, dts, packet.duration_ns or stream.duration_ns))
         return placed
+
+    def disbelieved(self) -> dict[int, Disbelief]:
+        """The streams that lie by arrival since the last call, for their clocks cannot be right."""
+        found = {index: stream.disbelief for index, stream in self._streams.items() if stream.disbelief is not None}
+        for index in found:
+            self._streams[index].disbelief = None
+        return found
+
+    def _check_clocks(self, batch: Sequence[tuple[Demuxed, int]], now_ns: int) -> None:
+        """A stream whose clock cannot be right lies by arrival from now on."""
+        for index, stream in self._streams.items():
+            own = [packet for packet, _ in batch if packet.stream == index]
+            times = [raw for packet in own if (raw := _raw(packet)) is not None]
+            if stream.arrivals is not None or not times:
+                continue
+            lasts_ns = 0 if index in self._video else sum(one.duration_ns or stream.duration_ns for one in own)
+            found = stream.check.look(now_ns, max(times), len(own), lasts_ns)
+            if found is not None:
+                stream.disbelief, distance_ns = found, found.distance_ns or stream.duration_ns
+                looked_ns = now_ns if self._looked_ns is None else self._looked_ns
+                stream.arrivals = ArrivalPlaces(found.scale, looked_ns, stream.last_dts, distance_ns)
+                stream.order.restart()
+                if 0 < found.scale < 1:
+                    self._leave_fit(stream)
+        self._looked_ns = now_ns
+
+    def _leave_fit(self, stream: _Stream) -> None:
+        """Others that had a clock in common with this one, which was too fast, follow their own arrivals."""
+        fresh, left = ClockFit(), stream.fit
+        for other in self._streams.values():
+            if other.fit is left:
+                other.fit = fresh
+
+    def _places_by_arrival(self, batch: Sequence[tuple[Demuxed, int]], now_ns: int) -> dict[int, Iterator[int]]:
+        places = {}
+        for index, stream in self._streams.items():
+            if stream.arrivals is not None and (packets := sum(packet.stream == index for packet, _ in batch)):
+                places[index] = iter(stream.arrivals.of(packets, now_ns))
+        return places
+
+    def _shown_after(self, packet: Demuxed) -> int:
+        """How long after its decode time a frame that lies by arrival is shown: its order is the sender's."""
+        stream = self._streams[packet.stream]
+        raw = _raw(packet)
+        if stream.arrivals is None or not stream.arrivals.scale or raw is None or packet.stream not in self._video:
+            return 0
+        if self._trusts_dts and packet.dts_ns is not None:
+            dts = packet.dts_ns
+        else:
+            dts = stream.order.dts_of(raw, packet.duration_ns or stream.duration_ns)
+        return stream.arrivals.shown_after(raw - dts)
 
     def _find_beginnings(self, batch: list[tuple[Demuxed, int]], now_ns: int) -> bool:
         """Give the first packets of a stream times, by the first one that has any. False: wait for one."""
@@ -403,6 +468,7 @@ class LiveLine:
     def _follow_step(self, stream: _Stream, raw: int, arrival_ns: int) -> None:
         """Continue where the stream ended, or, after a hole, by arrival; as another stream that has stepped already."""
         self.stepped += 1
+        stream.check.step(arrival_ns)
         assert stream.last_end is not None
         expected = stream.last_end
         if stream.fit.offset_ns is not None:
@@ -429,7 +495,7 @@ class LiveLine:
                 stream.await_agreement(packet.sender_ns - raw, packet.duration_ns or stream.duration_ns)
             elif stream.wall_offset is None:
                 stream.wall_offset = packet.sender_ns - raw
-        if any(stream.wall_offset is None for stream in streams):
+        if any(stream.wall_offset is None or stream.arrivals is not None for stream in streams):
             return
         if are_aligned and not self._reports_count(batch[-1][1]):
             return

@@ -203,6 +203,13 @@ class Playback:
                     source.interrupt()
                 continue
             placed = line.place(batch, self.clock.monotonic_ns())
+            for index, found in line.disbelieved().items():
+                log.warning(
+                    "%s: the clock of its %s cannot be right, it %s; from now on they have the times of their arrival",
+                    self.address.shown,
+                    "sound" if self._by_index[index].kind == "audio" else "frames",
+                    found.reason,
+                )
             if self._playing.is_set():
                 for unit in placed:
                     self._by_index[unit.packet.stream].deliver(unit)
