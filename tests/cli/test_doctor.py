@@ -204,6 +204,20 @@ def test_facts_come_from_the_files_of_the_board(tmp_path: Path) -> None:
     assert facts.contiguous_memory == ContiguousMemory(total=256 * MIB, free=1000 << 10)
 
 
+def test_the_folder_that_systemd_gives_to_the_service_may_be_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk that is new at /var/lib/msrecd: StateDirectory= changes its owner when the service starts."""
+    tmp_path.chmod(0o755)
+    recordings = tmp_path / "recordings"
+    assert "cannot be written" in services.folder_unusable(recordings, "nobody")
+    monkeypatch.setattr(services, "_MADE_BY_SYSTEMD", tmp_path)
+    assert services.folder_unusable(recordings, "nobody") == ""
+    monkeypatch.setattr(services, "_MADE_BY_SYSTEMD", Path("/proc"))
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((0,) * 8 + (os.ST_RDONLY, 255)))
+    assert services.folder_unusable(Path("/proc/recordings"), "nobody") == "/proc cannot be written"
+
+
 @pytest.mark.promise("limits-without-effect-are-told")
 @pytest.mark.parametrize(
     ("controllers", "is_limited"),

@@ -25,7 +25,7 @@ _ANSWER_S = 15.0  # rclone itself takes a second or two to start
 _NOT_MADE = "directory not found"  # rclone's words
 _MAKE_STORE = "mount the drive, or name another place"
 _LOOK_YOURSELF = "network, name, keys: try it with rclone lsd"
-_MADE_BY_SYSTEMD = Path("/var/lib/msrecd")  # StateDirectory= of the unit
+_MADE_BY_SYSTEMD = Path("/var/lib/msrecd")  # StateDirectory= of the unit: made at its start, or given to its user
 
 
 def page_problems(web: Web, user: str) -> list[str]:
@@ -127,7 +127,8 @@ def folder_unusable(folder: Path, user: str) -> str:
                 continue
             if not place.is_dir():
                 return f"{place} is no folder"
-            return "" if can_write(place, user) else f"{place} cannot be written"
+            is_given = place == _MADE_BY_SYSTEMD and not _is_read_only(place)  # a disk mounted there, still root's
+            return "" if is_given or can_write(place, user) else f"{place} cannot be written"
         except PermissionError:
             return ""  # only who may look there can say
     return ""
@@ -155,9 +156,11 @@ def can_read(path: Path, user: str) -> bool:
 
 def can_write(folder: Path, user: str) -> bool:
     """Whether the service's user can write into a folder, whoever asks."""
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return False
-    return _may(folder, user, os.W_OK, (stat.S_IWUSR, stat.S_IWGRP, stat.S_IWOTH))
+    return not _is_read_only(folder) and _may(folder, user, os.W_OK, (stat.S_IWUSR, stat.S_IWGRP, stat.S_IWOTH))
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _may(path: Path, user: str, wanted: int, bits: tuple[int, int, int]) -> bool:
