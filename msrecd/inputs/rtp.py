@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msrecd.clock import NS
+from msrecd.inputs.interleaved import beginnings, begun_at_end, message_head
 from msrecd.libav.values import Demuxed
 
 CODECS = ("h264", "hevc", "aac", "opus", "pcm_mulaw", "pcm_alaw")
 MAX_FRAME = 8 << 20  # bytes
 _MAX_LOST = 1 << 20  # bytes that tell where a packet begins
 _MAX_TEXT = 64 << 10  # of a message of RTSP between the packets
+_MAX_JUNK = 64 << 10  # bytes that are neither; ...
+_JUNK_PART = 16  # ... for each of them so many that are right are owed
 _MAX_UNITS = 4096  # NAL units of a frame
 _MOST_AT_ONCE = 256 << 10  # bytes of fragments between two looks at how large the frame is
 _MOST_SIZES = 32  # units of a frame
@@ -493,6 +496,8 @@ class Unpacker:
             if follows is not None and stream.stream in follows:
                 stream.follow(*follows[stream.stream])
         self._rest = b""
+        self._junk = 0  # bytes
+        self._is_behind_junk = False  # what begins the rest only seems to be a packet
         self.packets = 0  # of RTP and of anything else so far
         self.messages: list[bytes] = []  # of RTSP that came between, without their bodies
 
@@ -518,6 +523,9 @@ class Unpacker:
             data, self._is_lost = data[begin:], False
         out: list[Demuxed] = []
         at, end = 0, len(data)
+        junk = self._junk
+        if self._is_behind_junk:
+            at = self._behind_junk(data, 0, 0)
         streams, kinds, unpack = self._streams, self._kinds, _HEAD.unpack_from
         packets = 0
         while at + 16 <= end:
@@ -551,6 +559,8 @@ class Unpacker:
             at = after
         self._rest = data[at:]
         self.packets += packets
+        if self._junk:
+            self._junk = max(0, self._junk - max(0, at - (self._junk - junk)) // _JUNK_PART)
         return out
 
     @property
@@ -591,6 +601,35 @@ class Unpacker:
             at += 4 + size
         return True
 
+    def _behind_junk(self, data: bytes, at: int, search: int) -> int:
+        """The next place at or behind `search` where a packet or a message seems to begin; what lies before is passed
+        over.
+
+        What is missing because of it shows in the numbers and times of the packets.
+
+        Raises:
+            RtpError: there is too much of it.
+        """
+        after = next((begin for begin in beginnings(data, search) if self._may_begin(data, begin)), None)
+        if after is None:
+            after = max(search, begun_at_end(data))
+        self._is_behind_junk = after + _INTERLEAVED + _RTP > len(data)
+        self._junk += after - at
+        if self._junk > _MAX_JUNK:
+            raise RtpError("what comes is no RTP any more")
+        return after
+
+    def _may_begin(self, data: bytes, at: int) -> bool:
+        """Whether a message or a packet of these streams seems to begin here, as far as it has come."""
+        if data[at] != _DOLLAR or at + _INTERLEAVED + _RTP > len(data):
+            return True
+        _, channel, size, flags, kind, _, _, _ = _HEAD.unpack_from(data, at)
+        if flags >> 6 != 2 or size < 8:
+            return False
+        if channel in self._kinds:
+            return bool(kind & 0x7F == self._kinds[channel])
+        return channel in self._reports and bool(kind >> 3 == _REPORT >> 3)  # 200 to 207
+
     def flush(self) -> list[Demuxed]:
         """What is whole although nothing has followed yet."""
         out: list[Demuxed] = []
@@ -600,14 +639,12 @@ class Unpacker:
 
     def _message(self, data: bytes, at: int) -> int | None:
         """Behind a message of RTSP, or behind what is none; None: its end has not come."""
-        if not data[at : at + 1].isalpha():
-            found = data.find(b"$", at + 1)
-            return len(data) if found < 0 else found
-        end = data.find(b"\r\n\r\n", at, at + _MAX_TEXT)
-        if end < 0:
-            if len(data) - at >= _MAX_TEXT:
-                raise RtpError("a message without an end")
+        head = message_head(data, at, _MAX_TEXT)
+        if head is None:
             return None
+        if not head:
+            return self._behind_junk(data, at, at + 1)
+        end = at + len(head)
         size = 0
         for line in data[at:end].split(b"\r\n"):
             name, _, value = line.partition(b":")

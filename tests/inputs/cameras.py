@@ -155,6 +155,7 @@ class Faults:
     hangs: bool = False
     loses: Callable[[int], bool] = field(default=lambda number: False)  # by the number of the RTP packet of frames
     stamp_s: Callable[[float], float] = field(default=lambda at: at)
+    junk: bytes = b""  # before each sender report over TCP: neither packet nor message
 
 
 class RtspCamera(Server):
@@ -263,8 +264,9 @@ class RtspCamera(Server):
             channel = int(transport.split("interleaved=")[1].split("-")[0])
 
             def send(packet: bytes, is_report: bool) -> None:
+                junk = self.faults.junk if is_report else b""
                 with lock:
-                    connection.sendall(b"$" + struct.pack(">BH", channel + is_report, len(packet)) + packet)
+                    connection.sendall(junk + b"$" + struct.pack(">BH", channel + is_report, len(packet)) + packet)
 
             channels[track] = send
             reply(

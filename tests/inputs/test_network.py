@@ -177,6 +177,15 @@ def test_a_step_of_its_clock_costs_nothing(media: Clip, jump_s: float) -> None:
     assert abs(spread(frames) - (len(frames) - 1) / 25) < 0.5
 
 
+@pytest.mark.promise("junk-between-packets")
+def test_junk_on_the_connection_costs_nothing(media: Clip) -> None:
+    """200 bytes a second for each stream, without anything that a packet begins with."""
+    with RtspCamera(media, Faults(junk=b"A" * 200)) as camera, Played(camera.url) as played:
+        frames = played.taken["video"].wait(75)
+        assert max(after.pts_ns - before.pts_ns for before, after in pairwise(frames)) < 60 * MS
+        assert played.playback.sources[0].stats.dropped == 0
+
+
 def test_the_end_of_a_live_input_is_an_error(media: Clip) -> None:
     with RtspCamera(media, Faults(closes_after_s=3.0)) as camera, Played(camera.url) as played:
         error = played.taken["video"].wait_end()

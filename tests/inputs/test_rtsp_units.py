@@ -219,8 +219,56 @@ def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RtpError, match="too large"):
         for _ in range(1000):
             unpacker.feed(send(b"\x61\x1a" + bytes(900), 0, False))
-    with pytest.raises(RtpError, match="end"):
+    with pytest.raises(RtpError, match="no RTP"):
         Unpacker([VIDEO]).feed(b"A" * (1 << 17))
+
+
+JUNK = {
+    "letters": b"A" * 200,
+    "bytes": bytes(random.Random(3).choice(b"xyz\0\x80 \r\n") for _ in range(200)),
+    "almost-an-answer": b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nX: ",
+    "almost-a-request": b"OPTIONS ",
+    "a-line-of-text": b"OPTIONS of this camera are many, and none of them is one\r\n",
+    "a-line-break": b"\r\n",
+}
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7, 100])
+@pytest.mark.parametrize("junk", list(JUNK.values()), ids=list(JUNK))
+@pytest.mark.promise("junk-between-packets")
+def test_what_is_neither_packet_nor_message_is_passed_over_at_once(junk: bytes, piece: int | None) -> None:
+    """Between packets, in the middle of a frame and before an answer: no frame is damaged, and nothing waits."""
+    send, unpacker = Sender(), Unpacker([VIDEO, MULAW])
+    found: list[Demuxed] = []
+    for number in range(6):
+        pieces = [send(SPS, 3000 * number, False), *send.fragments(IDR, 3000 * number, 30)]
+        answer = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n\r\n" % number
+        found += given(unpacker, junk.join(pieces) + junk + answer, piece)
+    assert [packet.data for packet in found] == [annexb(SPS, IDR)] * 6
+    assert not any(packet.is_damaged for packet in found)
+    assert [message[-1:] for message in unpacker.messages] == [b"%d" % number for number in range(6)]
+
+
+@pytest.mark.promise("junk-between-packets")
+def test_frames_that_junk_took_the_place_of_are_damaged() -> None:
+    send = Sender()
+    pieces = list(send.fragments(IDR, 0))
+    packets = given(Unpacker([VIDEO]), b"".join([pieces[0], b"A" * 200, *pieces[2:]]) + send(SLICE, 3000))
+    assert [packet.is_damaged for packet in packets] == [True, False]
+
+
+@pytest.mark.parametrize("part", [b"", b"$", b"OPTIONS * RTSP/1.0\r\n", b"RTSP/1.0 200 OK\r\n\0"])
+@pytest.mark.promise("junk-between-packets")
+def test_junk_without_end_ends_the_connection(part: bytes) -> None:
+    """Also where a packet comes now and then."""
+    send, unpacker, chance = Sender(), Unpacker([VIDEO]), random.Random(1)
+    size = 0
+    with pytest.raises(RtpError, match="no RTP"):
+        while size < 1 << 20:
+            data = chance.randbytes(700).replace(b"$", b"") + part * 50 + b"\0" + send(SLICE, size)
+            size += len(data)
+            unpacker.feed(data)
+            assert unpacker.held_bytes < 1 << 17
 
 
 @pytest.mark.parametrize("kind", [0, 30])
