@@ -10,11 +10,11 @@ import threading
 from dataclasses import replace
 
 from msrecd.clock import NS, SYSTEM_CLOCK, Clock
-from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, join, length_size, parameter_sets, split
 from msrecd.flow.encoded import EncodingRequest, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.source import Source, SourceThread
 from msrecd.flow.units import Packet, VideoFormat, VideoFrame
+from msrecd.vocabulary.nal import PARAMETER_SETS, is_parameter_set, join, length_size, parameter_sets, split
 
 _DEFAULT_FRAME_RATE = 5.0  # for tracks without a rate of their own
 _LONGEST_BACKLOG_NS = 5 * NS

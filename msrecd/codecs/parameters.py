@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from msrecd import libav
-from msrecd.codecs.nal import is_parameter_set, nal_units
 from msrecd.codecs.strings import codec_string
 from msrecd.flow.encoded import StreamParameters
+from msrecd.vocabulary.nal import is_parameter_set, nal_units
 
 
 def of_video_encoder(encoder: libav.VideoEncoder, frame_rate: float | None) -> StreamParameters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msrecd.codecs.nal import nal_units
+from msrecd.vocabulary.nal import nal_units
 
 _PROFILE_TIER_LEVEL = 12  # bytes
 _SPS = 33

@@ -9,7 +9,7 @@ from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.codecs import parameters
 from msrecd.codecs.encoding import Encoding
 from msrecd.codecs.lapsegate import LapseGate
-from msrecd.flow.encoded import EncodingRequest, StreamParameters
+from msrecd.flow.encoded import EncodingRequest, Loss, StreamParameters
 from msrecd.flow.feed import Feed
 from msrecd.flow.keyframes import KeyFrameRequests
 from msrecd.flow.overlay import drawn
@@ -161,8 +161,11 @@ class VideoEncoding(Encoding[VideoFrame]):
     def _take(self, units: list[VideoFrame]) -> None:
         for frame in units:
             pts_ns = frame.pts_ns
-            if self._shown_ns < pts_ns <= self._last_ns:
-                pts_ns = self._last_ns + MS  # late: the frame before was shown again in its place
+            if pts_ns <= self._last_ns and self._lapse is None:
+                if pts_ns <= min(self._shown_ns, self._last_ns - REPEAT_AFTER_NS):  # of a clock that went back
+                    self.output.facts.losses.add(Loss(pts_ns, frames=1))
+                    continue
+                pts_ns = self._last_ns + MS  # another frame has its time, or the one before was shown again in it
             if pts_ns > self._last_ns and (self._lapse is not None or self._decimator.keep(pts_ns)):
                 self._shown_ns = frame.pts_ns
                 self._encode(frame, pts_ns)

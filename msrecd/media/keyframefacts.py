@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from msrecd.codecs.jpeg import jpeg_size
-from msrecd.codecs.nal import PARAMETER_SETS, is_parameter_set, nal_units
 from msrecd.inputs.processes import ReaderError
+from msrecd.vocabulary.nal import PARAMETER_SETS, is_parameter_set, nal_units
 
 
 class KeyFrameFacts:

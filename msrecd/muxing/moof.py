@@ -11,9 +11,9 @@ import struct
 from collections.abc import Sequence
 
 from msrecd.clock import NS
-from msrecd.codecs import nal
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
+from msrecd.vocabulary import nal
 
 CODECS = frozenset({"h264", "hevc", "aac", "opus"})  # whose packets go into files as they are, but for start codes
 VIDEO_TIME_SCALE = 90_000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msrecd.codecs.nal import is_parameter_set, length_size, parameter_sets, split
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
+from msrecd.vocabulary.nal import is_parameter_set, length_size, parameter_sets, split
 
 MAX_PAYLOAD = 1200  # bytes; with the headers of IP, UDP, SRTP it stays below the 1280 that IPv6 takes everywhere
 _STAP_A, _FU_A = 24, 28

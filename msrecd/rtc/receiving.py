@@ -17,7 +17,6 @@ from msrecd import libav
 from msrecd.clock import MS, NS, SYSTEM_CLOCK
 from msrecd.codecs import parameters
 from msrecd.codecs.blank import Adapter
-from msrecd.codecs.nal import is_parameter_set, nal_units
 from msrecd.codecs.opus import packet_samples
 from msrecd.codecs.video import VideoEncoding
 from msrecd.flow.encoded import EncodedFeed, EncodingRequest, StreamParameters
@@ -31,6 +30,7 @@ from msrecd.libav import LibavError, StreamInfo
 from msrecd.rtc.jitter import Frame, Reassembly
 from msrecd.rtc.packetize import vp8_size
 from msrecd.rtc.peertimes import PeerTimes
+from msrecd.vocabulary.nal import is_parameter_set, nal_units
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from msrecd.codecs.nal import nal_units
 from msrecd.codecs.strings import codec_string
 from msrecd.codecs.table import Unsupported, full_type, is_type_supported, select
 from msrecd.vocabulary.formats import parse_mime_type
+from msrecd.vocabulary.nal import nal_units
 
 BOTH = frozenset({"audio", "video"})
 

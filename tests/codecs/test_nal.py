@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrecd.codecs.blank import Adapter
-from msrecd.codecs.nal import join, length_size, parameter_sets, split
 from msrecd.codecs.strings import codec_string
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
+from msrecd.vocabulary.nal import join, length_size, parameter_sets, split
 
 AVC_SETS = [bytes.fromhex("6764001eacd940a0"), bytes.fromhex("68ebe3cb")]
 AVCC = bytes.fromhex("0164001effe100086764001eacd940a001000468ebe3cb")

@@ -96,6 +96,61 @@ def test_frames_without_times_are_in_the_order_shown(tmp_path: Path, suffix: str
     assert {b - a for (a, _), (b, _) in pairwise(shown)} == {40_000_000}
 
 
+_ODD_KEYS = ["-force_key_frames", "0.12,1.2,1.36", "-g", "25"]
+_DEEP = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "4", *_ODD_KEYS]
+_X265 = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:pools=1:bframes=4:open-gop=1"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "parts"),
+    [
+        pytest.param("h264", [_DEEP], id="h264"),
+        pytest.param("avi", [_DEEP], id="avi"),
+        pytest.param("h265", [[*_X265, *_ODD_KEYS]], id="hevc"),
+        pytest.param("h264", [[*H264, "-bf", "0"], [*_DEEP, "-x264-params", "open-gop=1"]], id="joined"),
+        pytest.param("mpg", [[*_DEEP, "-f", "mpeg"]], id="mpeg-ps"),
+        pytest.param("m4v", [["-c:v", "mpeg4", "-q:v", "3", "-bf", "2", "-f", "m4v"]], id="mpeg4"),
+    ],
+)
+@pytest.mark.promise("frames-in-the-order-shown")
+def test_times_are_those_of_the_order_in_which_a_decoder_shows(
+    tmp_path: Path, suffix: str, parts: list[list[str]]
+) -> None:
+    painted = TestFrame(320, 240)
+    raw = tmp_path / "numbered.yuv"
+    raw.write_bytes(b"".join(painted.paint(number, flash=False) for number in range(50)))
+    made_of = [
+        made(
+            tmp_path / f"part{number}.{suffix}", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "320x240",
+            "-framerate", "25", "-i", str(raw), *part,
+        )
+        for number, part in enumerate(parts)
+    ]  # fmt: skip
+    path = tmp_path / f"whole.{suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in made_of))
+    decoder = VideoDecoder(opened(path)["video"].header)
+    packets, frames = read(path), []
+    for packet in packets:
+        assert packet.pts_ns is not None
+        frames += decoder.decode(bytes(packet.data), packet.pts_ns)
+    frames += decoder.flush()
+    assert [number_of(_luma(frame)) for _, frame in sorted(frames, key=lambda one: one[0])] == [*range(50)] * len(parts)
+    assert {b - a for a, b in pairwise(sorted(pts_ns for pts_ns, _ in frames))} == {40_000_000}
+    decoded = [(packet.dts_ns, packet.pts_ns or 0) for packet in packets if packet.dts_ns is not None]
+    assert len(decoded) == (0 if suffix == "mpg" else len(packets))  # those of MPEG-PS are guessed as well
+    assert all(dts <= pts for dts, pts in decoded)
+    assert all(a < b for (a, _), (b, _) in pairwise(decoded))
+
+
+@pytest.mark.promise("nothing-left-out-for-its-time")
+def test_frames_to_which_libav_gives_one_time_have_one_each(tmp_path: Path) -> None:
+    """Small frames of MPEG-PS: several begin in a packet, which has one time."""
+    grey = ["-f", "lavfi", "-i", "color=gray:size=320x240:rate=25:duration=2"]
+    path = made(tmp_path / "small.mpg", *grey, *TONE, "-c:v", "mpeg2video", "-bf", "2", "-c:a", "mp2", "-f", "vob")
+    shown = sorted(packet.pts_ns or 0 for packet in read(path))
+    assert (len(shown), {b - a for a, b in pairwise(shown)}) == (50, {40_000_000})
+
+
 def test_adts_headers() -> None:
     header = bytes.fromhex("fff1508002dffc")  # AAC LC, 44.1 kHz, stereo
     assert audio_specific_config(header + b"x").hex() == "1210"

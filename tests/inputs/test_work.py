@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from msrecd.clock import MS, NS
-from msrecd.codecs.nal import nal_units
 from msrecd.flow.encoded import EncodingRequest
 from msrecd.flow.source import Gate
 from msrecd.inputs import wire
@@ -29,6 +28,7 @@ from msrecd.muxing.recording import WorkerOptions
 from msrecd.muxing.videoinput import VideoInput
 from msrecd.muxing.worker import RecorderWorker
 from msrecd.vocabulary.formats import CONTAINERS
+from msrecd.vocabulary.nal import nal_units
 from tests.inputs.cameras import RtspCamera, clip
 
 MEDIA_S = 16

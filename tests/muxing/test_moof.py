@@ -11,12 +11,12 @@ import av
 import pytest
 
 from msrecd.clock import MS, NS
-from msrecd.codecs import nal
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.muxing import container
 from msrecd.muxing.boxes import find_box
 from msrecd.muxing.container import ChunkContainer
+from msrecd.vocabulary import nal
 from msrecd.vocabulary.formats import CONTAINERS
 from tests.muxing.test_finish import muxed, pictures, probed, sound
 

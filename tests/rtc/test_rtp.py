@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from msrecd.clock import MS, NS
-from msrecd.codecs.nal import join, nal_units
 from msrecd.flow.encoded import StreamParameters
 from msrecd.flow.units import Packet
 from msrecd.rtc.jitter import Reassembly
 from msrecd.rtc.packetize import MAX_PAYLOAD, access_unit, h264_payloads, is_key_frame, vp8_payloads, vp8_size
 from msrecd.rtc.packetline import Extension, PacketLine, bursts
 from msrecd.rtc.peertimes import PeerClock, PeerTimes, wall_of
+from msrecd.vocabulary.nal import join, nal_units
 
 SPS, PPS = b"\x67\x42\xc0\x1e\xd9", b"\x68\xce\x3c\x80"
 IDR, SLICE = b"\x65" + bytes(range(1, 250)) * 20, b"\x41" + bytes(range(1, 100))
