@@ -173,6 +173,7 @@ class _Stream:
         "fit",
         "last_dts",
         "last_end",
+        "last_own",
         "last_raw",
         "order",
         "report",
@@ -186,6 +187,7 @@ class _Stream:
         self.order = DecodeOrder(depth)
         self.shift = 0  # from the stream's times to the sender's clock as it was at the beginning
         self.last_raw: int | None = None
+        self.last_own = 0  # the same, as it came: without what sender reports say
         self.last_end: int | None = None  # on the sender's clock
         self.last_dts: int | None = None  # monotonic
         self.wall_offset: int | None = None  # from its times to the sender's wall clock, by RTCP sender reports
@@ -427,16 +429,20 @@ class LiveLine:
         """(pts, dts) on the sender's clock, as it was at the beginning of the connection."""
         stream = self._streams[packet.stream]
         duration_ns = packet.duration_ns or stream.duration_ns
-        raw = packet.pts_ns if packet.pts_ns is not None else packet.dts_ns
+        own = raw = _raw(packet)
         if raw is None:
             raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
         elif self._by_wall:
             if packet.sender_ns is not None:
                 stream.follow_report(packet.sender_ns - raw, duration_ns)
             raw += stream.wall_offset or 0
+        own = raw if own is None else own
         last = stream.last_raw
         if last is not None and not 0 <= raw - last < _AHEAD_NS and self._has_stepped(stream, raw, arrival_ns):
             self._follow_step(stream, raw, arrival_ns)
+            if not -_BACK_NS < own - stream.last_own < _AHEAD_NS:  # not its reports alone
+                stream.check.step(arrival_ns)
+        stream.last_own = own
         pts = raw + stream.shift
         dts = packet.dts_ns if self._trusts_dts else None
         if dts is not None and packet.pts_ns is not None and dts <= packet.pts_ns:
@@ -468,7 +474,6 @@ class LiveLine:
     def _follow_step(self, stream: _Stream, raw: int, arrival_ns: int) -> None:
         """Continue where the stream ended, or, after a hole, by arrival; as another stream that has stepped already."""
         self.stepped += 1
-        stream.check.step(arrival_ns)
         assert stream.last_end is not None
         expected = stream.last_end
         if stream.fit.offset_ns is not None:

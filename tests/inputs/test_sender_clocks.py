@@ -100,6 +100,27 @@ def test_few_frames_a_second_and_one_clock_for_all() -> None:
     assert shared.worst_after(30) < 150 * MS
 
 
+def test_reports_do_not_hide_it() -> None:
+    """They say when a stamp was; between two of them the clock counts 1000 in a second in place of 90 000."""
+    streams = {VIDEO: StreamTimes(is_video=True, duration_ns=FRAME), AUDIO: StreamTimes(is_video=False)}
+    live = LiveLine(streams, shares_clock=False, trusts_dts=False)
+    found: list[int] = []
+    for look in range(200):
+        batch = []
+        for number in range(look * 8, look * 8 + 8):
+            true_ns, reported_ns = number * FRAME, number * FRAME // NS * NS
+            wall_ns = 1_700_000_000 * NS + reported_ns
+            slow_ns = (true_ns - reported_ns) // 90
+            batch += [
+                Demuxed(VIDEO, b"x", true_ns // 90, None, 0, True, wall_ns + slow_ns),
+                Demuxed(AUDIO, b"x", true_ns, None, FRAME, True, wall_ns + true_ns - reported_ns),
+            ]
+        now = BEGIN_NS + look * 8 * FRAME
+        found += [unit.dts_ns for unit in live.place(batch, now) if unit.packet.stream == VIDEO]
+    assert set(live.disbelieved()) == {VIDEO}
+    assert all(FRAME // 2 < after - before < 2 * FRAME for before, after in pairwise(found[200:]))
+
+
 def trickle(true_ns: int) -> int:
     """A sender that is starved for 80 s sends a tenth of what it should, then ten times as much."""
     since = true_ns - 30 * NS
