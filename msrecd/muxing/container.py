@@ -40,7 +40,7 @@ class ChunkContainer:
         """
         Args:
             duration_ns: of the whole file, where it is known already; the head says it then.
-            is_flushed: the owner calls `flush` where a fragment is to end.
+            is_flushed: the owner calls `flush` where a fragment is to end: none ends earlier, unless it is large.
         """
         self._parts: list[bytes] = []
         self._streams = streams

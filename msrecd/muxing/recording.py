@@ -461,16 +461,20 @@ class Recording:
             batch_over: nothing comes for about as long as it took this to come.
         """
         chunk, timeslice = self._before or self._chunk, self.options.timeslice_ns
-        if batch_over and self._chunk is not None:
-            self._chunk.flush()
-        if chunk is None or timeslice is None or not chunk.pending_bytes or self._blob_capture_ns is None:
+        if chunk is None or timeslice is None or self._blob_capture_ns is None:
             return
         if self.options.is_eager:
             if not self._sliced_until_ns:
+                if batch_over:
+                    chunk.flush()
                 timeslice = 0 if chunk.has_media else timeslice
             elif batch_over:
                 timeslice //= 2
-        if self._newest_ns - self._slice_begin_ns >= timeslice:
+        if self._newest_ns - self._slice_begin_ns < timeslice:
+            return
+        if batch_over:
+            chunk.flush()
+        if chunk.pending_bytes:
             self._sliced_until_ns = self._newest_ns
             self._post(self._data(chunk))
 
@@ -493,6 +497,8 @@ class Recording:
         """Give what there is, perhaps nothing."""
         chunk = self._before or self._chunk  # its blobs come first
         if chunk is not None:
+            if self.gives_batches:
+                chunk.flush()
             self._post(self._data(chunk, request=request, asked_ns=asked_ns))
 
     def _data(

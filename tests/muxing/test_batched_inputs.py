@@ -24,7 +24,7 @@ from tests.inputs.cameras import RATE, clip
 
 BATCH = 7  # frames, 280 ms
 TIMESLICE_MS = 250
-IN_THE_MUXER = 5  # frames: a fragment of 125 ms and the frame that waits for its successor
+IN_LIBAV = 5  # frames: a fragment of 125 ms and the frame that waits for its successor
 DEADLINE_S = 30.0
 
 
@@ -36,8 +36,8 @@ def frames_in(parts: list[bytes]) -> int:
         return 0
 
 
-@pytest.mark.parametrize("mime_type", ["video/mp4", "video/x-matroska"])
-def test_what_comes_in_a_batch_is_given_with_it(monkeypatch: pytest.MonkeyPatch, mime_type: str) -> None:
+def recorded(monkeypatch: pytest.MonkeyPatch, mime_type: str, batches: list[int], most_waiting: int | None) -> bytes:
+    """The file of so many frames a batch; all but so many are given when a batch is over."""
     frames = [b"".join(b"\0\0\0\1" + unit for unit in units) for units in clip(seconds=2).frames]
     output = EncodedFeed()
     output.feed.gives_batches = True
@@ -55,8 +55,8 @@ def test_what_comes_in_a_batch_is_given_with_it(monkeypatch: pytest.MonkeyPatch,
     interval_ns = 1000 * MS // RATE
     parts: list[bytes] = []
     sent = 0
-    for _ in range(6):
-        for _ in range(BATCH):
+    for batch in batches:
+        for _ in range(batch):
             at_ns = begun_ns + sent * interval_ns
             output.feed.put(
                 Packet(
@@ -65,7 +65,7 @@ def test_what_comes_in_a_batch_is_given_with_it(monkeypatch: pytest.MonkeyPatch,
             )
             sent += 1
         output.feed.flush()
-        while frames_in(parts) < sent - IN_THE_MUXER:
+        while most_waiting is not None and frames_in(parts) < sent - most_waiting:
             fact = facts.get(timeout=DEADLINE_S)
             assert isinstance(fact, Data)
             parts += fact.parts
@@ -75,4 +75,18 @@ def test_what_comes_in_a_batch_is_given_with_it(monkeypatch: pytest.MonkeyPatch,
         parts += fact.parts
     worker.join(DEADLINE_S)
     assert fact.data is not None
-    assert frames_in([*parts, *fact.data.parts]) == sent
+    parts += fact.data.parts
+    assert frames_in(parts) == sent
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize(("mime_type", "most_waiting"), [("video/mp4", 1), ("video/x-matroska", IN_LIBAV)])
+def test_what_comes_in_a_batch_is_given_with_it(
+    monkeypatch: pytest.MonkeyPatch, mime_type: str, most_waiting: int
+) -> None:
+    recorded(monkeypatch, mime_type, [BATCH] * 6, most_waiting)
+
+
+def test_small_batches_share_a_fragment(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = recorded(monkeypatch, "video/mp4", [1] * 42, None)
+    assert 4 <= data.count(b"moof") <= 42 * 40 // (TIMESLICE_MS // 2)
