@@ -338,7 +338,8 @@ class LiveLine:
         """A stream whose clock cannot be right lies by arrival from now on."""
         for index, stream in self._streams.items():
             own = [packet for packet, _ in batch if packet.stream == index]
-            times = [raw for packet in own if (raw := _raw(packet)) is not None]
+            known = [one.pts_ns if one.pts_ns is not None else one.dts_ns for one in own]  # without a call for each
+            times = [raw for raw in known if raw is not None]
             if stream.arrivals is not None or not times:
                 continue
             lasts_ns = 0 if index in self._video else sum(one.duration_ns or stream.duration_ns for one in own)
@@ -429,7 +430,7 @@ class LiveLine:
         """(pts, dts) on the sender's clock, as it was at the beginning of the connection."""
         stream = self._streams[packet.stream]
         duration_ns = packet.duration_ns or stream.duration_ns
-        own = raw = _raw(packet)
+        own = raw = packet.pts_ns if packet.pts_ns is not None else packet.dts_ns
         if raw is None:
             raw = 0 if stream.last_raw is None else stream.last_raw + duration_ns
         elif self._by_wall:
