@@ -496,6 +496,7 @@ class Unpacker:
             if follows is not None and stream.stream in follows:
                 stream.follow(*follows[stream.stream])
         self._rest = b""
+        self._searched = 0  # no packet begins before that
         self._junk = 0  # bytes
         self._is_behind_junk = False  # what begins the rest only seems to be a packet
         self.packets = 0  # of RTP and of anything else so far
@@ -578,9 +579,13 @@ class Unpacker:
 
         None: more has to come.
         """
-        at, first = -1, None
+        at, first = self._searched - 1, None
+        self._searched = len(data)
         while (at := data.find(b"$", at + 1)) >= 0:
-            if not self._is_packet(data, at):
+            is_packet = self._is_packet(data, at)
+            if is_packet is not False:
+                self._searched = min(self._searched, at)
+            if not is_packet:
                 continue
             while at + 16 <= len(data) and self._is_packet(data, at):
                 _, channel, size, _, _, _, stamp, _ = _HEAD.unpack_from(data, at)
@@ -589,11 +594,11 @@ class Unpacker:
                 at += 4 + size
         return None
 
-    def _is_packet(self, data: bytes, at: int) -> bool:
-        """Whether a packet of these streams seems to begin here, and another one behind it."""
+    def _is_packet(self, data: bytes, at: int) -> bool | None:
+        """Whether a packet of these streams seems to begin here, and another one behind it; None: more has to come."""
         for _ in range(2):
             if at + 16 > len(data):
-                return False
+                return None
             magic, channel, size, flags, kind, _, _, _ = _HEAD.unpack_from(data, at)
             known = kind & 0x7F == self._kinds[channel] if channel in self._kinds else channel in self._reports
             if magic != _DOLLAR or not known or flags >> 6 != 2 or size < 8:
