@@ -165,7 +165,7 @@ class _Clock:
 def test_calls_and_wake_ups_of_a_second_of_a_camera(
     monkeypatch: pytest.MonkeyPatch, sent: tuple[wire.Description, list[Demuxed], int]
 ) -> None:
-    """40 and 34 calls a packet; it was 78 and 45 when each packet went through the threads by itself."""
+    """41 and 34 calls a packet; it was 78 and 45 when each packet went through the threads by itself."""
     calls, blobs, packets = run(monkeypatch, sent)
     handovers = calls.python["input.py:Lane.put_all"]
     python = sum(calls.python.values()) - sum(n for name, n in calls.python.items() if name.startswith("test_work"))
