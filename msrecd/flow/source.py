@@ -53,6 +53,7 @@ class Source(ABC):
     has_past = (
         False  # what it gives first may have been captured before it was asked to begin, and is wanted all the same
     )
+    is_file = False  # what it gives first is where a file begins
 
     def __init__(self, *, label: str, device_id: str = "", group_id: str = "") -> None:
         self.label = label

@@ -44,6 +44,7 @@ class StreamSource(Source):
         super().__init__(label=label)
         self.kind = info.kind
         self.has_past = is_live  # what was sent while it was opened
+        self.is_file = not is_live
         self.info = info
         self._leave = leave
         self._raw: Feed[Any] = Feed()

@@ -83,6 +83,7 @@ class TrackInput(ABC):
         self._created_ns = clock.monotonic_ns()
         self.request = request
         self.takes_past = False  # also what was captured before the recording was asked to begin
+        self.is_whole = False  # it is of a file, from its begin on
         self.ended = False
         self.error: BaseException | None = None
         self._live: hub.Lease | None = None
@@ -110,6 +111,7 @@ class TrackInput(ABC):
         self._deliver, self._nudge = deliver, nudge
         try:
             self.takes_past = self.source.has_past and not self.source.stats.delivered
+            self.is_whole = self.source.is_file and not self.source.stats.delivered
             self._live = self._acquire()
             self._live.output.when_parameters(lambda _: nudge())
             self._lane = Lane(self.track, False, deliver, nudge, flush, deliver_all)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from msrecd.clock import MS, NS, SYSTEM_CLOCK, Clock
 from msrecd.flow.units import Packet
 from msrecd.muxing.chunk import ChunkWriter
+from msrecd.muxing.earlysound import EarlySound
 from msrecd.muxing.facts import ChunkInfo, Data, Fact
 from msrecd.muxing.holes import Holes
 from msrecd.muxing.input import TrackInput
@@ -109,6 +110,7 @@ class Recording:
         self._wait_for_key = self._video is not None
         self._resumed_ns = 0
         self._skipped_audio: deque[Packet] = deque(maxlen=2)
+        self._early_sound = EarlySound(inputs)
         self._shedding = Shedding(options.max_buffered_bytes)
         self._lapse = None if self._video is None else inputs[self._video].request.time_lapse
         self._losses = LossLedger(inputs, self._timeline, post, counts_sources=self._lapse is None)
@@ -124,6 +126,7 @@ class Recording:
         is_cut_point = packet.is_keyframe and (index == self._video or self._video_is_gone())
         if not self._timeline.started:
             if self._wait_for_key and not self._can_begin(index, packet):
+                self._early_sound.keep(index, packet)
                 return
             self._begin(packet)
         elif self._wait_for_key:
@@ -192,6 +195,7 @@ class Recording:
         self._split_asked = True
 
     def pause(self, at_ns: int) -> None:
+        self._begin_with_sound()
         self.pauses.pause(at_ns)
         self._timeline.pause(at_ns)
 
@@ -275,11 +279,23 @@ class Recording:
     def _video_is_gone(self) -> bool:
         return self._video is None or self._inputs[self._video].ended
 
-    def _begin(self, packet: Packet) -> None:
-        self._timeline.start(packet.dts_ns)
-        self._wait_for_key = False
+    def _begin_with_sound(self) -> None:
+        """No frame comes, or not before a pause."""
+        if not self._timeline.started:
+            self._begin(None)
+
+    def _begin(self, packet: Packet | None) -> None:
+        """With this packet, or the sound that stands before it in a file; None: with that alone, if there is any."""
+        sound = self._early_sound.take(None if packet is None else packet.dts_ns)
+        first = sound[0][1] if sound else packet
+        if first is None:
+            return
+        self._timeline.start(first.dts_ns)
+        self._wait_for_key = packet is None and self._wait_for_key
         self._side.begin_anew()
-        self._the_chunk.begins_at(packet.dts_ns)
+        self._the_chunk.begins_at(first.dts_ns)
+        for index, kept in sound:
+            self._put(index, kept, kept.duration_ns)
 
     def _continue(self, packet: Packet) -> None:
         """After a pause: this packet joins what was written before."""
@@ -439,6 +455,7 @@ class Recording:
             return None, None
         failure: Exception | None = None
         for step in (
+            self._begin_with_sound,
             self._close_before,
             self._release_held,
             lambda: self.holes.count(self._clock.monotonic_ns()),
