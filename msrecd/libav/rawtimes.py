@@ -14,6 +14,7 @@ WITHOUT_TIMES = ("h264", "hevc", "m4v", "obu")  # raw streams: a frame after the
 _REORDERS = ("h264", "hevc")
 _MPEG = ("mpeg1video", "mpeg2video")
 _WAITS = 16  # a decoder of H.264 or HEVC holds no more frames than that
+_MOST_WAITING = 2000  # packets, with those of other streams: frames may be far apart
 _MOST_AHEAD = 128  # frames that are shown before one that was decoded earlier; more are nonsense
 _GUESSED = 3  # frames by which libav is off where it guesses times of MPEG-PS
 _BELIEVED = 64  # frames: no guess is off for so long
@@ -87,9 +88,13 @@ def _shown(stream: Any, packets: Iterator[Any], times: _Times) -> Iterator[tuple
     unshown: list[tuple[tuple[int, int, int], _Waiting]] = []  # in the order shown
     depth = 2 if context.has_b_frames else 0
     number, sequence, last = 0, 0, (0, 0, 0)  # the last one: of what was shown
+    has_begun = False
 
     def show() -> None:
-        nonlocal last
+        nonlocal last, has_begun
+        if not has_begun:
+            times.begin(depth)
+            has_begun = True
         last, frame = unshown.pop(0)
         frame.pts, frame.has_time = times.shown(frame.packet), True
 
@@ -106,6 +111,8 @@ def _shown(stream: Any, packets: Iterator[Any], times: _Times) -> Iterator[tuple
         index = packet.stream.index
         if index != own:
             waiting.append(_Waiting(packet, index, None))
+            if len(waiting) > _MOST_WAITING and unshown:
+                show()
             yield from ready()
             continue
         place = order.place(memoryview(packet))
@@ -120,14 +127,10 @@ def _shown(stream: Any, packets: Iterator[Any], times: _Times) -> Iterator[tuple
         times.came(packet)
         if number <= _WAITS:
             depth = max(depth, len(unshown) - bisect(unshown, (key, frame)))
-        if number == _WAITS:
-            times.begin(depth)
         number += 1
         while len(unshown) > _WAITS:
             show()
         yield from ready()
-    if number <= _WAITS:
-        times.begin(depth)
     while unshown:
         show()
     yield from ready()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
 from judge import _luma, number_of
 from pyav import needs_colours
@@ -15,8 +17,10 @@ from pyav import needs_colours
 from msrecd.devices.virtual.testframe import TestFrame
 from msrecd.inputs.address import SourceOptions, parse
 from msrecd.inputs.reader import Reader
+from msrecd.libav import rawtimes
 from msrecd.libav.adts import AdtsError, audio_specific_config, without_header
 from msrecd.libav.decoders import VideoDecoder
+from msrecd.libav.rawtimes import with_times
 from msrecd.libav.values import Demuxed, StreamInfo
 
 FRAMES = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=2"]
@@ -253,3 +257,27 @@ def test_nothing_is_doubled_or_lost_by_rewinding(tmp_path: Path) -> None:
     reader.close()
     assert len(rounds[0]) == 50
     assert rounds[0] == rounds[1] == rounds[2]
+
+
+def test_frames_that_are_far_apart_do_not_hold_much_sound_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which frames are shown is known when sixteen have come: an hour's sound must not wait for them."""
+    monkeypatch.setattr(rawtimes, "_MOST_WAITING", 200)
+    path = made(
+        tmp_path / "slides.avi", "-f", "lavfi", "-i", "color=size=64x64:rate=1/60:duration=300", "-f", "lavfi", "-i",
+        "anullsrc=sample_rate=8000:duration=300", *H264, "-c:a", "pcm_s16le",
+    )  # fmt: skip
+    most = taken = given = 0
+
+    def counted(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
+        nonlocal taken
+        for packet in packets:
+            if packet.size:
+                taken += 1
+                yield packet
+
+    with av.open(str(path)) as file:
+        for _ in with_times(counted(file.demux()), list(file.streams), "avi"):
+            given += 1
+            most = max(most, taken - given)
+    assert given == taken > 2000
+    assert most <= 200
