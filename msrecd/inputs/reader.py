@@ -72,7 +72,7 @@ class Reader:
         wanted = set(indexes)
         try:
             if not self._is_asked:
-                self._process.socket.sendall(json.dumps(indexes).encode() + b"\n")
+                self._ask(indexes)
                 self._is_asked = True
             while True:
                 try:
@@ -156,6 +156,25 @@ class Reader:
         except OSError as exc:
             raise ReaderError("the reading process is gone") from exc
 
+    def _ask(self, indexes: list[int]) -> None:
+        process = self._process
+        try:
+            process.socket.sendall(json.dumps(indexes).encode() + b"\n")
+        except OSError:
+            if not process.is_closed:
+                self._raise_how_it_ended(process)
+            raise
+
+    def _raise_how_it_ended(self, process: Process | SharedInput) -> None:
+        """Where something has killed it, say that; what was not understood or sent says less."""
+        how = process.how_it_ended()
+        if not how:
+            return
+        if isinstance(process, SharedInput):
+            raise SharedProcessDied(f"the process that reads it was {how}") from None
+        log.warning("the process that read %s was %s; no other input is concerned", self._name, how)
+        raise ReaderError(f"the process that reads it was {how}") from None
+
     def _read(self, timeout_s: float) -> tuple[bytes, bytes]:
         process = self._process
         try:
@@ -166,14 +185,8 @@ class Reader:
             process.kill()
             raise ReaderError(f"silent for {timeout_s:g} s") from None
         except wire.WireError:
-            if process.is_closed:
-                raise
-            how = process.how_it_ended()
-            if how:
-                if isinstance(process, SharedInput):
-                    raise SharedProcessDied(f"the process that reads it was {how}") from None
-                log.warning("the process that read %s was %s; no other input is concerned", self._name, how)
-                raise ReaderError(f"the process that reads it was {how}") from None
+            if not process.is_closed:
+                self._raise_how_it_ended(process)
             raise
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from msrecd.devices.camera.modes import (
 )
 from msrecd.devices.camera.packets import EncodedStream, SensorTimes
 from msrecd.devices.deadline import CallTimeout, DeadlineWorker
-from msrecd.devices.picamera.guard import guard_release
+from msrecd.devices.picamera.guard import guard_release, one_at_a_time
 from msrecd.dom.exceptions import NotReadableError
 from msrecd.flow.encoded import EncodedFeed, StreamParameters
 
@@ -464,3 +464,34 @@ def test_memory_that_another_thread_has_freed_ends_no_frames(error: Exception) -
 
     guard_release(CompletedRequest)
     CompletedRequest().release()
+
+
+def test_the_allocator_frees_for_one_thread_at_a_time() -> None:
+    """As picamera2's dmaallocator.py does: what is not in use is closed, then forgotten, in a loop without a lock."""
+
+    class Allocator:
+        def __init__(self) -> None:
+            self.within = self.most = self.calls = 0
+
+        def cleanup(self) -> None:
+            self.within += 1
+            self.most = max(self.most, self.within)
+            time.sleep(0.002)
+            self.within -= 1
+            self.calls += 1
+
+        def release(self, buffers: object) -> None:
+            self.cleanup()
+
+        def allocate(self, config: object, use_case: object) -> None:
+            self.cleanup()
+
+    allocator = Allocator()
+    one_at_a_time(allocator)
+    threads = [threading.Thread(target=allocator.release, args=({},)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    allocator.allocate([], None)
+    for thread in threads:
+        thread.join(20)
+    assert (allocator.calls, allocator.most) == (9, 1)

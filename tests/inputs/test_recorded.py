@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 from pathlib import Path
 
@@ -44,10 +45,14 @@ def test_what_is_no_chunk_is_refused(tmp_path: Path, content: bytes) -> None:
         first_frame(tmp_path / "x.mp4")
 
 
-def test_a_chunk_that_ends_what_reads_it_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_chunk_that_ends_what_reads_it_is_an_error(tmp_path: Path, is_gone: bool) -> None:
     (tmp_path / "x.mp4").write_bytes(storage_media.make("mp4"))
     source = RecordedFile(tmp_path / "x.mp4")
-    signal.pidfd_send_signal(source._reader._process.pidfd, signal.SIGSEGV)
+    process = source._reader._process
+    signal.pidfd_send_signal(process.pidfd, signal.SIGSEGV)
+    if is_gone:  # what is asked for finds nobody
+        assert select.select([process.pidfd], [], [], 30)[0]
     with pytest.raises(LibavError, match="SIGSEGV"):
         list(source.packets([info.index for info in source.streams]))
     source.close()

@@ -63,7 +63,7 @@ class _Port:
         self.ended, self.refused = False, 0
         self.source = self
         self.device_id = ""
-        self.stats, self.has_past, self.takes_past = SourceStats(), False, False
+        self.stats, self.has_past, self.takes_past, self.is_whole = SourceStats(), False, False, False
         self.gate, self.began_open, self.is_blank, self.frame_interval_ns = Gate(), True, False, 0
         self.arrived: list[Packet] = []
         output.feed.add(self)

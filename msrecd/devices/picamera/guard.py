@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from msrecd.devices.board import Board, has_pisp
 log = logging.getLogger(__name__)
 
 _TRIES = 3
+_OF_ALLOCATOR = ("allocate", "acquire", "release", "cleanup", "close")
 
 
 def check_version(distribution: str, oldest: tuple[int, ...]) -> None:
@@ -95,6 +97,26 @@ def guard_release(request_class: Any) -> None:
     request_class.release = guarded
 
 
+def one_at_a_time(allocator: Any) -> None:
+    """Let one thread use picamera2's allocator at a time.
+
+    `configure()` frees what the mode before has left, and so does each frame that another thread gives back then
+    (`cleanup()` of dmaallocator.py). The second one finds it gone, and no configuration succeeds from there on.
+    """
+    lock = threading.RLock()  # they call one another
+
+    def locked(call: Callable[..., Any]) -> Callable[..., Any]:
+        def alone(*arguments: Any) -> Any:
+            with lock:
+                return call(*arguments)
+
+        return alone
+
+    for name in _OF_ALLOCATOR:
+        if hasattr(allocator, name):
+            setattr(allocator, name, locked(getattr(allocator, name)))
+
+
 def steady_preview(preview_class: Any) -> Any:
     """A subclass of picamera2's NullPreview, its event loop, that goes on after an exception."""
 
@@ -132,6 +154,7 @@ def construct(camera_class: Any, allocator_class: Any, position: int, number: in
         elif manager.cameras.get(number) is camera:
             manager.cleanup(number)  # or its thread would never end
         raise
+    one_at_a_time(getattr(camera, "allocator", None))
     return camera
 
 
