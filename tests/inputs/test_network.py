@@ -330,7 +330,7 @@ def test_who_joins_has_the_first_frame_at_once(media: Clip) -> None:
         played.playback.sources[0].passing.feed.add(joiner)
         frames = joiner.wait(60)
     assert frames[0].is_keyframe
-    assert frames[0].pts_ns >= joined_ns
+    assert frames[0].pts_ns >= joined_ns - 300 * MS  # a key frame of its own may have been on its way
     times = [frame.dts_ns for frame in frames]
     assert times == sorted(set(times))
     assert all(frame.pts_ns >= frame.dts_ns for frame in frames)

@@ -59,10 +59,12 @@ class ForkedProcess:
         if self.returncode is None:
             self._life.settimeout(timeout)
             try:
-                self.returncode = int(self._life.recv(16))
+                said = self._life.recv(16)
             except (BlockingIOError, TimeoutError):
                 raise subprocess.TimeoutExpired("msrecd run", timeout or 0) from None
             self._life.close()
+            assert said, f"what the daemon was forked from ended before it; its exit code: {ForkServer.exit_code()}"
+            self.returncode = int(said)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -83,6 +85,11 @@ class ForkServer:
         if "COVERAGE_PROCESS_START" in environment or os.environ.get("MSRECD_FRESH_DAEMONS"):
             return False
         return before_main(environment) == (cls._running.environment if cls._running else before_main(os.environ))
+
+    @classmethod
+    def exit_code(cls) -> int | None:
+        """Of the process that runs, or ran; None while it does."""
+        return cls._running._process.poll() if cls._running is not None else None
 
     @classmethod
     def running(cls) -> ForkServer:
