@@ -20,7 +20,8 @@ T = TypeVar("T")
 Action = Callable[[], object]
 
 _begin_lock = threading.Lock()
-_notes: SimpleQueue[Action] = SimpleQueue()  # its put() is allowed where the collector runs
+# Its put() is allowed where the collector runs. It holds one note at most for each object that was to be watched.
+_notes: SimpleQueue[Action] = SimpleQueue()
 _thread: threading.Thread | None = None
 
 

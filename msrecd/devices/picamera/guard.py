@@ -80,8 +80,7 @@ class WrongPlatform(RuntimeError):
 def guard_release(request_class: Any) -> None:
     """Make `release()` of picamera2's CompletedRequest swallow what libcamera says of a camera that has gone.
 
-    And what picamera2's allocator says when two threads release at once after a change of the mode: each of them frees
-    what that left behind, without a lock (`cleanup()` of dmaallocator.py), and one finds it gone.
+    And of a buffer that picamera2's allocator does not know any more: no thread of an encoder may end by that.
     """
     release = request_class.release
     if getattr(release, "is_guarded", False):
